@@ -1,0 +1,63 @@
+# Tests of tests/run: what it makes of the suites' output.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of tests/run: what it makes of the suites' output."""
+
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from scripts import load
+
+runner = load('tests/run')
+
+
+class Judging(unittest.TestCase):
+    """A bad end is never silent."""
+
+    def judge(self, text: str, status: int = 0, expired: bool = False):
+        suite = runner.Suite('s', ['s'], 7)
+        outcome = runner.judge(suite, status, expired, text)
+        return outcome.passed, outcome.failed, outcome.skipped
+
+    def test_counts(self):
+        self.assertEqual(self.judge('1..3\nok 1 - a\nnot ok 2 - b\n'
+                                    'ok 3 - c # SKIP no reason\n', 1),
+                         (1, 1, 1))
+
+    def test_glib_form(self):
+        self.assertEqual(self.judge('# random seed: x\nok 1 /a/b\n'
+                                    '    ok 1 inner\nok 2 /a/c # SKIP x\n'),
+                         (1, 0, 1))
+
+    def test_bad_status_without_a_failed_test(self):
+        self.assertEqual(self.judge('ok 1 - a\n', -11), (1, 1, 0))
+
+    def test_no_test_at_all(self):
+        self.assertEqual(self.judge(''), (0, 1, 0))
+
+    def test_skipped_whole(self):
+        self.assertEqual(self.judge('1..0 # SKIP no root\n', 77), (0, 0, 1))
+
+    def test_time_ran_out(self):
+        self.assertEqual(self.judge('ok 1 - a\n', -1, True), (1, 1, 0))
+
+    def test_prose_is_no_test(self):
+        self.assertEqual(self.judge('okay so far\nok 1 - a\n'), (1, 0, 0))
+
+
+class Executing(unittest.TestCase):
+    """Limits hold for the whole process group."""
+
+    def test_limit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, 'log')
+            suite = runner.Suite('s', ['sh', '-c', 'sleep 60 & sleep 60'], 1)
+            start = time.monotonic()
+            self.assertEqual(runner.execute(suite, log), (-1, True))
+            self.assertLess(time.monotonic() - start, 10)
+
+
+if __name__ == '__main__':
+    unittest.main()
