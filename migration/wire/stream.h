@@ -1,0 +1,74 @@
+/*
+ * Migration stream: sizes, and what our own modules use beside QEMUFile's API
+ *
+ * The functions that devices and the rest of QEMU call are declared, with
+ * their contract, in migration/qemu-file.h.  The design is described in
+ * docs/devel/migration/stream.rst.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_WIRE_STREAM_H
+#define MIGRATION_WIRE_STREAM_H
+
+#include "qemu/units.h"
+#include "migration/qemu-file.h"
+
+/*
+ * Input: bytes read ahead of the consumer at most.  It is also the longest
+ * span that can be peeked at or got in place.
+ *
+ * Reading ahead takes bytes away from anyone else who reads the same channel
+ * later.  There is no such reader in QEMU: multifd and preempt channels are
+ * sorted out before a QEMUFile exists, by a read that leaves the bytes in the
+ * socket; mapped RAM is read by position; and everything else stays with the
+ * QEMUFile that started.  So the size is a matter of speed: it has to stay in
+ * a second level cache, because every byte is copied out of it again.
+ */
+#define STREAM_WINDOW_SIZE      (128 * KiB)
+
+/* Output: room for bytes that are copied because their owner moves on. */
+#define STREAM_STAGE_SIZE       (64 * KiB)
+
+/* Output: a put of at least this much is sent straight from the caller. */
+#define STREAM_DIRECT_PUT       STREAM_STAGE_SIZE
+
+/* Output: pieces gathered for one write at most. */
+#define STREAM_GATHER_PIECES    MIN_CONST(IOV_MAX, 1024)
+
+/*
+ * Output: bytes gathered before a put blocks to write them.  The rate limit
+ * sees bytes only once they are written, so a flush must be a small part of
+ * what may be sent per period: 1/64, inside these bounds.
+ */
+#define STREAM_BUDGET_MIN       (128 * KiB)
+#define STREAM_BUDGET_MAX       (256 * KiB)
+#define STREAM_BUDGET_SHARE     64
+
+/*
+ * Input: descriptors that were received and not claimed yet.  A channel hands
+ * over those of one message per read, so an honest peer needs one or two.
+ */
+#define STREAM_FDS_MAX          64
+
+/**
+ * stream_position: bytes that passed between this stream and its user
+ * @f: either direction; only from the thread that uses @f
+ *
+ * Input: bytes consumed, those read ahead not included.  Output: bytes put,
+ * those not written yet included.  Positioned reads and writes and seeks do
+ * not count: on a channel that can seek this is not the file offset.
+ */
+uint64_t stream_position(QEMUFile *f);
+
+/**
+ * stream_check: has anything gone wrong on this stream so far?
+ * @f: either direction, any thread
+ * @errp: receives a copy of the first error
+ *
+ * Returns: true if nothing has.  After false, what was got since the last
+ * check that returned true is not to be used.
+ */
+bool stream_check(QEMUFile *f, Error **errp);
+
+#endif
