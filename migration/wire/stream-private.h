@@ -1,0 +1,119 @@
+/*
+ * What the parts of the migration stream share with each other
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_WIRE_STREAM_PRIVATE_H
+#define MIGRATION_WIRE_STREAM_PRIVATE_H
+
+#include "qemu/atomic.h"
+#include "stream.h"
+
+/* The first thing that went wrong. Not modified once f->fault points to it. */
+typedef struct StreamFault {
+    int code;           /* negative errno */
+    Error *err;         /* may be NULL */
+} StreamFault;
+
+/*
+ * What was put and not written yet.  Copied bytes are in the stage, guest
+ * pages are only pointed to, and one writev sends both.  Invariants:
+ *
+ *   O1  In order of the stream, the queue is pieces[0..npieces), then
+ *       stage[sealed..staged).  "Sealing" turns the latter into a piece.
+ *   O2  queued is the number of bytes in that queue; it is zero after every
+ *       flush, successful or not.
+ *   O3  Between calls there is room for three more pieces: a sealed run, a
+ *       reference, and the run that a flush seals.
+ *   O4  No piece is empty, so a channel that makes progress ends every flush.
+ */
+typedef struct Gather {
+    uint8_t *stage;     /* STREAM_STAGE_SIZE bytes; NULL until the first put */
+    size_t staged;      /* end of the copied bytes in stage */
+    size_t sealed;      /* end of those that are part of a piece */
+    size_t queued;      /* bytes put and not written */
+    size_t budget;      /* flush when queued gets there */
+    size_t npieces;
+    struct iovec pieces[STREAM_GATHER_PIECES];
+    GArray *release;    /* struct iovec: memory to give back once written */
+} Gather;
+
+/*
+ * What was read and not got yet.  Invariants:
+ *
+ *   I1  mem[start..end) are the next bytes of the stream, contiguous.
+ *   I2  The channel is read only while the window holds less than the caller
+ *       asked for, and only if no error is latched.
+ */
+typedef struct Window {
+    uint8_t *mem;       /* STREAM_WINDOW_SIZE bytes; NULL until the first get */
+    size_t start;
+    size_t end;
+    GQueue fds;         /* received descriptors that nobody took yet */
+} Window;
+
+struct QEMUFile {
+    QIOChannel *ioc;
+    bool carries_fds;
+    StreamFault *fault; /* NULL until something fails; atomic */
+    uint64_t moved;     /* bytes that went through the channel in sequence */
+    Gather *out;        /* exactly one of out and in is set */
+    Window *in;
+};
+
+/* stream.c: errors and access to the channel */
+
+static inline StreamFault *stream_fault(QEMUFile *f)
+{
+    return qatomic_load_acquire(&f->fault);
+}
+
+/* The channel's name, for messages. */
+const char *stream_name(QEMUFile *f);
+
+/*
+ * Latches -EIO for a failure of the channel; takes over @err.  If another
+ * error came first this one is most likely its consequence (the channel was
+ * shut down), so it is not told.
+ */
+void stream_fault_io(QEMUFile *f, Error *err);
+
+/*
+ * Writes all of @vec, which it uses up, with @fds riding on the first byte.
+ * Gives up as soon as an error is latched, by whomever.  Returns whether
+ * everything was written.
+ */
+bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
+                                             size_t n, int *fds, size_t nfds);
+
+/*
+ * Reads once: as much as there is, up to all of @vec.  Returns the number of
+ * bytes, or zero if an error is latched; the end of the stream is an error.
+ */
+size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
+                                              const struct iovec *vec,
+                                              size_t n);
+
+/* stream-put.c */
+
+Gather *stream_gather_new(void);
+void stream_gather_free(Gather *g);
+
+/* stream-get.c */
+
+Window *stream_window_new(void);
+void stream_window_free(Window *w);
+
+/*
+ * Reads until the window holds at least @len bytes, which it does not yet.
+ * Returns false if the stream has no more than it holds then.
+ */
+bool coroutine_mixed_fn stream_window_fill(QEMUFile *f, size_t len);
+
+static inline size_t window_held(Window *w)
+{
+    return w->end - w->start;
+}
+
+#endif

@@ -1,0 +1,292 @@
+/*
+ * Output side of QEMUFile: gathers what is put and writes it in one go
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/error-report.h"
+#include "qemu/madvise.h"
+#include "qemu/memalign.h"
+#include "migration/qemu-file.h"
+#include "migration/migration-stats.h"
+#include "stream-private.h"
+
+QEMU_BUILD_BUG_ON(STREAM_STAGE_SIZE >= STREAM_BUDGET_MIN);
+QEMU_BUILD_BUG_ON(STREAM_GATHER_PIECES < 16);
+QEMU_BUILD_BUG_ON(STREAM_GATHER_PIECES > IOV_MAX);
+
+static size_t flush_budget(void)
+{
+    uint64_t rate = migration_rate_get();
+
+    if (rate == RATE_LIMIT_DISABLED) {
+        return STREAM_BUDGET_MAX;
+    }
+    rate /= STREAM_BUDGET_SHARE;
+    return MIN(MAX(rate, STREAM_BUDGET_MIN), STREAM_BUDGET_MAX);
+}
+
+Gather *stream_gather_new(void)
+{
+    Gather *g = g_new(Gather, 1);
+
+    g->stage = NULL;
+    g->staged = g->sealed = g->queued = g->npieces = 0;
+    g->budget = flush_budget();
+    g->release = NULL;
+    return g;
+}
+
+void stream_gather_free(Gather *g)
+{
+    if (g->release) {
+        g_array_free(g->release, true);
+    }
+    qemu_vfree(g->stage);
+    g_free(g);
+}
+
+static inline void gather_add(Gather *g, const void *base, size_t len)
+{
+    g->pieces[g->npieces++] = (struct iovec) {
+        .iov_base = (void *)base,
+        .iov_len = len,
+    };
+}
+
+static inline void gather_seal(Gather *g)
+{
+    if (g->staged > g->sealed) {
+        gather_add(g, g->stage + g->sealed, g->staged - g->sealed);
+        g->sealed = g->staged;
+    }
+}
+
+/* If the last piece ends where @base begins, makes it @len longer. */
+static inline bool gather_extend(Gather *g, const void *base, size_t len)
+{
+    struct iovec *last;
+
+    if (!g->npieces) {
+        return false;
+    }
+    last = &g->pieces[g->npieces - 1];
+    if ((uint8_t *)last->iov_base + last->iov_len != base) {
+        return false;
+    }
+    last->iov_len += len;
+    return true;
+}
+
+/* Only whole host pages can be given back, so neighbours are joined first. */
+static void release_later(Gather *g, const void *base, size_t len)
+{
+    struct iovec range = { .iov_base = (void *)base, .iov_len = len };
+
+    if (!g->release) {
+        g->release = g_array_new(false, false, sizeof(struct iovec));
+    }
+    if (g->release->len) {
+        struct iovec *last = &g_array_index(g->release, struct iovec,
+                                            g->release->len - 1);
+
+        if ((uint8_t *)last->iov_base + last->iov_len == base) {
+            last->iov_len += len;
+            return;
+        }
+    }
+    g_array_append_val(g->release, range);
+}
+
+static void release_now(Gather *g)
+{
+    uintptr_t page = qemu_real_host_page_size();
+
+    for (guint i = 0; g->release && i < g->release->len; i++) {
+        struct iovec *range = &g_array_index(g->release, struct iovec, i);
+        uintptr_t from = ROUND_UP((uintptr_t)range->iov_base, page);
+        uintptr_t to = ROUND_DOWN((uintptr_t)range->iov_base + range->iov_len,
+                                  page);
+
+        if (from < to && qemu_madvise((void *)from, to - from,
+                                      QEMU_MADV_DONTNEED) < 0) {
+            warn_report_once("migration: memory that was sent cannot be given "
+                             "back, e.g. %zu bytes at 0x%" PRIxPTR ": %s",
+                             (size_t)(to - from), from, strerror(errno));
+        }
+    }
+}
+
+/* Writes the queue, or drops it if an error is latched meanwhile. */
+static void coroutine_mixed_fn gather_send(QEMUFile *f)
+{
+    Gather *g = f->out;
+
+    gather_seal(g);
+    if (stream_channel_write(f, g->pieces, g->npieces, NULL, 0)) {
+        release_now(g);
+    }
+    g->staged = g->sealed = g->queued = g->npieces = 0;
+    g->budget = flush_budget();
+    if (g->release) {
+        g_array_set_size(g->release, 0);
+    }
+}
+
+/* O3: nothing may follow a reference without a flush if this holds. */
+static inline bool gather_full(Gather *g)
+{
+    return g->queued >= g->budget || g->npieces + 3 > STREAM_GATHER_PIECES;
+}
+
+static void coroutine_mixed_fn gather_refer(QEMUFile *f, const void *base,
+                                            size_t len)
+{
+    Gather *g = f->out;
+
+    gather_seal(g);
+    if (!gather_extend(g, base, len)) {
+        gather_add(g, base, len);
+    }
+    g->queued += len;
+}
+
+/* Room for @len (up to STREAM_STAGE_SIZE) more bytes in the stage. */
+static bool coroutine_mixed_fn stage_make_room(QEMUFile *f, size_t len)
+{
+    Gather *g = f->out;
+
+    if (!g->stage) {
+        g->stage = qemu_memalign(qemu_real_host_page_size(),
+                                 STREAM_STAGE_SIZE);
+    }
+    if (g->staged + len > STREAM_STAGE_SIZE) {
+        gather_send(f);
+    }
+    return !stream_fault(f);
+}
+
+/* Where to store the next @len bytes, or NULL if an error is latched. */
+static inline uint8_t *coroutine_mixed_fn stage_take(QEMUFile *f, size_t len)
+{
+    Gather *g = f->out;
+    uint8_t *p;
+
+    assert(g);
+    if (unlikely(stream_fault(f))) {
+        return NULL;
+    }
+    if (unlikely(!g->stage || g->staged + len > STREAM_STAGE_SIZE) &&
+        !stage_make_room(f, len)) {
+        return NULL;
+    }
+    p = g->stage + g->staged;
+    g->staged += len;
+    g->queued += len;
+    return p;
+}
+
+int coroutine_mixed_fn qemu_fflush(QEMUFile *f)
+{
+    if (f->out && f->out->queued && !stream_fault(f)) {
+        gather_send(f);
+    }
+    return qemu_file_get_error(f);
+}
+
+void coroutine_mixed_fn qemu_put_buffer_async(QEMUFile *f, const uint8_t *buf,
+                                              size_t size, bool may_free)
+{
+    Gather *g = f->out;
+
+    assert(g);
+    if (!size || stream_fault(f)) {
+        return;
+    }
+    gather_refer(f, buf, size);
+    if (may_free) {
+        release_later(g, buf, size);
+    }
+    if (gather_full(g)) {
+        gather_send(f);
+    }
+}
+
+void coroutine_mixed_fn qemu_put_buffer(QEMUFile *f, const uint8_t *buf,
+                                        size_t size)
+{
+    if (size >= STREAM_DIRECT_PUT) {
+        assert(f->out);
+        if (!stream_fault(f)) {
+            gather_refer(f, buf, size);
+            gather_send(f);
+        }
+        return;
+    }
+    while (size) {
+        Gather *g = f->out;
+        size_t room = g && g->stage ? STREAM_STAGE_SIZE - g->staged : 0;
+        size_t len = room ? MIN(room, size) : size;
+        uint8_t *p = stage_take(f, len);
+
+        if (!p) {
+            return;
+        }
+        memcpy(p, buf, len);
+        buf += len;
+        size -= len;
+    }
+}
+
+void coroutine_mixed_fn qemu_put_byte(QEMUFile *f, int v)
+{
+    uint8_t *p = stage_take(f, 1);
+
+    if (p) {
+        *p = v;
+    }
+}
+
+void coroutine_mixed_fn qemu_put_be16(QEMUFile *f, unsigned int v)
+{
+    uint8_t *p = stage_take(f, 2);
+
+    if (p) {
+        stw_be_p(p, v);
+    }
+}
+
+void coroutine_mixed_fn qemu_put_be32(QEMUFile *f, unsigned int v)
+{
+    uint8_t *p = stage_take(f, 4);
+
+    if (p) {
+        stl_be_p(p, v);
+    }
+}
+
+void coroutine_mixed_fn qemu_put_be64(QEMUFile *f, uint64_t v)
+{
+    uint8_t *p = stage_take(f, 8);
+
+    if (p) {
+        stq_be_p(p, v);
+    }
+}
+
+void coroutine_mixed_fn qemu_put_counted_string(QEMUFile *f, const char *str)
+{
+    size_t len = strlen(str);
+
+    assert(len <= UINT8_MAX);
+    qemu_put_byte(f, len);
+    qemu_put_buffer(f, (const uint8_t *)str, len);
+}
+
+uint64_t qemu_file_transferred(QEMUFile *f)
+{
+    assert(f->out);
+    return stat64_get(&mig_stats.qemu_file_transferred) + f->out->queued;
+}
