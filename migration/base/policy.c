@@ -1,0 +1,450 @@
+/*
+ * Migration policy: estimates and decisions, without side effects
+ *
+ * Bandwidth is a weighted mean of slices of at least SLICE_NS of sending, so
+ * that a single short write into an empty socket buffer does not count for
+ * much.  The dirty rate is a weighted mean over passes, weighted harder, as
+ * a guest's behaviour changes faster than a link's.
+ *
+ * Two questions are asked of the estimates.  Would a blackout that begins now
+ * fit the limit?  And is it worth one more pass though it would?  The second
+ * is yes if the pass costs little and is expected to make the blackout
+ * noticeably shorter: an idle guest should not pause for as long as the limit
+ * allows, but for as short as it can.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <math.h>
+#include "policy.h"
+
+#define SLICE_NS            (20 * 1000 * 1000ull)
+#define BANDWIDTH_WEIGHT    0.2
+#define DIRTY_WEIGHT        0.4
+#define COST_WEIGHT         0.3
+
+/* Two mean distances hold nine of ten samples of a well-behaved quantity. */
+#define RANGE_WIDTH         2.0
+
+/* One more pass must promise to take away this share of the blackout... */
+#define POLISH_GAIN         0.25
+/* ...and be over within this many limits... */
+#define POLISH_LIMITS       2
+/* ...and not be taken for ever. */
+#define POLISH_MAX          3
+
+/* Passes in a row that must overrun before vCPUs are slowed down. */
+#define OVERRUN_PASSES      2
+
+#define NS_PER_S            1e9
+
+/*
+ * Estimates
+ */
+
+static void mean_add(PolicyMean *m, double value, double weight)
+{
+    if (!m->seen) {
+        *m = (PolicyMean) { .mean = value, .spread = 0, .seen = true };
+        return;
+    }
+    m->spread += weight * (fabs(value - m->mean) - m->spread);
+    m->mean += weight * (value - m->mean);
+}
+
+static uint64_t to_count(double value)
+{
+    if (value <= 0) {
+        return 0;
+    }
+    return value < (double)UINT64_MAX ? (uint64_t)value : POLICY_NEVER;
+}
+
+void policy_init(Policy *p, uint64_t total_bytes)
+{
+    *p = (Policy) { .total = total_bytes };
+}
+
+void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
+{
+    p->pass_sent += bytes;
+    p->slice_bytes += bytes;
+    p->slice_ns += busy_ns;
+    if (p->slice_ns >= SLICE_NS) {
+        mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
+                 BANDWIDTH_WEIGHT);
+        p->slice_bytes = 0;
+        p->slice_ns = 0;
+    }
+}
+
+void policy_measured(Policy *p, PolicyPart part, uint64_t ns)
+{
+    assert(part < POLICY_PART__COUNT && part != POLICY_PART_RAM);
+    mean_add(&p->cost[part], ns, COST_WEIGHT);
+}
+
+/*
+ * A pass overruns if the guest dirtied more than the trigger's share of what
+ * was sent meanwhile.  What was sent is kept until the next decision needs it.
+ */
+void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns)
+{
+    if (interval_ns) {
+        mean_add(&p->dirty_rate, dirtied * NS_PER_S / interval_ns,
+                 DIRTY_WEIGHT);
+    }
+    if (!p->bandwidth.seen && p->slice_ns) {
+        /* a short first pass: better a rough figure than none */
+        mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
+                 BANDWIDTH_WEIGHT);
+    }
+    p->dirtied = dirtied;
+    p->passes++;
+}
+
+static double bandwidth_of(const Policy *p, const PolicyLimits *limits)
+{
+    return limits->switchover_bandwidth ? limits->switchover_bandwidth
+                                        : p->bandwidth.mean;
+}
+
+/* Time to send @bytes; a wide range where the bandwidth has varied. */
+static PolicyRange ram_range(const Policy *p, const PolicyLimits *limits,
+                             uint64_t bytes)
+{
+    double mean = bandwidth_of(p, limits);
+    double spread = limits->switchover_bandwidth
+                    ? 0 : RANGE_WIDTH * p->bandwidth.spread;
+
+    if (!bytes) {
+        return (PolicyRange) { 0, 0, 0 };
+    }
+    if (mean <= 0) {
+        return (PolicyRange) { 0, POLICY_NEVER, POLICY_NEVER };
+    }
+    return (PolicyRange) {
+        .low = to_count(bytes * NS_PER_S / (mean + spread)),
+        .likely = to_count(bytes * NS_PER_S / mean),
+        .high = spread < mean ? to_count(bytes * NS_PER_S / (mean - spread))
+                              : POLICY_NEVER,
+    };
+}
+
+static PolicyRange part_range(const Policy *p, const PolicyLimits *limits,
+                              PolicyPart part, uint64_t remaining)
+{
+    const PolicyMean *cost = &p->cost[part];
+    double width = RANGE_WIDTH * cost->spread;
+
+    if (part == POLICY_PART_RAM) {
+        return ram_range(p, limits, remaining);
+    }
+    return (PolicyRange) {
+        .low = to_count(cost->mean - width),
+        .likely = to_count(cost->mean),
+        .high = to_count(cost->mean + width),
+    };
+}
+
+static uint64_t add_capped(uint64_t a, uint64_t b)
+{
+    return a > POLICY_NEVER - b ? POLICY_NEVER : a + b;
+}
+
+static void range_add(PolicyRange *sum, const PolicyRange *r)
+{
+    sum->low = add_capped(sum->low, r->low);
+    sum->likely = add_capped(sum->likely, r->likely);
+    sum->high = add_capped(sum->high, r->high);
+}
+
+static PolicyRange downtime_range(const Policy *p, const PolicyLimits *limits,
+                                  uint64_t remaining)
+{
+    PolicyRange sum = { 0, 0, 0 };
+
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        PolicyRange r = part_range(p, limits, i, remaining);
+
+        range_add(&sum, &r);
+    }
+    return sum;
+}
+
+/* What the parts other than RAM cost together. */
+static uint64_t fixed_cost(const Policy *p)
+{
+    double sum = 0;
+
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        sum += i == POLICY_PART_RAM ? 0 : p->cost[i].mean;
+    }
+    return to_count(sum);
+}
+
+/*
+ * The share of the limit that is left for memory.  Where the other parts alone
+ * take more than half of it, memory gets half all the same: waiting longer
+ * would not make those parts shorter, and a migration that can not keep the
+ * limit should end as well as it can instead of never.
+ */
+static uint64_t ram_budget(const Policy *p, const PolicyLimits *limits)
+{
+    uint64_t fixed = fixed_cost(p);
+    uint64_t half = limits->downtime_ns / 2;
+
+    return fixed < half ? limits->downtime_ns - fixed : half;
+}
+
+uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits)
+{
+    return to_count(bandwidth_of(p, limits) * ram_budget(p, limits) /
+                    NS_PER_S);
+}
+
+/*
+ * Passes shrink by the factor dirty rate / bandwidth until the rest fits into
+ * the limit.  The sum of such a series, from @remaining down to the threshold,
+ * is (remaining - threshold) / (bandwidth - dirty rate).
+ */
+static uint64_t time_left(const Policy *p, const PolicyLimits *limits,
+                          uint64_t remaining, double bandwidth, double dirty)
+{
+    uint64_t threshold = policy_threshold(p, limits);
+    uint64_t blackout = downtime_range(p, limits,
+                                       MIN(remaining, threshold)).likely;
+
+    if (remaining <= threshold) {
+        return blackout;
+    }
+    if (!threshold || bandwidth <= dirty) {
+        return POLICY_NEVER;
+    }
+    return add_capped(to_count((remaining - threshold) * NS_PER_S /
+                               (bandwidth - dirty)), blackout);
+}
+
+static PolicyRange remaining_range(const Policy *p, const PolicyLimits *limits,
+                                   uint64_t remaining)
+{
+    double bw = p->bandwidth.mean, bw_width = RANGE_WIDTH * p->bandwidth.spread;
+    double dr = p->dirty_rate.mean, dr_width = RANGE_WIDTH *
+                                               p->dirty_rate.spread;
+
+    if (!p->bandwidth.seen) {
+        return (PolicyRange) { 0, POLICY_NEVER, POLICY_NEVER };
+    }
+    return (PolicyRange) {
+        .low = time_left(p, limits, remaining, bw + bw_width,
+                         MAX(dr - dr_width, 0)),
+        .likely = time_left(p, limits, remaining, bw, dr),
+        .high = time_left(p, limits, remaining, bw - bw_width, dr + dr_width),
+    };
+}
+
+/*
+ * Decisions
+ */
+
+static void G_GNUC_PRINTF(2, 3) say(PolicyDecision *d, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(d->reason, sizeof(d->reason), fmt, ap);
+    va_end(ap);
+}
+
+#define MS(ns) ((ns) == POLICY_NEVER ? -1.0 : (ns) / 1e6)
+#define MIB(bytes) ((bytes) / 1048576.0)
+
+/* Where one more pass would bring the blackout, if it went as expected. */
+static uint64_t polished_downtime(const Policy *p, const PolicyLimits *limits,
+                                  uint64_t remaining)
+{
+    uint64_t pass_ns = ram_range(p, limits, remaining).likely;
+    uint64_t next = to_count(p->dirty_rate.mean * pass_ns / NS_PER_S);
+
+    return downtime_range(p, limits, MIN(next, remaining)).likely;
+}
+
+/*
+ * Worth one more pass: it is short, it is expected to help, and the last one
+ * taken for this reason did help.
+ */
+static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
+                         uint64_t remaining, uint64_t downtime)
+{
+    uint64_t pass_ns = ram_range(p, limits, remaining).likely;
+    uint64_t better;
+
+    if (!remaining || p->polished >= POLISH_MAX ||
+        pass_ns == POLICY_NEVER ||
+        pass_ns > POLISH_LIMITS * limits->downtime_ns) {
+        return false;
+    }
+    if (p->polished && remaining > p->last_polish * (1 - POLISH_GAIN)) {
+        return false;
+    }
+    better = polished_downtime(p, limits, remaining);
+    return better <= downtime * (1 - POLISH_GAIN);
+}
+
+static bool overruns(const Policy *p, const PolicyLimits *limits)
+{
+    double allowed = p->pass_sent * (limits->throttle_trigger / 100.0);
+
+    return p->passes && p->dirtied > allowed;
+}
+
+/*
+ * The share of their time that the vCPUs may keep if what they dirty is to be
+ * the trigger's share of what the link carries.
+ */
+static uint8_t throttle_goal(const Policy *p, const PolicyLimits *limits)
+{
+    double wanted = p->bandwidth.mean * limits->throttle_trigger / 100.0;
+    /* the rate was measured with the present throttle already in force */
+    double full = p->dirty_rate.mean / (1 - p->throttle / 100.0);
+    double keep = full > 0 ? wanted / full : 1;
+
+    return 100 - CLAMP(keep, 0, 1) * 100;
+}
+
+static uint8_t next_throttle(const Policy *p, const PolicyLimits *limits)
+{
+    unsigned step = limits->throttle_increment, next;
+
+    if (!p->throttle) {
+        next = limits->throttle_initial;
+    } else {
+        if (limits->throttle_tailslow) {
+            /* towards the goal, but never faster than the increment */
+            unsigned goal = MAX(throttle_goal(p, limits), p->throttle + 1);
+
+            step = MIN(step, goal - p->throttle);
+        }
+        next = p->throttle + step;
+    }
+    return MIN(next, limits->throttle_max);
+}
+
+/* Once per collection of the log: does the guest outrun the link? */
+static void slow_down(Policy *p, const PolicyLimits *limits)
+{
+    p->overruns = overruns(p, limits) ? p->overruns + 1 : 0;
+    p->pass_sent = 0;
+    if (p->overruns < OVERRUN_PASSES) {
+        return;
+    }
+    p->overruns = 0;
+    if (limits->auto_converge) {
+        p->throttle = next_throttle(p, limits);
+    }
+    p->dirty_limited = true;
+}
+
+/* The first half of a reason: what a blackout would cost now. */
+static void say_downtime(PolicyDecision *d, const char *verdict,
+                         const Policy *p, const PolicyLimits *limits,
+                         uint64_t remaining, uint64_t downtime)
+{
+    if (downtime == POLICY_NEVER) {
+        say(d, "%s: %.1f MiB remain, bandwidth not known yet", verdict,
+            MIB(remaining));
+        return;
+    }
+    say(d, "%s: %.1f MiB remain, downtime would be %.1f ms of %.1f ms, "
+        "%.0f MiB/s sent, %.0f MiB/s dirtied%s", verdict, MIB(remaining),
+        MS(downtime), MS(limits->downtime_ns), MIB(bandwidth_of(p, limits)),
+        MIB(p->dirty_rate.mean), p->throttle ? ", vCPUs throttled" : "");
+}
+
+PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
+                             uint64_t remaining, bool exact)
+{
+    PolicyDecision d = { .action = POLICY_SEND };
+    uint64_t downtime = downtime_range(p, limits, remaining).likely;
+    bool fits = ram_range(p, limits, remaining).likely <= ram_budget(p, limits);
+
+    if (exact) {
+        slow_down(p, limits);
+    }
+    d.throttle = limits->auto_converge ? p->throttle : 0;
+    d.dirty_limited = limits->dirty_limit && p->dirty_limited;
+
+    if (!fits) {
+        p->polished = 0;
+        say_downtime(&d, "sending", p, limits, remaining, downtime);
+    } else if (!exact) {
+        d.action = POLICY_SYNC;
+        say_downtime(&d, "collecting what changed", p, limits, remaining,
+                     downtime);
+    } else if (worth_a_pass(p, limits, remaining, downtime)) {
+        p->polished++;
+        p->last_polish = remaining;
+        say_downtime(&d, "one more pass is nearly free", p, limits, remaining,
+                     downtime);
+    } else {
+        d.action = POLICY_SWITCH_OVER;
+        say_downtime(&d, "switching over", p, limits, remaining, downtime);
+    }
+    return d;
+}
+
+/*
+ * Progress is the share of the expected whole time that has passed, seen in
+ * bytes: what was sent against that and what the series of passes still holds.
+ * It never falls; while a guest does not converge it stands still.
+ */
+static uint8_t percent_of(Policy *p, uint64_t remaining)
+{
+    double left = remaining;
+    double done = p->total > remaining ? p->total - remaining : 0;
+    double percent;
+
+    if (p->bandwidth.seen && p->dirty_rate.mean < p->bandwidth.mean) {
+        left /= 1 - p->dirty_rate.mean / p->bandwidth.mean;
+    }
+    percent = p->total ? 100 * done / (done + left) : 0;
+    p->percent = MAX(p->percent, (uint8_t)MIN(percent, 99));
+    return p->percent;
+}
+
+PolicyView policy_view(Policy *p, const PolicyLimits *limits,
+                       uint64_t remaining)
+{
+    PolicyView v = {
+        .bandwidth = to_count(p->bandwidth.mean),
+        .dirty_rate = to_count(p->dirty_rate.mean),
+        .passes = p->passes,
+        .downtime = downtime_range(p, limits, remaining),
+        .remaining = remaining_range(p, limits, remaining),
+        .percent = percent_of(p, remaining),
+    };
+
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        v.downtime_part[i] = part_range(p, limits, i, remaining);
+    }
+    return v;
+}
+
+const char *policy_part_name(PolicyPart part)
+{
+    static const char *const names[POLICY_PART__COUNT] = {
+        [POLICY_PART_STOP] = "stop",
+        [POLICY_PART_SYNC] = "sync",
+        [POLICY_PART_RAM] = "ram",
+        [POLICY_PART_DEVICE_SAVE] = "device-save",
+        [POLICY_PART_FLUSH] = "flush",
+        [POLICY_PART_TRANSIT] = "transit",
+        [POLICY_PART_DEVICE_LOAD] = "device-load",
+        [POLICY_PART_ACTIVATE] = "activate",
+        [POLICY_PART_START] = "start",
+    };
+
+    assert(part < POLICY_PART__COUNT);
+    return names[part];
+}

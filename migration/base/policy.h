@@ -1,0 +1,150 @@
+/*
+ * Migration policy: estimates and decisions, without side effects
+ *
+ * The migration thread reports what happened (so many bytes in so many
+ * nanoseconds, so many pages found dirty) and asks what to do next.  Nothing
+ * here touches a clock, a lock, the guest or a global: the same samples give
+ * the same decisions, so that recorded and made-up migrations can be replayed
+ * in unit tests.
+ *
+ * Units: bytes, nanoseconds on one monotonic clock, bytes per second.
+ * Threads: a Policy belongs to the migration thread.  What others may see of
+ * it is a PolicyView, which is a plain value; its owner passes it on.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_BASE_POLICY_H
+#define MIGRATION_BASE_POLICY_H
+
+#define POLICY_REASON_MAX 160
+
+/* What the user asked for.  May differ from one call to the next. */
+typedef struct PolicyLimits {
+    uint64_t downtime_ns;           /* the whole blackout */
+    uint64_t switchover_bandwidth;  /* bytes/s to count on; 0: as measured */
+    bool auto_converge;
+    uint8_t throttle_initial;       /* percent of the vCPUs' time taken away */
+    uint8_t throttle_increment;
+    uint8_t throttle_max;
+    bool throttle_tailslow;         /* smaller steps towards the end */
+    uint8_t throttle_trigger;       /* percent: dirtied against sent */
+    bool dirty_limit;
+    uint64_t vcpu_dirty_rate;       /* bytes/s allowed to each vCPU */
+} PolicyLimits;
+
+/* A running mean with the mean distance from it; empty while !seen. */
+typedef struct PolicyMean {
+    double mean;
+    double spread;
+    bool seen;
+} PolicyMean;
+
+/*
+ * The parts of a blackout, in the order in which they happen.  Each has a
+ * cost that is learnt from attempts and measurements; RAM's follows from the
+ * bytes that remain.
+ */
+typedef enum PolicyPart {
+    POLICY_PART_STOP,               /* vCPUs asked to stop .. stopped */
+    POLICY_PART_SYNC,               /* last collection of the dirty log */
+    POLICY_PART_RAM,                /* remaining memory on the wire */
+    POLICY_PART_DEVICE_SAVE,
+    POLICY_PART_FLUSH,
+    POLICY_PART_TRANSIT,            /* half of the round trip */
+    POLICY_PART_DEVICE_LOAD,
+    POLICY_PART_ACTIVATE,           /* images, announcements */
+    POLICY_PART_START,              /* vCPUs run on the destination */
+    POLICY_PART__COUNT
+} PolicyPart;
+
+/* A value with the range it is expected to stay in. */
+typedef struct PolicyRange {
+    uint64_t low;
+    uint64_t likely;
+    uint64_t high;
+} PolicyRange;
+
+#define POLICY_NEVER UINT64_MAX     /* in a PolicyRange of nanoseconds */
+
+typedef enum PolicyAction {
+    POLICY_SEND,                    /* the pass is not over */
+    POLICY_SYNC,                    /* collect the dirty log, start a pass */
+    POLICY_SWITCH_OVER,             /* stop the guest, send the rest */
+} PolicyAction;
+
+typedef struct PolicyDecision {
+    PolicyAction action;
+    uint8_t throttle;               /* percent wanted from now on */
+    bool dirty_limited;             /* vcpu_dirty_rate is wanted from now on */
+    char reason[POLICY_REASON_MAX]; /* one sentence for people, with numbers */
+} PolicyDecision;
+
+/* What there is to show.  Rates are 0 and ranges POLICY_NEVER if unknown. */
+typedef struct PolicyView {
+    uint64_t bandwidth;             /* bytes/s while sending */
+    uint64_t dirty_rate;            /* bytes/s since the last two syncs */
+    uint64_t passes;                /* completed syncs */
+    PolicyRange downtime;           /* if the guest were stopped now, ns */
+    PolicyRange downtime_part[POLICY_PART__COUNT];
+    PolicyRange remaining;          /* until completion, ns */
+    uint8_t percent;                /* of the way to completion; never falls */
+} PolicyView;
+
+typedef struct Policy {
+    PolicyMean bandwidth;
+    PolicyMean dirty_rate;
+    PolicyMean cost[POLICY_PART__COUNT];    /* ns; RAM's stays empty */
+    uint64_t slice_bytes;           /* gathered until a sample is long enough */
+    uint64_t slice_ns;
+    uint64_t pass_sent;             /* bytes since the last sync */
+    uint64_t passes;
+    uint64_t dirtied;               /* bytes that the last sync found */
+    uint64_t last_polish;           /* remaining when one more pass was taken */
+    unsigned polished;              /* passes taken though it fitted already */
+    unsigned overruns;              /* syncs in a row with too much dirtied */
+    uint8_t throttle;
+    bool dirty_limited;
+    uint64_t total;                 /* bytes there were to send at the start */
+    uint8_t percent;
+} Policy;
+
+/* @total_bytes: how much there is to send in the first pass. */
+void policy_init(Policy *p, uint64_t total_bytes);
+
+/*
+ * @bytes were accepted by the stream within @busy_ns, not counting time spent
+ * waiting for the rate limit, collecting the log, or stalled.
+ */
+void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns);
+
+/*
+ * The dirty log was collected: @dirtied bytes changed in the @interval_ns
+ * since it was collected last.  The first collection of a migration, which
+ * finds everything dirty by definition, must not be reported.
+ */
+void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns);
+
+/*
+ * A part was measured to take @ns, in an attempt or in a rehearsal while the
+ * guest runs.  A part that was never measured counts as nothing.
+ */
+void policy_measured(Policy *p, PolicyPart part, uint64_t ns);
+
+/*
+ * What to do with @remaining bytes known to be dirty and not sent, @exact
+ * if the log was collected just before.  Switching over is only ever decided
+ * on an exact figure.
+ */
+PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
+                             uint64_t remaining, bool exact);
+
+/* Bytes that may remain when the guest is stopped; 0 while nothing is known. */
+uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits);
+
+PolicyView policy_view(Policy *p, const PolicyLimits *limits,
+                       uint64_t remaining);
+
+const char *policy_part_name(PolicyPart part);
+
+#endif
