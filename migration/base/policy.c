@@ -29,6 +29,8 @@
 
 /* One more pass must promise to take away this share of the blackout... */
 #define POLISH_GAIN         0.25
+/* ...and at least this much of it, or nobody would notice... */
+#define POLISH_GAIN_NS      (1000 * 1000ull)
 /* ...and be over within this many limits... */
 #define POLISH_LIMITS       2
 /* ...and not be taken for ever. */
@@ -289,7 +291,8 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
         return false;
     }
     better = polished_downtime(p, limits, remaining);
-    return better <= downtime * (1 - POLISH_GAIN);
+    return better + POLISH_GAIN_NS <= downtime &&
+           better <= downtime * (1 - POLISH_GAIN);
 }
 
 static bool overruns(const Policy *p, const PolicyLimits *limits)
