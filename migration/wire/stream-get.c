@@ -21,12 +21,14 @@ Window *stream_window_new(void)
 
 void stream_window_free(Window *w)
 {
-    while (!g_queue_is_empty(&w->fds)) {
-        int fd = GPOINTER_TO_INT(g_queue_pop_head(&w->fds));
+    guint unclaimed = g_queue_get_length(&w->fds);
 
-        warn_report("migration: closing file descriptor %d, which was "
-                    "received but not asked for", fd);
-        close(fd);
+    if (unclaimed) {
+        warn_report("migration: closing %u file descriptor(s) that were "
+                    "received but not asked for", unclaimed);
+    }
+    while (!g_queue_is_empty(&w->fds)) {
+        close(GPOINTER_TO_INT(g_queue_pop_head(&w->fds)));
     }
     qemu_vfree(w->mem);
     g_free(w);

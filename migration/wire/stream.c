@@ -17,6 +17,7 @@
 #include "migration/migration-stats.h"
 #include "migration/trace.h"
 #include "stream-private.h"
+#include "wire.h"
 
 /*
  * Errors
@@ -109,12 +110,52 @@ bool stream_check(QEMUFile *f, Error **errp)
  * chooses to deliver.
  */
 
+static gboolean park_ready(QIOChannel *ioc, GIOCondition cond, gpointer over)
+{
+    *(bool *)over = true;
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean park_timeout(gpointer over)
+{
+    *(bool *)over = true;
+    return G_SOURCE_REMOVE;
+}
+
+/*
+ * Like qio_channel_wait(), but returns now and then, so that the caller looks
+ * at the error latch.  Not everything that ends a wait is an event: not every
+ * channel can be shut down, and a UNIX socket whose buffer is full only hangs
+ * up when it is, which is not what we wait for.
+ */
+static void park_thread(QIOChannel *ioc, GIOCondition cond)
+{
+    GMainContext *context = g_main_context_new();
+    GSource *ready = qio_channel_create_watch(ioc, cond);
+    GSource *timeout = g_timeout_source_new(STREAM_PARK_MS);
+    bool over = false;
+
+    g_source_set_callback(ready, (GSourceFunc)park_ready, &over, NULL);
+    g_source_set_callback(timeout, park_timeout, &over, NULL);
+    g_source_attach(ready, context);
+    g_source_attach(timeout, context);
+    while (!over) {
+        g_main_context_iteration(context, true);
+    }
+    g_source_destroy(ready);
+    g_source_destroy(timeout);
+    g_source_unref(ready);
+    g_source_unref(timeout);
+    g_main_context_unref(context);
+}
+
+/* Returns when it may be worth to try again. */
 static void coroutine_mixed_fn channel_park(QIOChannel *ioc, GIOCondition cond)
 {
     if (qemu_in_coroutine()) {
         qio_channel_yield(ioc, cond);
     } else {
-        qio_channel_wait(ioc, cond);
+        park_thread(ioc, cond);
     }
 }
 
@@ -352,7 +393,7 @@ static void fd_fault(QEMUFile *f)
 
 int coroutine_mixed_fn qemu_file_put_fd(QEMUFile *f, int fd)
 {
-    uint8_t carrier = ' ';
+    uint8_t carrier = WIRE_FD_CARRIER;
     struct iovec vec = { .iov_base = &carrier, .iov_len = 1 };
     int ret = 0;
 

@@ -51,6 +51,12 @@
  */
 #define STREAM_FDS_MAX          64
 
+/*
+ * Milliseconds until a thread that waits for its channel looks whether another
+ * thread has latched an error.
+ */
+#define STREAM_PARK_MS          50
+
 /**
  * stream_position: bytes that passed between this stream and its user
  * @f: either direction; only from the thread that uses @f

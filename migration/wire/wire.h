@@ -1,0 +1,476 @@
+/*
+ * The migration stream on the wire: every number, layout and limit
+ *
+ * This header describes bytes and nothing else.  The numbers are frozen: they
+ * are what QEMU 10.0 sends and accepts, so none of them may be derived from an
+ * enumeration or structure that could change with the code.  The same in
+ * prose, with diagrams and the order in which records may come, is in
+ * docs/devel/migration/wire.rst.
+ *
+ * All integers are big-endian and unsigned unless a comment says otherwise.
+ * The types below say so by their names; use the ld*_be_p() and st*_be_p()
+ * functions on them, since records have no alignment.  Offsets are in the
+ * comments.  A structure whose length varies ends in a comment that says what
+ * follows it.
+ *
+ * Lengths that come from the peer have a limit of that name, to be checked
+ * before anything is allocated or read.  A limit is either what the format
+ * can express, or a bound that is generous for honest peers.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_WIRE_WIRE_H
+#define MIGRATION_WIRE_WIRE_H
+
+#include "qemu/compiler.h"
+
+typedef uint16_t wire_be16;
+typedef uint32_t wire_be32;
+typedef uint64_t wire_be64;
+
+#define WIRE_ASSERT_SIZE(type, size) QEMU_BUILD_BUG_ON(sizeof(type) != (size))
+#define WIRE_ASSERT_AT(type, member, offset) \
+    QEMU_BUILD_BUG_ON(offsetof(type, member) != (offset))
+
+/*
+ * 1. Names
+ *
+ * Names of sections, RAM blocks and capabilities: one byte with the length,
+ * then so many bytes, not terminated.
+ */
+
+#define WIRE_NAME_MAX                   255
+
+/*
+ * 2. Start of the main channel
+ */
+
+#define WIRE_FILE_MAGIC                 0x5145564du     /* "QEVM" */
+#define WIRE_FILE_VERSION               0x00000003u
+#define WIRE_FILE_VERSION_OLD           0x00000002u     /* not supported */
+
+typedef struct WireFileHeader {
+    wire_be32 magic;                    /*  0: WIRE_FILE_MAGIC */
+    wire_be32 version;                  /*  4: WIRE_FILE_VERSION */
+} QEMU_PACKED WireFileHeader;
+WIRE_ASSERT_SIZE(WireFileHeader, 8);
+
+/*
+ * 3. Records of the main channel
+ *
+ * The first byte of each record.  A FOOTER follows every section and is not
+ * a record of its own; a SUBSECTION only occurs inside of one.
+ */
+
+#define WIRE_EOF                        0x00
+#define WIRE_SECTION_START              0x01
+#define WIRE_SECTION_PART               0x02
+#define WIRE_SECTION_END                0x03
+#define WIRE_SECTION_FULL               0x04
+#define WIRE_SUBSECTION                 0x05
+#define WIRE_VMDESCRIPTION              0x06
+#define WIRE_CONFIGURATION              0x07
+#define WIRE_COMMAND                    0x08
+#define WIRE_SECTION_FOOTER             0x7e
+
+/* PART and END: all of the header; START and FULL: its first part. */
+typedef struct WireSection {
+    uint8_t type;                       /*  0: WIRE_SECTION_* */
+    wire_be32 section_id;               /*  1: chosen by the source */
+    /* START and FULL: name, WireSectionInstance; then the device's bytes */
+} QEMU_PACKED WireSection;
+WIRE_ASSERT_SIZE(WireSection, 5);
+
+typedef struct WireSectionInstance {
+    wire_be32 instance_id;              /*  0 */
+    wire_be32 version_id;               /*  4 */
+} QEMU_PACKED WireSectionInstance;
+WIRE_ASSERT_SIZE(WireSectionInstance, 8);
+
+/* Since 2.4, unless the machine type or a property turns it off. */
+typedef struct WireSectionFooter {
+    uint8_t type;                       /*  0: WIRE_SECTION_FOOTER */
+    wire_be32 section_id;               /*  1: that of the section */
+} QEMU_PACKED WireSectionFooter;
+WIRE_ASSERT_SIZE(WireSectionFooter, 5);
+
+typedef struct WireSubsection {
+    uint8_t type;                       /*  0: WIRE_SUBSECTION */
+    /* name; wire_be32 version_id; fields */
+} QEMU_PACKED WireSubsection;
+WIRE_ASSERT_SIZE(WireSubsection, 1);
+
+/*
+ * Configuration: comes right after the file header, since 2.4.  Subsections
+ * follow it, each only when its condition holds.
+ */
+typedef struct WireConfiguration {
+    uint8_t type;                       /*  0: WIRE_CONFIGURATION */
+    wire_be32 machine_len;              /*  1: up to WIRE_MACHINE_NAME_MAX */
+    /* name of the machine type, without length; subsections */
+} QEMU_PACKED WireConfiguration;
+WIRE_ASSERT_SIZE(WireConfiguration, 5);
+
+#define WIRE_MACHINE_NAME_MAX           255
+
+/* Target page size, if it differs from the CPU's smallest: wire_be32 bits. */
+#define WIRE_CONFIG_PAGE_BITS           "configuration/target-page-bits"
+#define WIRE_CONFIG_PAGE_BITS_VERSION   1
+
+/* Capabilities both sides must agree on: wire_be32 count, then the names. */
+#define WIRE_CONFIG_CAPS                "configuration/capabilities"
+#define WIRE_CONFIG_CAPS_VERSION        1
+#define WIRE_CONFIG_CAPS_MAX            256
+
+/* With the capability validate-uuid: 16 bytes as in RFC 4122. */
+#define WIRE_CONFIG_UUID                "configuration/uuid"
+#define WIRE_CONFIG_UUID_VERSION        1
+#define WIRE_UUID_LEN                   16
+
+/*
+ * Description of all device state as JSON, after WIRE_EOF, if the machine
+ * type does not suppress it.  For people and tools; nothing depends on it.
+ */
+typedef struct WireVmDescription {
+    uint8_t type;                       /*  0: WIRE_VMDESCRIPTION */
+    wire_be32 len;                      /*  1: up to WIRE_VMDESCRIPTION_MAX */
+    /* JSON text, not terminated */
+} QEMU_PACKED WireVmDescription;
+WIRE_ASSERT_SIZE(WireVmDescription, 5);
+
+#define WIRE_VMDESCRIPTION_MAX          (64 * 1024 * 1024)
+
+/*
+ * 4. Commands: source to destination
+ */
+
+typedef struct WireCommand {
+    uint8_t type;                       /*  0: WIRE_COMMAND */
+    wire_be16 command;                  /*  1: WIRE_CMD_* */
+    wire_be16 len;                      /*  3: of what follows */
+    /* payload */
+} QEMU_PACKED WireCommand;
+WIRE_ASSERT_SIZE(WireCommand, 5);
+
+#define WIRE_CMD_PAYLOAD_MAX            65535
+
+#define WIRE_CMD_OPEN_RETURN_PATH       1
+#define WIRE_CMD_OPEN_RETURN_PATH_LEN   0
+
+#define WIRE_CMD_PING                   2
+#define WIRE_CMD_PING_LEN               4
+
+/* postcopy-ram, or dirty-bitmaps with an empty payload */
+#define WIRE_CMD_POSTCOPY_ADVISE        3
+#define WIRE_CMD_POSTCOPY_ADVISE_LEN    16
+
+#define WIRE_CMD_POSTCOPY_LISTEN        4
+#define WIRE_CMD_POSTCOPY_LISTEN_LEN    0
+
+#define WIRE_CMD_POSTCOPY_RUN           5
+#define WIRE_CMD_POSTCOPY_RUN_LEN       0
+
+#define WIRE_CMD_POSTCOPY_DISCARD       6       /* variable */
+#define WIRE_CMD_POSTCOPY_DISCARD_MIN   20      /* a 1 byte name, one range */
+
+#define WIRE_CMD_PACKAGED               7
+#define WIRE_CMD_PACKAGED_LEN           4
+
+#define WIRE_CMD_ENABLE_COLO            8
+#define WIRE_CMD_ENABLE_COLO_LEN        0
+
+#define WIRE_CMD_POSTCOPY_RESUME        9       /* since 3.0 */
+#define WIRE_CMD_POSTCOPY_RESUME_LEN    0
+
+#define WIRE_CMD_RECV_BITMAP            10      /* since 3.0; a name */
+
+#define WIRE_CMD_SWITCHOVER_START       11      /* since 10.0 */
+#define WIRE_CMD_SWITCHOVER_START_LEN   0
+
+typedef struct WirePing {
+    wire_be32 value;                    /*  0: comes back in a PONG */
+} QEMU_PACKED WirePing;
+WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
+
+/* Values that mark a stage of the migration; any other is as good. */
+#define WIRE_PING_START                 1       /* return path is open */
+#define WIRE_PING_POSTCOPY              2       /* before the package */
+#define WIRE_PING_PACKAGE_START         3       /* first in the package */
+#define WIRE_PING_PACKAGE_SENT          4       /* after the package */
+
+typedef struct WirePostcopyAdvise {
+    wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
+    wire_be64 target_page_size;         /*  8 */
+} QEMU_PACKED WirePostcopyAdvise;
+WIRE_ASSERT_SIZE(WirePostcopyAdvise, WIRE_CMD_POSTCOPY_ADVISE_LEN);
+
+typedef struct WirePostcopyDiscard {
+    uint8_t version;                    /*  0: WIRE_POSTCOPY_DISCARD_VERSION */
+    /* name of the RAM block, a zero byte, WireRange... */
+} QEMU_PACKED WirePostcopyDiscard;
+WIRE_ASSERT_SIZE(WirePostcopyDiscard, 1);
+
+#define WIRE_POSTCOPY_DISCARD_VERSION   0
+/* QEMU sends no more than 12 per command. */
+#define WIRE_POSTCOPY_DISCARD_RANGES_MAX \
+    ((WIRE_CMD_PAYLOAD_MAX - 4) / sizeof(WireRange))
+
+typedef struct WireRange {
+    wire_be64 start;                    /*  0: bytes from the block's start */
+    wire_be64 len;                      /*  8: bytes */
+} QEMU_PACKED WireRange;
+WIRE_ASSERT_SIZE(WireRange, 16);
+
+/* A stream within the stream, loaded at once: its length precedes it. */
+typedef struct WirePackaged {
+    wire_be32 len;                      /*  0: up to WIRE_PACKAGED_MAX */
+    /* after the command: records, as on the main channel */
+} QEMU_PACKED WirePackaged;
+WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
+
+#define WIRE_PACKAGED_MAX               (1024u * 1024 * 1024)
+
+/*
+ * 5. Return path: destination to source
+ */
+
+typedef struct WireReturn {
+    wire_be16 type;                     /*  0: WIRE_RP_* */
+    wire_be16 len;                      /*  2: up to WIRE_RP_PAYLOAD_MAX */
+    /* payload */
+} QEMU_PACKED WireReturn;
+WIRE_ASSERT_SIZE(WireReturn, 4);
+
+/* A QEMU 10.0 source takes no longer message. */
+#define WIRE_RP_PAYLOAD_MAX             512
+
+#define WIRE_RP_SHUT                    1
+#define WIRE_RP_SHUT_LEN                4
+
+#define WIRE_RP_PONG                    2
+#define WIRE_RP_PONG_LEN                4
+
+#define WIRE_RP_REQ_PAGES_ID            3       /* WireRequestPages, name */
+#define WIRE_RP_REQ_PAGES_ID_MIN        13
+
+#define WIRE_RP_REQ_PAGES               4       /* of the block before */
+#define WIRE_RP_REQ_PAGES_LEN           12
+
+#define WIRE_RP_RECV_BITMAP             5       /* name; since 3.0 */
+#define WIRE_RP_RECV_BITMAP_MIN         1
+
+#define WIRE_RP_RESUME_ACK              6       /* since 3.0 */
+#define WIRE_RP_RESUME_ACK_LEN          4
+
+#define WIRE_RP_SWITCHOVER_ACK          7       /* since 8.1 */
+#define WIRE_RP_SWITCHOVER_ACK_LEN      0
+
+/* SHUT, PONG and RESUME_ACK. */
+typedef struct WireReturnValue {
+    wire_be32 value;                    /*  0 */
+} QEMU_PACKED WireReturnValue;
+WIRE_ASSERT_SIZE(WireReturnValue, 4);
+
+#define WIRE_SHUT_OK                    0       /* anything else: failed */
+#define WIRE_RESUME_ACK_OK              1
+
+typedef struct WireRequestPages {
+    wire_be64 start;                    /*  0: bytes from the block's start */
+    wire_be32 len;                      /*  8: bytes, whole host pages */
+} QEMU_PACKED WireRequestPages;
+WIRE_ASSERT_SIZE(WireRequestPages, WIRE_RP_REQ_PAGES_LEN);
+
+/*
+ * After the message RECV_BITMAP, outside of any length: the bitmap of pages
+ * received.  Bit n of byte m stands for target page 8 * m + n; the byte count
+ * is a multiple of eight.
+ */
+typedef struct WireRecvBitmap {
+    wire_be64 len;                      /*  0: bytes */
+    /* bitmap; wire_be64 WIRE_RECV_BITMAP_END */
+} QEMU_PACKED WireRecvBitmap;
+WIRE_ASSERT_SIZE(WireRecvBitmap, 8);
+
+#define WIRE_RECV_BITMAP_END            0x0123456789abcdefull
+
+/*
+ * 6. RAM: the bytes of sections named "ram"
+ *
+ * Records of a wire_be64 each, in which the bits below the target page size
+ * are flags and the others the offset of a page in its block.  After the
+ * flags, unless CONTINUE is among them, comes the name of the block.
+ */
+
+#define WIRE_RAM_NAME                   "ram"
+#define WIRE_RAM_INSTANCE               0
+#define WIRE_RAM_VERSION                4
+
+/* The smallest target page; all flags must be below. */
+#define WIRE_PAGE_SIZE_MIN              0x400
+
+#define WIRE_RAM_FULL                   0x001   /* gone since 0.12 */
+#define WIRE_RAM_ZERO                   0x002   /* a page of zeros */
+#define WIRE_RAM_MEM_SIZE               0x004   /* total, then the blocks */
+#define WIRE_RAM_PAGE                   0x008   /* a page, as it is */
+#define WIRE_RAM_EOS                    0x010   /* end of the section */
+#define WIRE_RAM_CONTINUE               0x020   /* same block as before */
+#define WIRE_RAM_XBZRLE                 0x040   /* a page, as a difference */
+#define WIRE_RAM_HOOK                   0x080   /* RDMA only */
+#define WIRE_RAM_COMPRESSED             0x100   /* gone since 9.1 */
+#define WIRE_RAM_MULTIFD_FLUSH          0x200   /* since 8.1 */
+#define WIRE_RAM_FLAGS                  0x3ff
+QEMU_BUILD_BUG_ON(WIRE_RAM_FLAGS >= WIRE_PAGE_SIZE_MIN);
+
+/* ZERO: followed by one byte, which must be this. */
+#define WIRE_RAM_ZERO_FILL              0
+
+/*
+ * MEM_SIZE: the rest of the record is the size of all blocks together.  For
+ * each there is a name, a WireRamBlock, and what the capabilities ask for, in
+ * this order:
+ *   postcopy-ram       wire_be64 host page size, unless it is the usual one
+ *   x-ignore-shared    wire_be64 guest physical address
+ *   mapped-ram         WireMappedRam
+ */
+typedef struct WireRamBlock {
+    wire_be64 used_len;                 /*  0: bytes */
+} QEMU_PACKED WireRamBlock;
+WIRE_ASSERT_SIZE(WireRamBlock, 8);
+
+/* XBZRLE: at most a page of runs follows. */
+typedef struct WireXbzrle {
+    uint8_t encoding;                   /*  0: WIRE_XBZRLE_ENCODING */
+    wire_be16 len;                      /*  1: up to the target page size */
+    /* runs */
+} QEMU_PACKED WireXbzrle;
+WIRE_ASSERT_SIZE(WireXbzrle, 3);
+
+#define WIRE_XBZRLE_ENCODING            0x01
+
+/*
+ * 7. mapped-ram (since 9.0): RAM at fixed places of a file
+ *
+ * Pages are not in the stream but at pages_at + offset in the block, and the
+ * bitmap says which of them are.  Its words are of the source's size and byte
+ * order, which for all hosts that matter means: bit n of byte m stands for
+ * page 8 * m + n, and its size is a multiple of eight bytes.
+ */
+typedef struct WireMappedRam {
+    wire_be32 version;                  /*  0: WIRE_MAPPED_RAM_VERSION */
+    wire_be64 page_size;                /*  4: of the target */
+    wire_be64 bitmap_at;                /* 12: position in the file */
+    wire_be64 pages_at;                 /* 20: position in the file */
+} QEMU_PACKED WireMappedRam;
+WIRE_ASSERT_SIZE(WireMappedRam, 28);
+WIRE_ASSERT_AT(WireMappedRam, page_size, 4);
+WIRE_ASSERT_AT(WireMappedRam, pages_at, 20);
+
+#define WIRE_MAPPED_RAM_VERSION         1
+/* pages_at is a multiple of this, so that files can be opened O_DIRECT. */
+#define WIRE_MAPPED_RAM_ALIGN           0x100000
+
+/*
+ * 8. multifd: further channels, each a stream of its own
+ */
+
+#define WIRE_MULTIFD_MAGIC              0x11223344u
+#define WIRE_MULTIFD_VERSION            1
+
+/* Once, at the start of each channel; not for files. */
+typedef struct WireMultifdInit {
+    wire_be32 magic;                    /*  0: WIRE_MULTIFD_MAGIC */
+    wire_be32 version;                  /*  4: WIRE_MULTIFD_VERSION */
+    uint8_t uuid[WIRE_UUID_LEN];        /*  8: of the VM, zero if it has none */
+    uint8_t channel;                    /* 24: below the number of channels */
+    uint8_t unused[39];                 /* 25: zero */
+} QEMU_PACKED WireMultifdInit;
+WIRE_ASSERT_SIZE(WireMultifdInit, 64);
+WIRE_ASSERT_AT(WireMultifdInit, channel, 24);
+
+#define WIRE_MULTIFD_SYNC               0x001
+#define WIRE_MULTIFD_METHOD             0x03e   /* one of the following */
+#define WIRE_MULTIFD_NONE               0x000
+#define WIRE_MULTIFD_ZLIB               0x002
+#define WIRE_MULTIFD_ZSTD               0x004
+#define WIRE_MULTIFD_QPL                0x008   /* since 9.1 */
+#define WIRE_MULTIFD_UADK               0x010   /* since 9.1 */
+#define WIRE_MULTIFD_QATZIP             0x020   /* since 9.2 */
+#define WIRE_MULTIFD_DEVICE_STATE       0x040   /* since 10.0 */
+#define WIRE_MULTIFD_FLAGS              0x07f
+
+/* Every packet begins with this; the flags say how it goes on. */
+typedef struct WireMultifdHead {
+    wire_be32 magic;                    /*  0: WIRE_MULTIFD_MAGIC */
+    wire_be32 version;                  /*  4: WIRE_MULTIFD_VERSION */
+    wire_be32 flags;                    /*  8: WIRE_MULTIFD_* */
+} QEMU_PACKED WireMultifdHead;
+WIRE_ASSERT_SIZE(WireMultifdHead, 12);
+
+/* RAM. pages_max is the same in all packets of a channel: a packet's size. */
+typedef struct WireMultifdPages {
+    WireMultifdHead head;               /*  0 */
+    wire_be32 pages_max;                /* 12: entries of the table below */
+    wire_be32 normal_pages;             /* 16: first in the table */
+    wire_be32 payload_len;              /* 20: bytes after the table */
+    wire_be64 sequence;                 /* 24: over all channels */
+    wire_be32 zero_pages;               /* 32: after the normal ones */
+    uint8_t unused[28];                 /* 36: zero */
+    char block[256];                    /* 64: name, zero-terminated */
+    /* wire_be64 offset[pages_max] in the block; payload */
+} QEMU_PACKED WireMultifdPages;
+WIRE_ASSERT_SIZE(WireMultifdPages, 320);
+WIRE_ASSERT_AT(WireMultifdPages, sequence, 24);
+WIRE_ASSERT_AT(WireMultifdPages, block, 64);
+
+/* Guest memory that one packet stands for, so pages_max is that in pages. */
+#define WIRE_MULTIFD_PACKET_MEMORY      (512 * 1024)
+#define WIRE_MULTIFD_PAGES_MAX \
+    (WIRE_MULTIFD_PACKET_MEMORY / WIRE_PAGE_SIZE_MIN)
+/* Compression may make it longer. */
+#define WIRE_MULTIFD_PAYLOAD_MAX        (2 * WIRE_MULTIFD_PACKET_MEMORY)
+
+/* Device state (VFIO, since 10.0), with the flag of that name. */
+typedef struct WireMultifdDeviceState {
+    WireMultifdHead head;               /*  0 */
+    char name[256];                     /* 12: of the section, terminated */
+    wire_be32 instance_id;              /* 268 */
+    wire_be32 payload_len;              /* 272: bytes that follow */
+    /* payload */
+} QEMU_PACKED WireMultifdDeviceState;
+WIRE_ASSERT_SIZE(WireMultifdDeviceState, 276);
+WIRE_ASSERT_AT(WireMultifdDeviceState, instance_id, 268);
+
+#define WIRE_MULTIFD_DEVICE_STATE_MAX   (256 * 1024 * 1024)
+
+/*
+ * 9. CPR (since 10.0): what goes ahead of a cpr-transfer, on its own channel
+ */
+
+#define WIRE_CPR_MAGIC                  0x51435052u     /* "QCPR" */
+#define WIRE_CPR_VERSION                0x00000001u
+
+typedef struct WireCprHeader {
+    wire_be32 magic;                    /*  0: WIRE_CPR_MAGIC */
+    wire_be32 version;                  /*  4: WIRE_CPR_VERSION */
+    /* fields, with file descriptors among them */
+} QEMU_PACKED WireCprHeader;
+WIRE_ASSERT_SIZE(WireCprHeader, 8);
+
+/* A file descriptor rides on one byte of this value. */
+#define WIRE_FD_CARRIER                 0x20
+
+/*
+ * 10. COLO: after the first checkpoint, on both directions of the main
+ * channel, a wire_be32 each; VMSTATE_SIZE is followed by a wire_be64.
+ */
+
+#define WIRE_COLO_CHECKPOINT_READY      0
+#define WIRE_COLO_CHECKPOINT_REQUEST    1
+#define WIRE_COLO_CHECKPOINT_REPLY      2
+#define WIRE_COLO_VMSTATE_SEND          3
+#define WIRE_COLO_VMSTATE_SIZE          4
+#define WIRE_COLO_VMSTATE_RECEIVED      5
+#define WIRE_COLO_VMSTATE_LOADED        6
+
+#endif

@@ -1,0 +1,169 @@
+# What is measured: the cases of the benchmark.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is measured: the cases of the benchmark.
+
+A case is one guest and one way to migrate it.  It is run with several pairs of
+engines in turn; the first pair is the reference of all ratios.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field, replace
+from typing import Any, Sequence
+
+from ..errors import FerryError
+
+GIB = 1024                      # in MiB, the unit of memory sizes here
+
+# What one QEMU needs besides the RAM of its guest, MiB.
+QEMU_MIB = 250
+
+# A read of memory that was never touched maps the zero page: one page-table
+# page for each 2 MiB.  So does the destination of an engine that reads before
+# it decides not to write.
+TABLE_SHARE = 512
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The engines at the two ends: 'ferry', 'pristine' or a path."""
+
+    src: str
+    dst: str
+
+    @property
+    def name(self) -> str:
+        """How the pair is called in options, tables and files."""
+        if self.src == self.dst:
+            return self.src
+        return f'{self.src}:{self.dst}'
+
+
+def pair(text: str) -> Pair:
+    """Parse 'ENGINE' or 'SOURCE:DESTINATION'."""
+    src, colon, dst = text.partition(':')
+    if not src or (colon and not dst):
+        raise FerryError(f"'{text}' is no pair of engines: give ENGINE or "
+                         'SOURCE:DESTINATION, each ferry, pristine or a path')
+    return Pair(src, dst or src)
+
+
+PRISTINE = Pair('pristine', 'pristine')
+FERRY = Pair('ferry', 'ferry')
+OUT = Pair('ferry', 'pristine')
+IN = Pair('pristine', 'ferry')
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the Linux guest does."""
+
+    fill: int           # MiB that hold data
+    work: int           # MiB of those that it keeps writing to
+    rate: int           # pages it changes per second
+    stripes: int = 16   # words of 8 bytes that it changes in each
+
+
+@dataclass(frozen=True)
+class Case:
+    """One guest, and one way to migrate it."""
+
+    name: str
+    title: str
+    mem: int                            # MiB
+    memory: str                         # 'untouched', 'zero', 'random', 'linux'
+    load: Load | None = None            # of the Linux guest; others are stopped
+    pairs: Sequence[Pair] = (PRISTINE, FERRY)
+    transport: str = 'tcp'
+    caps: dict[str, bool] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    # Keep the migration going until so many pages were delta-encoded, at so
+    # many bytes/s from the second pass on: the same work for every engine.
+    hold_pages: int = 0
+    hold_bandwidth: int = 0
+    bare: bool = False                  # measure a bare socket pair beside it
+    default: bool = True                # part of a run without --case
+    quick: bool = False                 # part of --quick
+    timeout: float = 120.0              # s, for the migration alone
+
+    def need_mib(self) -> int:
+        """Most memory that is in use at once, MiB."""
+        base = 2 * (QEMU_MIB + self.mem // TABLE_SHARE)
+        if self.load:
+            cache = self.params.get('xbzrle-cache-size', 0) >> 20
+            return base + 2 * self.mem + cache
+        return base + (0 if self.memory == 'untouched' else 2 * self.mem)
+
+    def warm_mib(self) -> int:
+        """Memory that the migration itself will ask the kernel for, MiB."""
+        tables = 2 * self.mem // TABLE_SHARE
+        if self.load:
+            return tables + 2 * self.load.fill + 512
+        return tables + 128 + (0 if self.memory == 'untouched' else self.mem)
+
+
+def _idle(gib: int, **more: Any) -> Case:
+    return Case(f'idle-{gib}g', f'idle guest, {gib} GiB never touched',
+                gib * GIB, 'untouched', **more)
+
+
+def _linux(name: str, rate: int, title: str, **more: Any) -> Case:
+    return Case(f'linux-{name}', title, 2 * GIB, 'linux',
+                load=Load(fill=128, work=64, rate=rate), **more)
+
+
+_RANDOM = Case('random-3g', 'stopped guest, 3 GiB of random data, one TCP '
+               'connection', 3 * GIB, 'random', bare=True, quick=True)
+
+# The guest dirties its working set faster than the delta of it can be sent, so
+# every pass encodes nearly all of it.
+_XBZRLE = Case('linux-xbzrle', 'Linux guest changing 8 bytes a page, xbzrle, '
+               '300,000 pages encoded', 2 * GIB, 'linux', default=False,
+               load=Load(fill=128, work=16, rate=150000, stripes=1),
+               caps={'xbzrle': True}, params={'xbzrle-cache-size': 512 << 20},
+               hold_pages=300000, hold_bandwidth=3 << 20)
+_MIXED = (PRISTINE, OUT, IN, FERRY)
+
+CASES: tuple[Case, ...] = (
+    _idle(4, quick=True),
+    _idle(16, quick=True),
+    _idle(64),
+    _idle(256),
+    _idle(784, default=False, timeout=400.0),
+    Case('zero-3g', 'stopped guest, 3 GiB touched but zero', 3 * GIB, 'zero',
+         quick=True),
+    _RANDOM,
+    replace(_RANDOM, name='random-3g-unix', transport='unix', default=False,
+            quick=False,
+            title='stopped guest, 3 GiB of random data, unix socket'),
+    replace(_RANDOM, name='random-3g-multifd2', default=False, quick=False,
+            caps={'multifd': True}, params={'multifd-channels': 2},
+            title='stopped guest, 3 GiB of random data, multifd, 2 channels'),
+    _linux('idle', 0, 'Linux guest, 2 GiB, 128 MiB filled, at rest'),
+    _linux('slow', 1000, 'Linux guest changing 1,000 pages/s', quick=True),
+    _linux('medium', 5000, 'Linux guest changing 5,000 pages/s'),
+    _linux('fast', 20000, 'Linux guest changing 20,000 pages/s'),
+    _XBZRLE,
+    replace(_idle(16, pairs=_MIXED), name='mixed-idle-16g',
+            title='idle guest, 16 GiB never touched, mixed engines'),
+    replace(_RANDOM, name='mixed-random-3g', pairs=_MIXED, quick=False,
+            title='stopped guest, 3 GiB of random data, mixed engines'),
+)
+
+
+def select(patterns: Sequence[str], quick: bool = False) -> list[Case]:
+    """The cases that match any of PATTERNS (shell style), in their order.
+
+    Without patterns: those of the default set, or of the quick one.
+    """
+    if not patterns:
+        return [case for case in CASES
+                if (case.quick if quick else case.default)]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(case.name, pattern) for case in CASES):
+            raise FerryError(f"no case matches '{pattern}': see --list")
+    return [case for case in CASES
+            if any(fnmatch.fnmatchcase(case.name, pattern)
+                   for pattern in patterns)]

@@ -1,0 +1,334 @@
+# Results of the benchmark: as a table, as JSON, and two of them compared.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Results of the benchmark: as a table, as JSON, and two of them compared.
+
+A result is one JSON document:
+
+  format, version       FORMAT, VERSION
+  started, ended        UTC; ended is missing while it still runs
+  revision, machine     what was measured where (machine.describe)
+  busy                  null, or why the machine did not count as idle
+  settings              runs, perf
+  engines               kind -> path, version, sha256, built
+  cases                 a list of
+    name, title, mem_mib, reference
+    skipped             null, or the reason
+    pairs               name -> {src, dst, runs}; a run has
+      round             runs of one round were made one after the other
+      error             null, or why there are no values
+      values            see run.py
+      verified          whether the memory arrived; null if that is unknown
+    bare                runs of a bare socket pair: {round, values}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+from .stats import Ratio, Summary, ratio, summary
+from ..errors import FerryError
+
+FORMAT = 'ferry-bench'
+VERSION = 1
+
+Run = dict[str, Any]
+CaseResult = dict[str, Any]
+Result = dict[str, Any]
+
+
+# Values of a case
+
+def _both(name: str) -> Callable[[dict], float | None]:
+    def total(values: dict) -> float | None:
+        ends = [values.get(f'{name}_{end}') for end in ('src', 'dst')]
+        return None if None in ends else sum(ends)
+    return total
+
+
+# Quantities made of several measured ones.
+_DERIVED = {name: _both(name) for name in ('cpu', 'engine', 'rss', 'grown',
+                                           'instr')}
+
+
+def series(runs: list[Run], key: str) -> dict[int, float | None]:
+    """Round -> value of KEY, of the runs that succeeded.
+
+    KEY is a name in 'values', or cpu, engine, rss, grown or instr for the sum
+    of both ends.
+    """
+    get = _DERIVED.get(key) or (lambda values: values.get(key))
+    return {run['round']: get(run['values'])
+            for run in runs if not run.get('error')}
+
+
+def of_pair(case: CaseResult, name: str, key: str) -> Summary | None:
+    """Summary of KEY over the runs of one pair of engines."""
+    return summary(series(case['pairs'][name]['runs'], key).values())
+
+
+def against_reference(case: CaseResult, name: str, key: str) -> Ratio | None:
+    """KEY of the pair NAME as a multiple of the reference's."""
+    return ratio(series(case['pairs'][name]['runs'], key),
+                 series(case['pairs'][case['reference']]['runs'], key))
+
+
+def bare_as_values(case: CaseResult) -> list[Run]:
+    """The runs of the bare socket pair under the names of migration runs."""
+    return [{'round': run['round'], 'values': {
+                'total_ms': 1000 * run['values']['seconds'],
+                'engine_src': run['values']['cpu_send'],
+                'engine_dst': run['values']['cpu_recv'],
+                'bytes': run['values']['bytes'],
+                'gb_per_s': run['values']['gb_per_s']}}
+            for run in case.get('bare') or []]
+
+
+def problems(result: Result) -> list[str]:
+    """What went wrong, one line each."""
+    found = []
+    for case in result['cases']:
+        for name, pair in case['pairs'].items():
+            for run in pair['runs']:
+                where = f"{case['name']} {name} run {run['round'] + 1}"
+                if run.get('error'):
+                    found.append(f"{where}: {run['error']}")
+                elif run.get('verified') is False:
+                    found.append(f'{where}: the memory of the guest differs'
+                                 f"{_detail(run)}")
+    return found
+
+
+def _detail(run: Run) -> str:
+    memory = run.get('memory') or {}
+    if 'differs_at' in memory:
+        return f" at {memory['differs_at']:#x}"
+    return f": {memory['detail']}" if memory.get('detail') else ''
+
+
+# Table
+
+def number(value: float | None, digits: int = 3) -> str:
+    """VALUE with DIGITS significant ones, never in exponents."""
+    if value is None:
+        return '-'
+    if value == 0:
+        return '0'
+    decimals = digits - 1
+    size = abs(value)
+    while size >= 10 and decimals:
+        size /= 10
+        decimals -= 1
+    while size < 1 and decimals < 6:
+        size *= 10
+        decimals += 1
+    return f'{value:,.{decimals}f}'
+
+
+def _percent(value: float | None) -> str:
+    return '-' if value is None else f'{value:.0f}'
+
+
+_COLUMNS = (('', 25), ('n', 3), ('total ms', 10), ('±%', 4), ('down ms', 8),
+            ('black ms', 9), ('CPU s src+dst', 15), ('MB sent', 8),
+            ('RSS MiB', 8), ('time x', 8), ('low-high', 14), ('CPU x', 7),
+            ('memory', 8))
+
+
+def _line(cells: list[str]) -> str:
+    text = cells[0].ljust(_COLUMNS[0][1])
+    for cell, (_title, width) in zip(cells[1:], _COLUMNS[1:]):
+        text += cell.rjust(width)
+    return text.rstrip()
+
+
+def table_head() -> str:
+    """The heading of the table, and a rule."""
+    head = _line([title for title, _width in _COLUMNS])
+    return head + '\n' + '-' * len(head)
+
+
+LEGEND = '''\
+Medians of n runs; ±% is the median distance from the median.  total, down: as
+the source reports them; black: longest gap in the heartbeat of a running
+guest, seen from outside.  CPU: user + system, without the virtual CPUs.  RSS:
+peaks of both ends together.  time x, CPU x: medians as a multiple of the
+reference's; low-high: of single runs made one after the other.'''
+
+
+def _median(runs: list[Run], key: str, scale: float = 1.0) -> str:
+    found = summary(series(runs, key).values())
+    return number(found.median * scale if found else None)
+
+
+def _memory(runs: list[Run]) -> str:
+    told = [run.get('verified') for run in runs if not run.get('error')]
+    if not told or None in told:
+        return '-'
+    return 'ok' if all(told) else 'DIFFERS'
+
+
+def _row(name: str, runs: list[Run], reference: list[Run]) -> str:
+    total = summary(series(runs, 'total_ms').values())
+    if total is None:
+        return _line([f'  {name}', '0', 'failed'])
+    time_ratio = ratio(series(runs, 'total_ms'),
+                       series(reference, 'total_ms'))
+    cpu_ratio = ratio(series(runs, 'engine'), series(reference, 'engine'))
+    reach = '-'
+    if time_ratio and time_ratio.n > 1 and runs is not reference:
+        reach = f'{number(time_ratio.low)}-{number(time_ratio.high)}'
+    return _line([
+        f'  {name}', str(total.n), number(total.median),
+        _percent(total.spread_percent), _median(runs, 'downtime_ms'),
+        _median(runs, 'blackout_ms'),
+        f"{_median(runs, 'engine_src')}+{_median(runs, 'engine_dst')}",
+        _median(runs, 'bytes', 1e-6), _median(runs, 'rss'),
+        number(time_ratio.median if time_ratio else None), reach,
+        number(cpu_ratio.median if cpu_ratio else None), _memory(runs)])
+
+
+def case_rows(case: CaseResult) -> str:
+    """The part of the table that is about one case."""
+    lines = [f"{case['name']}: {case['title']}"]
+    if case['skipped']:
+        return f"{lines[0]}\n  skipped: {case['skipped']}"
+    reference = case['pairs'][case['reference']]['runs']
+    for name, pair in case['pairs'].items():
+        lines.append(_row(name, pair['runs'], reference))
+    bare = bare_as_values(case)
+    if bare:
+        lines.append(_row('bare socket pair', bare, reference))
+        lines.append(_rates(case, bare))
+    encoding = _encoding(case)
+    if encoding:
+        lines.append(encoding)
+    return '\n'.join(lines)
+
+
+def _rates(case: CaseResult, bare: list[Run]) -> str:
+    """Throughputs, and what share of the bare pair's that is."""
+    ceiling = summary(series(bare, 'gb_per_s').values())
+    said = [f'bare pair {number(ceiling.median)}']
+    for name in case['pairs']:
+        total = of_pair(case, name, 'total_ms')
+        if total and total.median > 0:
+            rate = case['mem_mib'] * (1 << 20) / 1e6 / total.median
+            said.append(f'{name} {number(rate)} '
+                        f'({number(rate / ceiling.median, 2)} of it)')
+    return '  GB/s: ' + ', '.join(said)
+
+
+def table(result: Result) -> str:
+    """The whole table of a finished result."""
+    return '\n'.join([table_head(),
+                      *(case_rows(case) for case in result['cases'])])
+
+
+def _encoding(case: CaseResult) -> str:
+    """What delta encoding cost; empty if there was none."""
+    said = []
+    for name in case['pairs']:
+        time = of_pair(case, name, 'xbzrle_us_per_page')
+        size = of_pair(case, name, 'xbzrle_bytes_per_page')
+        times = against_reference(case, name, 'xbzrle_us_per_page')
+        if time and size and times:
+            said.append(f'{name} {number(time.median)} us '
+                        f'(x {number(times.median)}) and '
+                        f'{number(size.median)} bytes a page')
+    return '  xbzrle: ' + ', '.join(said) if said else ''
+
+
+# Files
+
+def save(result: Result, path: Path) -> None:
+    """Write RESULT; an older file is replaced as a whole or not at all."""
+    write(path, json.dumps(result, indent=1) + '\n')
+
+
+def write(path: Path, text: str) -> None:
+    """Write TEXT to PATH at once."""
+    fresh = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fresh.write_text(text)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except OSError as err:
+        raise FerryError(f'cannot write {path}: {err.strerror}') from err
+
+
+def load(path: Path) -> Result:
+    """Read a result that save() wrote."""
+    try:
+        result = json.loads(path.read_text())
+    except OSError as err:
+        raise FerryError(f'cannot read {path}: {err.strerror}') from err
+    except ValueError as err:
+        raise FerryError(f'{path} is no JSON: {err}') from err
+    if not isinstance(result, dict) or result.get('format') != FORMAT:
+        raise FerryError(f'{path} is not the result of a benchmark')
+    if result.get('version') != VERSION:
+        raise FerryError(f"{path} has format version {result.get('version')}, "
+                         f'this program reads version {VERSION}')
+    return result
+
+
+# Two results
+
+def compare(a: Result, b: Result) -> str:
+    """A table of what changed from A to B, for the cases both have."""
+    others = {case['name']: case for case in b['cases']}
+    head = (f"{'':<38}{'total ms':>10}{'now':>10}{'change':>8}"
+            f"{'CPU':>8}{'bytes':>8}   {'time x reference'}")
+    lines = [head, '-' * len(head)]
+    for old in a['cases']:
+        new = others.get(old['name'])
+        if new is None or old['skipped'] or new['skipped']:
+            continue
+        for name in old['pairs']:
+            if name in new['pairs']:
+                lines.append(_change(old, new, name))
+    if len(lines) == 2:
+        raise FerryError('the two results have no case in common')
+    lines += _differences(a, b)
+    return '\n'.join(lines)
+
+
+def _change(old: CaseResult, new: CaseResult, name: str) -> str:
+    def times(key: str) -> str:
+        before, after = of_pair(old, name, key), of_pair(new, name, key)
+        if not before or not after or before.median <= 0:
+            return '-'
+        return 'x' + number(after.median / before.median)
+
+    def median(case: CaseResult) -> str:
+        found = of_pair(case, name, 'total_ms')
+        return number(found.median if found else None)
+
+    def reference(case: CaseResult) -> str:
+        found = against_reference(case, name, 'total_ms')
+        return number(found.median if found else None)
+
+    return (f"{old['name'] + ' ' + name:<38}{median(old):>10}{median(new):>10}"
+            f"{times('total_ms'):>8}{times('engine'):>8}{times('bytes'):>8}"
+            f"   {reference(old)} -> {reference(new)}")
+
+
+def _differences(a: Result, b: Result) -> list[str]:
+    """What makes the two results hard to compare."""
+    found = []
+    for key, old in a['machine'].items():
+        new = b['machine'].get(key)
+        if old != new:
+            found.append(f'note: {key} was {old}, is {new}')
+    for result, which in ((a, 'first'), (b, 'second')):
+        if result.get('busy'):
+            found.append(f'note: the machine was not idle in the {which}: '
+                         f"{result['busy']}")
+    return found

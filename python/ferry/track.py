@@ -1,0 +1,597 @@
+# Follow one migration: QMP replies in, the numbers an operator wants out.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Follow one migration: QMP replies in, the numbers an operator wants out.
+
+Nothing here does any input or output, reads a clock or knows about terminals: a
+Track is fed Samples (what QEMU answered, and when) and can be asked at any time
+for the current Point. view.py turns that into lines and report.py into a page.
+
+Units: seconds and bytes, unless a name says otherwise (_ms, _pct).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Iterable, Optional
+
+ENDED = ('completed', 'failed', 'cancelled')
+IDLE = ('none', '')
+# States in which the guest already runs on the destination.
+POSTCOPY = ('postcopy-active', 'postcopy-paused', 'postcopy-recover-setup',
+            'postcopy-recover')
+
+# Rates are measured over this much history: long enough to even out the 100 ms
+# steps in which a limited bandwidth is spent, short enough to look alive.
+RATE_WINDOW = 0.6
+# The time left is worked out from a steadier rate.
+SPEED_WINDOW = 2.0
+# A migration that is still going never shows more than this.
+ALMOST = 99.0
+# A story longer than this is thinned out where it is oldest.
+MAX_POINTS = 20000
+# Passes looked ahead when the time left is estimated.
+MAX_PASSES = 200
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one poll of one QEMU brought: the replies, unaltered."""
+    t: float
+    migrate: dict
+    status: str = ''
+    params: Optional[dict] = None
+    caps: Optional[dict] = None
+
+    @staticmethod
+    def of(data: Any, t: float = 0.0) -> 'Sample':
+        """Make a sample of a dict holding 't', 'migrate', 'status', 'params'
+        and 'caps' (all optional), or of a bare query-migrate reply."""
+        if isinstance(data, Sample):
+            return data
+        if not isinstance(data, dict):
+            return Sample(t, {})
+        if isinstance(data.get('migrate'), dict):
+            status = data.get('status')
+            if isinstance(status, dict):
+                status = status.get('status')
+            return Sample(number(data.get('t'), t), data['migrate'],
+                          status if isinstance(status, str) else '',
+                          data.get('params'), caps_of(data.get('caps')))
+        return Sample(number(data.get('t'), t), data)
+
+
+def number(value: Any, default: Any = 0.0) -> Any:
+    """The value if it is a number, else the default (booleans are no numbers)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return default
+    return value if value == value else default
+
+
+def caps_of(value: Any) -> Optional[dict]:
+    """Capabilities as {name: bool}, also from the list that QMP answers with."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, list):
+        return {c['capability']: bool(c.get('state')) for c in value
+                if isinstance(c, dict) and 'capability' in c}
+    return None
+
+
+# -- the optional `ferry` object of query-migrate ---------------------------
+
+@dataclass
+class FerryInfo:
+    """The `ferry` object, brought to milliseconds and lists of (name, ms)."""
+    phase: str = ''
+    percent: Optional[float] = None
+    eta_ms: Optional[float] = None
+    eta_low_ms: Optional[float] = None
+    eta_high_ms: Optional[float] = None
+    predicted_ms: Optional[float] = None
+    predicted: list = field(default_factory=list)
+    reason: str = ''
+    stalls: list = field(default_factory=list)
+    stall_count: Optional[int] = None
+    stall_total_ms: Optional[float] = None
+    stall_longest_ms: Optional[float] = None
+    stall_step: str = ''
+    downtime_ms: Optional[float] = None
+    downtime: list = field(default_factory=list)
+    features: list = field(default_factory=list)
+
+
+UNITS = {'ns': 1e-6, 'us': 1e-3, 'ms': 1.0, 's': 1e3}
+
+
+def split_unit(key: str) -> tuple[str, Optional[float]]:
+    """'flush-us' -> ('flush', 0.001); no unit in the key -> (key, None)."""
+    for unit in ('ns', 'us', 'ms', 's'):
+        for sep in ('-', '_'):
+            if key.endswith(sep + unit):
+                return key[:-len(unit) - 1], UNITS[unit]
+        if key == unit:
+            return '', UNITS[unit]
+    return key, None
+
+
+def find_ms(obj: dict, *names: str) -> Optional[float]:
+    """The first number in obj whose key is one of names, with or without a unit
+    at its end, in milliseconds (a key without unit counts as milliseconds)."""
+    for name in names:
+        for key, value in obj.items():
+            stem, scale = split_unit(str(key))
+            if stem == name and number(value, None) is not None:
+                return value * (1.0 if scale is None else scale)
+    return None
+
+
+def parts_ms(obj: Any, scale: float = 1.0) -> list[tuple[str, float]]:
+    """Named times in the order they were given, in milliseconds: from a dict
+    {'stop-us': 3} or a list [{'step': 'stop', 'us': 3}]. Totals and counts
+    are not parts and are left out."""
+    parts: list[tuple[str, float]] = []
+    if isinstance(obj, dict):
+        inner = obj.get('parts') or obj.get('steps')
+        if isinstance(inner, (dict, list)):
+            return parts_ms(inner, scale)
+        for key, value in obj.items():
+            stem, unit = split_unit(str(key))
+            if stem in ('', 'total', 'count', 'limit', 'longest', 'low',
+                        'high'):
+                continue
+            if number(value, None) is not None:
+                parts.append((stem, value * (scale if unit is None else unit)))
+    elif isinstance(obj, list):
+        for item in obj:
+            if not isinstance(item, dict):
+                continue
+            name = next((item[k] for k in ('name', 'part', 'step')
+                         if isinstance(item.get(k), str)), None)
+            ms = find_ms(item, '', 'time', 'total', 'duration', 'longest')
+            if name is not None and ms is not None:
+                parts.append((name, ms))
+    return parts
+
+
+def pick(obj: dict, *names: str) -> tuple[Any, float]:
+    """The first dict or list under one of names (unit suffix allowed), and the
+    factor that brings numbers without a unit of their own to milliseconds."""
+    for name in names:
+        for key, value in obj.items():
+            stem, scale = split_unit(str(key))
+            if stem == name and isinstance(value, (dict, list)):
+                return value, 1.0 if scale is None else scale
+    return None, 1.0
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else ''
+
+
+def read_ferry(obj: Any) -> Optional[FerryInfo]:
+    """Read a `ferry` object. Members may be missing or of a later shape: what
+    is not understood is left out, and nothing raises."""
+    if not isinstance(obj, dict):
+        return None
+    info = FerryInfo(phase=text(obj.get('phase')))
+    info.percent = number(obj.get('percent'), None)
+    read_eta(obj, info)
+    predicted, scale = pick(obj, 'predicted-downtime', 'predicted')
+    info.predicted = parts_ms(predicted, scale)
+    info.predicted_ms = find_ms(obj, 'predicted-downtime', 'predicted')
+    if info.predicted_ms is None and isinstance(predicted, dict):
+        info.predicted_ms = find_ms(predicted, 'total')
+    if info.predicted_ms is None and info.predicted:
+        info.predicted_ms = sum(ms for _, ms in info.predicted)
+
+    for name in ('reason', 'decision-reason'):
+        info.reason = info.reason or text(obj.get(name))
+    decision = obj.get('decision')
+    if isinstance(decision, dict):
+        info.reason = info.reason or text(decision.get('reason'))
+    info.reason = info.reason or text(decision)
+
+    read_stalls(obj, info)
+    ledger, scale = pick(obj, 'downtime-ledger', 'downtime', 'ledger')
+    info.downtime = parts_ms(ledger, scale)
+    if isinstance(ledger, dict):
+        info.downtime_ms = find_ms(ledger, 'total')
+    if info.downtime_ms is None and info.downtime:
+        info.downtime_ms = sum(ms for _, ms in info.downtime)
+    info.features = read_features(obj)
+    return info
+
+
+def read_eta(obj: dict, info: FerryInfo) -> None:
+    eta, _ = pick(obj, 'eta')
+    if isinstance(eta, dict):
+        info.eta_ms = find_ms(eta, 'expected', 'mid', 'likely', '')
+        info.eta_low_ms = find_ms(eta, 'low', 'min')
+        info.eta_high_ms = find_ms(eta, 'high', 'max')
+    else:
+        info.eta_ms = find_ms(obj, 'eta')
+        info.eta_low_ms = find_ms(obj, 'eta-low', 'eta-min')
+        info.eta_high_ms = find_ms(obj, 'eta-high', 'eta-max')
+
+
+def read_stalls(obj: dict, info: FerryInfo) -> None:
+    stalls, scale = pick(obj, 'stall-ledger', 'stalls', 'stall')
+    info.stalls = parts_ms(stalls, scale)
+    if isinstance(stalls, dict):
+        info.stall_count = number(stalls.get('count'), None)
+        info.stall_total_ms = find_ms(stalls, 'total')
+        info.stall_longest_ms = find_ms(stalls, 'longest')
+        for name in ('longest-step', 'longest-in', 'step'):
+            info.stall_step = info.stall_step or text(stalls.get(name))
+    if info.stalls and info.stall_longest_ms is None:
+        info.stall_step, info.stall_longest_ms = max(
+            info.stalls, key=lambda part: part[1])
+
+
+def read_features(obj: dict) -> list[str]:
+    found = obj.get('peer-features', obj.get('features', obj.get('peer')))
+    if isinstance(found, dict):
+        inner = found.get('features')
+        if not isinstance(inner, (list, dict)):
+            return [str(k) for k, v in found.items() if v is True]
+        found = inner
+    if isinstance(found, dict):
+        return [str(k) for k, v in found.items() if v]
+    if isinstance(found, list):
+        return [str(f) for f in found if isinstance(f, str)]
+    return []
+
+
+# -- one migration over time -------------------------------------------------
+
+@dataclass(frozen=True)
+class Point:
+    """The state of a migration at one sample. None: not known (yet)."""
+    t: float                       # clock of the samples
+    elapsed: float                 # since the migration began
+    phase: str
+    run_state: str
+    iteration: int
+    transferred: int
+    remaining: int
+    total: int
+    done: int                      # bytes of guest memory dealt with so far
+    bandwidth: float               # bytes a second over the link, measured
+    speed: float                   # bytes of guest memory a second
+    dirty: float                   # bytes a second dirtied by the guest
+    percent: float                 # never falls within one migration
+    eta: Optional[float]
+    converges: Optional[bool]
+    expected_ms: Optional[float]
+    throttle: Optional[int]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over guest memory, as far as the samples show it."""
+    number: int
+    start: float                   # elapsed time at its first sample
+    remaining: int                 # bytes to send then
+    transferred: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    start: float
+    end: float
+
+
+def forecast(remaining: float, speed: float, dirty: float,
+             limit: float) -> tuple[Optional[float], Optional[bool]]:
+    """How many bytes of guest memory are still to be dealt with until what is
+    left fits into the downtime limit, and whether that point is ever reached.
+
+    Each pass lasts as long as its bytes take at the given speed, and what the
+    guest dirties meanwhile is the next pass. (None, None) while the speed is
+    not known, (None, False) when the guest dirties faster than that."""
+    if remaining <= 0:
+        return 0.0, True
+    if speed <= 0:
+        return None, None
+    ratio = dirty / speed
+    threshold = speed * limit
+    left = float(remaining)
+    this_pass = float(remaining)
+    for _ in range(MAX_PASSES):
+        this_pass *= ratio
+        left += this_pass
+        if this_pass <= max(threshold, 1.0):
+            return left, True
+    return None, False
+
+
+def slope(history: list, t: float, window: float) -> float:
+    """Growth a second of the newest (t, value) against the newest entry that is
+    at least `window` older, or the oldest there is; 0 with only one entry."""
+    if not history:
+        return 0.0
+    newest_t, newest = history[-1]
+    base_t, base = history[0]
+    for entry_t, value in reversed(history[:-1]):
+        if t - entry_t >= window:
+            base_t, base = entry_t, value
+            break
+    if newest_t <= base_t:
+        return 0.0
+    return max(0.0, (newest - base) / (newest_t - base_t))
+
+
+class Track:
+    """The story of one migration, built sample by sample.
+
+    When QEMU starts another migration the story begins anew; `restarts` counts
+    these. Not thread-safe: feed and read it from one thread."""
+
+    def __init__(self) -> None:
+        self.restarts = 0
+        self.params: dict = {}
+        self.caps: dict = {}
+        self.lost = ''             # why QEMU cannot be asked any more
+        self.silent = 0.0          # seconds QEMU has not answered for
+        self.run_state = ''
+        self._reset()
+
+    def _reset(self) -> None:
+        self.points: list[Point] = []
+        self.passes: list[Pass] = []
+        self.phases: list[Phase] = []
+        self.last: dict = {}       # last query-migrate reply
+        self.info: dict = {}       # union of replies: ended ones say less
+        self.ferry: Optional[FerryInfo] = None
+        self.t0: Optional[float] = None
+        self._sent: list = []
+        self._done: list = []
+
+    # What it is
+
+    @property
+    def point(self) -> Optional[Point]:
+        return self.points[-1] if self.points else None
+
+    @property
+    def phase(self) -> str:
+        return self.points[-1].phase if self.points else 'none'
+
+    @property
+    def started(self) -> bool:
+        return self.phase not in IDLE
+
+    @property
+    def ended(self) -> bool:
+        return self.phase in ENDED
+
+    @property
+    def incoming(self) -> bool:
+        """True for the receiving side: it has a status, but counts no RAM."""
+        if self.run_state == 'inmigrate' or 'socket-address' in self.info:
+            return True
+        return (self.started and not self.ended and self.phase != 'setup'
+                and 'ram' not in self.info)
+
+    @property
+    def error(self) -> str:
+        return text(self.info.get('error-desc'))
+
+    @property
+    def limit_ms(self) -> Optional[float]:
+        return number(self.params.get('downtime-limit'), None)
+
+    @property
+    def max_bandwidth(self) -> Optional[float]:
+        """Bytes a second; None when there is no limit."""
+        limit = number(self.params.get('max-bandwidth'), None)
+        return limit if limit and limit < 1 << 50 else None
+
+    @property
+    def downtime_ms(self) -> Optional[float]:
+        return number(self.info.get('downtime'), None)
+
+    @property
+    def ram(self) -> dict:
+        ram = self.info.get('ram')
+        return ram if isinstance(ram, dict) else {}
+
+    def average_bandwidth(self) -> float:
+        """Bytes a second from the first byte to now."""
+        point = self.point
+        if not point or point.elapsed <= 0:
+            return 0.0
+        setup = number(self.info.get('setup-time'), 0) / 1000.0
+        return point.transferred / max(point.elapsed - setup, 1e-3)
+
+    def pass_rows(self) -> list[tuple[Pass, float, int]]:
+        """Each pass with how long it took and how much went over the link."""
+        rows = []
+        for this, after in zip(self.passes, self.passes[1:] + [None]):
+            end = after.start if after else self.points[-1].elapsed
+            sent = (after.transferred if after
+                    else self.points[-1].transferred)
+            rows.append((this, max(0.0, end - this.start),
+                         max(0, sent - this.transferred)))
+        return rows
+
+    # What happens to it
+
+    def feed_all(self, samples: Iterable) -> 'Track':
+        for sample in samples:
+            self.feed(Sample.of(sample))
+        return self
+
+    def feed(self, sample: Sample) -> None:
+        if isinstance(sample.params, dict):
+            self.params = sample.params
+        if isinstance(sample.caps, dict):
+            self.caps = sample.caps
+        self.lost = ''
+        self.silent = 0.0
+        phase = text(sample.migrate.get('status')) or 'none'
+        if self._is_new(phase, sample):
+            self._reset()
+            self.restarts += 1
+        self.run_state = sample.status or self.run_state
+        self.last = sample.migrate
+        self._merge(sample.migrate)
+        self.ferry = read_ferry(sample.migrate.get('ferry')) or self.ferry
+        if phase in IDLE:
+            return
+        self._place(sample)
+        if len(self.points) > MAX_POINTS:
+            half = len(self.points) // 2
+            self.points[:half] = self.points[:half:2]
+        if self.ended and self.points[-1].phase == phase:
+            return                 # nothing happens any more
+        self.points.append(self._measure(sample, phase))
+        self._note_pass()
+        self._note_phase(phase)
+
+    def end(self, t: float, phase: str) -> None:
+        """Record a phase learnt of by other means (an event seen just before
+        QEMU went away), so that the story has its end."""
+        if self.started and self.phase != phase:
+            self.feed(Sample(t, {'status': phase}))
+
+    def _is_new(self, phase: str, sample: Sample) -> bool:
+        """A migration begins after another ended, or its clock fell back."""
+        if not self.started or phase in IDLE:
+            return False
+        if self.ended:
+            return phase not in ENDED
+        now = number(sample.migrate.get('total-time'), None)
+        before = number(self.last.get('total-time'), None)
+        return now is not None and before is not None and now + 50 < before
+
+    def _merge(self, reply: dict) -> None:
+        for key, value in reply.items():
+            if isinstance(value, dict) and isinstance(self.info.get(key), dict):
+                self.info[key] = {**self.info[key], **value}
+            else:
+                self.info[key] = value
+
+    def _place(self, sample: Sample) -> None:
+        """Fix when the migration began, on the clock of the samples."""
+        if self.t0 is None:
+            before = number(sample.migrate.get('total-time'), 0) / 1000.0
+            self.t0 = sample.t - before
+
+    def _elapsed(self, sample: Sample) -> float:
+        told = number(sample.migrate.get('total-time'), None)
+        if told is not None:
+            return told / 1000.0
+        if self.ended and self.points:
+            return self.points[-1].elapsed
+        return max(0.0, sample.t - (self.t0 or 0.0))
+
+    def _measure(self, sample: Sample, phase: str) -> Point:
+        ram = self.ram
+        page = number(ram.get('page-size'), 4096) or 4096
+        sent = max(int(number(ram.get('transferred'), 0)),
+                   self.points[-1].transferred if self.points else 0)
+        done = page * sum(int(number(ram.get(key), 0))
+                          for key in ('normal', 'duplicate'))
+        cache = self.info.get('xbzrle-cache')
+        if isinstance(cache, dict):
+            done += page * int(number(cache.get('pages'), 0))
+        total = int(number(ram.get('total'), 0))
+        remaining = int(number(ram.get('remaining'), 0))
+        if phase == 'completed':
+            remaining = 0
+        if phase not in ENDED:
+            self._sent.append((sample.t, sent))
+            self._done.append((sample.t, done))
+            for history in (self._sent, self._done):
+                while sample.t - history[0][0] > 2 * SPEED_WINDOW and \
+                        len(history) > 2:
+                    history.pop(0)
+        speed = slope(self._done, sample.t, SPEED_WINDOW)
+        if len(self._done) < 2:    # nothing to compare with: QEMU's own figure
+            speed = page * number(ram.get('pages-per-second'), 0)
+        dirty = page * number(ram.get('dirty-pages-rate'), 0)
+        bandwidth = self._bandwidth(sample.t, phase)
+        percent, eta, converges = self._progress(
+            phase, done, remaining, total, speed, dirty)
+        throttle = number(sample.migrate.get('cpu-throttle-percentage'), None)
+        return Point(
+            t=sample.t, elapsed=self._elapsed(sample), phase=phase,
+            run_state=self.run_state,
+            iteration=int(number(ram.get('dirty-sync-count'), 0)),
+            transferred=sent, remaining=remaining, total=total, done=done,
+            bandwidth=bandwidth, speed=speed, dirty=dirty, percent=percent,
+            eta=eta, converges=converges, throttle=throttle,
+            expected_ms=self._expected(sample.migrate, phase))
+
+    def _bandwidth(self, t: float, phase: str) -> float:
+        if phase in ENDED:
+            return 0.0
+        if len(self._sent) < 2:
+            return number(self.ram.get('mbps'), 0) * 1e6 / 8
+        return slope(self._sent, t, RATE_WINDOW)
+
+    def _expected(self, reply: dict, phase: str) -> Optional[float]:
+        if phase in ENDED or phase in POSTCOPY:
+            return None
+        if self.ferry and self.ferry.predicted_ms is not None:
+            return self.ferry.predicted_ms
+        if number(self.ram.get('dirty-sync-count'), 0) < 2:
+            return None            # so far QEMU just repeats the limit
+        return number(reply.get('expected-downtime'), None)
+
+    def _progress(self, phase: str, done: int, remaining: int, total: int,
+                  speed: float, dirty: float) \
+            -> tuple[float, Optional[float], Optional[bool]]:
+        """Percent, seconds left, and whether the passes get smaller."""
+        floor = self.points[-1].percent if self.points else 0.0
+        if phase == 'completed':
+            return 100.0, 0.0, True
+        if phase in ENDED:
+            return floor, None, None
+        if self.ferry and self.ferry.percent is not None:
+            percent = max(floor, min(ALMOST, self.ferry.percent))
+            eta = self.ferry.eta_ms
+            return percent, None if eta is None else eta / 1000.0, None
+        if total <= 0:
+            return floor, None, None
+        limit = (self.limit_ms if self.limit_ms is not None else 300) / 1000.0
+        if phase in POSTCOPY:
+            dirty = 0.0            # the guest no longer runs here
+        left, converges = forecast(remaining, speed, dirty, limit)
+        # Without an end in sight, one more pass of the same size is the least.
+        ahead = left if left is not None else 2.0 * remaining
+        whole = done + ahead
+        percent = 100.0 * done / whole if whole > 0 else 0.0
+        percent = max(floor, min(ALMOST, percent))
+        eta = left / speed if left is not None and speed > 0 else None
+        return percent, eta, converges
+
+    def _note_pass(self) -> None:
+        point = self.points[-1]
+        if point.iteration <= 0 or point.phase == 'completed':
+            return
+        if not self.passes or self.passes[-1].number != point.iteration:
+            self.passes.append(Pass(point.iteration, point.elapsed,
+                                    point.remaining, point.transferred))
+
+    def _note_phase(self, phase: str) -> None:
+        now = self.points[-1].elapsed
+        if self.phases and self.phases[-1].name == phase:
+            last = self.phases[-1]
+            self.phases[-1] = Phase(phase, last.start, max(now, last.end))
+            return
+        start = 0.0
+        setup = number(self.info.get('setup-time'), 0) / 1000.0
+        if not self.phases and phase != 'setup' and 0 < setup < now:
+            self.phases.append(Phase('setup', 0.0, setup))   # not seen
+            start = setup
+        elif self.phases:
+            last = self.phases[-1]
+            start = max(now, last.start)
+            if phase in ENDED and last.end > start:
+                start = last.end
+            self.phases[-1] = Phase(last.name, last.start, start)
+        self.phases.append(Phase(phase, start, max(now, start)))

@@ -1,0 +1,391 @@
+# The cases of the interoperability test.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cases of the interoperability test.
+
+A case takes the Lab, raises FerryError if anything is not as it should be, and
+returns a few words on what it measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+from ferry.errors import FerryError
+from ferry.migrate import ENDED, Result
+from ferry.qmp import QMPError
+from ferry.vm import VM
+
+from lab import FAST, FILL, MEMORY, RATE, Lab, check
+from meddler import Damage, Meddler, page_start
+
+# Leaves time to interfere
+SLOW = {'max-bandwidth': 40 << 20, 'downtime-limit': 300}
+# Takes enough passes for xbzrle to find pages that it knows
+PASSES = {'max-bandwidth': 128 << 20, 'downtime-limit': 20}
+PASSES_RATE = 2 * RATE
+ENDS_WITHIN = 10.0      # s for a QEMU whose peer is gone to say so and end
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: its name and what it does."""
+    name: str
+    run: Callable[[Lab], str]
+    quick: bool = False
+
+
+def summary(result: Result) -> str:
+    """The figures of one migration."""
+    return (f'{result.total_ms:.0f} ms, {result.bytes / 2 ** 20:.0f} MiB, '
+            f'{result.iterations} iterations, blackout '
+            f'{result.blackout_ms:.0f} ms')
+
+
+# Plain migrations
+
+def plain(source: str, target: str, transport: str, xbzrle: bool) -> Case:
+    """A migration between two kinds of QEMU."""
+    def run(lab: Lab) -> str:
+        lab.boot(source)
+        if xbzrle:
+            lab.guest.set_rate(PASSES_RATE)
+        result = lab.must_move(lab.target(target), transport,
+                               caps={'xbzrle': xbzrle},
+                               params=PASSES if xbzrle else FAST)
+        sent = result.samples[-1]['migrate'].get('xbzrle-cache')
+        if xbzrle:
+            check(bool(sent) and sent['pages'] > 0,
+                  f'pages were sent as differences: {sent}')
+            return f'{summary(result)}, {sent["pages"]} xbzrle pages'
+        check(sent is None, f'xbzrle is off: {sent}')
+        return summary(result)
+    name = (f'{source}-{target}-{transport}'
+            + ('-xbzrle' if xbzrle else ''))
+    quick = (source, target, transport, xbzrle) == ('ferry', 'ferry', 'tcp',
+                                                    False)
+    return Case(name, run, quick)
+
+
+# Interference
+
+def halfway(action: Callable[[], None]) -> tuple[Callable[[dict], None],
+                                                 list[float]]:
+    """An on_sample that acts once, within the first pass over memory.
+
+    The list gets the share of memory that had been sent by then.
+    """
+    done: list[float] = []
+
+    def on_sample(sample: dict) -> None:
+        if sample['phase'] != 'active' or done:
+            return
+        share = 1 - sample['remaining'] / max(sample['total'], 1)
+        if sample['transferred'] > 40 << 20:
+            done.append(share)
+            action()
+    return on_sample, done
+
+
+def ends_by_itself(vm: VM) -> float:
+    """Wait for VM to end; return the seconds it took."""
+    start = time.monotonic()
+    while vm.alive():
+        check(time.monotonic() - start < ENDS_WITHIN,
+              f'{vm.name} ends when its peer is gone')
+        time.sleep(0.02)
+    return time.monotonic() - start
+
+
+def cancelled(source: str, target: str) -> Case:
+    """migrate_cancel half way; the next attempt succeeds."""
+    def run(lab: Lab) -> str:
+        vm = lab.boot(source)
+        first = lab.target(target)
+        on_sample, done = halfway(lambda: vm.qmp.cmd('migrate_cancel'))
+        result = lab.move(first, params=SLOW, on_sample=on_sample)
+        check(bool(done), 'the migration was under way when cancelled')
+        check(result.status == 'cancelled',
+              f'the state is "cancelled": {result.status} {result.error}')
+        lab.must_go_on()
+        ends_by_itself(first)
+        again = lab.must_move(lab.target(target))
+        return f'cancelled at {done[0]:.0%}; then {summary(again)}'
+    return Case(f'{source}-{target}-cancel', run)
+
+
+def target_killed(source: str, target: str) -> Case:
+    """The destination dies half way; the next attempt succeeds."""
+    def run(lab: Lab) -> str:
+        lab.boot(source)
+        first = lab.target(target)
+        on_sample, done = halfway(first.kill)
+        result = lab.move(first, params=SLOW, on_sample=on_sample)
+        check(bool(done), 'the migration was under way')
+        check(result.status == 'failed', f'the state is "failed": '
+              f'{result.status} {result.error}')
+        check('source: ' in result.error,
+              f'the source says why it failed: {result.error}')
+        lab.must_go_on()
+        again = lab.must_move(lab.target(target))
+        return f'killed at {done[0]:.0%}; then {summary(again)}'
+    return Case(f'{source}-{target}-destination-killed', run)
+
+
+def source_killed(source: str, target: str) -> Case:
+    """The source dies half way: the destination says so and ends."""
+    def run(lab: Lab) -> str:
+        vm = lab.boot(source)
+        first = lab.target(target)
+        on_sample, done = halfway(vm.kill)
+        try:
+            lab.move(first, params=SLOW, on_sample=on_sample)
+        except FerryError:
+            check(not vm.alive(), 'the source is the one that is gone')
+        check(bool(done), 'the migration was under way')
+        seconds = ends_by_itself(first)
+        words = first.log_tail(2)
+        check(words != '', 'the destination says why it ends')
+        lab.clear()
+        return f'killed at {done[0]:.0%}; after {seconds:.1f} s "{words}"'
+    return Case(f'{source}-{target}-source-killed', run)
+
+
+# Bad input
+
+def attempt(lab: Lab, uri: str, within: float = 10) -> str:
+    """Migrate to where nobody can receive; return the error."""
+    source = lab.source
+    assert source is not None
+    try:
+        source.qmp.cmd('migrate', {'uri': uri})
+    except QMPError as err:
+        return err.desc
+    deadline = time.monotonic() + within
+    while True:
+        info = source.qmp.cmd('query-migrate')
+        if info.get('status') in ENDED:
+            break
+        check(time.monotonic() < deadline,
+              f'it failed within {within:.0f} s: {info.get("status")}')
+        time.sleep(0.01)
+    check(info['status'] == 'failed', f'the state is "failed": {info}')
+    check(bool(info.get('error-desc')), f'there is an error-desc: {info}')
+    return info['error-desc']
+
+
+def refused(lab: Lab) -> str:
+    """Nobody listens there."""
+    lab.boot('ferry')
+    said = []
+    for uri in (lab.uri('tcp'), lab.uri('unix')):
+        error = attempt(lab, uri)
+        check('refused' in error.lower() or 'no such file' in error.lower(),
+              f'the error says that nobody listens: {error}')
+        check('\n' not in error.strip(), f'the error is one line: {error}')
+        lab.must_go_on()
+        said.append(f'"{error}"')
+    lab.must_move(lab.target('ferry'))
+    return ', '.join(said)
+
+
+def port_in_use(lab: Lab) -> str:
+    """The destination cannot listen there; the guest never notices."""
+    lab.boot('ferry')
+    target = lab.target('ferry')
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen(1)
+        uri = f'tcp:127.0.0.1:{taken.getsockname()[1]}'
+        try:
+            target.qmp.cmd('migrate-incoming', {'uri': uri})
+            raise FerryError('the destination listens where another does')
+        except QMPError as err:
+            error = err.desc
+    check('in use' in error.lower(), f'the error says so: {error}')
+    target.check_alive()
+    lab.drop(target)
+    lab.must_move(lab.target('ferry'))
+    return f'"{error}"'
+
+
+def hangs_up(lab: Lab) -> str:
+    """Something that is no QEMU accepts, and hangs up."""
+    lab.boot('ferry')
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        server.settimeout(5)
+        source = lab.source
+        source.qmp.cmd('migrate', {
+            'uri': f'tcp:127.0.0.1:{server.getsockname()[1]}'})
+        peer, _ = server.accept()
+        peer.recv(1)
+        peer.close()
+        deadline = time.monotonic() + 10
+        while source.qmp.cmd('query-migrate')['status'] not in ENDED:
+            check(time.monotonic() < deadline, 'the source notices')
+            time.sleep(0.01)
+    info = source.qmp.cmd('query-migrate')
+    check(info['status'] == 'failed' and bool(info.get('error-desc')),
+          f'it failed with a reason: {info}')
+    lab.must_go_on()
+    lab.must_move(lab.target('ferry'))
+    return f'"{info["error-desc"]}"'
+
+
+def does_not_read(lab: Lab) -> str:
+    """A peer that accepts and never reads can be cancelled promptly."""
+    lab.boot('ferry')
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        server.settimeout(5)
+        source = lab.source
+        source.qmp.cmd('migrate', {
+            'uri': f'tcp:127.0.0.1:{server.getsockname()[1]}'})
+        with server.accept()[0]:
+            time.sleep(0.5)     # by now the socket's buffers are full
+            start = time.monotonic()
+            source.qmp.cmd('migrate_cancel')
+            while source.qmp.cmd('query-migrate')['status'] not in ENDED:
+                check(time.monotonic() - start < 5,
+                      'migrate_cancel works on a peer that does not read')
+                time.sleep(0.002)
+            took = (time.monotonic() - start) * 1000
+    lab.must_go_on()
+    lab.must_move(lab.target('ferry'))
+    return f'cancelled in {took:.0f} ms'
+
+
+def garbage(lab: Lab) -> str:
+    """What arrives is no migration: the destination says so and ends."""
+    target = lab.target('ferry')
+    uri = lab.uri('unix')
+    target.qmp.cmd('migrate-incoming', {'uri': uri})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.connect(uri.removeprefix('unix:'))
+        sock.sendall(b'GET / HTTP/1.0\r\n\r\n' + bytes(range(256)) * 16)
+        ends_by_itself(target)
+    words = target.log_tail(2)
+    check('migration stream' in words.lower() or 'magic' in words.lower(),
+          f'the destination says that this is no migration: "{words}"')
+    return f'"{words}"'
+
+
+def other_size(lab: Lab) -> str:
+    """The destination has less memory: both sides name it, nothing is lost."""
+    lab.boot('ferry')
+    target = lab.target('ferry', mem=MEMORY // 2)
+    result = lab.move(target)
+    check(not result.ok and result.status == 'failed',
+          f'the migration failed: {result.status}')
+    check('mismatch' in result.error.lower() or 'size' in result.error.lower(),
+          f'the error says why: {result.error}')
+    lab.must_go_on()
+    lab.must_move(lab.target('ferry'))
+    return f'"{result.error}"'
+
+
+# The test itself
+
+def oracle(lab: Lab) -> str:
+    """What the guest says of its memory can be believed."""
+    lab.boot('ferry')
+    lab.must_move(lab.target('ferry'))
+    guest = lab.guest
+    guest.set_rate(0)
+    pages = guest.status()['pages']
+    found = []
+
+    def must_find(lie: str, page: int | None, word: str) -> None:
+        verdict = guest.verify()
+        check(not verdict.ok and word in verdict.detail,
+              f'"{lie}" is found: {verdict.detail}')
+        if page is not None:
+            check(f'page {page} ' in verdict.detail,
+                  f'"{lie}" is found in its place: {verdict.detail}')
+        found.append(lie.split()[0])
+
+    for page, byte in ((0, 0), (pages - 1, 4095), (pages // 2, 1234)):
+        guest.command(f'corrupt {page} {byte}')
+        must_find(f'corrupt {page} {byte}', page, f'byte {byte}:')
+        guest.command(f'repair {page}')
+    for page in (0, pages - 1):
+        guest.command(f'stale {page}')
+        must_find(f'stale {page}', page, 'differ')
+        guest.command(f'repair {page}')
+    page = written_page(lab)
+    guest.command(f'skew {page}')
+    must_find(f'skew {page}', None, 'account for')
+    guest.command(f'repair {page}')
+    verdict = guest.verify()
+    check(verdict.ok, f'repaired memory is right: {verdict.detail}')
+    # One that is wrong before a migration must be wrong after it as well.
+    guest.command('corrupt 7 77')
+    guest.set_rate(1000)
+    result = lab.move(lab.target('ferry'))
+    check(result.verified is False and 'page 7 ' in result.error,
+          f'a wrong page fails the migration: {result.error}')
+    lab.clear()         # the guest is spoilt
+    return f'found: {", ".join(found)}'
+
+
+def damaged(lab: Lab) -> str:
+    """A bit that is flipped on the wire is found, and in its place."""
+    source = lab.boot('ferry')
+    target = lab.target('ferry')
+    page = FILL * 256 - 4000        # behind what the guest writes to
+    page += 20 - page % 32
+    damage = Damage(page_start(1, page), 3000)
+    behind, ahead = lab.uri('unix'), lab.uri('unix')
+    with Meddler(ahead.removeprefix('unix:'), behind.removeprefix('unix:'),
+                 damage):
+        target.qmp.cmd('migrate-incoming', {'uri': behind})
+        lab.guest.expect(target)
+        source.qmp.cmd('migrate', {'uri': ahead})
+        deadline = time.monotonic() + 30
+        while not target.qmp.cmd('query-status')['running']:
+            check(time.monotonic() < deadline, 'it arrives all the same')
+            time.sleep(0.02)
+        lab.guest.move_to(target)
+        verdict = lab.guest.verify()
+    check(damage.done == 1, f'a bit was flipped once: {damage.done}')
+    check(not verdict.ok and f'1 of {FILL * 256} ' in verdict.detail
+          and f'page {page} ' in verdict.detail
+          and 'byte 3000:' in verdict.detail,
+          f'the bit was found: {verdict.detail}')
+    lab.clear()         # the guest is spoilt
+    return verdict.detail
+
+
+def written_page(lab: Lab) -> int:
+    """A page that has been written to at least once."""
+    for page in itertools.count():
+        answer = lab.guest.command(f'peek {page}')
+        if not answer.endswith('seq=0'):
+            return page
+    raise AssertionError
+
+
+def all_cases() -> list[Case]:
+    """In an order that lets most cases take over the guest of the last."""
+    pairs = itertools.product(('tcp', 'unix'), (False, True))
+    cases = []
+    for transport, xbzrle in pairs:
+        for source, target in (('ferry', 'ferry'), ('ferry', 'pristine'),
+                               ('pristine', 'ferry')):
+            cases.append(plain(source, target, transport, xbzrle))
+    cases += [cancelled('ferry', 'ferry'), cancelled('ferry', 'pristine'),
+              cancelled('pristine', 'ferry'),
+              target_killed('ferry', 'ferry'),
+              target_killed('ferry', 'pristine'),
+              target_killed('pristine', 'ferry')]
+    cases += [Case(name, run) for name, run in (
+        ('refused', refused), ('port-in-use', port_in_use),
+        ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),
+        ('not-a-migration', garbage), ('other-memory-size', other_size))]
+    cases += [source_killed('ferry', 'ferry'),
+              source_killed('pristine', 'ferry'),
+              Case('oracle', oracle), Case('damaged-on-the-wire', damaged)]
+    return cases

@@ -1,0 +1,185 @@
+# The virtual machines of the interoperability test.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The virtual machines of the interoperability test.
+
+A boot of the guest takes seconds, a migration one or two.  So the guest of a
+case that ended well goes on into the next one that wants it to start in the
+same kind of QEMU; after a failure everything is thrown away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from ferry.errors import FerryError
+from ferry.guest import Guest, ensure, guest_args
+from ferry.migrate import Result, migrate, tcp_uri, unix_uri
+from ferry.observer import Observer
+from ferry.vm import VM
+
+MEMORY = 256            # MiB
+FILL = 96
+WORK = 32
+RATE = 4000             # pages a second, 16 MB/s
+FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
+
+
+def check(condition: bool, claim: str) -> None:
+    """Fail the case unless CONDITION."""
+    if not condition:
+        raise FerryError(f'not so: {claim}')
+
+
+class Lab:
+    """The guest, where it is, and where it goes next."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+        self.kernel, self.initrd = ensure()
+        self.vms: list[VM] = []
+        self.source: VM | None = None
+        self._guest: Guest | None = None
+        self._observer: Observer | None = None
+        self._numbers = itertools.count(1)
+        self._case_began = time.monotonic_ns()
+        self._case_kind: str | None = None
+
+    @property
+    def guest(self) -> Guest:
+        """The guest of the source that boot() returned."""
+        if self._guest is None:
+            raise FerryError('there is no guest')
+        return self._guest
+
+    @property
+    def observer(self) -> Observer:
+        """The observer of that guest's heartbeats."""
+        if self._observer is None:
+            raise FerryError('there is no guest')
+        return self._observer
+
+    def vm(self, kind: str, mem: int = MEMORY, **more: Any) -> VM:
+        """Start a QEMU; it is ended with the case at the latest."""
+        vm = VM(kind, f'{kind}{next(self._numbers)}', self.workdir, mem,
+                kernel=self.kernel, initrd=self.initrd,
+                append=guest_args(FILL, WORK, RATE), **more)
+        self.vms.append(vm)
+        return vm.start()
+
+    def target(self, kind: str, **more: Any) -> VM:
+        """Start a QEMU that waits for a guest."""
+        return self.vm(kind, incoming='defer', **more)
+
+    def boot(self, kind: str) -> VM:
+        """The guest, running in a QEMU of this kind."""
+        self._case_began = time.monotonic_ns()
+        if self.source is not None and self.source.kind == kind:
+            self.guest.set_rate(RATE)
+        else:
+            self.clear()
+            self.source = self.vm(kind)
+            self._observer = Observer()
+            self._observer.attach(self.source)
+            self._guest = Guest(self.source)
+            self._guest.wait_ready(30)
+            self._case_began = time.monotonic_ns()
+        self.observer.wait_beats(self.source, 200)
+        return self.source
+
+    def uri(self, transport: str) -> str:
+        """A fresh address to migrate to."""
+        return tcp_uri() if transport == 'tcp' else unix_uri(self.workdir)
+
+    def move(self, target: VM, transport: str = 'tcp', *,
+             caps: dict[str, bool] | None = None,
+             params: dict[str, int] | None = None,
+             on_sample: Callable[[dict], None] | None = None) -> Result:
+        """Migrate the guest to TARGET; on success that is the source.
+
+        What an earlier migration of the same guest has set is set back.
+        """
+        assert self.source is not None
+        result = migrate(self.source, target, self.uri(transport),
+                         caps=caps or {'xbzrle': False}, params=params or FAST,
+                         guest=self.guest, observer=self.observer,
+                         on_sample=on_sample, interval=0.02, timeout=30)
+        if result.ok:
+            self.drop(self.source)
+            self.source = target
+        return result
+
+    def must_move(self, target: VM, transport: str = 'tcp',
+                  **more: Any) -> Result:
+        """Migrate and insist that all of it went well."""
+        result = self.move(target, transport, **more)
+        if not result.ok:
+            raise FerryError(f'{result.status}: {result.error}')
+        check(result.verified is True, 'the memory was verified')
+        check(result.blackout_ms is not None, 'a hand-over was seen')
+        check(result.iterations >= 2, 'the guest was dirtying memory: '
+              f'{result.iterations} iteration(s)')
+        return result
+
+    def must_go_on(self) -> None:
+        """Insist that the guest still runs, whole, in its source."""
+        source = self.source
+        assert source is not None
+        source.check_alive()
+        status = source.qmp.cmd('query-status')
+        check(status['running'], 'the source goes on after a failed attempt: '
+              f'it is "{status["status"]}"')
+        before = self.guest.status()['writes']
+        self.observer.wait_beats(source, 100)
+        after = self.guest.status()['writes']
+        check(after > before, 'the guest goes on writing')
+        verdict = self.guest.verify()
+        check(verdict.ok, verdict.detail)
+        lost, repeated = self.observer.breaks(self._case_began)
+        check(not lost and not repeated, 'all heartbeats came: '
+              f'{lost} lost, {repeated} repeated')
+
+    def drop(self, vm: VM) -> None:
+        """End one QEMU."""
+        vm.stop()
+        if vm in self.vms:
+            self.vms.remove(vm)
+        if vm is self.source:
+            self.source = None
+
+    def tidy(self) -> None:
+        """Between cases: keep the guest, if there is one, and nothing else."""
+        for vm in list(self.vms):
+            if vm is not self.source:
+                self.drop(vm)
+
+    def clear(self) -> None:
+        """End everything."""
+        if self._guest is not None:
+            self._guest.close()
+            self._guest = None
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer = None
+        self.source = None
+        for vm in list(self.vms):
+            self.drop(vm)
+
+    def last_words(self) -> list[str]:
+        """What is known of the QEMUs that are left, for a failure."""
+        words = []
+        for vm in self.vms:
+            state = 'runs' if vm.alive() else 'ended'
+            words.append(f'{vm.name} {state}: {vm.log_tail(3) or "silent"}')
+        if self._guest is not None:
+            words.append(f'console: {self._guest.last_line()}')
+        return words
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.clear()

@@ -1,0 +1,26 @@
+/*
+ * What every test program of the migration stream begins with
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TEST_SETUP_H
+#define TEST_SETUP_H
+
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/module.h"
+
+/* Seconds after which a program that hangs is ended, however it was started. */
+#define TEST_TIME_LIMIT 55
+
+static inline void test_setup(int *argc, char ***argv)
+{
+    g_test_init(argc, argv, NULL);
+    module_call_init(MODULE_INIT_QOM);
+    qemu_init_main_loop(&error_abort);
+    signal(SIGPIPE, SIG_IGN);
+    alarm(TEST_TIME_LIMIT);
+}
+
+#endif
