@@ -37,12 +37,13 @@
 #define STREAM_GATHER_PIECES    MIN_CONST(IOV_MAX, 1024)
 
 /*
- * Output: bytes gathered before a put blocks to write them.  The rate limit
- * sees bytes only once they are written, so a flush must be a small part of
- * what may be sent per period: 1/64, inside these bounds.
+ * Output: bytes gathered before a put blocks to write them.  Few and large
+ * writes are what a socket is fastest with.  But the rate limit sees bytes
+ * only once they are written, so a write must be a small part of what may be
+ * sent per period: one 64th, inside these bounds.
  */
 #define STREAM_BUDGET_MIN       (128 * KiB)
-#define STREAM_BUDGET_MAX       (256 * KiB)
+#define STREAM_BUDGET_MAX       (1 * MiB)
 #define STREAM_BUDGET_SHARE     64
 
 /*

@@ -29,7 +29,7 @@ typedef struct Pages {
     uint64_t count;
     uint64_t seed;
     uint64_t writes;            /* by all pages together, = sum of seq[] */
-    uint64_t stripes;           /* words a write changes, 0 for as many as can */
+    uint64_t stripes;           /* words a write changes, 0 for all it can */
 } Pages;
 
 /* What pages_verify() found. */
