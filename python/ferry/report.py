@@ -58,7 +58,7 @@ p.error { color: var(--bad); font-weight: 600; overflow-wrap: anywhere; }
 .card { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 16px 18px; margin: 14px 0; }
 .tiles { display: grid; gap: 12px; margin: 16px 0;
-  grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); }
 .tile { background: var(--card); border: 1px solid var(--rule);
   border-radius: 10px; padding: 10px 14px; }
 .tile b { display: block; font-size: 20px; font-weight: 650;
@@ -293,12 +293,14 @@ def hover_strips(chart: Chart, frame: Frame, top: float, bottom: float,
     base = chart.series[0].values
     every = max(1, math.ceil(len(base) / MAX_HOVER))
     marks = list(range(0, len(base), every))
+    known = [dict(series.values) for series in chart.series]
     out = []
     for at, following in zip(marks, marks[1:] + [len(base) - 1]):
         told = [f'{base[at][0]:.2f} s']
-        for series in chart.series:
-            if at < len(series.values):
-                told.append(f'{series.label}: {show(series.values[at][1])}')
+        for series, values in zip(chart.series, known):
+            if base[at][0] in values:
+                told.append(f'{series.label.split(",")[0]}: '
+                            f'{show(values[base[at][0]])}')
         left, right = frame.x(base[at][0]), frame.x(base[following][0])
         out.append(f'<rect class="strip" x="{left:.1f}" y="{top}" '
                    f'width="{max(right - left, 1):.1f}" '
@@ -353,11 +355,12 @@ def charts_of(track: Track) -> list[Chart]:
                  'A migration converges while it sends faster than the guest '
                  'writes to memory.',
                  [Series('bandwidth', '--send',
-                         [(p.elapsed, p.bandwidth) for p in counted[1:]] or
-                         [(p.elapsed, p.bandwidth) for p in counted], True),
-                  Series('dirty rate', '--dirty',
-                         [(p.elapsed, p.dirty) for p in counted[1:]] or
-                         [(p.elapsed, p.dirty) for p in counted], steps=True)],
+                         [(p.elapsed, p.bandwidth)
+                          for p in counted[1:] or counted], True),
+                  Series('dirty rate, known from the second pass on',
+                         '--dirty', [(p.elapsed, p.dirty) for p in counted
+                                     if p.dirty or p.iteration > 1],
+                         steps=True)],
                  rates, limit_of('max-bandwidth', track.max_bandwidth,
                                  [p.bandwidth for p in counted])),
            Chart('Memory left to send',

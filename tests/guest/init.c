@@ -476,14 +476,14 @@ static void take_setting(const char *word)
 
 static void read_settings(void)
 {
-    char text[4096];
+    char text[4096], *word;
     FILE *f = fopen("/proc/cmdline", "re");
 
     if (!f || !fgets(text, sizeof(text), f)) {
         die("cannot read the kernel's command line");
     }
     fclose(f);
-    for (char *word = strtok(text, " \n"); word; word = strtok(NULL, " \n")) {
+    for (word = strtok(text, "\n "); word; word = strtok(NULL, "\n ")) {
         take_setting(word);
     }
     if (!conf.work || conf.work > conf.fill) {

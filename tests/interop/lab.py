@@ -85,7 +85,7 @@ class Lab:
             self._observer = Observer()
             self._observer.attach(self.source)
             self._guest = Guest(self.source)
-            self._guest.wait_ready(30)
+            self._guest.wait_ready(45)
             self._case_began = time.monotonic_ns()
         self.observer.wait_beats(self.source, 200)
         return self.source

@@ -21,7 +21,8 @@ from unittest import mock
 
 from scripts import ROOT, load, run as run_program
 
-from ferry.bench import cases, chart, machine, native, report, stats
+from ferry.bench import cases, chart, linux, machine, native, report
+from ferry.bench import stats
 from ferry.errors import FerryError
 
 bench = load('bench/bench')
@@ -296,6 +297,85 @@ class Tables(unittest.TestCase):
         # 3 GiB in 1.1 s and in 0.5 s, against 4 GB/s
         self.assertEqual(rates, '  GB/s: bare pair 4.00, pristine 2.93 (0.73 '
                                 'of it), ferry 6.44 (1.6 of it)')
+
+
+    def test_encoding(self):
+        def runs(time, size):
+            values = {'total_ms': 9.0, 'xbzrle_us_per_page': time,
+                      'xbzrle_bytes_per_page': size}
+            return [{'round': 0, 'error': None, 'verified': True,
+                     'values': values}]
+
+        case = a_case('linux-xbzrle', pristine=runs(2.0, 16.0),
+                      ferry=runs(0.5, 15.0))
+        self.assertEqual(report.case_rows(case).splitlines()[-1],
+                         '  xbzrle: pristine 2.00 us (x 1.00) and 16.0 bytes '
+                         'a page, ferry 0.500 us (x 0.250) and 15.0 bytes a '
+                         'page')
+
+
+class FakeSource:
+    """A VM that is asked for CPU time and told parameters."""
+
+    def __init__(self):
+        self.pid, self.qmp, self.seconds = os.getpid(), self, 0.0
+        self.told = []
+
+    def cmd(self, name, args=None):
+        if args is not None:
+            self.told.append(args)
+        return []
+
+    def cpu_seconds(self):
+        return self.seconds
+
+
+class Holding(unittest.TestCase):
+    """A migration is slowed down in time, and let go when enough was done."""
+
+    def setUp(self):
+        self.source = FakeSource()
+        case = cases.select(['linux-xbzrle'])[0]
+        self.hold = linux.Hold(case, self.source)
+        self.enough = case.hold_pages
+        pause = mock.patch.object(linux, 'PAUSE', 0)
+        pause.start()
+        self.addCleanup(pause.stop)
+
+    def look(self, passes, remaining, pages=0, seconds=0.0):
+        self.source.seconds = seconds
+        self.hold.look({'migrate': {
+            'ram': {'dirty-sync-count': passes, 'remaining': remaining},
+            'xbzrle-cache': {'pages': pages, 'bytes': pages * 17}}})
+        told, self.source.told = self.source.told, []
+        return told
+
+    def test_course(self):
+        self.hold.look({'migrate': {}})
+        self.assertEqual(self.look(1, 1 << 30), [])
+        self.assertEqual(self.look(2, 60 << 20),
+                         [{'max-bandwidth': linux.SEED_SPEED}])
+        self.assertEqual(self.look(2, 30 << 20), [])
+        self.assertEqual(self.look(2, linux.SEEDED - 1),
+                         [{'max-bandwidth': linux.ENCODE_SPEED}])
+        self.assertEqual(self.look(3, 50 << 20, 1000, 2.0), [])
+        self.assertEqual(self.look(9, 50 << 20, self.enough + 1000, 2.6),
+                         [linux.RELEASE])
+        self.assertEqual(self.look(9, 50 << 20, self.enough + 2000, 9.0), [])
+        values = self.hold.values()
+        self.assertEqual(values['xbzrle_pages'], self.enough)
+        self.assertAlmostEqual(values['xbzrle_us_per_page'],
+                               0.6e6 / self.enough)
+        self.assertEqual(values['xbzrle_bytes_per_page'], 17)
+
+    def test_a_missed_second_pass(self):
+        self.assertEqual(self.look(3, 60 << 20),
+                         [{'max-bandwidth': linux.ENCODE_SPEED}])
+
+    def test_ended_early(self):
+        self.look(3, 60 << 20, 1000)
+        with self.assertRaisesRegex(FerryError, 'before enough pages'):
+            self.hold.values()
 
 
 class Files(unittest.TestCase):

@@ -79,10 +79,9 @@ class Case:
     transport: str = 'tcp'
     caps: dict[str, bool] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
-    # Keep the migration going until so many pages were delta-encoded, at so
-    # many bytes/s from the second pass on: the same work for every engine.
+    # Keep the migration going until so many pages were delta-encoded: the same
+    # work for every engine.
     hold_pages: int = 0
-    hold_bandwidth: int = 0
     bare: bool = False                  # measure a bare socket pair beside it
     default: bool = True                # part of a run without --case
     quick: bool = False                 # part of --quick
@@ -117,13 +116,13 @@ def _linux(name: str, rate: int, title: str, **more: Any) -> Case:
 _RANDOM = Case('random-3g', 'stopped guest, 3 GiB of random data, one TCP '
                'connection', 3 * GIB, 'random', bare=True, quick=True)
 
-# The guest dirties its working set faster than the delta of it can be sent, so
-# every pass encodes nearly all of it.
+# The guest dirties its working set faster than the delta of it can be sent (see
+# linux.Hold), so every pass encodes nearly all of it.
 _XBZRLE = Case('linux-xbzrle', 'Linux guest changing 8 bytes a page, xbzrle, '
                '300,000 pages encoded', 2 * GIB, 'linux', default=False,
-               load=Load(fill=128, work=16, rate=150000, stripes=1),
+               load=Load(fill=80, work=64, rate=200000, stripes=1),
                caps={'xbzrle': True}, params={'xbzrle-cache-size': 512 << 20},
-               hold_pages=300000, hold_bandwidth=3 << 20)
+               hold_pages=300000)
 _MIXED = (PRISTINE, OUT, IN, FERRY)
 
 CASES: tuple[Case, ...] = (

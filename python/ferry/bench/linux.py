@@ -24,12 +24,18 @@ from .cases import Case, Pair
 from .run import Meter, reported, vcpu_threads, workdir
 
 SETTLE = 1.0            # s at the set rate before the migration starts
-POLL = 0.1              # s between looks at a migration that is held up
+POLL = 0.1              # s between looks at the migration
 VERIFY_TIMEOUT = 60.0
 TCP = 'tcp:127.0.0.1:0'       # the destination chooses the port
 
-# How a migration is held up, and let go.
-NEVER = {'downtime-limit': 1}
+# How a migration is held up, and let go; speeds in bytes/s.
+FIRST_SPEED = 64 << 20
+SEED_SPEED = 16 << 20
+ENCODE_SPEED = 1 << 20
+SEEDED = 4 << 20        # bytes left of the second pass
+WATCH = 0.02            # s between looks while a speed must change in time,
+PAUSE = 0.1             # and in addition later: looking costs CPU time, too
+NEVER = {'downtime-limit': 1, 'max-bandwidth': FIRST_SPEED}
 RELEASE = {'max-bandwidth': 0, 'downtime-limit': 30000}
 
 
@@ -46,16 +52,18 @@ def _vm(case: Case, kind: str, name: str, where: Path, seed: int,
 class Hold:
     """Keeps a migration from ending until enough pages were delta-encoded.
 
-    The first two passes send whole pages and fill the cache; what counts is
-    from then on until enough pages were encoded.
+    The first two passes send whole pages and fill the cache.  When the second
+    is nearly over, bandwidth drops to less than what the guest dirties even
+    with every page encoded; left alone, passes would get shorter and shorter
+    and the migration would end.  What counts is from then on until enough
+    pages were encoded.
     """
 
     def __init__(self, case: Case, src: VM) -> None:
         self._src = src
         self._pages = case.hold_pages
-        self._bandwidth = case.hold_bandwidth
         self._vcpus = vcpu_threads(src)
-        self._slowed = False
+        self._speed: int | None = None
         self._begin: dict[str, float] | None = None
         self._end: dict[str, float] | None = None
 
@@ -63,17 +71,24 @@ class Hold:
         """Act on a reply to query-migrate."""
         info = sample['migrate']
         cache = info.get('xbzrle-cache')
-        passes = info.get('ram', {}).get('dirty-sync-count', 0)
+        ram = info.get('ram', {})
+        passes = ram.get('dirty-sync-count', 0)
         if passes < 2 or cache is None or self._end is not None:
             return
-        if not self._slowed:
-            self._set({'max-bandwidth': self._bandwidth})
-            self._slowed = True
+        seeded = passes > 2 or ram['remaining'] < SEEDED
+        self._slow_down(ENCODE_SPEED if seeded else SEED_SPEED)
         if self._begin is None and cache['pages'] > 0:
             self._begin = self._now(cache)
         if cache['pages'] >= self._pages:
             self._end = self._now(cache)
             self._set(RELEASE)
+        elif seeded:
+            time.sleep(PAUSE)
+
+    def _slow_down(self, speed: int) -> None:
+        if self._speed != speed:
+            self._set({'max-bandwidth': speed})
+            self._speed = speed
 
     def _now(self, cache: dict[str, Any]) -> dict[str, float]:
         return {'cpu': self._src.cpu_seconds() - machine.thread_seconds(
@@ -102,8 +117,9 @@ def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
     params = {'max-bandwidth': 0, **case.params, **(NEVER if hold else {})}
     done = migrate(src, dst, uri, caps=dict(case.caps), params=params,
                    guest=guest, observer=observer,
-                   on_sample=hold.look if hold else None, interval=POLL,
-                   timeout=case.timeout, verify=False)
+                   on_sample=hold.look if hold else None,
+                   interval=WATCH if hold else POLL, timeout=case.timeout,
+                   verify=False)
     if not done.ok:
         raise FerryError(f'migration {done.status}: {done.error}')
     return done

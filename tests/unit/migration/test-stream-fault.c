@@ -391,6 +391,95 @@ static void test_coroutine_fails(void)
     }
 }
 
+/* Sends three descriptors between numbers; returns how many went out. */
+static int put_fds(QEMUFile *f)
+{
+    int sent = 0;
+
+    for (int i = 0; i < 3; i++) {
+        qemu_put_be16(f, i);
+        sent += qemu_file_put_fd(f, 100 + i) == 0;
+    }
+    qemu_put_be16(f, 3);
+    qemu_fflush(f);
+    return sent;
+}
+
+/* Receives them, until an error; checks what comes. */
+static void get_fds(QEMUFile *f)
+{
+    for (int i = 0; i < 3; i++) {
+        int fd;
+
+        if (qemu_get_be16(f) != i) {
+            break;
+        }
+        fd = qemu_file_get_fd(f);
+        if (fd < 0) {
+            break;
+        }
+        g_assert_cmpint(fd, ==, 100 + i);
+    }
+}
+
+static MockChannel *fd_carrier(MockChannel *mc)
+{
+    qio_channel_set_feature(QIO_CHANNEL(mc), QIO_CHANNEL_FEATURE_FD_PASS);
+    mock_channel_steps(mc, 0, 1, 2, 0);
+    return mc;
+}
+
+/*
+ * Descriptors when a send blocks, is cut short or fails.  Those of the mock
+ * are numbers only; what is received is not to be closed, so all is taken.
+ */
+static void test_fds_fail(void)
+{
+    static const uint8_t wire[] = {
+        0, 0, ' ', 0, 1, ' ', 0, 2, ' ', 0, 3
+    };
+    bool failed = true;
+
+    for (uint64_t n = 0; failed; n++) {
+        MockChannel *mc = fd_carrier(mock_channel_writer());
+        QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(mc));
+        int sent;
+
+        mc->fail_at = n;
+        sent = put_fds(f);
+        failed = mc->ops > n;
+        g_assert_cmpuint(mc->data->len, <=, sizeof(wire));
+        g_assert_cmpmem(mc->data->data, mc->data->len, wire, mc->data->len);
+        g_assert_cmpint(mc->fds->len, ==, sent);
+        for (int i = 0; i < sent; i++) {
+            MockFd *fd = &g_array_index(mc->fds, MockFd, i);
+
+            g_assert_cmpint(fd->fd, ==, 100 + i);
+            g_assert_cmpuint(fd->at, ==, 3 * i + 2);
+        }
+        g_assert_cmpint(qemu_fclose(f), ==, failed ? -EIO : 0);
+        g_assert_true(failed || sent == 3);
+        object_unref(OBJECT(mc));
+    }
+
+    failed = true;
+    for (uint64_t n = 0; failed; n++) {
+        MockChannel *mc = fd_carrier(mock_channel_reader(wire, sizeof(wire)));
+        QEMUFile *f = qemu_file_new_input(QIO_CHANNEL(mc));
+
+        for (int i = 0; i < 3; i++) {
+            MockFd fd = { .at = 3 * i + 2, .fd = 100 + i };
+
+            g_array_append_val(mc->fds, fd);
+        }
+        mc->fail_at = n;
+        get_fds(f);
+        failed = mc->ops > n;
+        g_assert_cmpint(qemu_fclose(f), ==, failed ? -EIO : 0);
+        object_unref(OBJECT(mc));
+    }
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -403,6 +492,7 @@ int main(int argc, char **argv)
     g_test_add_func("/stream/fault/latch-race", test_latch_race);
     g_test_add_func("/stream/fault/shutdown-order", test_shutdown_order);
     g_test_add_func("/stream/fault/shutdown-late", test_shutdown_late);
+    g_test_add_func("/stream/fault/fds", test_fds_fail);
     g_test_add_func("/stream/block/plain", test_block_plain);
     g_test_add_func("/stream/coroutine/block", test_block_coroutine);
     g_test_add_func("/stream/coroutine/fails", test_coroutine_fails);
