@@ -230,11 +230,12 @@ def setmaxdowntime(lab: Lab) -> str:
     source = lab.host('a')
     migration = lab.start('a', 'b', *SLOW)
     migration.wait_middle()
+    source.virsh('migrate-setmaxdowntime', domain.NAME, '400')
+    limit = source.virsh('migrate-getmaxdowntime', domain.NAME).strip()
+    check(limit == '400', f'the limit of 400 ms reads back as {limit}')
     # Everything that is left fits into that, so the guest may stop at once,
     # and once it has stopped the bandwidth limit does not hold any more.
     source.virsh('migrate-setmaxdowntime', domain.NAME, '60000')
-    limit = source.virsh('migrate-getmaxdowntime', domain.NAME).strip()
-    check(limit == '60000', f'the limit reads back as {limit}')
     wall = migration.finish()
     lab.check_moved('a', 'b')
     info = figures(lab, 'a', wall)

@@ -261,6 +261,14 @@ class Tables(unittest.TestCase):
         self.assertEqual(len(lines[0]),
                          len(report.table_head().splitlines()[0]))
 
+    def test_a_path_does_not_spoil_the_columns(self):
+        path = '/somewhere/far/away/qemu-system-x86_64'
+        case = a_case(pristine=PRISTINE_RUNS, **{path: FERRY_RUNS})
+        lines = report.case_rows(case).splitlines()[1:]
+        self.assertEqual(len({len(line) for line in lines}), 1)
+        self.assertTrue(lines[1].startswith('  ..'))
+        self.assertIn('system-x86_64 ', lines[1])
+
     def test_wrong_memory_is_shouted(self):
         wrong = [a_run(0, 1.0), a_run(1, 1.0, verified=False, memory={
             'differs_at': 0x1234})]

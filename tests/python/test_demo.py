@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import tempfile
 import unittest
 from pathlib import Path
@@ -56,6 +57,7 @@ class Options(unittest.TestCase):
                 ('mem=1G', 'whole number from 256'), ('mem=-1', 'whole number'),
                 ('fill=0', 'whole number'), ('rate=2000000', 'to 1000000'),
                 ('uri=rdma', 'tcp, unix'), ('uri=tcp:host', 'tcp, unix'),
+                ('uri=tcp:127.0.0.1:99999', 'tcp, unix'),
                 ('xbzrle=yes', 'on or off'), ('bandwidth=fast', 'number'),
                 ('downtime=0', 'number'), ('src=/none', 'no such file'),
                 ('dst=', 'a path')):
@@ -123,7 +125,7 @@ class Playing(unittest.TestCase):
     def test_good(self):
         page = self.folder / 'r.html'
         said = self.play('', f'report={page}')
-        for part in ('completed', '123', '25 ms', 'all there', 'verified',
+        for part in ('completed', '0.12 s', '25 ms', 'all there', 'verified',
                      'on the destination', 'as it should be',
                      'console: ferry-guest: up'):
             self.assertIn(part, said)
@@ -156,6 +158,18 @@ class Playing(unittest.TestCase):
     def test_too_little_memory(self):
         with mock.patch.object(demo, 'HOST_SPARE', 1 << 30):
             self.fails('', 'smaller fill')
+
+    def test_addresses_that_cannot_be_listened_on(self):
+        with socket.create_server(('127.0.0.1', 0)) as taken:
+            port = taken.getsockname()[1]
+            with self.assertRaisesRegex(demo.FerryError, 'in use; give'):
+                demo.check_address(f'tcp:127.0.0.1:{port}')
+        demo.check_address(f'tcp:127.0.0.1:{port}')
+        for uri in ('tcp:192.0.2.7:4444', 'unix:/none/x'):
+            with self.assertRaises(demo.FerryError, msg=uri):
+                demo.check_address(uri)
+        demo.check_address('tcp')
+        demo.check_address('unix')
 
     def test_no_room_for_its_files(self):
         with mock.patch.object(demo.Path, 'write_bytes', side_effect=OSError(

@@ -31,7 +31,7 @@ GROUPS = ((290, 'total_ms', 1e-3, 'total time'),
 TINY = 1.5          # a bar is never thinner than this, pixels
 
 STYLE = '''\
-text { font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2933 }
+text { font: 12px system-ui, "DejaVu Sans", sans-serif; fill: #1f2933 }
 .title { font-size: 18px; font-weight: 600 }
 .case { font-weight: 600 }
 .note { fill: #66727f; font-size: 11px }
@@ -60,9 +60,7 @@ def _bars(case: CaseResult) -> list[_Bar]:
         style = 'reference'
         if name != case['reference']:
             style = 'other' if pair['src'] == pair['dst'] else 'mixed'
-        label = name.replace(':', ' → ')
-        if '/' in label:
-            label = '…' + label[-18:]
+        label = report.short(name).replace(':', ' → ')
         bars.append(_Bar(label, style, pair['runs']))
     bare = report.bare_as_values(case)
     if bare:

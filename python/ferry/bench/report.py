@@ -132,6 +132,7 @@ def _percent(value: float | None) -> str:
     return '-' if value is None else f'{value:.0f}'
 
 
+LABEL = 22          # longest name of a pair of engines, characters
 _COLUMNS = (('', 25), ('n', 3), ('total ms', 10), ('±%', 4), ('down ms', 8),
             ('black ms', 9), ('CPU s src+dst', 15), ('MB sent', 8),
             ('RSS MiB', 8), ('time x', 8), ('low-high', 14), ('CPU x', 7),
@@ -171,10 +172,16 @@ def _memory(runs: list[Run]) -> str:
     return 'ok' if all(told) else 'DIFFERS'
 
 
+def short(name: str) -> str:
+    """NAME of a pair of engines as it fits into a table."""
+    return name if len(name) <= LABEL else '..' + name[2 - LABEL:]
+
+
 def _row(name: str, runs: list[Run], reference: list[Run]) -> str:
     total = summary(series(runs, 'total_ms').values())
+    label = f'  {short(name)}'
     if total is None:
-        return _line([f'  {name}', '0', 'failed'])
+        return _line([label, '0', 'failed'])
     time_ratio = ratio(series(runs, 'total_ms'),
                        series(reference, 'total_ms'))
     cpu_ratio = ratio(series(runs, 'engine'), series(reference, 'engine'))
@@ -182,7 +189,7 @@ def _row(name: str, runs: list[Run], reference: list[Run]) -> str:
     if time_ratio and time_ratio.n > 1 and runs is not reference:
         reach = f'{number(time_ratio.low)}-{number(time_ratio.high)}'
     return _line([
-        f'  {name}', str(total.n), number(total.median),
+        label, str(total.n), number(total.median),
         _percent(total.spread_percent), _median(runs, 'downtime_ms'),
         _median(runs, 'blackout_ms'),
         f"{_median(runs, 'engine_src')}+{_median(runs, 'engine_dst')}",
@@ -217,7 +224,7 @@ def _rates(case: CaseResult, bare: list[Run]) -> str:
         total = of_pair(case, name, 'total_ms')
         if total and total.median > 0:
             rate = case['mem_mib'] * (1 << 20) / 1e6 / total.median
-            said.append(f'{name} {number(rate)} '
+            said.append(f'{short(name)} {number(rate)} '
                         f'({number(rate / ceiling.median, 2)} of it)')
     return '  GB/s: ' + ', '.join(said)
 
@@ -236,7 +243,7 @@ def _encoding(case: CaseResult) -> str:
         size = of_pair(case, name, 'xbzrle_bytes_per_page')
         times = against_reference(case, name, 'xbzrle_us_per_page')
         if time and size and times:
-            said.append(f'{name} {number(time.median)} us '
+            said.append(f'{short(name)} {number(time.median)} us '
                         f'(x {number(times.median)}) and '
                         f'{number(size.median)} bytes a page')
     return '  xbzrle: ' + ', '.join(said) if said else ''
@@ -315,7 +322,7 @@ def _change(old: CaseResult, new: CaseResult, name: str) -> str:
         found = against_reference(case, name, 'total_ms')
         return number(found.median if found else None)
 
-    return (f"{old['name'] + ' ' + name:<38}{median(old):>10}{median(new):>10}"
+    return (f"{old['name'] + ' ' + short(name):<38}{median(old):>10}{median(new):>10}"
             f"{times('total_ms'):>8}{times('engine'):>8}{times('bytes'):>8}"
             f"   {reference(old)} -> {reference(new)}")
 
