@@ -19,9 +19,10 @@
 #include "qemu/host-utils.h"
 #include "migration/ram/xbzrle.h"
 
-#ifdef __SSE2__
+#if defined(CONFIG_AVX2_OPT) || defined(CONFIG_AVX512BW_OPT)
 #include <immintrin.h>
 #include "host/cpuinfo.h"
+#define HAVE_SSE2
 #endif
 
 #define BLOCK 64                /* bytes that one word of the map is about */
@@ -30,7 +31,7 @@
 #define DOUBTFUL 4              /* this part used: count if the rest can fit */
 
 /* The map is written before it is read; clearing it first would cost. */
-#if __has_attribute(uninitialized)
+#if G_GNUC_CHECK_VERSION(12, 0)
 #define UNINITIALIZED __attribute__((uninitialized))
 #else
 #define UNINITIALIZED
@@ -91,8 +92,11 @@ static uint64_t diff_plain(const uint8_t *a, const uint8_t *b, unsigned n,
     return blocks;
 }
 
-#ifdef __SSE2__
-static inline uint64_t differ_sse2(const uint8_t *a, const uint8_t *b)
+#ifdef HAVE_SSE2
+#define TARGET_SSE2 __attribute__((target("sse2")))
+
+static inline TARGET_SSE2
+uint64_t differ_sse2(const uint8_t *a, const uint8_t *b)
 {
     __m128i x = _mm_loadu_si128((const __m128i *)a);
     __m128i y = _mm_loadu_si128((const __m128i *)b);
@@ -100,8 +104,9 @@ static inline uint64_t differ_sse2(const uint8_t *a, const uint8_t *b)
     return 0xffff ^ _mm_movemask_epi8(_mm_cmpeq_epi8(x, y));
 }
 
-static uint64_t diff_sse2(const uint8_t *a, const uint8_t *b, unsigned n,
-                          uint64_t *word)
+static TARGET_SSE2
+uint64_t diff_sse2(const uint8_t *a, const uint8_t *b, unsigned n,
+                   uint64_t *word)
 {
     uint64_t blocks = 0;
 
@@ -262,7 +267,7 @@ static inline size_t least_size(const DiffMap *map, uint64_t left)
     return size;
 }
 
-/* Is there a run that has to end before block @b of the stripe at @base? */
+/* If a run is open, it ends before block @b of the stripe at @base. */
 static inline bool end_run(Encoder *e, size_t base, unsigned b)
 {
     bool was_open = e->open;
@@ -362,9 +367,10 @@ static int encode_plain(const uint8_t *old, const uint8_t *new, size_t size,
     return encode(old, new, size, dst, room, diff_plain);
 }
 
-#ifdef __SSE2__
-static int encode_sse2(const uint8_t *old, const uint8_t *new, size_t size,
-                       uint8_t *dst, size_t room)
+#ifdef HAVE_SSE2
+static TARGET_SSE2
+int encode_sse2(const uint8_t *old, const uint8_t *new, size_t size,
+                uint8_t *dst, size_t room)
 {
     return encode(old, new, size, dst, room, diff_sse2);
 }
@@ -395,7 +401,7 @@ static const struct {
     unsigned needs;             /* CPUINFO_ bits, all of them */
 } encoders[] = {
     { "plain", encode_plain },
-#ifdef __SSE2__
+#ifdef HAVE_SSE2
     { "sse2", encode_sse2, CPUINFO_SSE2 },
 #endif
 #ifdef CONFIG_AVX2_OPT
@@ -413,7 +419,7 @@ const char *xbzrle_test_use_encoder(unsigned n)
 {
     unsigned have = 0;
 
-#ifdef __SSE2__
+#ifdef HAVE_SSE2
     have = cpuinfo_init();
 #endif
     for (unsigned i = 0; i < ARRAY_SIZE(encoders); i++) {
