@@ -5,9 +5,10 @@
  *
  * Besides the postcopy state there is one atomic of our own, outcome: the
  * main thread moves it to RUNNING when devices are loaded, the first thread
- * that fails before that moves it to FAILED, and neither is ever left.  So a
- * guest never starts after the listen thread gave up, and a stream that
- * breaks afterwards always leads to a pause.
+ * that fails before that moves it to one of the FAILED, and none of them is
+ * ever left.  So a guest never starts after the listen thread gave up, a
+ * stream that breaks afterwards always leads to a pause, and the error that
+ * is kept is the one that came first.
  */
 
 #include "qemu/osdep.h"
@@ -37,7 +38,8 @@
 enum {
     OUTCOME_OPEN,
     OUTCOME_RUNNING,
-    OUTCOME_FAILED,
+    OUTCOME_DEVICES_FAILED,
+    OUTCOME_PAGES_FAILED,
 };
 
 static int outcome;                     /* atomic */
@@ -46,6 +48,16 @@ static PostcopyLoader listen_loader;
 static bool outcome_reach(int to)
 {
     return qatomic_cmpxchg(&outcome, OUTCOME_OPEN, to) == OUTCOME_OPEN;
+}
+
+/* The calling thread failed. Returns whether it was the first. */
+static bool outcome_failed(MigrationIncomingState *mis)
+{
+    bool listening = mis->have_listen_thread &&
+                     qemu_thread_is_self(&mis->listen_thread);
+
+    return outcome_reach(listening ? OUTCOME_PAGES_FAILED
+                                   : OUTCOME_DEVICES_FAILED);
 }
 
 /*
@@ -213,6 +225,7 @@ static void give_up_pages(MigrationIncomingState *mis)
         g_tree_destroy(g_tree_ref(mis->page_requested));
         qatomic_set(&mis->page_requested_count, 0);
     }
+    qemu_sem_post(&mis->postcopy_pause_sem_fault);
     qemu_sem_post(&mis->postcopy_pause_sem_fast_load);
     postcopy_ram_incoming_cleanup(mis);
     postcopy_state_set(POSTCOPY_INCOMING_END);
@@ -258,7 +271,10 @@ static bool is_complete(Error *err)
                           "were not are lost: ");
         return true;
     }
-    migrate_set_error(migrate_get_current(), err);
+    if (qatomic_read(&outcome) == OUTCOME_PAGES_FAILED) {
+        error_prepend(&err, "load of migration failed: ");
+        migrate_set_error(migrate_get_current(), err);
+    }
     error_free(err);
     return false;
 }
@@ -291,7 +307,6 @@ static void *listen_thread(void *opaque)
     if (ok) {
         complete(mis);
     } else {
-        outcome_reach(OUTCOME_FAILED);
         give_up_pages(mis);
     }
     rcu_unregister_thread();
@@ -304,6 +319,10 @@ bool postcopy_incoming_listen(MigrationIncomingState *mis,
 {
     trace_loadvm_postcopy_handle_listen("enter");
     if (migrate_postcopy_ram()) {
+        if (!mis->to_src_file) {
+            error_setg(errp, "There is no return path to ask for pages");
+            return false;
+        }
         /* There may have been nothing to discard. */
         if (postcopy_state_get() == POSTCOPY_INCOMING_ADVISE &&
             !prepare_discard(mis, errp)) {
@@ -331,16 +350,12 @@ bool postcopy_incoming_listen(MigrationIncomingState *mis,
 
 void postcopy_incoming_devices_loaded(MigrationIncomingState *mis, bool ok)
 {
-    bool failed = !ok && outcome_reach(OUTCOME_FAILED);
-
     qemu_event_set(&mis->main_thread_load_event);
     if (!mis->have_listen_thread || ok) {
         return;
     }
-    if (failed) {
-        /* It may be waiting for the source. */
-        qemu_file_shutdown(mis->from_src_file);
-    }
+    /* It may be waiting for the source. */
+    qemu_file_shutdown(mis->from_src_file);
     /* It may be waiting for the BQL, too. */
     bql_unlock();
     qemu_thread_join(&mis->listen_thread);
@@ -411,8 +426,7 @@ static void hang_up(QEMUFile **f, QemuMutex *users, bool yank)
 
 bool postcopy_incoming_pause(MigrationIncomingState *mis)
 {
-    if (outcome_reach(OUTCOME_FAILED) ||
-        qatomic_read(&outcome) != OUTCOME_RUNNING ||
+    if (outcome_failed(mis) || qatomic_read(&outcome) != OUTCOME_RUNNING ||
         !mis->have_listen_thread || !migrate_postcopy_ram()) {
         return false;
     }
