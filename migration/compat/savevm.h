@@ -110,6 +110,12 @@ bool savevm_load_all(QEMUFile *f, Error **errp);
 int qemu_loadvm_state_main(QEMUFile *f, MigrationIncomingState *mis);
 int qemu_load_device_state(QEMUFile *f);
 
+/*
+ * The load of a migration failed: keeps and reports the reason if it is the
+ * first.  Takes over @err.  Any thread.
+ */
+void savevm_load_failed(Error *err);
+
 /* After a load, however it ended. */
 void qemu_loadvm_state_cleanup(MigrationIncomingState *mis);
 

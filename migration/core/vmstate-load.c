@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/bswap.h"
 #include "qemu/error-report.h"
 #include "qemu/yank.h"
 #include "exec/cpu-common.h"
@@ -14,9 +13,9 @@
 #include "system/hw_accel.h"
 #include "system/xen.h"
 #include "migration/colo.h"
-#include "migration/device/blockers.h"
 #include "migration/device/load-threads.h"
 #include "migration/device/load.h"
+#include "migration/device/sections.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -37,8 +36,8 @@ static bool from_file;      /* it is a snapshot, nobody to answer */
 
 static bool load_live_records(QEMUFile *f, Error **errp);
 
-static bool open_return_path(LoadCommand *c, MigrationIncomingState *mis,
-                             Error **errp)
+static bool open_return_path(MigrationIncomingState *mis, QEMUFile *f,
+                             uint16_t len, Error **errp)
 {
     int ret = 0;
 
@@ -46,7 +45,7 @@ static bool open_return_path(LoadCommand *c, MigrationIncomingState *mis,
         error_setg(errp, "The return path is open already");
         return false;
     }
-    mis->to_src_file = qemu_file_get_return_path(c->f);
+    mis->to_src_file = qemu_file_get_return_path(f);
 
     /* Nobody here will ask for time, so do not let the source wait. */
     if (migrate_switchover_ack() && !mis->switchover_ack_pending_num) {
@@ -58,11 +57,12 @@ static bool open_return_path(LoadCommand *c, MigrationIncomingState *mis,
     return !ret;
 }
 
-static bool ping(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
+static bool ping(MigrationIncomingState *mis, QEMUFile *f, uint16_t len,
+                 Error **errp)
 {
-    uint32_t value = qemu_get_be32(c->f);
+    uint32_t value = qemu_get_be32(f);
 
-    if (!stream_check(c->f, errp)) {
+    if (!stream_check(f, errp)) {
         return false;
     }
     trace_loadvm_process_command_ping(value);
@@ -74,39 +74,14 @@ static bool ping(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
     return true;
 }
 
-static bool advise(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
-{
-    return postcopy_incoming_advise(mis, c->f, c->len, errp);
-}
-
-static bool listen_now(LoadCommand *c, MigrationIncomingState *mis,
-                       Error **errp)
+static bool listen_from_now(MigrationIncomingState *mis, QEMUFile *f,
+                            uint16_t len, Error **errp)
 {
     return postcopy_incoming_listen(mis, load_live_records, errp);
 }
 
-/* The rest of the main stream is the listen thread's. */
-static bool run(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
-{
-    c->leave = true;
-    return postcopy_incoming_run(mis, errp);
-}
-
-static bool discard(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
-{
-    return postcopy_incoming_discard(mis, c->f, c->len, errp);
-}
-
-static bool packaged(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
-{
-    uint32_t len = qemu_get_be32(c->f);
-
-    return stream_check(c->f, errp) &&
-           device_load_package(c, len, postcopy_incoming_wait_preempt, errp);
-}
-
-static bool enable_colo(LoadCommand *c, MigrationIncomingState *mis,
-                        Error **errp)
+static bool enable_colo(MigrationIncomingState *mis, QEMUFile *f,
+                        uint16_t len, Error **errp)
 {
     if (migration_incoming_enable_colo()) {
         error_setg(errp, "COLO cannot be enabled here");
@@ -120,42 +95,31 @@ static bool enable_colo(LoadCommand *c, MigrationIncomingState *mis,
     return true;
 }
 
-static bool resume(LoadCommand *c, MigrationIncomingState *mis, Error **errp)
-{
-    return postcopy_incoming_resume(mis, errp);
-}
-
-static bool recv_bitmap(LoadCommand *c, MigrationIncomingState *mis,
-                        Error **errp)
-{
-    return postcopy_incoming_recv_bitmap(mis, c->f, c->len, errp);
-}
-
-static bool switchover_start(LoadCommand *c, MigrationIncomingState *mis,
-                             Error **errp)
+static bool switchover_start(MigrationIncomingState *mis, QEMUFile *f,
+                             uint16_t len, Error **errp)
 {
     return device_load_switchover_start(errp);
 }
 
-static bool (*const handlers[COMMAND_COUNT])(LoadCommand *,
-                                             MigrationIncomingState *,
+static bool (*const handlers[COMMAND_COUNT])(MigrationIncomingState *,
+                                             QEMUFile *, uint16_t,
                                              Error **) = {
     [WIRE_CMD_OPEN_RETURN_PATH] = open_return_path,
     [WIRE_CMD_PING] = ping,
-    [WIRE_CMD_POSTCOPY_ADVISE] = advise,
-    [WIRE_CMD_POSTCOPY_LISTEN] = listen_now,
-    [WIRE_CMD_POSTCOPY_RUN] = run,
-    [WIRE_CMD_POSTCOPY_DISCARD] = discard,
-    [WIRE_CMD_PACKAGED] = packaged,
+    [WIRE_CMD_POSTCOPY_ADVISE] = postcopy_incoming_advise,
+    [WIRE_CMD_POSTCOPY_LISTEN] = listen_from_now,
+    [WIRE_CMD_POSTCOPY_RUN] = postcopy_incoming_run,
+    [WIRE_CMD_POSTCOPY_DISCARD] = postcopy_incoming_discard,
     [WIRE_CMD_ENABLE_COLO] = enable_colo,
-    [WIRE_CMD_POSTCOPY_RESUME] = resume,
-    [WIRE_CMD_RECV_BITMAP] = recv_bitmap,
+    [WIRE_CMD_POSTCOPY_RESUME] = postcopy_incoming_resume,
+    [WIRE_CMD_RECV_BITMAP] = postcopy_incoming_recv_bitmap,
     [WIRE_CMD_SWITCHOVER_START] = switchover_start,
 };
 
-static bool take_command(LoadCommand *c, void *opaque, Error **errp)
+static bool take_command(void *opaque, unsigned command, QEMUFile *f,
+                         uint16_t len, Error **errp)
 {
-    return handlers[c->command](c, opaque, errp);
+    return handlers[command](opaque, f, len, errp);
 }
 
 static CommandPhase phase_now(void *opaque)
@@ -184,6 +148,7 @@ static bool proceed(void *opaque, Error **errp)
 static const DeviceLoadOps load_ops = {
     .phase = phase_now,
     .command = take_command,
+    .package_ready = postcopy_incoming_wait_preempt,
     .proceed = proceed,
 };
 
@@ -281,7 +246,7 @@ static bool load_stream(QEMUFile *f, MigrationIncomingState *mis, Error **errp)
     Configuration here;
     bool ok;
 
-    if (device_blocked(errp)) {
+    if (sections_blocked(errp)) {
         return false;
     }
     begin(mis);
@@ -306,27 +271,30 @@ static bool load_stream(QEMUFile *f, MigrationIncomingState *mis, Error **errp)
     return ok;
 }
 
-/*
- * The caller prints the error of the migration, which this becomes, unless it
- * goes on to live.
- */
+void savevm_load_failed(Error *err)
+{
+    MigrationState *s = migrate_get_current();
+
+    error_prepend(&err, "load of migration failed: ");
+    /* Otherwise it is printed as QEMU's last words. */
+    if (!migration_incoming_get_current()->exit_on_error &&
+        !migrate_has_error(s)) {
+        error_report_err(error_copy(err));
+    }
+    migrate_set_error(s, err);
+    error_free(err);
+}
+
 int qemu_loadvm_state(QEMUFile *f)
 {
-    MigrationIncomingState *mis = migration_incoming_get_current();
     Error *err = NULL;
 
     from_file = false;
-    if (load_stream(f, mis, &err)) {
-        return 0;
+    if (!load_stream(f, migration_incoming_get_current(), &err)) {
+        savevm_load_failed(err);
+        return qemu_file_get_error(f) ?: -EINVAL;
     }
-    error_prepend(&err, "load of migration failed: ");
-    migrate_set_error(migrate_get_current(), err);
-    if (!mis->exit_on_error) {
-        error_report_err(err);
-    } else {
-        error_free(err);
-    }
-    return qemu_file_get_error(f) ?: -EINVAL;
+    return 0;
 }
 
 bool savevm_load_all(QEMUFile *f, Error **errp)

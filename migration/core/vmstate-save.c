@@ -17,7 +17,6 @@
 #include "system/cpus.h"
 #include "system/system.h"
 #include "migration/colo.h"
-#include "migration/device/blockers.h"
 #include "migration/device/commands.h"
 #include "migration/device/save.h"
 #include "migration/device/sections.h"
@@ -77,12 +76,12 @@ static int failed(QEMUFile *f, Error *err)
 
 bool qemu_savevm_state_blocked(Error **errp)
 {
-    return device_blocked(errp);
+    return sections_blocked(errp);
 }
 
 void qemu_savevm_non_migratable_list(strList **reasons)
 {
-    device_blockers(reasons);
+    sections_blockers(reasons);
 }
 
 bool qemu_savevm_state_guest_unplug_pending(void)

@@ -30,80 +30,31 @@ typedef struct CommandRule {
     CommandPlace place;
 } CommandRule;
 
-#define EXACTLY(len) .len_min = (len), .len_max = (len)
 #define IN(phase) (1u << COMMAND_##phase)
+#define RULE(name_, min, max, step, place_, phases_)                    \
+    [WIRE_CMD_##name_] = {                                              \
+        .name = #name_, .len_min = (min), .len_max = (max),             \
+        .len_step = (step), .place = PLACE_##place_, .phases = (phases_), \
+    }
+#define FIXED(name_, place_, phases_)                                   \
+    RULE(name_, WIRE_CMD_##name_##_LEN, WIRE_CMD_##name_##_LEN, 0,      \
+         place_, phases_)
 
 static const CommandRule rules[COMMAND_COUNT] = {
-    [WIRE_CMD_OPEN_RETURN_PATH] = {
-        .name = "OPEN_RETURN_PATH",
-        EXACTLY(WIRE_CMD_OPEN_RETURN_PATH_LEN),
-        .phases = IN(PRECOPY),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_PING] = {
-        .name = "PING",
-        EXACTLY(WIRE_CMD_PING_LEN),
-        .phases = IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING) |
-                  IN(LISTENING) | IN(RUNNING),
-        .place = PLACE_ANY,
-    },
-    [WIRE_CMD_POSTCOPY_ADVISE] = {
-        .name = "POSTCOPY_ADVISE",
-        .len_max = WIRE_CMD_POSTCOPY_ADVISE_LEN,
-        .len_step = WIRE_CMD_POSTCOPY_ADVISE_LEN,
-        .phases = IN(PRECOPY),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_POSTCOPY_LISTEN] = {
-        .name = "POSTCOPY_LISTEN",
-        EXACTLY(WIRE_CMD_POSTCOPY_LISTEN_LEN),
-        .phases = IN(ADVISED) | IN(DISCARDING),
-        .place = PLACE_PACKAGE,
-    },
-    [WIRE_CMD_POSTCOPY_RUN] = {
-        .name = "POSTCOPY_RUN",
-        EXACTLY(WIRE_CMD_POSTCOPY_RUN_LEN),
-        .phases = IN(LISTENING),
-        .place = PLACE_PACKAGE,
-    },
-    [WIRE_CMD_POSTCOPY_DISCARD] = {
-        .name = "POSTCOPY_RAM_DISCARD",
-        .len_min = WIRE_CMD_POSTCOPY_DISCARD_MIN,
-        .len_max = WIRE_CMD_PAYLOAD_MAX,
-        .phases = IN(ADVISED) | IN(DISCARDING),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_PACKAGED] = {
-        .name = "PACKAGED",
-        EXACTLY(WIRE_CMD_PACKAGED_LEN),
-        .phases = IN(ADVISED) | IN(DISCARDING),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_ENABLE_COLO] = {
-        .name = "ENABLE_COLO",
-        EXACTLY(WIRE_CMD_ENABLE_COLO_LEN),
-        .phases = IN(PRECOPY) | IN(ADVISED),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_POSTCOPY_RESUME] = {
-        .name = "POSTCOPY_RESUME",
-        EXACTLY(WIRE_CMD_POSTCOPY_RESUME_LEN),
-        .phases = IN(RUNNING),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_RECV_BITMAP] = {
-        .name = "RECV_BITMAP",
-        .len_min = 1 + 1,
-        .len_max = 1 + WIRE_NAME_MAX,
-        .phases = IN(RUNNING),
-        .place = PLACE_STREAM,
-    },
-    [WIRE_CMD_SWITCHOVER_START] = {
-        .name = "SWITCHOVER_START",
-        EXACTLY(WIRE_CMD_SWITCHOVER_START_LEN),
-        .phases = IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED),
-        .place = PLACE_STREAM,
-    },
+    FIXED(OPEN_RETURN_PATH, STREAM, IN(PRECOPY)),
+    FIXED(PING, ANY, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING) |
+                     IN(LISTENING) | IN(RUNNING)),
+    RULE(POSTCOPY_ADVISE, 0, WIRE_CMD_POSTCOPY_ADVISE_LEN,
+         WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, IN(PRECOPY)),
+    FIXED(POSTCOPY_LISTEN, PACKAGE, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(POSTCOPY_RUN, PACKAGE, IN(LISTENING)),
+    RULE(POSTCOPY_DISCARD, WIRE_CMD_POSTCOPY_DISCARD_MIN, WIRE_CMD_PAYLOAD_MAX,
+         0, STREAM, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(PACKAGED, STREAM, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(ENABLE_COLO, STREAM, IN(PRECOPY) | IN(ADVISED)),
+    FIXED(POSTCOPY_RESUME, STREAM, IN(RUNNING)),
+    RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM, IN(RUNNING)),
+    FIXED(SWITCHOVER_START, STREAM, IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED)),
 };
 
 static const char *const phase_names[COMMAND_PHASES] = {
@@ -122,39 +73,28 @@ const char *command_name(unsigned command)
            ? rules[command].name : "unknown";
 }
 
-static bool length_fits(const CommandRule *rule, unsigned len)
-{
-    return len >= rule->len_min && len <= rule->len_max &&
-           !(rule->len_step && len % rule->len_step);
-}
-
 bool command_check(unsigned command, unsigned len, CommandPhase phase,
                    bool in_package, Error **errp)
 {
-    const CommandRule *rule;
+    const CommandRule *rule = &rules[command < COMMAND_COUNT ? command : 0];
 
-    if (command >= COMMAND_COUNT || !rules[command].name) {
+    if (!rule->name) {
         error_setg(errp, "Received the unknown migration command 0x%x with "
                    "%u bytes", command, len);
-        return false;
-    }
-    rule = &rules[command];
-    if (!length_fits(rule, len)) {
+    } else if (len < rule->len_min || len > rule->len_max ||
+               (rule->len_step && len % rule->len_step)) {
         error_setg(errp, "Received the migration command %s with %u bytes",
                    rule->name, len);
-        return false;
-    }
-    if (!(rule->phases & (1u << phase))) {
+    } else if (!(rule->phases & (1u << phase))) {
         error_setg(errp, "Received the migration command %s %s",
                    rule->name, phase_names[phase]);
-        return false;
-    }
-    if (!(rule->place & (in_package ? PLACE_PACKAGE : PLACE_STREAM))) {
+    } else if (!(rule->place & (in_package ? PLACE_PACKAGE : PLACE_STREAM))) {
         error_setg(errp, "Received the migration command %s %s a package",
                    rule->name, in_package ? "inside of" : "outside of");
-        return false;
+    } else {
+        return true;
     }
-    return true;
+    return false;
 }
 
 /*

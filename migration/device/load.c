@@ -27,8 +27,8 @@ typedef struct RecordLoop {
     DeviceLoad *load;
     QEMUFile *f;
     bool in_package;
-    bool end;           /* the end mark was read */
-    bool leave;         /* a command ended it */
+    bool end;           /* nothing more is to be read */
+    bool ran;           /* since the guest is to run */
 } RecordLoop;
 
 void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops, void *opaque)
@@ -255,29 +255,86 @@ static bool take_more_of_section(RecordLoop *loop, uint8_t type, Error **errp)
  * Other records
  */
 
+static bool load_loop(RecordLoop *loop, Error **errp);
+
+/* Memory is taken as bytes arrive, not as they are announced. */
+static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
+{
+    QIOChannelBuffer *package = qio_channel_buffer_new(0);
+
+    qio_channel_set_name(QIO_CHANNEL(package), "migration-package");
+    while (package->usage < len) {
+        size_t step = MIN(len - package->usage,
+                          MAX(package->usage, 1 * MiB));
+
+        package->capacity = package->usage + step;
+        package->data = g_realloc(package->data, package->capacity);
+        package->usage += qemu_get_buffer(f, package->data + package->usage,
+                                          step);
+        if (!stream_check(f, errp)) {
+            object_unref(OBJECT(package));
+            return NULL;
+        }
+    }
+    return package;
+}
+
+static bool take_package(RecordLoop *outer, Error **errp)
+{
+    DeviceLoad *load = outer->load;
+    RecordLoop loop = { .load = load, .in_package = true };
+    uint32_t len = qemu_get_be32(outer->f);
+    QIOChannelBuffer *package;
+    bool ok;
+
+    if (len > WIRE_PACKAGED_MAX) {
+        error_setg(errp, "%" PRIu32 " bytes are more than the limit of %u",
+                   len, WIRE_PACKAGED_MAX);
+        return false;
+    }
+    package = read_package(outer->f, len, errp);
+    if (!package) {
+        return false;
+    }
+    trace_loadvm_handle_cmd_packaged_received(len);
+    load->ops->package_ready(load->opaque);
+
+    loop.f = qemu_file_new_input(QIO_CHANNEL(package));
+    object_unref(OBJECT(package));
+    ok = load_loop(&loop, errp);
+    trace_loadvm_handle_cmd_packaged_main(ok ? 0 : -1);
+    qemu_fclose(loop.f);
+    outer->end = loop.ran;
+    return ok;
+}
+
 static bool take_command(RecordLoop *loop, uint8_t type, Error **errp)
 {
     ERRP_GUARD();
     DeviceLoad *load = loop->load;
-    LoadCommand c = { .load = load, .f = loop->f };
+    unsigned command = qemu_get_be16(loop->f);
+    unsigned len = qemu_get_be16(loop->f);
+    bool ok;
 
-    c.command = qemu_get_be16(loop->f);
-    c.len = qemu_get_be16(loop->f);
     if (!stream_check(loop->f, errp)) {
         error_prepend(errp, "In the header of a command: ");
         return false;
     }
-    trace_loadvm_process_command(command_name(c.command), c.len);
-    if (!command_check(c.command, c.len, load->ops->phase(load->opaque),
+    trace_loadvm_process_command(command_name(command), len);
+    if (!command_check(command, len, load->ops->phase(load->opaque),
                        loop->in_package, errp)) {
         return false;
     }
-    if (!load->ops->command(&c, load->opaque, errp)) {
-        error_prepend(errp, "Migration command %s: ", command_name(c.command));
-        return false;
+    ok = command == WIRE_CMD_PACKAGED
+         ? take_package(loop, errp)
+         : load->ops->command(load->opaque, command, loop->f, len, errp);
+    if (!ok) {
+        error_prepend(errp, "Migration command %s: ", command_name(command));
     }
-    loop->leave = c.leave;
-    return true;
+    if (command == WIRE_CMD_POSTCOPY_RUN) {
+        loop->ran = loop->end = true;
+    }
+    return ok;
 }
 
 static bool take_end(RecordLoop *loop, uint8_t type, Error **errp)
@@ -300,7 +357,7 @@ static bool load_loop(RecordLoop *loop, Error **errp)
     ERRP_GUARD();
     DeviceLoad *load = loop->load;
 
-    while (!loop->end && !loop->leave) {
+    while (!loop->end) {
         uint8_t type = qemu_get_byte(loop->f);
 
         if (!stream_check(loop->f, errp)) {
@@ -326,57 +383,6 @@ bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp)
     RecordLoop loop = { .load = load, .f = f };
 
     return load_loop(&loop, errp);
-}
-
-/* Memory is taken as bytes arrive, not as they are announced. */
-static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
-{
-    QIOChannelBuffer *package = qio_channel_buffer_new(0);
-
-    qio_channel_set_name(QIO_CHANNEL(package), "migration-package");
-    while (package->usage < len) {
-        size_t step = MIN(len - package->usage,
-                          MAX(package->usage, 1 * MiB));
-
-        package->capacity = package->usage + step;
-        package->data = g_realloc(package->data, package->capacity);
-        package->usage += qemu_get_buffer(f, package->data + package->usage,
-                                          step);
-        if (!stream_check(f, errp)) {
-            object_unref(OBJECT(package));
-            return NULL;
-        }
-    }
-    return package;
-}
-
-bool device_load_package(LoadCommand *c, uint32_t len, void (*ready)(void),
-                         Error **errp)
-{
-    RecordLoop loop = { .load = c->load, .in_package = true };
-    QIOChannelBuffer *package;
-    bool ok;
-
-    trace_loadvm_handle_cmd_packaged(len);
-    if (len > WIRE_PACKAGED_MAX) {
-        error_setg(errp, "%" PRIu32 " bytes are more than the limit of %u",
-                   len, WIRE_PACKAGED_MAX);
-        return false;
-    }
-    package = read_package(c->f, len, errp);
-    if (!package) {
-        return false;
-    }
-    trace_loadvm_handle_cmd_packaged_received(len);
-    ready();
-
-    loop.f = qemu_file_new_input(QIO_CHANNEL(package));
-    object_unref(OBJECT(package));
-    ok = load_loop(&loop, errp);
-    trace_loadvm_handle_cmd_packaged_main(ok ? 0 : -1);
-    qemu_fclose(loop.f);
-    c->leave = loop.leave;
-    return ok;
 }
 
 bool device_load_description(QEMUFile *f, Error **errp)

@@ -16,23 +16,19 @@
 #include "commands.h"
 #include "configuration.h"
 
-typedef struct DeviceLoad DeviceLoad;
-
-/* A command that passed command_check(), and where its payload stands. */
-typedef struct LoadCommand {
-    DeviceLoad *load;
-    QEMUFile *f;
-    unsigned command;
-    uint16_t len;
-    bool leave;         /* set by the handler: this stream ends here */
-} LoadCommand;
-
 /* What a load asks of its owner; called by whoever loads records. */
 typedef struct DeviceLoadOps {
     CommandPhase (*phase)(void *opaque);
 
-    /* Must take exactly @c->len bytes of payload. */
-    bool (*command)(LoadCommand *c, void *opaque, Error **errp);
+    /*
+     * Acts on a command that passed command_check(), and takes its @len bytes
+     * of payload from @f.  PACKAGED is not among them.
+     */
+    bool (*command)(void *opaque, unsigned command, QEMUFile *f, uint16_t len,
+                    Error **errp);
+
+    /* Waits until the records of a package may be loaded. */
+    void (*package_ready)(void *opaque);
 
     /* Optional: false if the load has to end for a reason of the owner's. */
     bool (*proceed)(void *opaque, Error **errp);
@@ -43,7 +39,7 @@ typedef struct DeviceLoadOps {
  * checkpoints or a recovery.  Records may be loaded by two threads at once,
  * from different streams (postcopy).
  */
-struct DeviceLoad {
+typedef struct DeviceLoad {
     const DeviceLoadOps *ops;
     void *opaque;
     bool footers;               /* the machine type has them */
@@ -52,7 +48,7 @@ struct DeviceLoad {
     /* Private */
     QemuMutex lock;             /* of started */
     GHashTable *started;        /* live sections by number on the wire */
-};
+} DeviceLoad;
 
 void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops,
                       void *opaque);
@@ -66,16 +62,11 @@ bool device_load_header(QEMUFile *f, const Configuration *config,
 bool device_load_setup(QEMUFile *f, Error **errp);
 void device_load_cleanup(void);
 
-/* Records up to the end mark or a command that ends the stream. */
-bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
-
 /*
- * The stream in the package that follows @c's payload in @c->f, which is of
- * @len bytes.  Before the first record is loaded, @ready is waited for.
- * Sets @c->leave if the package says so.
+ * Records up to the end mark or, in a package, POSTCOPY_RUN, which ends the
+ * stream around it as well: what follows is the listen thread's.
  */
-bool device_load_package(LoadCommand *c, uint32_t len, void (*ready)(void),
-                         Error **errp);
+bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
 
 /*
  * What may follow the end mark: reads and drops it.  A stream without one is

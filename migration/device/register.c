@@ -6,15 +6,14 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "exec/memory.h"
 #include "migration/vmstate.h"
 #include "system/qtest.h"
 #include "exec/ramblock.h"
 #include "system/system.h"
-#include "blockers.h"
 #include "sections.h"
-#include "vmsd.h"
 
 /*
  * Most callers cannot handle an error and ignore it.  A VM with a part that
@@ -29,7 +28,7 @@ static int added(Section *s, Error *err, Error **errp)
         error_propagate(errp, err);
     } else {
         error_reportf_err(error_copy(err), "This VM cannot be migrated: ");
-        device_block_forever(err);
+        sections_block_forever(err);
     }
     return -1;
 }
@@ -50,6 +49,27 @@ int register_savevm_live(const char *idstr, uint32_t instance_id,
     Section *s = section_add(&spec, &err);
 
     return added(s, err, NULL);
+}
+
+/* Asserts that it is well-formed, with all that it contains. */
+static void check_description(const VMStateDescription *vmsd)
+{
+    const VMStateDescription *const *sub = vmsd->subsections;
+    const VMStateField *field = vmsd->fields;
+
+    for (; field && field->name; field++) {
+        if (field->flags & (VMS_STRUCT | VMS_VSTRUCT)) {
+            check_description(field->vmsd);
+        }
+    }
+    /* Without its end mark the array goes on with whatever is behind it. */
+    g_assert(!field || field->flags == VMS_END);
+
+    for (; sub && *sub; sub++) {
+        /* That is how a loader knows whose subsection it is. */
+        g_assert(strstart((*sub)->name, vmsd->name, NULL));
+        check_description(*sub);
+    }
 }
 
 int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
@@ -73,7 +93,7 @@ int vmstate_register_with_alias_id(VMStateIf *obj, uint32_t instance_id,
     /* Nothing that old can be loaded any more, so the alias is of no use. */
     assert(alias_id == -1 || required_for_version >= vmsd->minimum_version_id);
     if (qtest_enabled()) {
-        vmsd_check(vmsd);
+        check_description(vmsd);
     }
     s = section_add(&spec, &err);
     return added(s, err, errp);
@@ -130,4 +150,9 @@ void vmstate_unregister_ram(MemoryRegion *mr, DeviceState *dev)
     ram_block_del_cpr_blocker(block);
     qemu_ram_unset_migratable(block);
     qemu_ram_unset_idstr(block);
+}
+
+bool vmstate_check_only_migratable(const VMStateDescription *vmsd)
+{
+    return !only_migratable || !vmsd || !vmsd->unmigratable;
 }

@@ -15,6 +15,7 @@
 #ifndef MIGRATION_DEVICE_SECTIONS_H
 #define MIGRATION_DEVICE_SECTIONS_H
 
+#include "qapi/qapi-builtin-types.h"
 #include "qemu/queue.h"
 #include "migration/register.h"
 #include "migration/vmstate.h"
@@ -121,5 +122,18 @@ static inline bool section_is_live(const Section *s)
 {
     return s->ops && s->ops->save_setup;
 }
+
+/*
+ * Devices that forbid migration; under the BQL
+ */
+
+/* No migration, in or out, until QEMU ends. Takes over @why. */
+void sections_block_forever(Error *why);
+
+/* Whether a device forbids to save or load; @errp says which. */
+bool sections_blocked(Error **errp);
+
+/* Puts a line for each such device in front of @reasons. */
+void sections_blockers(strList **reasons);
 
 #endif

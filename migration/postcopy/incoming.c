@@ -29,6 +29,7 @@
 #include "migration/options.h"
 #include "migration/postcopy-ram.h"
 #include "migration/ram.h"
+#include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
@@ -198,9 +199,9 @@ bool postcopy_incoming_discard(MigrationIncomingState *mis, QEMUFile *f,
     return discard_ranges(f, name, (len - rest) / sizeof(WireRange), errp);
 }
 
-void postcopy_incoming_wait_preempt(void)
+void postcopy_incoming_wait_preempt(void *opaque)
 {
-    MigrationIncomingState *mis = migration_incoming_get_current();
+    MigrationIncomingState *mis = opaque;
 
     while (migrate_postcopy_preempt() && qemu_in_coroutine() &&
            !mis->postcopy_qemufile_dst) {
@@ -272,10 +273,10 @@ static bool is_complete(Error *err)
         return true;
     }
     if (qatomic_read(&outcome) == OUTCOME_PAGES_FAILED) {
-        error_prepend(&err, "load of migration failed: ");
-        migrate_set_error(migrate_get_current(), err);
+        savevm_load_failed(err);
+    } else {
+        error_free(err);
     }
-    error_free(err);
     return false;
 }
 
@@ -388,7 +389,8 @@ static void start_guest(void *opaque)
     trace_vmstate_downtime_checkpoint("dst-postcopy-bh-vm-started");
 }
 
-bool postcopy_incoming_run(MigrationIncomingState *mis, Error **errp)
+bool postcopy_incoming_run(MigrationIncomingState *mis, QEMUFile *f,
+                           uint16_t len, Error **errp)
 {
     trace_loadvm_postcopy_handle_run();
     if (!outcome_reach(OUTCOME_RUNNING)) {
@@ -491,7 +493,8 @@ static gboolean request_again(gpointer host, gpointer value, gpointer opaque)
     return FALSE;
 }
 
-bool postcopy_incoming_resume(MigrationIncomingState *mis, Error **errp)
+bool postcopy_incoming_resume(MigrationIncomingState *mis, QEMUFile *f,
+                              uint16_t len, Error **errp)
 {
     trace_loadvm_postcopy_handle_resume();
     if (mis->state != MIGRATION_STATUS_POSTCOPY_RECOVER) {

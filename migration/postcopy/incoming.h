@@ -28,25 +28,27 @@ typedef bool (*PostcopyLoader)(QEMUFile *f, Error **errp);
  * Commands.  Each takes @len bytes of payload from @f, and was found to be in
  * order by command_check().
  */
-
 bool postcopy_incoming_advise(MigrationIncomingState *mis, QEMUFile *f,
                               uint16_t len, Error **errp);
 bool postcopy_incoming_discard(MigrationIncomingState *mis, QEMUFile *f,
                                uint16_t len, Error **errp);
-/* Starts the listen thread, which loads by @loader. */
-bool postcopy_incoming_listen(MigrationIncomingState *mis,
-                              PostcopyLoader loader, Error **errp);
 /* Has the guest started soon by the main loop. */
-bool postcopy_incoming_run(MigrationIncomingState *mis, Error **errp);
+bool postcopy_incoming_run(MigrationIncomingState *mis, QEMUFile *f,
+                           uint16_t len, Error **errp);
 bool postcopy_incoming_recv_bitmap(MigrationIncomingState *mis, QEMUFile *f,
                                    uint16_t len, Error **errp);
-bool postcopy_incoming_resume(MigrationIncomingState *mis, Error **errp);
+bool postcopy_incoming_resume(MigrationIncomingState *mis, QEMUFile *f,
+                              uint16_t len, Error **errp);
+
+/* LISTEN: starts the thread, which loads by @loader. */
+bool postcopy_incoming_listen(MigrationIncomingState *mis,
+                              PostcopyLoader loader, Error **errp);
 
 /*
  * Main thread, coroutine: before the package is loaded, waits for the channel
  * over which urgent pages come, since devices may need some.
  */
-void postcopy_incoming_wait_preempt(void);
+void postcopy_incoming_wait_preempt(void *mis);
 
 /*
  * The loading thread: @f failed.  If the guest runs already, waits for a new
