@@ -60,8 +60,8 @@ p.error { color: var(--bad); font-weight: 600; overflow-wrap: anywhere; }
 .tiles { display: grid; gap: 12px; margin: 16px 0;
   grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); }
 .tile { background: var(--card); border: 1px solid var(--rule);
-  border-radius: 10px; padding: 10px 14px; }
-.tile b { display: block; font-size: 20px; font-weight: 650;
+  border-radius: 10px; padding: 10px 12px; }
+.tile b { display: block; font-size: 18px; font-weight: 650;
   white-space: nowrap; }
 .tile span { color: var(--soft); font-size: 13px; }
 .key { display: flex; flex-wrap: wrap; gap: 2px 18px; color: var(--soft);

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The cases of the libvirt test.
 
-A case is a function that takes the Lab, raises FerryError on failure and
-returns a few words about what it measured.  The names of pairs: "same" has our
-QEMU on both hosts, "mixed" has ours on host a and the other one on host b.
+A case is a function that takes the Lab, raises FerryError on failure (Skip if
+it cannot be had here) and returns a few words about what it measured.  The
+names of pairs: "same" has our QEMU on both hosts, "mixed" has ours on host a
+and the other one on host b.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Case:
     run: Callable[[Lab], str]
     pair: str
     full: bool
+
+
+class Skip(Exception):
+    """The case cannot be had here; the text says why."""
 
 
 CASES: list[Case] = []
@@ -294,6 +299,9 @@ def auto_converge(lab: Lab) -> str:
     return f'{summary(figures(lab, "a", wall))}, throttle {throttle} %'
 
 
+# Seen with the distribution's own QEMU, too; libvirt 9.0 is all right.
+RESUME_CRASHES = '11.3.'
+
 POSTCOPY = ('--postcopy', '--postcopy-bandwidth', '20', *SLOW)
 
 
@@ -328,8 +336,11 @@ def postcopy(lab: Lab) -> str:
 @case('postcopy-resume', 'postcopy broken off with domjobabort, then resumed',
       full=True)
 def postcopy_resume(lab: Lab) -> str:
-    lab.guest_on('a')
     source = lab.host('a')
+    if source.version().startswith(RESUME_CRASHES):
+        raise Skip(f'the daemon of libvirt {source.version()} crashes when a '
+                   'postcopy migration is resumed, whatever the QEMU')
+    lab.guest_on('a')
     migration = enter_postcopy(lab, 'a', 'b')
     # Interrupting a TCG guest whose stack has not arrived yet blocks the
     # destination's main loop, and libvirt could not talk to it any more: let
@@ -337,9 +348,10 @@ def postcopy_resume(lab: Lab) -> str:
     migration.wait_figure('memory_postcopy_requests', 60)
     source.virsh('domjobabort', domain.NAME, '--postcopy')
     check(migration.error() != '', 'a broken postcopy should be an error')
-    check('post-copy failed' in source.virsh('domstate', domain.NAME,
-                                             '--reason'),
-          'the source does not say that postcopy failed')
+    for name in ('a', 'b'):
+        wait_for(lambda n=name: 'post-copy failed' in lab.host(n).virsh(
+                     'domstate', domain.NAME, '--reason'),
+                 f'host {name} did not notice that postcopy was broken off')
     lab.start('a', 'b', *POSTCOPY, '--postcopy-resume').finish()
     lab.check_moved('a', 'b')
     return f'resumed, {domain.ticks()} ticks'

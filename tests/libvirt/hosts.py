@@ -177,6 +177,12 @@ class Host:
                                 stdout=subprocess.DEVNULL,
                                 stderr=subprocess.PIPE)
 
+    def version(self) -> str:
+        """The version of the host's libvirt, such as 9.0.0."""
+        done = subprocess.run(['libvirtd', '--version'], text=True, check=True,
+                              capture_output=True, timeout=CALL_LIMIT)
+        return done.stdout.split()[-1]
+
     def qemu_pid(self, domain: str) -> int | None:
         """The process of DOMAIN's QEMU on this host, if there is one."""
         try:

@@ -208,6 +208,7 @@ class TheTable(unittest.TestCase):
                 ({'ok': False, 'error': 'x'}, 'migration'),
                 ({'ok': False, 'status': 'failed'}, 'migration'),
                 ({'blackout_ms': None}, 'blackout, observed'),
+                ({'blackout_ms': 0.0}, 'blackout, observed'),
                 ({'lost': 1}, 'heartbeats'), ({'repeated': 1}, 'heartbeats'),
                 ({'verify': None}, 'guest memory'),
                 ({'verify': wrong}, 'guest memory'),

@@ -1,0 +1,186 @@
+/*
+ * The pages last sent, to encode their next version against
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Slot (set s, way w) keeps its bytes at page w * sets + s of one piece of
+ * memory: neighbours in the guest are neighbours here.
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/host-utils.h"
+#include "qemu/memalign.h"
+#include "migration/ram/page-cache.h"
+#include "migration/trace.h"
+
+#define WAYS 8
+#define NO_PAGE UINT64_MAX
+
+typedef struct CacheSet {
+    uint64_t page[WAYS];        /* number of the guest page, or NO_PAGE */
+    uint32_t used_at[WAYS];     /* age at the last hit or insertion */
+    uint8_t hits[WAYS];         /* ages at which it was hit, or MERIT */
+} CacheSet;
+
+struct PageCache {
+    CacheSet *sets;
+    uint8_t *data;
+    size_t page_size;
+    size_t ways;                /* fewer than WAYS in a tiny cache */
+    size_t set_mask;
+    unsigned set_bits;
+};
+
+PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
+{
+    uint64_t pages = cache_size / page_size;
+    size_t ways = MIN(pages, WAYS);
+    PageCache *cache;
+
+    if (!is_power_of_2(pages)) {
+        error_setg(errp, "Parameter 'cache size' must be a power of two of "
+                   "pages of %zu bytes, and at least one", page_size);
+        return NULL;
+    }
+    cache = g_new0(PageCache, 1);
+    cache->page_size = page_size;
+    cache->ways = ways;
+    cache->set_mask = pages / ways - 1;
+    cache->set_bits = ctz64(pages / ways);
+    cache->sets = g_try_new(CacheSet, pages / ways);
+    cache->data = qemu_try_memalign(qemu_real_host_page_size(),
+                                    pages * page_size);
+    if (!cache->sets || !cache->data) {
+        error_setg(errp, "There is no memory for a cache of %" PRIu64
+                   " pages", pages);
+        cache_fini(cache);
+        return NULL;
+    }
+    for (size_t i = 0; i <= cache->set_mask; i++) {
+        memset(&cache->sets[i], 0, sizeof(CacheSet));
+        for (unsigned way = 0; way < WAYS; way++) {
+            cache->sets[i].page[way] = NO_PAGE;
+        }
+    }
+    trace_migration_pagecache_init(pages);
+    return cache;
+}
+
+void cache_fini(PageCache *cache)
+{
+    g_free(cache->sets);
+    qemu_vfree(cache->data);
+    g_free(cache);
+}
+
+/*
+ * For a given upper part of the page number this permutes the sets, so that
+ * neighbours never share one; the upper part chooses which permutation.
+ */
+static size_t set_of(const PageCache *cache, uint64_t page)
+{
+    uint64_t upper = (page >> cache->set_bits) * 0x9e3779b97f4a7c15ull;
+
+    return (page ^ upper >> 32) & cache->set_mask;
+}
+
+static uint8_t *slot_data(const PageCache *cache, size_t set, unsigned way)
+{
+    return cache->data +
+           (way * (cache->set_mask + 1) + set) * cache->page_size;
+}
+
+/* The way of @set in which @page stands, or cache->ways */
+static unsigned find_way(const PageCache *cache, const CacheSet *set,
+                         uint64_t page)
+{
+    unsigned way = 0;
+
+    while (way < cache->ways && set->page[way] != page) {
+        way++;
+    }
+    return way;
+}
+
+static void mark_used(CacheSet *set, unsigned way, uint32_t age)
+{
+    if (set->used_at[way] != age) {
+        set->used_at[way] = age;
+        set->hits[way] = MIN(set->hits[way] + 1, PAGE_CACHE_MERIT);
+    }
+}
+
+bool cache_is_cached(const PageCache *cache, uint64_t addr,
+                     uint64_t current_age)
+{
+    uint64_t page = addr / cache->page_size;
+    CacheSet *set = &cache->sets[set_of(cache, page)];
+    unsigned way = find_way(cache, set, page);
+
+    if (way == cache->ways) {
+        return false;
+    }
+    mark_used(set, way, current_age);
+    return true;
+}
+
+uint8_t *get_cached_data(const PageCache *cache, uint64_t addr)
+{
+    uint64_t page = addr / cache->page_size;
+    size_t index = set_of(cache, page);
+    unsigned way = find_way(cache, &cache->sets[index], page);
+
+    return way == cache->ways ? NULL : slot_data(cache, index, way);
+}
+
+/* The way of a full @set whose page may go, and has the least merit, or ways */
+static unsigned find_due(const PageCache *cache, const CacheSet *set,
+                         uint32_t age)
+{
+    unsigned due = cache->ways, idlers = 0;
+    int64_t highest = INT64_MIN;
+
+    for (unsigned way = 0; way < cache->ways; way++) {
+        uint32_t idle = age - set->used_at[way];
+        int64_t rank = (int64_t)idle - set->hits[way];
+
+        if (idle >= PAGE_CACHE_LIFETIME) {
+            idlers++;
+            if (rank > highest) {
+                highest = rank;
+                due = way;
+            }
+        }
+    }
+    if (highest < PAGE_CACHE_LIFETIME && idlers <= cache->ways / 2) {
+        return cache->ways;
+    }
+    return due;
+}
+
+int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
+                 uint64_t current_age)
+{
+    uint64_t page = addr / cache->page_size;
+    size_t index = set_of(cache, page);
+    CacheSet *set = &cache->sets[index];
+    unsigned way = find_way(cache, set, page);
+
+    if (way < cache->ways) {
+        mark_used(set, way, current_age);
+    } else {
+        way = find_way(cache, set, NO_PAGE);
+        if (way == cache->ways) {
+            way = find_due(cache, set, current_age);
+        }
+        if (way == cache->ways) {
+            return -1;
+        }
+        set->page[way] = page;
+        set->used_at[way] = current_age;
+        set->hits[way] = 0;
+    }
+    memcpy(slot_data(cache, index, way), pdata, cache->page_size);
+    return 0;
+}
