@@ -1,0 +1,131 @@
+/*
+ * Which capabilities go together: one table of rules
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qapi/error.h"
+#include "caps.h"
+
+typedef enum CapVerb {
+    NEEDS,                      /* the other one as well */
+    EXCLUDES,                   /* the other one */
+    NEEDS_TRUE,                 /* a condition, whenever it is set */
+    NEEDS_TRUE_ONCE,            /* a condition, when it is turned on */
+    IS_DEPRECATED,
+} CapVerb;
+
+typedef struct CapRule {
+    MigrationCapability cap;
+    CapVerb verb;
+    union {
+        MigrationCapability other;
+        CapCondition condition;
+    };
+    const char *why;
+} CapRule;
+
+#define RULE(cap_, verb_, other_, why_) \
+    { MIGRATION_CAPABILITY_##cap_, verb_, \
+      { .other = MIGRATION_CAPABILITY_##other_ }, why_ }
+#define CONDITION(cap_, verb_, condition_) \
+    { MIGRATION_CAPABILITY_##cap_, verb_, { .condition = CAP_##condition_ } }
+#define SNAPSHOT_EXCLUDES(other_) \
+    RULE(BACKGROUND_SNAPSHOT, EXCLUDES, other_, \
+         "a snapshot is one pass into one stream, from a guest that stays")
+
+/* In the order in which they are applied. */
+static const CapRule rules[] = {
+    { MIGRATION_CAPABILITY_ZERO_BLOCKS, IS_DEPRECATED },
+    CONDITION(X_COLO, NEEDS_TRUE, COLO_IS_BUILT),
+
+    CONDITION(POSTCOPY_RAM, NEEDS_TRUE_ONCE, HOST_CAN_POSTCOPY),
+    RULE(POSTCOPY_RAM, EXCLUDES, X_IGNORE_SHARED,
+         "memory that is not sent cannot be asked for"),
+    RULE(POSTCOPY_RAM, EXCLUDES, MULTIFD,
+         "its pages come on channels that cannot answer a page fault"),
+
+    CONDITION(BACKGROUND_SNAPSHOT, NEEDS_TRUE, HOST_TRACKS_WRITES),
+    SNAPSHOT_EXCLUDES(POSTCOPY_RAM),
+    SNAPSHOT_EXCLUDES(DIRTY_BITMAPS),
+    SNAPSHOT_EXCLUDES(POSTCOPY_BLOCKTIME),
+    SNAPSHOT_EXCLUDES(LATE_BLOCK_ACTIVATE),
+    SNAPSHOT_EXCLUDES(RETURN_PATH),
+    SNAPSHOT_EXCLUDES(MULTIFD),
+    SNAPSHOT_EXCLUDES(PAUSE_BEFORE_SWITCHOVER),
+    SNAPSHOT_EXCLUDES(AUTO_CONVERGE),
+    SNAPSHOT_EXCLUDES(RELEASE_RAM),
+    SNAPSHOT_EXCLUDES(RDMA_PIN_ALL),
+    SNAPSHOT_EXCLUDES(XBZRLE),
+    SNAPSHOT_EXCLUDES(X_COLO),
+    SNAPSHOT_EXCLUDES(VALIDATE_UUID),
+    SNAPSHOT_EXCLUDES(ZERO_COPY_SEND),
+
+    CONDITION(ZERO_COPY_SEND, NEEDS_TRUE, HOST_SENDS_IN_PLACE),
+    RULE(ZERO_COPY_SEND, NEEDS, MULTIFD,
+         "the main channel copies what it sends"),
+    RULE(ZERO_COPY_SEND, EXCLUDES, XBZRLE,
+         "an encoded page is a copy"),
+    CONDITION(ZERO_COPY_SEND, NEEDS_TRUE, STREAM_IS_PLAIN),
+
+    RULE(POSTCOPY_PREEMPT, NEEDS, POSTCOPY_RAM,
+         "its channel is for pages that were asked for"),
+    CONDITION(POSTCOPY_PREEMPT, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
+    CONDITION(MULTIFD, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
+    RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
+
+    RULE(DIRTY_LIMIT, EXCLUDES, AUTO_CONVERGE,
+         "choose one of the two ways to slow the guest down"),
+    CONDITION(DIRTY_LIMIT, NEEDS_TRUE, DIRTY_RING),
+
+    RULE(MULTIFD, EXCLUDES, XBZRLE,
+         "its channels send whole pages"),
+    RULE(MAPPED_RAM, EXCLUDES, XBZRLE,
+         "each page has its fixed place in the file"),
+    RULE(MAPPED_RAM, EXCLUDES, POSTCOPY_RAM,
+         "a file answers no requests"),
+};
+
+static bool broken(const CapRule *rule, Error **errp)
+{
+    error_setg(errp, "Capability '%s' %s capability '%s'%s%s",
+               MigrationCapability_str(rule->cap),
+               rule->verb == NEEDS ? "requires" : "is not compatible with",
+               MigrationCapability_str(rule->other),
+               rule->why ? ": " : "", rule->why ?: "");
+    return false;
+}
+
+static bool keeps(const CapRule *rule, const bool *old, const bool *new,
+                  CapHolds *holds, Error **errp)
+{
+    switch (rule->verb) {
+    case NEEDS:
+        return new[rule->other] || broken(rule, errp);
+    case EXCLUDES:
+        return !new[rule->other] || broken(rule, errp);
+    case NEEDS_TRUE:
+        return holds(rule->cap, rule->condition, errp);
+    case NEEDS_TRUE_ONCE:
+        return old[rule->cap] || holds(rule->cap, rule->condition, errp);
+    case IS_DEPRECATED:
+        warn_report("%s capability is deprecated",
+                    MigrationCapability_str(rule->cap));
+        return true;
+    default:
+        g_assert_not_reached();
+    }
+}
+
+bool caps_check(const bool *old, const bool *new, CapHolds *holds,
+                Error **errp)
+{
+    for (int i = 0; i < ARRAY_SIZE(rules); i++) {
+        if (new[rules[i].cap] && !keeps(&rules[i], old, new, holds, errp)) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,35 @@
+/*
+ * Which capabilities go together
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_BASE_CAPS_H
+#define MIGRATION_BASE_CAPS_H
+
+#include "qapi/qapi-types-migration.h"
+
+/* What a capability may need besides others: answered by the caller. */
+typedef enum CapCondition {
+    CAP_COLO_IS_BUILT,
+    CAP_HOST_CAN_POSTCOPY,          /* destination only */
+    CAP_HOST_TRACKS_WRITES,
+    CAP_HOST_SENDS_IN_PLACE,
+    CAP_STREAM_IS_PLAIN,            /* neither compressed nor encrypted */
+    CAP_INCOMING_NOT_STARTED,
+    CAP_DIRTY_RING,
+} CapCondition;
+
+/* Whether @condition holds for @cap; if not, says in @errp what is missing. */
+typedef bool CapHolds(MigrationCapability cap, CapCondition condition,
+                      Error **errp);
+
+/*
+ * Whether the capabilities may change from @old to @new, both of
+ * MIGRATION_CAPABILITY__MAX elements.  The first rule that is broken is
+ * reported.  @holds is asked only about capabilities that are wanted.
+ */
+bool caps_check(const bool *old, const bool *new, CapHolds *holds,
+                Error **errp);
+
+#endif

@@ -1,0 +1,325 @@
+/*
+ * The settings in force, and the commands that query and change them
+ *
+ * What a setting may be stands in params.def and caps.c.  Here is what needs
+ * a running emulator: where the settings are kept, what the host and the
+ * moment allow, and what a change does to a migration that runs.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "exec/target_page.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-visit-migration.h"
+#include "system/kvm.h"
+#include "system/runstate.h"
+#include "migration/colo.h"
+#include "migration/cpr.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/postcopy-ram.h"
+#include "migration/ram.h"
+#include "caps.h"
+#include "params.h"
+
+/* A literal of its own where the global has a name of its own. */
+#define PROP_SAME(define, name, ...) define(name, MigrationState, __VA_ARGS__),
+#define PROP_X(define, name, ...) \
+    define("x-" name, MigrationState, __VA_ARGS__),
+#define PROP_NONE(...)
+
+const Property migration_properties[] = {
+#define PARAM(kind, type, id, field, name, global, accessor, callers, \
+              min, max, unit, preset, ...) \
+    PROP_##global(DEFINE_PROP_##type, name, parameters.field, preset)
+#define PARAM_STRING(id, field, name, global, ...) \
+    PROP_##global(DEFINE_PROP_STRING, name, parameters.field)
+#define CAP(id, name, global, ...) \
+    PROP_##global(DEFINE_PROP_BOOL, name, \
+                  capabilities[MIGRATION_CAPABILITY_##id], false)
+#define SWITCH(type, field, name, preset) \
+    DEFINE_PROP_##type(name, MigrationState, field, preset),
+#include "params.def"
+};
+const size_t migration_properties_count = ARRAY_SIZE(migration_properties);
+
+static MigrationParameters *in_force(void)
+{
+    return &migrate_get_current()->parameters;
+}
+
+#define PARAM(kind, type, id, field, name, global, accessor, ...) \
+    C_TYPE_##type accessor(void) { return in_force()->field; }
+#define PARAM_STRING(id, field, name, global, accessor, ...) \
+    const char *accessor(void) { return in_force()->field; }
+#define PARAM_LIST(id, field, name, type, accessor, ...) \
+    const type *accessor(void) { return in_force()->field; }
+#define CAP(id, name, global, accessor, ...) \
+    bool accessor(void) \
+    { \
+        return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_##id]; \
+    }
+#include "params.def"
+
+bool migrate_has_block_bitmap_mapping(void)
+{
+    return in_force()->has_block_bitmap_mapping;
+}
+
+bool migrate_multifd_flush_after_each_section(void)
+{
+    return migrate_get_current()->multifd_flush_after_each_section;
+}
+
+bool migrate_send_switchover_start(void)
+{
+    return migrate_get_current()->send_switchover_start;
+}
+
+bool migrate_postcopy(void)
+{
+    return migrate_postcopy_ram() || migrate_dirty_bitmaps();
+}
+
+bool migrate_rdma(void)
+{
+    return migrate_get_current()->rdma_migration;
+}
+
+static bool tls_is_on(const MigrationParameters *params)
+{
+    return params->tls_creds && *params->tls_creds;
+}
+
+bool migrate_tls(void)
+{
+    return tls_is_on(in_force());
+}
+
+/*
+ * Files take unbuffered I/O at aligned places only.  Those are what mapped-ram
+ * gives pages, and multifd keeps everything else on a channel of its own.
+ */
+bool migrate_direct_io(void)
+{
+    return migrate_direct_io_wanted() && migrate_mapped_ram() &&
+           migrate_multifd();
+}
+
+/* On the destination of a CPR transfer the mode comes with the CPR state. */
+MigMode migrate_mode(void)
+{
+    MigMode incoming = cpr_get_incoming_mode();
+
+    return incoming != MIG_MODE_NONE ? incoming : migrate_mode_wanted();
+}
+
+AnnounceParameters *migrate_announce_params(void)
+{
+    static AnnounceParameters announce;
+
+    announce = (AnnounceParameters) {
+        .initial = migrate_announce_initial(),
+        .max = migrate_announce_max(),
+        .rounds = migrate_announce_rounds(),
+        .step = migrate_announce_step(),
+    };
+    return &announce;
+}
+
+/* Capabilities */
+
+static bool lacks(Error **errp, MigrationCapability cap, const char *what)
+{
+    error_setg(errp, "Capability '%s' %s", MigrationCapability_str(cap), what);
+    return false;
+}
+
+static bool host_can_postcopy(Error **errp)
+{
+    ERRP_GUARD();
+
+    /* the source needs nothing of its host */
+    if (!runstate_check(RUN_STATE_INMIGRATE) ||
+        postcopy_ram_supported_by_host(migration_incoming_get_current(),
+                                       errp)) {
+        return true;
+    }
+    error_prepend(errp, "Postcopy is not supported: ");
+    return false;
+}
+
+static bool stream_is_plain(MigrationCapability cap,
+                            const MigrationParameters *params, Error **errp)
+{
+    if (params->multifd_compression != MULTIFD_COMPRESSION_NONE) {
+        return lacks(errp, cap,
+                     "requires parameter 'multifd-compression' to be 'none'");
+    }
+    if (tls_is_on(params)) {
+        return lacks(errp, cap, "requires parameter 'tls-creds' to be empty");
+    }
+    return true;
+}
+
+static bool cap_holds(MigrationCapability cap, CapCondition condition,
+                      Error **errp)
+{
+    switch (condition) {
+    case CAP_COLO_IS_BUILT:
+#ifndef CONFIG_REPLICATION
+        return lacks(errp, cap, "requires a QEMU built with replication");
+#endif
+        return true;
+    case CAP_HOST_CAN_POSTCOPY:
+        return host_can_postcopy(errp);
+    case CAP_HOST_TRACKS_WRITES:
+        if (!ram_write_tracking_available()) {
+            return lacks(errp, cap, "requires a host kernel with userfaultfd "
+                         "write protection");
+        }
+        return ram_write_tracking_compatible() ||
+               lacks(errp, cap, "requires guest memory that the host kernel "
+                     "can write-protect");
+    case CAP_HOST_SENDS_IN_PLACE:
+#ifndef CONFIG_LINUX
+        return lacks(errp, cap, "requires a Linux host");
+#endif
+        return true;
+    case CAP_STREAM_IS_PLAIN:
+        return stream_is_plain(cap, in_force(), errp);
+    case CAP_INCOMING_NOT_STARTED:
+        return !migration_incoming_get_current()->transport_data ||
+               lacks(errp, cap,
+                     "must be set before the incoming migration starts");
+    case CAP_DIRTY_RING:
+        return (kvm_enabled() && kvm_dirty_ring_enabled()) ||
+               lacks(errp, cap, "requires KVM with the accelerator property "
+                     "'dirty-ring-size' set");
+    default:
+        g_assert_not_reached();
+    }
+}
+
+bool migrate_caps_check(bool *old_caps, bool *new_caps, Error **errp)
+{
+    return caps_check(old_caps, new_caps, cap_holds, errp);
+}
+
+MigrationCapabilityStatusList *qmp_query_migrate_capabilities(Error **errp)
+{
+    const bool *caps = migrate_get_current()->capabilities;
+    MigrationCapabilityStatusList *list = NULL;
+
+    for (int id = MIGRATION_CAPABILITY__MAX - 1; id >= 0; id--) {
+        MigrationCapabilityStatus *status = g_new(MigrationCapabilityStatus, 1);
+
+        *status = (MigrationCapabilityStatus) { id, caps[id] };
+        QAPI_LIST_PREPEND(list, status);
+    }
+    return list;
+}
+
+void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
+                                  Error **errp)
+{
+    bool *caps = migrate_get_current()->capabilities;
+    bool wanted[MIGRATION_CAPABILITY__MAX];
+
+    if (migration_is_running() || migration_in_colo_state()) {
+        error_setg(errp, "There's a migration process in progress");
+        return;
+    }
+    memcpy(wanted, caps, sizeof(wanted));
+    for (; list; list = list->next) {
+        wanted[list->value->capability] = list->value->state;
+    }
+    if (migrate_caps_check(caps, wanted, errp)) {
+        memcpy(caps, wanted, sizeof(wanted));
+    }
+}
+
+/* Parameters */
+
+void migrate_params_init(MigrationParameters *params)
+{
+    params_preset(params);
+}
+
+bool migrate_params_check(MigrationParameters *params, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!params_check_numbers(params, qemu_target_page_size(), errp)) {
+        return false;
+    }
+    if (params->has_block_bitmap_mapping &&
+        !check_dirty_bitmap_mig_alias_map(params->block_bitmap_mapping,
+                                          errp)) {
+        error_prepend(errp, "Invalid mapping given for block-bitmap-mapping: ");
+        return false;
+    }
+    if (migrate_zero_copy_send() &&
+        !stream_is_plain(MIGRATION_CAPABILITY_ZERO_COPY_SEND, params, errp)) {
+        return false;
+    }
+    /* of what is in force, not of what is asked for, as QEMU 10.0 has it */
+    if (migrate_mapped_ram() &&
+        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, in_force(), errp)) {
+        return false;
+    }
+    if (params->direct_io && !qemu_has_direct_io()) {
+        error_setg(errp, "No build-time support for direct-io");
+        return false;
+    }
+    return true;
+}
+
+MigrationParameters *qmp_query_migrate_parameters(Error **errp)
+{
+    MigrationParameters *params = QAPI_CLONE(MigrationParameters, in_force());
+
+    params->tls_authz = params->tls_authz ?: g_strdup("");
+    return params;
+}
+
+/* While @set is not yet in force: false if that cannot be done. */
+static bool resize_cache(const MigrateSetParameters *set, Error **errp)
+{
+    return !set->has_xbzrle_cache_size ||
+           xbzrle_cache_resize(set->xbzrle_cache_size, errp) == 0;
+}
+
+/* Now that @set is in force: tell a migration that runs. */
+static void act_on(const MigrateSetParameters *set)
+{
+    if (migrate_get_current()->to_dst_file) {
+        if (set->has_max_bandwidth && !migration_in_postcopy()) {
+            migration_rate_set(set->max_bandwidth);
+        }
+        if (set->has_max_postcopy_bandwidth && migration_in_postcopy()) {
+            migration_rate_set(set->max_postcopy_bandwidth);
+        }
+    }
+    if (set->has_x_checkpoint_delay) {
+        colo_checkpoint_delay_set();
+    }
+}
+
+void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
+{
+    g_autoptr(MigrationParameters) wanted =
+        QAPI_CLONE(MigrationParameters, in_force());
+
+    params_merge(wanted, set);
+    if (migrate_params_check(wanted, errp) && resize_cache(set, errp)) {
+        params_merge(in_force(), set);
+        act_on(set);
+    }
+}
