@@ -11,28 +11,28 @@
 #define GUARD 0xa5
 #define TIME_LIMIT 120
 
-/* Puts guard bytes on both sides, so that a write outside is noticed. */
+/* Guard bytes on both sides, so that a write outside is noticed */
+#define MARGIN 64
+
 typedef struct Guarded {
-    uint8_t before[64];
-    uint8_t data[4 * PAGE + 8];
-    uint8_t after[64];
+    uint8_t before[MARGIN];
+    uint8_t data[4 * PAGE + 8 + MARGIN];
 } Guarded;
 
 static void guard(Guarded *g, size_t used)
 {
-    memset(g, GUARD, sizeof(*g));
+    memset(g->before, GUARD, MARGIN);
     memset(g->data, 0, used);
+    memset(g->data + used, GUARD, MARGIN);
 }
 
 static void check_guard(const Guarded *g, size_t used)
 {
-    for (size_t i = 0; i < sizeof(g->before); i++) {
-        g_assert_cmphex(g->before[i], ==, GUARD);
-        g_assert_cmphex(g->after[i], ==, GUARD);
-    }
-    for (size_t i = used; i < sizeof(g->data); i++) {
-        g_assert_cmphex(g->data[i], ==, GUARD);
-    }
+    uint8_t untouched[MARGIN];
+
+    memset(untouched, GUARD, MARGIN);
+    g_assert_cmpmem(g->before, MARGIN, untouched, MARGIN);
+    g_assert_cmpmem(g->data + used, MARGIN, untouched, MARGIN);
 }
 
 /* What the format needs if each run of changed bytes becomes a pair */
