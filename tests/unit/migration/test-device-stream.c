@@ -10,6 +10,7 @@
 #include "qemu/bswap.h"
 #include "io/channel-buffer.h"
 #include "setup.h"
+#include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "migration/device/load.h"
 #include "migration/device/save.h"
@@ -561,10 +562,10 @@ static void test_pending(void)
 
     machine_reset();
     disk.parts = 3;
-    device_save_pending(PENDING_EXACT, &must, &can);
+    qemu_savevm_state_pending_exact(&must, &can);
     g_assert_cmpuint(must, ==, 3);
     g_assert_cmpuint(can, ==, 100);
-    device_save_pending(PENDING_ESTIMATE, &must, &can);
+    qemu_savevm_state_pending_estimate(&must, &can);
     g_assert_cmpuint(must + can, ==, 0);
 }
 
