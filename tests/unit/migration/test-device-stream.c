@@ -479,7 +479,7 @@ static void test_lies(void)
     RECORDS("\10\0\2\0\3\0\0\1", "PING with 3 bytes");
     RECORDS("\10\0\5\0\0", "POSTCOPY_RUN during precopy");
     RECORDS("\10\0\1\0\0", "no handler");
-    RECORDS(ADVISE "\10\0\7\0\4\0\0\0\1\0", NULL);
+    RECORDS(ADVISE "\10\0\7\0\4\0\0\0\1\0", "does not say to start");
     RECORDS(ADVISE "\10\0\7\0\4\xff\xff\xff\xff", "more than the limit");
     RECORDS(ADVISE "\10\0\7\0\4\0\0\1\0\0", "PACKAGED");
     RECORDS(ADVISE "\10\0\7\0\4\0\0\0\5\10\0\7\0\4", "inside of a package");
