@@ -15,7 +15,6 @@
 #include "migration/colo.h"
 #include "migration/device/load-threads.h"
 #include "migration/device/load.h"
-#include "migration/device/sections.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -246,7 +245,7 @@ static bool load_stream(QEMUFile *f, MigrationIncomingState *mis, Error **errp)
     Configuration here;
     bool ok;
 
-    if (sections_blocked(errp)) {
+    if (qemu_savevm_state_blocked(errp)) {
         return false;
     }
     begin(mis);

@@ -74,16 +74,6 @@ static int failed(QEMUFile *f, Error *err)
  * Before
  */
 
-bool qemu_savevm_state_blocked(Error **errp)
-{
-    return sections_blocked(errp);
-}
-
-void qemu_savevm_non_migratable_list(strList **reasons)
-{
-    sections_blockers(reasons);
-}
-
 bool qemu_savevm_state_guest_unplug_pending(void)
 {
     Section *s;
@@ -136,18 +126,6 @@ int qemu_savevm_state_iterate(QEMUFile *f, bool postcopy)
         return qemu_file_get_error(f);
     }
     return finished;
-}
-
-void qemu_savevm_state_pending_estimate(uint64_t *must_precopy,
-                                        uint64_t *can_postcopy)
-{
-    device_save_pending(PENDING_ESTIMATE, must_precopy, can_postcopy);
-}
-
-void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
-                                     uint64_t *can_postcopy)
-{
-    device_save_pending(PENDING_EXACT, must_precopy, can_postcopy);
 }
 
 int qemu_savevm_state_resume_prepare(MigrationState *s)

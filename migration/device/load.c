@@ -302,9 +302,14 @@ static bool take_package(RecordLoop *outer, Error **errp)
     loop.f = qemu_file_new_input(QIO_CHANNEL(package));
     object_unref(OBJECT(package));
     ok = load_loop(&loop, errp);
+    if (ok && !loop.ran) {
+        /* Two threads would read on from the stream around it. */
+        error_setg(errp, "The package does not say to start the guest");
+        ok = false;
+    }
     trace_loadvm_handle_cmd_packaged_main(ok ? 0 : -1);
     qemu_fclose(loop.f);
-    outer->end = loop.ran;
+    outer->end = true;
     return ok;
 }
 

@@ -9,6 +9,7 @@
 #include "qemu/bswap.h"
 #include "qemu/timer.h"
 #include "migration/migration-stats.h"
+#include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "save.h"
@@ -248,22 +249,30 @@ bool device_save_resume(MigrationState *state, Error **errp)
     return true;
 }
 
-void device_save_pending(DevicePending how, uint64_t *must_precopy,
-                         uint64_t *can_postcopy)
+void qemu_savevm_state_pending_estimate(uint64_t *must_precopy,
+                                        uint64_t *can_postcopy)
 {
     Section *s;
 
-    *must_precopy = 0;
-    *can_postcopy = 0;
-    FOR_EACH_SECTION(s) {
-        void (*ask)(void *, uint64_t *, uint64_t *) = NULL;
-
-        if (s->ops) {
-            ask = how == PENDING_EXACT ? s->ops->state_pending_exact
-                                       : s->ops->state_pending_estimate;
+    *must_precopy = *can_postcopy = 0;
+    FOR_EACH_SECTION_WITH(s, state_pending_estimate) {
+        if (section_active(s)) {
+            s->ops->state_pending_estimate(s->opaque, must_precopy,
+                                           can_postcopy);
         }
-        if (ask && section_active(s)) {
-            ask(s->opaque, must_precopy, can_postcopy);
+    }
+}
+
+void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
+                                     uint64_t *can_postcopy)
+{
+    Section *s;
+
+    *must_precopy = *can_postcopy = 0;
+    FOR_EACH_SECTION_WITH(s, state_pending_exact) {
+        if (section_active(s)) {
+            s->ops->state_pending_exact(s->opaque, must_precopy,
+                                        can_postcopy);
         }
     }
 }

@@ -26,11 +26,6 @@ typedef enum DeviceSet {
     DEVICES_NOT_LIVE,       /* all but the live sections */
 } DeviceSet;
 
-typedef enum DevicePending {
-    PENDING_ESTIMATE,
-    PENDING_EXACT,
-} DevicePending;
-
 /* Lets live sections refuse before anything is sent. */
 bool device_save_prepare(Error **errp);
 
@@ -66,10 +61,6 @@ bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp);
 
 /* End of the stream, and the description if there is one. */
 void device_save_end(const DeviceSave *save);
-
-/* Bytes that all sections together have left. */
-void device_save_pending(DevicePending how, uint64_t *must_precopy,
-                         uint64_t *can_postcopy);
 
 /* Prepares sections for the time after a broken connection. */
 bool device_save_resume(MigrationState *s, Error **errp);

@@ -15,6 +15,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/util.h"
+#include "migration/savevm.h"
 #include "sections.h"
 
 static QTAILQ_HEAD(, Section) all_sections =
@@ -353,7 +354,7 @@ static Section *next_unmigratable(const Section *s)
     return next;
 }
 
-bool sections_blocked(Error **errp)
+bool qemu_savevm_state_blocked(Error **errp)
 {
     Section *s = next_unmigratable(NULL);
 
@@ -366,7 +367,7 @@ bool sections_blocked(Error **errp)
     return s || blocked_forever;
 }
 
-void sections_blockers(strList **reasons)
+void qemu_savevm_non_migratable_list(strList **reasons)
 {
     Section *s = NULL;
 

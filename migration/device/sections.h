@@ -15,7 +15,6 @@
 #ifndef MIGRATION_DEVICE_SECTIONS_H
 #define MIGRATION_DEVICE_SECTIONS_H
 
-#include "qapi/qapi-builtin-types.h"
 #include "qemu/queue.h"
 #include "migration/register.h"
 #include "migration/vmstate.h"
@@ -124,16 +123,9 @@ static inline bool section_is_live(const Section *s)
 }
 
 /*
- * Devices that forbid migration; under the BQL
+ * No migration, in or out, until QEMU ends; @why, which is taken over, joins
+ * the devices that cannot be migrated.  Under the BQL.
  */
-
-/* No migration, in or out, until QEMU ends. Takes over @why. */
 void sections_block_forever(Error *why);
-
-/* Whether a device forbids to save or load; @errp says which. */
-bool sections_blocked(Error **errp);
-
-/* Puts a line for each such device in front of @reasons. */
-void sections_blockers(strList **reasons);
 
 #endif

@@ -12,6 +12,7 @@
 #include "migration/misc.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
+#include "migration/wire/stream.h"
 #include "system/runstate.h"
 
 static QIOChannel *open_file(const char *name, int flags, const char *purpose,
@@ -28,24 +29,29 @@ static QIOChannel *open_file(const char *name, int flags, const char *purpose,
 
 static bool save_to_file(const char *name, Error **errp)
 {
+    ERRP_GUARD();
     QIOChannel *ioc = open_file(name, O_WRONLY | O_CREAT | O_TRUNC,
                                 "migration-xen-save-state", errp);
     QEMUFile *f;
-    int saved, closed;
+    int ret;
 
     if (!ioc) {
         return false;
     }
     f = qemu_file_new_output(ioc);
     object_unref(OBJECT(ioc));
-    saved = qemu_save_device_state(f);
-    closed = qemu_fclose(f);
-    if (saved < 0 || closed < 0) {
-        error_setg_errno(errp, -(saved ?: closed),
-                         "saving Xen device state failed");
-        return false;
+    ret = qemu_save_device_state(f) ?: qemu_fflush(f);
+    if (stream_check(f, errp) && ret) {
+        error_setg_errno(errp, -ret, "Some device failed");
     }
-    return true;
+    ret = qemu_fclose(f);
+    if (ret && !*errp) {
+        error_setg_errno(errp, -ret, "Cannot close %s", name);
+    }
+    if (*errp) {
+        error_prepend(errp, "saving Xen device state failed: ");
+    }
+    return !*errp;
 }
 
 void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,

@@ -342,6 +342,10 @@ POSTCOPY_CASES = [
         OPEN.pack(), advise().pack(),
         *package(r.command(r.LISTEN), Record(0x55))),
          EITHER_THREAD, POSTCOPY),
+    Case('package-with-end', raw_before_ram(
+        OPEN.pack(), advise().pack(),
+        *package(r.command(r.LISTEN), Record(r.EOF))),
+         EITHER_THREAD, POSTCOPY),
     Case('pages-and-devices-cut', lambda stream: (
         r.join([stream[0], OPEN, advise()])
         + b''.join(package(r.command(r.LISTEN)))), EITHER_THREAD,

@@ -10,6 +10,7 @@
 #include "qemu/bswap.h"
 #include "io/channel-buffer.h"
 #include "setup.h"
+#include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "migration/device/load.h"
 #include "migration/device/save.h"
@@ -478,7 +479,7 @@ static void test_lies(void)
     RECORDS("\10\0\2\0\3\0\0\1", "PING with 3 bytes");
     RECORDS("\10\0\5\0\0", "POSTCOPY_RUN during precopy");
     RECORDS("\10\0\1\0\0", "no handler");
-    RECORDS(ADVISE "\10\0\7\0\4\0\0\0\1\0", NULL);
+    RECORDS(ADVISE "\10\0\7\0\4\0\0\0\1\0", "does not say to start");
     RECORDS(ADVISE "\10\0\7\0\4\xff\xff\xff\xff", "more than the limit");
     RECORDS(ADVISE "\10\0\7\0\4\0\0\1\0\0", "PACKAGED");
     RECORDS(ADVISE "\10\0\7\0\4\0\0\0\5\10\0\7\0\4", "inside of a package");
@@ -561,10 +562,10 @@ static void test_pending(void)
 
     machine_reset();
     disk.parts = 3;
-    device_save_pending(PENDING_EXACT, &must, &can);
+    qemu_savevm_state_pending_exact(&must, &can);
     g_assert_cmpuint(must, ==, 3);
     g_assert_cmpuint(can, ==, 100);
-    device_save_pending(PENDING_ESTIMATE, &must, &can);
+    qemu_savevm_state_pending_estimate(&must, &can);
     g_assert_cmpuint(must + can, ==, 0);
 }
 
