@@ -473,13 +473,13 @@ static inline bool get_length(const uint8_t **p, const uint8_t *end,
 
 int xbzrle_decode_buffer(uint8_t *src, int slen, uint8_t *dst, int dlen)
 {
-    const uint8_t *p = src, *end = src + slen;
+    const uint8_t *p = src, *end;
     size_t done = 0;
 
-    if (slen < 0 || dlen < 0) {
-        return -1;
+    if (slen <= 0 || dlen < 0) {
+        return slen ? -1 : 0;
     }
-    while (p < end) {
+    for (end = p + slen; p < end;) {
         size_t keep, write;
 
         if (!get_length(&p, end, &keep) || (done && !keep) ||

@@ -1,0 +1,191 @@
+/*
+ * Commands: their rules, and sending them
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "commands.h"
+
+/*
+ * Rules
+ */
+
+typedef enum CommandPlace {
+    PLACE_STREAM = 1 << 0,
+    PLACE_PACKAGE = 1 << 1,
+    PLACE_ANY = PLACE_STREAM | PLACE_PACKAGE
+} CommandPlace;
+
+typedef struct CommandRule {
+    const char *name;
+    uint32_t len_min;
+    uint32_t len_max;
+    uint32_t len_step;      /* 0: every length from min to max */
+    unsigned phases;        /* bits by CommandPhase */
+    CommandPlace place;
+} CommandRule;
+
+#define IN(phase) (1u << COMMAND_##phase)
+#define RULE(name_, min, max, step, place_, phases_)                    \
+    [WIRE_CMD_##name_] = {                                              \
+        .name = #name_, .len_min = (min), .len_max = (max),             \
+        .len_step = (step), .place = PLACE_##place_, .phases = (phases_), \
+    }
+#define FIXED(name_, place_, phases_)                                   \
+    RULE(name_, WIRE_CMD_##name_##_LEN, WIRE_CMD_##name_##_LEN, 0,      \
+         place_, phases_)
+
+static const CommandRule rules[COMMAND_COUNT] = {
+    FIXED(OPEN_RETURN_PATH, STREAM, IN(PRECOPY)),
+    FIXED(PING, ANY, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING) |
+                     IN(LISTENING) | IN(RUNNING)),
+    RULE(POSTCOPY_ADVISE, 0, WIRE_CMD_POSTCOPY_ADVISE_LEN,
+         WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, IN(PRECOPY)),
+    FIXED(POSTCOPY_LISTEN, PACKAGE, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(POSTCOPY_RUN, PACKAGE, IN(LISTENING)),
+    RULE(POSTCOPY_DISCARD, WIRE_CMD_POSTCOPY_DISCARD_MIN, WIRE_CMD_PAYLOAD_MAX,
+         0, STREAM, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(PACKAGED, STREAM, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(ENABLE_COLO, STREAM, IN(PRECOPY) | IN(ADVISED)),
+    FIXED(POSTCOPY_RESUME, STREAM, IN(RUNNING)),
+    RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM, IN(RUNNING)),
+    FIXED(SWITCHOVER_START, STREAM, IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED)),
+};
+
+static const char *const phase_names[COMMAND_PHASES] = {
+    [COMMAND_SNAPSHOT] = "while loading a file",
+    [COMMAND_PRECOPY] = "during precopy",
+    [COMMAND_ADVISED] = "during precopy that may become postcopy",
+    [COMMAND_DISCARDING] = "while postcopy discards pages",
+    [COMMAND_LISTENING] = "before postcopy started the guest",
+    [COMMAND_RUNNING] = "during postcopy",
+    [COMMAND_ENDED] = "after the end of postcopy",
+};
+
+const char *command_name(unsigned command)
+{
+    return command < COMMAND_COUNT && rules[command].name
+           ? rules[command].name : "unknown";
+}
+
+bool command_check(unsigned command, unsigned len, CommandPhase phase,
+                   bool in_package, Error **errp)
+{
+    const CommandRule *rule = &rules[command < COMMAND_COUNT ? command : 0];
+
+    if (!rule->name) {
+        error_setg(errp, "Received the unknown migration command 0x%x with "
+                   "%u bytes", command, len);
+    } else if (len < rule->len_min || len > rule->len_max ||
+               (rule->len_step && len % rule->len_step)) {
+        error_setg(errp, "Received the migration command %s with %u bytes",
+                   rule->name, len);
+    } else if (!(rule->phases & (1u << phase))) {
+        error_setg(errp, "Received the migration command %s %s",
+                   rule->name, phase_names[phase]);
+    } else if (!(rule->place & (in_package ? PLACE_PACKAGE : PLACE_STREAM))) {
+        error_setg(errp, "Received the migration command %s %s a package",
+                   rule->name, in_package ? "inside of" : "outside of");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/*
+ * Sending
+ */
+
+void command_send(QEMUFile *f, unsigned command, const void *payload,
+                  size_t len)
+{
+    WireCommand head = { .type = WIRE_COMMAND };
+
+    assert(len <= WIRE_CMD_PAYLOAD_MAX);
+    trace_savevm_command_send(command, len);
+    stw_be_p(&head.command, command);
+    stw_be_p(&head.len, len);
+    qemu_put_buffer(f, (uint8_t *)&head, sizeof(head));
+    qemu_put_buffer(f, payload, len);
+    qemu_fflush(f);
+}
+
+void qemu_savevm_send_open_return_path(QEMUFile *f)
+{
+    command_send(f, WIRE_CMD_OPEN_RETURN_PATH, NULL, 0);
+}
+
+void qemu_savevm_send_ping(QEMUFile *f, uint32_t value)
+{
+    WirePing ping;
+
+    stl_be_p(&ping.value, value);
+    command_send(f, WIRE_CMD_PING, &ping, sizeof(ping));
+}
+
+void qemu_savevm_send_colo_enable(QEMUFile *f)
+{
+    command_send(f, WIRE_CMD_ENABLE_COLO, NULL, 0);
+}
+
+void command_send_advise(QEMUFile *f, uint64_t host_page_sizes,
+                         uint64_t target_page_size)
+{
+    WirePostcopyAdvise advise;
+
+    stq_be_p(&advise.host_page_sizes, host_page_sizes);
+    stq_be_p(&advise.target_page_size, target_page_size);
+    command_send(f, WIRE_CMD_POSTCOPY_ADVISE, &advise,
+                 host_page_sizes ? sizeof(advise) : 0);
+}
+
+void qemu_savevm_send_postcopy_ram_discard(QEMUFile *f, const char *name,
+                                           uint16_t len, uint64_t *start_list,
+                                           uint64_t *length_list)
+{
+    g_autoptr(GByteArray) payload = g_byte_array_new();
+    const uint8_t head[] = { WIRE_POSTCOPY_DISCARD_VERSION, strlen(name) };
+    WireRange range;
+
+    assert(strlen(name) <= WIRE_NAME_MAX);
+    trace_qemu_savevm_send_postcopy_ram_discard(name, len);
+    g_byte_array_append(payload, head, sizeof(head));
+    g_byte_array_append(payload, (const uint8_t *)name, head[1] + 1);
+    for (unsigned i = 0; i < len; i++) {
+        stq_be_p(&range.start, start_list[i]);
+        stq_be_p(&range.len, length_list[i]);
+        g_byte_array_append(payload, (uint8_t *)&range, sizeof(range));
+    }
+    command_send(f, WIRE_CMD_POSTCOPY_DISCARD, payload->data, payload->len);
+}
+
+void qemu_savevm_send_postcopy_listen(QEMUFile *f)
+{
+    command_send(f, WIRE_CMD_POSTCOPY_LISTEN, NULL, 0);
+}
+
+void qemu_savevm_send_postcopy_run(QEMUFile *f)
+{
+    command_send(f, WIRE_CMD_POSTCOPY_RUN, NULL, 0);
+}
+
+void qemu_savevm_send_postcopy_resume(QEMUFile *f)
+{
+    command_send(f, WIRE_CMD_POSTCOPY_RESUME, NULL, 0);
+}
+
+void qemu_savevm_send_recv_bitmap(QEMUFile *f, char *block_name)
+{
+    uint8_t payload[1 + WIRE_NAME_MAX];
+    size_t len = strlen(block_name);
+
+    assert(len <= WIRE_NAME_MAX);
+    payload[0] = len;
+    memcpy(payload + 1, block_name, len);
+    command_send(f, WIRE_CMD_RECV_BITMAP, payload, 1 + len);
+}

@@ -1,0 +1,55 @@
+/*
+ * Commands: what the source tells the destination between sections
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_DEVICE_COMMANDS_H
+#define MIGRATION_DEVICE_COMMANDS_H
+
+#include "migration/qemu-file.h"
+#include "migration/wire/wire.h"
+
+/* What a destination is doing when a command arrives. */
+typedef enum CommandPhase {
+    COMMAND_SNAPSHOT,       /* loads a file for itself */
+    COMMAND_PRECOPY,
+    COMMAND_ADVISED,        /* precopy that may become postcopy */
+    COMMAND_DISCARDING,     /* has dropped pages that were sent in vain */
+    COMMAND_LISTENING,      /* can be sent pages while it loads devices */
+    COMMAND_RUNNING,        /* runs the guest; pages may be missing */
+    COMMAND_ENDED,
+    COMMAND_PHASES
+} CommandPhase;
+
+/* Numbers of commands are below this. */
+#define COMMAND_COUNT (WIRE_CMD_SWITCHOVER_START + 1)
+
+/* For traces and messages; never NULL. */
+const char *command_name(unsigned command);
+
+/**
+ * command_check: may this come now?
+ * @command: number and
+ * @len: payload length as they were received
+ * @phase: of the destination
+ * @in_package: came inside of a package
+ *
+ * One table lists for every command its lengths and where and when it may
+ * come; all else is an error.
+ */
+bool command_check(unsigned command, unsigned len, CommandPhase phase,
+                   bool in_package, Error **errp);
+
+/* Puts a command and flushes. */
+void command_send(QEMUFile *f, unsigned command, const void *payload,
+                  size_t len);
+
+/*
+ * @host_page_sizes: page sizes of all RAM blocks, or-ed; zero if RAM is not
+ * among what postcopy is meant for.
+ */
+void command_send_advise(QEMUFile *f, uint64_t host_page_sizes,
+                         uint64_t target_page_size);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * Threads that load device state beside the main channel
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/thread.h"
+#include "block/thread-pool.h"
+#include "migration/misc.h"
+#include "load-threads.h"
+
+typedef struct LoadThread {
+    MigrationLoadThread function;
+    void *opaque;
+} LoadThread;
+
+static ThreadPool *pool;
+static bool closing;            /* atomic; read by the threads */
+static void *first_error;       /* Error; atomic; only the first is kept */
+
+static int load_thread(void *opaque)
+{
+    LoadThread *thread = opaque;
+    Error *err = NULL;
+
+    if (!thread->function(thread->opaque, &closing, &err) &&
+        qatomic_cmpxchg(&first_error, NULL, (void *)err)) {
+        error_free(err);
+    }
+    return 0;
+}
+
+void qemu_loadvm_start_load_thread(MigrationLoadThread function, void *opaque)
+{
+    LoadThread *thread = g_new(LoadThread, 1);
+
+    /* It would never be waited for. */
+    assert(pool && !closing);
+    *thread = (LoadThread) { .function = function, .opaque = opaque };
+    thread_pool_submit_immediate(pool, load_thread, thread, g_free);
+}
+
+void load_threads_open(void)
+{
+    assert(!pool);
+    closing = false;
+    pool = thread_pool_new();
+}
+
+bool load_threads_join(Error **errp)
+{
+    bql_unlock();
+    thread_pool_wait(pool);
+    bql_lock();
+
+    qatomic_set(&closing, true);
+    if (first_error) {
+        error_propagate(errp, g_steal_pointer(&first_error));
+        return false;
+    }
+    return true;
+}
+
+void load_threads_close(void)
+{
+    if (!pool) {
+        return;
+    }
+    qatomic_set(&closing, true);
+    bql_unlock();
+    g_clear_pointer(&pool, thread_pool_free);
+    bql_lock();
+    error_free(g_steal_pointer(&first_error));
+}

@@ -1,0 +1,498 @@
+/*
+ * Loading sections
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "io/channel-buffer.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "load.h"
+#include "sections.h"
+
+/* A live section whose first record was loaded. */
+typedef struct StartedSection {
+    Section *section;
+    uint32_t version_id;
+} StartedSection;
+
+/* One stream being read. */
+typedef struct RecordLoop {
+    DeviceLoad *load;
+    QEMUFile *f;
+    bool in_package;
+    bool end;           /* nothing more is to be read */
+    bool ran;           /* since the guest is to run */
+} RecordLoop;
+
+void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops, void *opaque)
+{
+    *load = (DeviceLoad) { .ops = ops, .opaque = opaque };
+    qemu_mutex_init(&load->lock);
+    load->started = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+}
+
+void device_load_destroy(DeviceLoad *load)
+{
+    g_clear_pointer(&load->started, g_hash_table_destroy);
+    qemu_mutex_destroy(&load->lock);
+}
+
+bool device_load_header(QEMUFile *f, const Configuration *config, Error **errp)
+{
+    uint32_t magic = qemu_get_be32(f);
+    uint32_t version = qemu_get_be32(f);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (magic != WIRE_FILE_MAGIC) {
+        error_setg(errp, "Not a migration stream");
+        return false;
+    }
+    if (version != WIRE_FILE_VERSION) {
+        error_setg(errp, "The migration stream has version %" PRIu32
+                   ", only %u is supported", version, WIRE_FILE_VERSION);
+        return false;
+    }
+    return !config || configuration_load(f, config, errp);
+}
+
+/*
+ * Sections
+ */
+
+/* Numbers are the source's, so that two sections must not have the same. */
+static bool start_section(DeviceLoad *load, uint32_t id, Section *s,
+                          uint32_t version_id, Error **errp)
+{
+    StartedSection *started;
+
+    QEMU_LOCK_GUARD(&load->lock);
+    started = g_hash_table_lookup(load->started, GUINT_TO_POINTER(id));
+    if (started && started->section != s) {
+        error_setg(errp, "Sections '%s' and '%s' have the same number %" PRIu32,
+                   started->section->name, s->name, id);
+        return false;
+    }
+    if (!started) {
+        started = g_new(StartedSection, 1);
+        g_hash_table_insert(load->started, GUINT_TO_POINTER(id), started);
+    }
+    *started = (StartedSection) { .section = s, .version_id = version_id };
+    return true;
+}
+
+static bool find_started(DeviceLoad *load, uint32_t id, StartedSection *found)
+{
+    StartedSection *started;
+
+    QEMU_LOCK_GUARD(&load->lock);
+    started = g_hash_table_lookup(load->started, GUINT_TO_POINTER(id));
+    if (started) {
+        *found = *started;
+    }
+    return started;
+}
+
+static bool check_footer(RecordLoop *loop, const Section *s, uint32_t id,
+                         Error **errp)
+{
+    ERRP_GUARD();
+    uint8_t type;
+    uint32_t footer_id;
+
+    if (!loop->load->footers) {
+        return true;
+    }
+    type = qemu_get_byte(loop->f);
+    footer_id = type == WIRE_SECTION_FOOTER ? qemu_get_be32(loop->f) : 0;
+    if (!stream_check(loop->f, errp)) {
+        error_prepend(errp, "After section '%s': ", s->name);
+        return false;
+    }
+    if (type != WIRE_SECTION_FOOTER) {
+        error_setg(errp, "Section '%s' is not followed by its footer, but by "
+                   "0x%02x: its format differs on the source", s->name, type);
+        return false;
+    }
+    if (footer_id != id) {
+        error_setg(errp, "Section '%s' has the number %" PRIu32
+                   ", but its footer says %" PRIu32, s->name, id, footer_id);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * vmstate.c latches its own errors in the stream, too, but only those of the
+ * channel are -EIO and have a text.
+ */
+static void body_failed(RecordLoop *loop, const Section *s, int ret,
+                        Error **errp)
+{
+    ERRP_GUARD();
+
+    if (qemu_file_get_error(loop->f) != -EIO || stream_check(loop->f, errp)) {
+        error_setg_errno(errp, ret == -1 ? EINVAL : -ret,
+                         "Cannot load its state");
+    }
+    error_prepend(errp, "Section '%s' instance %" PRIu32 ": ", s->name,
+                  s->instance_id);
+}
+
+/* The bytes of a section and its footer. */
+static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
+                      uint32_t version_id, const char *kind, Error **errp)
+{
+    int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
+    int ret;
+
+    trace_vmstate_load(s->name, s->vmsd ? s->vmsd->name : "(old)");
+    if (s->vmsd) {
+        ret = vmstate_load_state(loop->f, s->vmsd, s->opaque, version_id);
+    } else {
+        ret = s->ops->load_state(loop->f, s->opaque, version_id);
+    }
+    if (ret < 0) {
+        body_failed(loop, s, ret, errp);
+        return false;
+    }
+    if (kind) {
+        trace_vmstate_downtime_load(kind, s->name, s->instance_id,
+                                    qemu_clock_get_us(QEMU_CLOCK_REALTIME) -
+                                    start);
+    }
+    return check_footer(loop, s, id, errp);
+}
+
+static bool may_load(const DeviceLoad *load, const Section *s,
+                     uint32_t version_id, Error **errp)
+{
+    if (version_id > s->version_id) {
+        error_setg(errp, "Section '%s' has version %" PRIu32 ", this QEMU "
+                   "knows it up to %d: the source is newer", s->name,
+                   version_id, s->version_id);
+        return false;
+    }
+    if (!s->vmsd && !s->ops->load_state) {
+        error_setg(errp, "Section '%s' is never sent", s->name);
+        return false;
+    }
+    if (load->refuse_live && section_is_live(s)) {
+        error_setg(errp, "Section '%s' must not be in a stream of device "
+                   "state", s->name);
+        return false;
+    }
+    return true;
+}
+
+/* START or FULL: a section introduces itself. */
+static bool take_new_section(RecordLoop *loop, uint8_t type, Error **errp)
+{
+    ERRP_GUARD();
+    char name[WIRE_NAME_MAX + 1];
+    uint32_t id = qemu_get_be32(loop->f);
+    size_t name_len = qemu_get_counted_string(loop->f, name);
+    uint32_t instance_id = qemu_get_be32(loop->f);
+    uint32_t version_id = qemu_get_be32(loop->f);
+    Section *s;
+
+    if (!stream_check(loop->f, errp)) {
+        error_prepend(errp, "In the header of a section: ");
+        return false;
+    }
+    trace_qemu_loadvm_state_section_startfull(id, name, instance_id,
+                                              version_id);
+    s = strlen(name) == name_len ? section_find(name, instance_id) : NULL;
+    if (!s) {
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        error_setg(errp, "Unknown section or instance '%s' %" PRIu32 ": this "
+                   "VM must be set up like that on the source, including all "
+                   "hotplugged devices", shown, instance_id);
+        return false;
+    }
+    if (!may_load(loop->load, s, version_id, errp)) {
+        return false;
+    }
+    if (type == WIRE_SECTION_START &&
+        !start_section(loop->load, id, s, version_id, errp)) {
+        return false;
+    }
+    return load_body(loop, s, id, version_id,
+                     type == WIRE_SECTION_FULL ? "non-iterable" : NULL, errp);
+}
+
+/* PART or END: more of a section that was started. */
+static bool take_more_of_section(RecordLoop *loop, uint8_t type, Error **errp)
+{
+    ERRP_GUARD();
+    uint32_t id = qemu_get_be32(loop->f);
+    StartedSection started;
+
+    if (!stream_check(loop->f, errp)) {
+        error_prepend(errp, "In the header of a section: ");
+        return false;
+    }
+    trace_qemu_loadvm_state_section_partend(id);
+    if (!find_started(loop->load, id, &started)) {
+        error_setg(errp, "Received a part of section number %" PRIu32
+                   ", which did not start", id);
+        return false;
+    }
+    return load_body(loop, started.section, id, started.version_id,
+                     type == WIRE_SECTION_END ? "iterable" : NULL, errp);
+}
+
+/*
+ * Other records
+ */
+
+static bool load_loop(RecordLoop *loop, Error **errp);
+
+/* Memory is taken as bytes arrive, not as they are announced. */
+static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
+{
+    QIOChannelBuffer *package = qio_channel_buffer_new(0);
+
+    qio_channel_set_name(QIO_CHANNEL(package), "migration-package");
+    while (package->usage < len) {
+        size_t step = MIN(len - package->usage,
+                          MAX(package->usage, 1 * MiB));
+
+        package->capacity = package->usage + step;
+        package->data = g_realloc(package->data, package->capacity);
+        package->usage += qemu_get_buffer(f, package->data + package->usage,
+                                          step);
+        if (!stream_check(f, errp)) {
+            object_unref(OBJECT(package));
+            return NULL;
+        }
+    }
+    return package;
+}
+
+static bool take_package(RecordLoop *outer, Error **errp)
+{
+    DeviceLoad *load = outer->load;
+    RecordLoop loop = { .load = load, .in_package = true };
+    uint32_t len = qemu_get_be32(outer->f);
+    QIOChannelBuffer *package;
+    bool ok;
+
+    if (len > WIRE_PACKAGED_MAX) {
+        error_setg(errp, "%" PRIu32 " bytes are more than the limit of %u",
+                   len, WIRE_PACKAGED_MAX);
+        return false;
+    }
+    package = read_package(outer->f, len, errp);
+    if (!package) {
+        return false;
+    }
+    trace_loadvm_handle_cmd_packaged_received(len);
+    load->ops->package_ready(load->opaque);
+
+    loop.f = qemu_file_new_input(QIO_CHANNEL(package));
+    object_unref(OBJECT(package));
+    ok = load_loop(&loop, errp);
+    trace_loadvm_handle_cmd_packaged_main(ok ? 0 : -1);
+    qemu_fclose(loop.f);
+    outer->end = loop.ran;
+    return ok;
+}
+
+static bool take_command(RecordLoop *loop, uint8_t type, Error **errp)
+{
+    ERRP_GUARD();
+    DeviceLoad *load = loop->load;
+    unsigned command = qemu_get_be16(loop->f);
+    unsigned len = qemu_get_be16(loop->f);
+    bool ok;
+
+    if (!stream_check(loop->f, errp)) {
+        error_prepend(errp, "In the header of a command: ");
+        return false;
+    }
+    trace_loadvm_process_command(command_name(command), len);
+    if (!command_check(command, len, load->ops->phase(load->opaque),
+                       loop->in_package, errp)) {
+        return false;
+    }
+    ok = command == WIRE_CMD_PACKAGED
+         ? take_package(loop, errp)
+         : load->ops->command(load->opaque, command, loop->f, len, errp);
+    if (!ok) {
+        error_prepend(errp, "Migration command %s: ", command_name(command));
+    }
+    if (command == WIRE_CMD_POSTCOPY_RUN) {
+        loop->ran = loop->end = true;
+    }
+    return ok;
+}
+
+static bool take_end(RecordLoop *loop, uint8_t type, Error **errp)
+{
+    loop->end = true;
+    return true;
+}
+
+static bool (*const record_types[])(RecordLoop *, uint8_t, Error **) = {
+    [WIRE_EOF] = take_end,
+    [WIRE_SECTION_START] = take_new_section,
+    [WIRE_SECTION_PART] = take_more_of_section,
+    [WIRE_SECTION_END] = take_more_of_section,
+    [WIRE_SECTION_FULL] = take_new_section,
+    [WIRE_COMMAND] = take_command,
+};
+
+static bool load_loop(RecordLoop *loop, Error **errp)
+{
+    ERRP_GUARD();
+    DeviceLoad *load = loop->load;
+
+    while (!loop->end) {
+        uint8_t type = qemu_get_byte(loop->f);
+
+        if (!stream_check(loop->f, errp)) {
+            return false;
+        }
+        if (load->ops->proceed && !load->ops->proceed(load->opaque, errp)) {
+            return false;
+        }
+        trace_qemu_loadvm_state_section(type);
+        if (type >= ARRAY_SIZE(record_types) || !record_types[type]) {
+            error_setg(errp, "Unknown type 0x%02x of a record", type);
+            return false;
+        }
+        if (!record_types[type](loop, type, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp)
+{
+    RecordLoop loop = { .load = load, .f = f };
+
+    return load_loop(&loop, errp);
+}
+
+bool device_load_description(QEMUFile *f, Error **errp)
+{
+    ERRP_GUARD();
+    uint8_t waste[4 * KiB];
+    uint32_t left;
+    uint8_t type = qemu_get_byte(f);
+
+    if (!qemu_file_get_error(f) && type != WIRE_VMDESCRIPTION) {
+        warn_report("The migration stream has no description of its devices, "
+                    "but 0x%02x", type);
+        return true;
+    }
+    left = qemu_get_be32(f);
+    if (left > WIRE_VMDESCRIPTION_MAX) {
+        error_setg(errp, "A description of devices with %" PRIu32 " bytes is "
+                   "longer than the limit of %d", left,
+                   WIRE_VMDESCRIPTION_MAX);
+        return false;
+    }
+    while (left && !qemu_file_get_error(f)) {
+        left -= qemu_get_buffer(f, waste, MIN(left, sizeof(waste)));
+    }
+    if (!stream_check(f, errp)) {
+        error_prepend(errp, "The stream breaks off after all state was "
+                      "loaded: ");
+        return false;
+    }
+    return true;
+}
+
+/*
+ * Hooks of live sections
+ */
+
+bool device_load_setup(QEMUFile *f, Error **errp)
+{
+    ERRP_GUARD();
+    Section *s;
+
+    trace_loadvm_state_setup();
+    FOR_EACH_SECTION_WITH(s, load_setup) {
+        int ret = section_active(s)
+                  ? s->ops->load_setup(f, s->opaque, errp) : 0;
+
+        if (ret < 0) {
+            if (!*errp) {
+                error_setg_errno(errp, -ret, "Cannot be set up");
+            }
+            error_prepend(errp, "Section '%s': ", s->name);
+            qemu_file_set_error(f, ret);
+            return false;
+        }
+    }
+    return true;
+}
+
+void device_load_cleanup(void)
+{
+    Section *s;
+
+    trace_loadvm_state_cleanup();
+    FOR_EACH_SECTION_WITH(s, load_cleanup) {
+        s->ops->load_cleanup(s->opaque);
+    }
+}
+
+unsigned device_load_count_acks(void)
+{
+    unsigned needed = 0;
+    Section *s;
+
+    FOR_EACH_SECTION_WITH(s, switchover_ack_needed) {
+        needed += s->ops->switchover_ack_needed(s->opaque);
+    }
+    trace_loadvm_state_switchover_ack_needed(needed);
+    return needed;
+}
+
+bool device_load_switchover_start(Error **errp)
+{
+    Section *s;
+
+    FOR_EACH_SECTION_WITH(s, switchover_start) {
+        int ret = s->ops->switchover_start(s->opaque);
+
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Section '%s' is not ready",
+                             s->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool device_load_buffer(const char *name, uint32_t instance_id, char *buf,
+                        size_t len, Error **errp)
+{
+    Section *s = section_find(name, instance_id);
+
+    if (!s) {
+        error_setg(errp, "Received state of the unknown section '%s' "
+                   "instance %" PRIu32, name, instance_id);
+        return false;
+    }
+    if (!s->ops || !s->ops->load_state_buffer) {
+        error_setg(errp, "Received state of section '%s' over a channel that "
+                   "it does not use", name);
+        return false;
+    }
+    return s->ops->load_state_buffer(s->opaque, buf, len, errp);
+}

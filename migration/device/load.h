@@ -1,0 +1,87 @@
+/*
+ * Loading sections: taking the stream apart
+ *
+ * Nothing that arrives is believed: types, lengths, numbers and order are
+ * checked before they are used, and the first thing that is wrong ends the
+ * load with one error that says what it was and where.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_DEVICE_LOAD_H
+#define MIGRATION_DEVICE_LOAD_H
+
+#include "qemu/thread.h"
+#include "migration/qemu-file.h"
+#include "commands.h"
+#include "configuration.h"
+
+/* What a load asks of its owner; called by whoever loads records. */
+typedef struct DeviceLoadOps {
+    CommandPhase (*phase)(void *opaque);
+
+    /*
+     * Acts on a command that passed command_check(), and takes its @len bytes
+     * of payload from @f.  PACKAGED is not among them.
+     */
+    bool (*command)(void *opaque, unsigned command, QEMUFile *f, uint16_t len,
+                    Error **errp);
+
+    /* Waits until the records of a package may be loaded. */
+    void (*package_ready)(void *opaque);
+
+    /* Optional: false if the load has to end for a reason of the owner's. */
+    bool (*proceed)(void *opaque, Error **errp);
+} DeviceLoadOps;
+
+/*
+ * One load: from its header on, over several streams if there are packages,
+ * checkpoints or a recovery.  Records may be loaded by two threads at once,
+ * from different streams (postcopy).
+ */
+typedef struct DeviceLoad {
+    const DeviceLoadOps *ops;
+    void *opaque;
+    bool footers;               /* the machine type has them */
+    bool refuse_live;           /* somebody else loads RAM */
+
+    /* Private */
+    QemuMutex lock;             /* of started */
+    GHashTable *started;        /* live sections by number on the wire */
+} DeviceLoad;
+
+void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops,
+                      void *opaque);
+void device_load_destroy(DeviceLoad *load);
+
+/* Start of the stream; @config is NULL if the machine type has none. */
+bool device_load_header(QEMUFile *f, const Configuration *config,
+                        Error **errp);
+
+/* Lets live sections prepare. Whatever happens, _cleanup must follow. */
+bool device_load_setup(QEMUFile *f, Error **errp);
+void device_load_cleanup(void);
+
+/*
+ * Records up to the end mark or, in a package, POSTCOPY_RUN, which ends the
+ * stream around it as well: what follows is the listen thread's.
+ */
+bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
+
+/*
+ * What may follow the end mark: reads and drops it.  A stream without one is
+ * as good, but one that breaks off is not.
+ */
+bool device_load_description(QEMUFile *f, Error **errp);
+
+/* State of one section that came by another way. Any thread. */
+bool device_load_buffer(const char *name, uint32_t instance_id, char *buf,
+                        size_t len, Error **errp);
+
+/* Sections that want to be asked before the source stops. */
+unsigned device_load_count_acks(void);
+
+/* The source has stopped. */
+bool device_load_switchover_start(Error **errp);
+
+#endif

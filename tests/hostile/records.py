@@ -1,0 +1,186 @@
+# Take a migration stream apart at its records, and put it together again.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Records of a migration stream, as docs/devel/migration/wire.rst has them.
+
+Nothing in a stream says how long a section is.  What does, if anything, is
+the footer: a section ends where its footer stands and a record follows.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+MAGIC, VERSION = 0x5145564d, 3
+
+EOF, START, PART, END, FULL = 0, 1, 2, 3, 4
+DESCRIPTION, CONFIGURATION, COMMAND, FOOTER = 6, 7, 8, 0x7e
+SUBSECTION = 5
+
+# Commands
+OPEN_RETURN_PATH, PING, ADVISE, LISTEN, RUN, DISCARD = 1, 2, 3, 4, 5, 6
+PACKAGED, ENABLE_COLO, RESUME, RECV_BITMAP, SWITCHOVER_START = 7, 8, 9, 10, 11
+
+SECTIONS = (START, PART, END, FULL)
+RECORDS = (EOF, *SECTIONS, COMMAND)
+
+
+class Malformed(Exception):
+    """The bytes are no migration stream."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record; fields that its type does not have are left alone."""
+    type: int
+    number: int = 0             # of a section
+    name: bytes = b''
+    instance: int = 0
+    version: int = 0
+    body: bytes = b''           # also: JSON, configuration, payload
+    command: int = 0
+    length: int | None = None   # said of the body, if it is not its own
+    footer: bytes | None = None     # None: the right one
+
+    def but(self, **changes: object) -> Record:
+        """The same with CHANGES."""
+        return replace(self, **changes)
+
+    def pack(self) -> bytes:
+        """The bytes of it."""
+        head = bytes([self.type])
+        length = len(self.body) if self.length is None else self.length
+        if self.type in SECTIONS:
+            head += struct.pack('>I', self.number)
+            if self.type in (START, FULL):
+                head += bytes([len(self.name)]) + self.name
+                head += struct.pack('>II', self.instance, self.version)
+            footer = struct.pack('>BI', FOOTER, self.number)
+            return head + self.body + (footer if self.footer is None
+                                       else self.footer)
+        if self.type == COMMAND:
+            head += struct.pack('>HH', self.command, length)
+        elif self.type in (DESCRIPTION, CONFIGURATION):
+            head += struct.pack('>I', length)
+        return head + self.body
+
+
+def header(magic: int = MAGIC, version: int = VERSION) -> bytes:
+    """The first bytes of a stream."""
+    return struct.pack('>II', magic, version)
+
+
+def command(number: int, payload: bytes = b'', **changes: object) -> Record:
+    """A command record."""
+    return Record(COMMAND, command=number, body=payload).but(**changes)
+
+
+def named(name: bytes) -> bytes:
+    """A name with its length in front."""
+    return bytes([len(name)]) + name
+
+
+def subsection(name: bytes, body: bytes, version: int = 1) -> bytes:
+    """A subsection of the configuration."""
+    return (bytes([SUBSECTION]) + named(name) + struct.pack('>I', version)
+            + body)
+
+
+class Parser:
+    """Cuts a whole stream into records."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, layout: str) -> tuple:
+        """Unpack what comes next."""
+        layout = '>' + layout
+        try:
+            values = struct.unpack_from(layout, self.data, self.at)
+        except struct.error:
+            raise Malformed(f'ends at {len(self.data)}') from None
+        self.at += struct.calcsize(layout)
+        return values
+
+    def bytes(self, count: int) -> bytes:
+        """COUNT bytes."""
+        return self.take(f'{count}s')[0]
+
+    def parse(self) -> list[Record]:
+        """All records after the header."""
+        if self.take('II') != (MAGIC, VERSION):
+            raise Malformed('starts with another magic or version')
+        records = []
+        while self.at < len(self.data):
+            records.append(self.record())
+        return records
+
+    def record(self) -> Record:
+        """The next record."""
+        kind, = self.take('B')
+        if kind in SECTIONS:
+            return self.section(kind)
+        if kind == COMMAND:
+            number, length = self.take('HH')
+            return command(number, self.bytes(length))
+        if kind in (DESCRIPTION, CONFIGURATION):
+            length, = self.take('I')
+            body = self.bytes(length)
+            if kind == CONFIGURATION:
+                return Record(kind, body=body + self.subsections(),
+                              length=length)
+            return Record(kind, body=body)
+        if kind == EOF:
+            return Record(kind)
+        raise Malformed(f'record of type {kind:#x} at {self.at - 1:#x}')
+
+    def subsections(self) -> bytes:
+        """Those of the configuration that follow."""
+        start = self.at
+        while self.data[self.at:self.at + 1] == bytes([SUBSECTION]):
+            _, length = self.take('BB')
+            name = self.bytes(length)
+            self.take('I')
+            if name.endswith(b'/target-page-bits'):
+                self.take('I')
+            elif name.endswith(b'/uuid'):
+                self.bytes(16)
+            elif name.endswith(b'/capabilities'):
+                for _ in range(self.take('I')[0]):
+                    self.bytes(self.take('B')[0])
+            else:
+                raise Malformed(f'subsection {name!r}')
+        return self.data[start:self.at]
+
+    def section(self, kind: int) -> Record:
+        """A section, to its footer."""
+        number, = self.take('I')
+        name, instance, version = b'', 0, 0
+        if kind in (START, FULL):
+            length, = self.take('B')
+            name = self.bytes(length)
+            instance, version = self.take('II')
+        footer = struct.pack('>BI', FOOTER, number)
+        end = self.data.find(footer, self.at)
+        while end >= 0:
+            after = self.data[end + 5:end + 6]
+            if after and after[0] in RECORDS:
+                break
+            end = self.data.find(footer, end + 1)
+        if end < 0:
+            raise Malformed(f'no footer of section {number} {name!r}')
+        body = self.bytes(end - self.at)
+        self.at += len(footer)
+        return Record(kind, number, name, instance, version, body)
+
+
+def parse(data: bytes) -> list[Record]:
+    """Cut DATA into records."""
+    return Parser(data).parse()
+
+
+def join(records: list[Record], head: bytes = header()) -> bytes:
+    """A stream of RECORDS."""
+    return head + b''.join(record.pack() for record in records)

@@ -1,0 +1,154 @@
+/*
+ * Unit tests of commands: what may come when, and the bytes of each
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "io/channel-buffer.h"
+#include "setup.h"
+#include "migration/savevm.h"
+#include "migration/device/commands.h"
+
+/*
+ * Each line is one thing that an honest source does: command, lengths, the
+ * phases by their first letter (Snapshot, Precopy, Advised, Discarding,
+ * Listening, Running, Ended), and Outside or Inside of a package.
+ */
+typedef struct Legal {
+    unsigned command;
+    unsigned lens[3];
+    unsigned n;
+    const char *phases;
+    const char *places;
+} Legal;
+
+static const Legal legal[] = {
+    { 1, { 0 }, 1, "P", "O" },
+    { 2, { 4 }, 1, "PADLR", "OI" },
+    { 3, { 0, 16 }, 2, "P", "O" },
+    { 4, { 0 }, 1, "AD", "I" },
+    { 5, { 0 }, 1, "L", "I" },
+    { 6, { 20, 36, 65535 }, 3, "AD", "O" },
+    { 7, { 4 }, 1, "AD", "O" },
+    { 8, { 0 }, 1, "PA", "O" },
+    { 9, { 0 }, 1, "R", "O" },
+    { 10, { 2, 7, 256 }, 3, "R", "O" },
+    { 11, { 0 }, 1, "SPA", "O" },
+};
+
+static const char phase_letters[] = "SPADLRE";
+
+static bool is_legal(unsigned command, unsigned len, int phase, bool inside)
+{
+    for (int i = 0; i < ARRAY_SIZE(legal); i++) {
+        const Legal *l = &legal[i];
+
+        if (l->command != command || !strchr(l->phases, phase_letters[phase])
+            || !strchr(l->places, inside ? 'I' : 'O')) {
+            continue;
+        }
+        for (unsigned k = 0; k < l->n; k++) {
+            if (l->lens[k] == len) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Every command in every phase and place, with legal and other lengths. */
+static void test_rules(void)
+{
+    static const unsigned lens[] = {
+        0, 2, 4, 7, 16, 20, 36, 256, 65535
+    };
+    unsigned accepted = 0;
+
+    g_assert_cmpuint(strlen(phase_letters), ==, COMMAND_PHASES);
+    for (unsigned command = 0; command < 20; command++) {
+        for (int l = 0; l < ARRAY_SIZE(lens); l++) {
+            for (int i = 0; i < 2 * COMMAND_PHASES; i++) {
+                bool want = is_legal(command, lens[l], i / 2, i & 1);
+                Error *err = NULL;
+                bool got;
+
+                /* Variable ones take these, too. */
+                if (command == 6 && lens[l] == 256) {
+                    continue;
+                }
+                if (command == 10 && lens[l] >= 2 && lens[l] <= 256) {
+                    want = is_legal(command, 7, i / 2, i & 1);
+                }
+                got = command_check(command, lens[l], i / 2, i & 1, &err);
+                g_assert_cmpint(got, ==, want);
+                g_assert_true(got == !err);
+                if (err && command < COMMAND_COUNT && command) {
+                    g_assert_nonnull(strstr(error_get_pretty(err),
+                                            command_name(command)));
+                }
+                error_free(err);
+                accepted += got;
+            }
+        }
+    }
+    g_assert_cmpuint(accepted, >, 20);
+}
+
+static void test_names(void)
+{
+    g_assert_cmpstr(command_name(0), ==, "unknown");
+    g_assert_cmpstr(command_name(2), ==, "PING");
+    g_assert_cmpstr(command_name(COMMAND_COUNT), ==, "unknown");
+    g_assert_cmpstr(command_name(UINT_MAX), ==, "unknown");
+}
+
+/* What the senders put, as QEMU 10.0 does. */
+static void test_bytes(void)
+{
+    static const uint8_t want[] = {
+        8, 0, 1, 0, 0,
+        8, 0, 2, 0, 4, 0xde, 0xad, 0xbe, 0xef,
+        8, 0, 3, 0, 16, 0, 0, 0, 0, 0, 0x20, 0x10, 0,
+                        0, 0, 0, 0, 0, 0, 0x10, 0,
+        8, 0, 3, 0, 0,
+        8, 0, 4, 0, 0,
+        8, 0, 5, 0, 0,
+        8, 0, 6, 0, 38, 0, 3, 'r', 'a', 'm', 0,
+                        0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x20, 0,
+                        0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0,
+        8, 0, 8, 0, 0,
+        8, 0, 9, 0, 0,
+        8, 0, 10, 0, 4, 3, 'r', 'a', 'm',
+    };
+    QIOChannelBuffer *buffer = qio_channel_buffer_new(0);
+    QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(buffer));
+    uint64_t starts[] = { 0x1000, 0x10000000000 };
+    uint64_t lens[] = { 0x2000, 0x1000 };
+    char name[] = "ram";
+
+    qemu_savevm_send_open_return_path(f);
+    qemu_savevm_send_ping(f, 0xdeadbeef);
+    command_send_advise(f, 0x201000, 0x1000);
+    command_send_advise(f, 0, 0x1000);
+    qemu_savevm_send_postcopy_listen(f);
+    qemu_savevm_send_postcopy_run(f);
+    qemu_savevm_send_postcopy_ram_discard(f, "ram", 2, starts, lens);
+    qemu_savevm_send_colo_enable(f);
+    qemu_savevm_send_postcopy_resume(f);
+    qemu_savevm_send_recv_bitmap(f, name);
+    /* Each was flushed. */
+    g_assert_cmpmem(buffer->data, buffer->usage, want, sizeof(want));
+    qemu_fclose(f);
+    object_unref(OBJECT(buffer));
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    g_test_add_func("/migration/commands/rules", test_rules);
+    g_test_add_func("/migration/commands/names", test_names);
+    g_test_add_func("/migration/commands/bytes", test_bytes);
+    return g_test_run();
+}
