@@ -28,10 +28,10 @@
 #include "caps.h"
 #include "params.h"
 
-/* A literal of its own where the global has a name of its own. */
-#define PROP_SAME(define, name, ...) define(name, MigrationState, __VA_ARGS__),
-#define PROP_X(define, name, ...) \
-    define("x-" name, MigrationState, __VA_ARGS__),
+#define PROP_SAME(init_struct, name, ...) \
+    init_struct(name, MigrationState, __VA_ARGS__),
+#define PROP_X(init_struct, name, ...) \
+    init_struct("x-" name, MigrationState, __VA_ARGS__),
 #define PROP_NONE(...)
 
 const Property migration_properties[] = {
@@ -44,7 +44,7 @@ const Property migration_properties[] = {
     PROP_##global(DEFINE_PROP_BOOL, name, \
                   capabilities[MIGRATION_CAPABILITY_##id], false)
 #define SWITCH(type, field, name, preset) \
-    DEFINE_PROP_##type(name, MigrationState, field, preset),
+    PROP_SAME(DEFINE_PROP_##type, name, field, preset)
 #include "params.def"
 };
 const size_t migration_properties_count = ARRAY_SIZE(migration_properties);
@@ -54,17 +54,20 @@ static MigrationParameters *in_force(void)
     return &migrate_get_current()->parameters;
 }
 
+static bool has_cap(MigrationCapability cap)
+{
+    return migrate_get_current()->capabilities[cap];
+}
+
+#define ACCESSOR(type, name, value) type name(void) { return value; }
 #define PARAM(kind, type, id, field, name, global, accessor, ...) \
-    C_TYPE_##type accessor(void) { return in_force()->field; }
+    ACCESSOR(C_TYPE_##type, accessor, in_force()->field)
 #define PARAM_STRING(id, field, name, global, accessor, ...) \
-    const char *accessor(void) { return in_force()->field; }
+    ACCESSOR(const char *, accessor, in_force()->field)
 #define PARAM_LIST(id, field, name, type, accessor, ...) \
-    const type *accessor(void) { return in_force()->field; }
+    ACCESSOR(const type *, accessor, in_force()->field)
 #define CAP(id, name, global, accessor, ...) \
-    bool accessor(void) \
-    { \
-        return migrate_get_current()->capabilities[MIGRATION_CAPABILITY_##id]; \
-    }
+    ACCESSOR(bool, accessor, has_cap(MIGRATION_CAPABILITY_##id))
 #include "params.def"
 
 bool migrate_has_block_bitmap_mapping(void)
