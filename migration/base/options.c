@@ -92,7 +92,7 @@ bool migrate_postcopy(void)
 
 bool migrate_rdma(void)
 {
-    return migrate_get_current()->rdma_migration;
+    return false;
 }
 
 static bool tls_is_on(const MigrationParameters *params)
@@ -144,20 +144,6 @@ static bool lacks(Error **errp, MigrationCapability cap, const char *what)
     return false;
 }
 
-static bool host_can_postcopy(Error **errp)
-{
-    ERRP_GUARD();
-
-    /* the source needs nothing of its host */
-    if (!runstate_check(RUN_STATE_INMIGRATE) ||
-        postcopy_ram_supported_by_host(migration_incoming_get_current(),
-                                       errp)) {
-        return true;
-    }
-    error_prepend(errp, "Postcopy is not supported: ");
-    return false;
-}
-
 static bool stream_is_plain(MigrationCapability cap,
                             const MigrationParameters *params, Error **errp)
 {
@@ -198,7 +184,7 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
     case CAP_STREAM_IS_PLAIN:
         return stream_is_plain(cap, in_force(), errp);
     case CAP_INCOMING_NOT_STARTED:
-        return !migration_incoming_get_current()->transport_data ||
+        return !migration_incoming_started() ||
                lacks(errp, cap,
                      "must be set before the incoming migration starts");
     case CAP_DIRTY_RING:
@@ -302,13 +288,8 @@ static bool resize_cache(const MigrateSetParameters *set, Error **errp)
 /* Now that @set is in force: tell a migration that runs. */
 static void act_on(const MigrateSetParameters *set)
 {
-    if (migrate_get_current()->to_dst_file) {
-        if (set->has_max_bandwidth && !migration_in_postcopy()) {
-            migration_rate_set(set->max_bandwidth);
-        }
-        if (set->has_max_postcopy_bandwidth && migration_in_postcopy()) {
-            migration_rate_set(set->max_postcopy_bandwidth);
-        }
+    if (set->has_max_bandwidth && migration_is_running()) {
+        migration_rate_set(set->max_bandwidth);
     }
     if (set->has_x_checkpoint_delay) {
         colo_checkpoint_delay_set();

@@ -52,8 +52,9 @@ static const PhaseRow source_rows[MIGRATION_STATUS__MAX] = {
         TO(POSTCOPY_ACTIVE) | TO(POSTCOPY_PAUSED)),
     ROW(COLO, PHASE_RUNNING | PHASE_GUEST_HERE,
         TO(COMPLETED) | TO(FAILED)),
+    /* It completes if it was cancelled too late: the guest has left. */
     ROW(CANCELLING, PHASE_RUNNING | PHASE_GUEST_HERE,
-        TO(CANCELLED)),
+        TO(CANCELLED) | TO(COMPLETED)),
     ROW(CANCELLED, PHASE_GUEST_HERE | PHASE_RESTARTABLE,
         TO(SETUP)),
     ROW(FAILED, PHASE_GUEST_HERE | PHASE_RESTARTABLE,

@@ -56,24 +56,18 @@ void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
                                      uint64_t *can_postcopy);
 
 /* The guest is stopped: the rest of the live sections, then the devices. */
-int qemu_savevm_state_complete_precopy(QEMUFile *f, bool iterable_only);
 int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy);
 int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f,
                                                     bool in_postcopy);
-void qemu_savevm_state_complete_postcopy(QEMUFile *f);
-
-/* Prepares live sections for going on after a postcopy was paused. */
-int qemu_savevm_state_resume_prepare(MigrationState *s);
 
 /* Ends what prepare and setup began, however far it came. */
 void qemu_savevm_state_cleanup(void);
 
-/* For checkpoints: only the live sections, or all others. */
-void qemu_savevm_live_state(QEMUFile *f);
-int qemu_save_device_state(QEMUFile *f);
-
 /* A whole stream at once, as for a snapshot; the guest is stopped. */
 bool savevm_save_all(QEMUFile *f, Error **errp);
+
+/* All that is not live, for a file that goes along with RAM. */
+int qemu_save_device_state(QEMUFile *f);
 
 /*
  * Commands to the destination
@@ -84,7 +78,6 @@ void qemu_savevm_send_ping(QEMUFile *f, uint32_t value);
 void qemu_savevm_send_colo_enable(QEMUFile *f);
 /* Only if the machine type lets us. */
 void qemu_savevm_maybe_send_switchover_start(QEMUFile *f);
-void qemu_savevm_send_postcopy_advise(QEMUFile *f);
 /* @len ranges of the block @name, in bytes. */
 void qemu_savevm_send_postcopy_ram_discard(QEMUFile *f, const char *name,
                                            uint16_t len, uint64_t *start_list,
@@ -93,37 +86,18 @@ void qemu_savevm_send_postcopy_listen(QEMUFile *f);
 void qemu_savevm_send_postcopy_run(QEMUFile *f);
 void qemu_savevm_send_postcopy_resume(QEMUFile *f);
 void qemu_savevm_send_recv_bitmap(QEMUFile *f, char *block_name);
-/* The @len bytes at @buf are a stream for itself. */
-int qemu_savevm_send_packaged(QEMUFile *f, const uint8_t *buf, size_t len);
 
 /*
- * Loading; under the BQL, in a coroutine if the channel may have to wait
+ * Loading
  */
 
-/* A whole stream. On failure the reason is the migration's error. */
-int qemu_loadvm_state(QEMUFile *f);
-
-/* The same for a snapshot: @f is taken over, the guest is stopped. */
+/*
+ * A whole snapshot: @f is taken over, the guest is stopped.  In a coroutine
+ * if the channel may have to wait.
+ */
 bool savevm_load_all(QEMUFile *f, Error **errp);
 
-/* Records up to their end mark; then, the second, CPUs are set up. */
-int qemu_loadvm_state_main(QEMUFile *f, MigrationIncomingState *mis);
-int qemu_load_device_state(QEMUFile *f);
-
-/*
- * The load of a migration failed: keeps and reports the reason if it is the
- * first.  Takes over @err.  Any thread.
- */
-void savevm_load_failed(Error *err);
-
-/* After a load, however it ended. */
-void qemu_loadvm_state_cleanup(MigrationIncomingState *mis);
-
-/* A device has loaded enough to be switched over to. */
+/* A device has loaded enough to be switched over to. BQL. */
 int qemu_loadvm_approve_switchover(void);
-
-/* Device state that came over a multifd channel; without the BQL. */
-bool qemu_loadvm_load_state_buffer(const char *idstr, uint32_t instance_id,
-                                   char *buf, size_t len, Error **errp);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Loading a VM: what savevm.h promises, by means of the device modules
+ * Loading a VM: from a source, by a thread of its own, or from a file
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,57 +7,50 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/coroutine.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/thread.h"
 #include "qemu/yank.h"
-#include "exec/cpu-common.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/xen.h"
-#include "migration/colo.h"
 #include "migration/device/load-threads.h"
 #include "migration/device/load.h"
 #include "migration/migration.h"
-#include "migration/misc.h"
 #include "migration/options.h"
-#include "migration/postcopy/incoming.h"
-#include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "ctx.h"
+#include "incoming.h"
+#include "reply.h"
 #include "vmstate.h"
 
-/* The one load under way or, so that checkpoints can follow, the last one. */
+/* The one load under way. */
 static DeviceLoad current_load;
-static bool from_file;      /* it is a snapshot, nobody to answer */
+static bool from_file;          /* it is a snapshot, nobody to answer */
+static unsigned acks_needed;    /* devices that were not ready; BQL */
 
 /*
- * Commands
+ * Commands; under the BQL
  */
 
-static bool load_live_records(QEMUFile *f, Error **errp);
-
-static bool open_return_path(MigrationIncomingState *mis, QEMUFile *f,
-                             uint16_t len, Error **errp)
+static bool open_return_path(QEMUFile *f, Error **errp)
 {
-    int ret = 0;
-
-    if (mis->to_src_file) {
+    if (!reply_open(f)) {
         error_setg(errp, "The return path is open already");
         return false;
     }
-    mis->to_src_file = qemu_file_get_return_path(f);
-
     /* Nobody here will ask for time, so do not let the source wait. */
-    if (migrate_switchover_ack() && !mis->switchover_ack_pending_num) {
-        ret = migrate_send_rp_switchover_ack(mis);
+    if (migrate_switchover_ack() && !acks_needed && !reply_switchover_ack()) {
+        error_setg(errp, "Cannot agree to the switchover");
+        return false;
     }
-    if (ret) {
-        error_setg_errno(errp, -ret, "Cannot agree to the switchover");
-    }
-    return !ret;
+    return true;
 }
 
-static bool ping(MigrationIncomingState *mis, QEMUFile *f, uint16_t len,
-                 Error **errp)
+static bool ping(QEMUFile *f, Error **errp)
 {
     uint32_t value = qemu_get_be32(f);
 
@@ -65,276 +58,249 @@ static bool ping(MigrationIncomingState *mis, QEMUFile *f, uint16_t len,
         return false;
     }
     trace_loadvm_process_command_ping(value);
-    if (!mis->to_src_file) {
+    if (!reply_is_open()) {
         error_setg(errp, "There is no return path for the answer");
         return false;
     }
-    migrate_send_rp_pong(mis, value);
+    /* If the source is gone, the stream will say so. */
+    reply_pong(value);
     return true;
 }
-
-static bool listen_from_now(MigrationIncomingState *mis, QEMUFile *f,
-                            uint16_t len, Error **errp)
-{
-    return postcopy_incoming_listen(mis, load_live_records, errp);
-}
-
-static bool enable_colo(MigrationIncomingState *mis, QEMUFile *f,
-                        uint16_t len, Error **errp)
-{
-    if (migration_incoming_enable_colo()) {
-        error_setg(errp, "COLO cannot be enabled here");
-        return false;
-    }
-    if (colo_init_ram_cache()) {
-        migration_incoming_disable_colo();
-        error_setg(errp, "There is not enough memory for the RAM cache");
-        return false;
-    }
-    return true;
-}
-
-static bool switchover_start(MigrationIncomingState *mis, QEMUFile *f,
-                             uint16_t len, Error **errp)
-{
-    return device_load_switchover_start(errp);
-}
-
-static bool (*const handlers[COMMAND_COUNT])(MigrationIncomingState *,
-                                             QEMUFile *, uint16_t,
-                                             Error **) = {
-    [WIRE_CMD_OPEN_RETURN_PATH] = open_return_path,
-    [WIRE_CMD_PING] = ping,
-    [WIRE_CMD_POSTCOPY_ADVISE] = postcopy_incoming_advise,
-    [WIRE_CMD_POSTCOPY_LISTEN] = listen_from_now,
-    [WIRE_CMD_POSTCOPY_RUN] = postcopy_incoming_run,
-    [WIRE_CMD_POSTCOPY_DISCARD] = postcopy_incoming_discard,
-    [WIRE_CMD_ENABLE_COLO] = enable_colo,
-    [WIRE_CMD_POSTCOPY_RESUME] = postcopy_incoming_resume,
-    [WIRE_CMD_RECV_BITMAP] = postcopy_incoming_recv_bitmap,
-    [WIRE_CMD_SWITCHOVER_START] = switchover_start,
-};
 
 static bool take_command(void *opaque, unsigned command, QEMUFile *f,
                          uint16_t len, Error **errp)
 {
-    return handlers[command](opaque, f, len, errp);
+    switch (command) {
+    case WIRE_CMD_OPEN_RETURN_PATH:
+        return open_return_path(f, errp);
+    case WIRE_CMD_PING:
+        return ping(f, errp);
+    case WIRE_CMD_SWITCHOVER_START:
+        return device_load_switchover_start(errp);
+    default:
+        error_setg(errp, "The source wants something that is not available "
+                   "yet in this version of Ferry");
+        return false;
+    }
 }
 
 static CommandPhase phase_now(void *opaque)
 {
-    static const CommandPhase phases[] = {
-        [POSTCOPY_INCOMING_NONE] = COMMAND_PRECOPY,
-        [POSTCOPY_INCOMING_ADVISE] = COMMAND_ADVISED,
-        [POSTCOPY_INCOMING_DISCARD] = COMMAND_DISCARDING,
-        [POSTCOPY_INCOMING_LISTENING] = COMMAND_LISTENING,
-        [POSTCOPY_INCOMING_RUNNING] = COMMAND_RUNNING,
-        [POSTCOPY_INCOMING_END] = COMMAND_ENDED,
-    };
-
-    return from_file ? COMMAND_SNAPSHOT : phases[postcopy_state_get()];
+    return from_file ? COMMAND_SNAPSHOT : COMMAND_PRECOPY;
 }
 
-/* The channel for urgent pages has no other way to say that it broke. */
-static bool proceed(void *opaque, Error **errp)
+static void package_ready(void *opaque)
 {
-    MigrationIncomingState *mis = opaque;
-    QEMUFile *urgent = mis->postcopy_qemufile_dst;
-
-    return !urgent || stream_check(urgent, errp);
 }
 
 static const DeviceLoadOps load_ops = {
     .phase = phase_now,
     .command = take_command,
-    .package_ready = postcopy_incoming_wait_preempt,
-    .proceed = proceed,
+    .package_ready = package_ready,
 };
 
-/*
- * Records
- */
-
-/* Also for the listen thread, which goes on after a recovery. */
-static bool load_live_records(QEMUFile *f, Error **errp)
+int qemu_loadvm_approve_switchover(void)
 {
-    MigrationIncomingState *mis = migration_incoming_get_current();
-    Error *err = NULL;
-
-    while (!device_load_records(&current_load, f, &err)) {
-        qemu_file_set_error(f, -EINVAL);
-        dirty_bitmap_mig_cancel_incoming();
-        if (!postcopy_incoming_pause(mis)) {
-            error_propagate(errp, err);
-            return false;
-        }
-        error_reportf_err(err, "Postcopy was interrupted: ");
-        err = NULL;
-        f = mis->from_src_file;
+    if (!acks_needed) {
+        return -EINVAL;
     }
-    return true;
-}
-
-int qemu_loadvm_state_main(QEMUFile *f, MigrationIncomingState *mis)
-{
-    Error *err = NULL;
-
-    if (!load_live_records(f, &err)) {
-        error_report_err(err);
-        return qemu_file_get_error(f) ?: -EINVAL;
-    }
-    return 0;
-}
-
-int qemu_load_device_state(QEMUFile *f)
-{
-    int ret = qemu_loadvm_state_main(f, migration_incoming_get_current());
-
-    if (!ret) {
-        cpu_synchronize_all_post_init();
-    }
-    return ret;
+    acks_needed--;
+    trace_loadvm_approve_switchover(acks_needed);
+    return acks_needed || reply_switchover_ack() ? 0 : -EIO;
 }
 
 /*
- * The whole
+ * What both ways have in common; under the BQL
  */
 
-static void begin(MigrationIncomingState *mis)
+static bool begin(bool file, Error **errp)
 {
-    if (current_load.started) {
-        device_load_destroy(&current_load);
-    }
-    device_load_init(&current_load, &load_ops, mis);
-    current_load.footers = migrate_get_current()->send_section_footer;
-    current_load.refuse_live = xen_enabled();
-    load_threads_open();
-}
-
-/*
- * Precopy: all is loaded but what the threads still do, and the end of the
- * stream.  A stream that breaks off there tells that the source will go on
- * with the guest.  In files the end may always have been missing.
- */
-static bool finish_precopy(QEMUFile *f, Error **errp)
-{
-    Error *err = NULL;
-
-    if (!load_threads_join(errp)) {
-        return false;
-    }
-    if (!from_file && migrate_has_error(migrate_get_current())) {
-        error_setg(errp, "Another channel failed");
-        return false;
-    }
-    if (!stream_check(f, errp)) {
-        return false;
-    }
-    if (should_send_vmdesc() && !device_load_description(f, &err)) {
-        if (!from_file) {
-            error_propagate(errp, err);
-            return false;
-        }
-        error_free(err);
-    }
-    return true;
-}
-
-static bool load_stream(QEMUFile *f, MigrationIncomingState *mis, Error **errp)
-{
-    Configuration here;
-    bool ok;
-
     if (qemu_savevm_state_blocked(errp)) {
         return false;
     }
-    begin(mis);
-    if (!device_load_header(f, vmstate_configuration(&here), errp) ||
-        !device_load_setup(f, errp)) {
+    if (current_load.started) {
+        device_load_destroy(&current_load);
+    }
+    from_file = file;
+    acks_needed = 0;
+    device_load_init(&current_load, &load_ops, NULL);
+    current_load.footers = migrate_get_current()->send_section_footer;
+    current_load.refuse_live = xen_enabled();
+    load_threads_open();
+    return true;
+}
+
+static bool set_up(QEMUFile *f, Error **errp)
+{
+    if (!device_load_setup(f, errp)) {
         return false;
     }
     if (migrate_switchover_ack()) {
-        mis->switchover_ack_pending_num = device_load_count_acks();
+        acks_needed = device_load_count_acks();
     }
     cpu_synchronize_all_pre_loadvm();
-
-    ok = load_live_records(f, errp);
-    postcopy_incoming_devices_loaded(mis, ok);
-    trace_qemu_loadvm_state_post_main(ok ? 0 : -1);
-    if (mis->have_listen_thread) {
-        /* It goes on; the CPUs are set up when the guest is started. */
-        return ok;
-    }
-    ok = ok && finish_precopy(f, errp);
-    cpu_synchronize_all_post_init();
-    return ok;
+    return true;
 }
 
-void savevm_load_failed(Error *err)
-{
-    MigrationState *s = migrate_get_current();
-
-    error_prepend(&err, "load of migration failed: ");
-    /* Otherwise it is printed as QEMU's last words. */
-    if (!migration_incoming_get_current()->exit_on_error &&
-        !migrate_has_error(s)) {
-        error_report_err(error_copy(err));
-    }
-    migrate_set_error(s, err);
-    error_free(err);
-}
-
-int qemu_loadvm_state(QEMUFile *f)
-{
-    Error *err = NULL;
-
-    from_file = false;
-    if (!load_stream(f, migration_incoming_get_current(), &err)) {
-        savevm_load_failed(err);
-        return qemu_file_get_error(f) ?: -EINVAL;
-    }
-    return 0;
-}
-
-bool savevm_load_all(QEMUFile *f, Error **errp)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
-    bool ok;
-
-    mis->from_src_file = f;
-    ok = yank_register_instance(MIGRATION_YANK_INSTANCE, errp);
-    if (!ok) {
-        mis->from_src_file = NULL;
-        qemu_fclose(f);
-        return false;
-    }
-    from_file = true;
-    ok = load_stream(f, mis, errp);
-    migration_incoming_state_destroy();
-    return ok;
-}
-
-void qemu_loadvm_state_cleanup(MigrationIncomingState *mis)
+void vmstate_load_cleanup(void)
 {
     device_load_cleanup();
     load_threads_close();
 }
 
-int qemu_loadvm_approve_switchover(void)
-{
-    MigrationIncomingState *mis = migration_incoming_get_current();
+/*
+ * Files
+ */
 
-    if (!mis->switchover_ack_pending_num) {
-        return -EINVAL;
+static bool load_file(QEMUFile *f, Error **errp)
+{
+    Configuration here;
+    bool ok;
+
+    if (!begin(true, errp) ||
+        !device_load_header(f, vmstate_configuration(&here), errp) ||
+        !set_up(f, errp)) {
+        return false;
     }
-    mis->switchover_ack_pending_num--;
-    trace_loadvm_approve_switchover(mis->switchover_ack_pending_num);
-    return mis->switchover_ack_pending_num
-           ? 0 : migrate_send_rp_switchover_ack(mis);
+    ok = device_load_records(&current_load, f, errp) &&
+         load_threads_join(errp) && stream_check(f, errp);
+    if (ok && should_send_vmdesc()) {
+        /* The end of a file may always have been missing. */
+        device_load_description(f, NULL);
+    }
+    cpu_synchronize_all_post_init();
+    return ok;
 }
 
-bool qemu_loadvm_load_state_buffer(const char *idstr, uint32_t instance_id,
-                                   char *buf, size_t len, Error **errp)
+bool savevm_load_all(QEMUFile *f, Error **errp)
 {
-    return device_load_buffer(idstr, instance_id, buf, len, errp);
+    bool ok = yank_register_instance(MIGRATION_YANK_INSTANCE, errp);
+
+    if (ok) {
+        ok = load_file(f, errp);
+        vmstate_load_cleanup();
+        yank_unregister_instance(MIGRATION_YANK_INSTANCE);
+    }
+    qemu_fclose(f);
+    return ok;
+}
+
+/*
+ * A source: the incoming thread
+ */
+
+/* Records for the main loop, which holds the BQL. */
+typedef struct Turn {
+    DeviceLoadStream *stream;
+    DeviceLoadStep step;
+    Error *err;
+    QemuEvent done;
+} Turn;
+
+/* A coroutine, so that the main loop goes on when there is nothing to read. */
+static void coroutine_fn turn_co(void *opaque)
+{
+    Turn *turn = opaque;
+
+    turn->step = device_load_some(turn->stream, true, &turn->err);
+    qemu_event_set(&turn->done);
+}
+
+static void take_turn(void *opaque)
+{
+    qemu_coroutine_enter(qemu_coroutine_create(turn_co, opaque));
+}
+
+static DeviceLoadStep turn_in_main_loop(DeviceLoadStream *stream, Error **errp)
+{
+    Turn turn = { .stream = stream };
+
+    qemu_event_init(&turn.done, false);
+    ctx_in_main_loop(take_turn, &turn);
+    qemu_event_wait(&turn.done);
+    qemu_event_destroy(&turn.done);
+    error_propagate(errp, turn.err);
+    return turn.step;
+}
+
+static bool load_records(QEMUFile *f, Error **errp)
+{
+    DeviceLoadStream stream = { .load = &current_load, .f = f };
+    DeviceLoadStep step;
+
+    do {
+        step = device_load_some(&stream, false, errp);
+        if (step == DEVICE_LOAD_ELSEWHERE) {
+            step = turn_in_main_loop(&stream, errp);
+        }
+    } while (step == DEVICE_LOAD_ELSEWHERE);
+    trace_qemu_loadvm_state_post_main(step == DEVICE_LOAD_END ? 0 : -1);
+    return step == DEVICE_LOAD_END;
+}
+
+/*
+ * All is loaded but what the threads still do, and the end of the stream.  A
+ * stream that breaks off there tells that the source goes on with the guest.
+ */
+static bool load_end(QEMUFile *f, Error **errp)
+{
+    bool ok;
+
+    bql_lock();
+    ok = load_threads_join(errp);
+    bql_unlock();
+    if (ok && migrate_has_error(migrate_get_current())) {
+        error_setg(errp, "A device failed while it was loaded");
+        return false;
+    }
+    return ok && stream_check(f, errp) &&
+           (!should_send_vmdesc() || device_load_description(f, errp));
+}
+
+static bool load_stream(QEMUFile *f, Error **errp)
+{
+    const Configuration *config;
+    Configuration here;
+    bool ok;
+
+    bql_lock();
+    ok = begin(false, errp);
+    config = vmstate_configuration(&here);
+    bql_unlock();
+    if (!ok || !device_load_header(f, config, errp)) {
+        return false;
+    }
+    bql_lock();
+    ok = set_up(f, errp);
+    bql_unlock();
+    if (!ok) {
+        return false;
+    }
+    ok = load_records(f, errp) && load_end(f, errp);
+
+    bql_lock();
+    cpu_synchronize_all_post_init();
+    bql_unlock();
+    return ok;
+}
+
+void *incoming_thread(void *opaque)
+{
+    QEMUBHFunc *ended = opaque;
+    Error *err = NULL;
+
+    rcu_register_thread();
+    incoming.loaded = load_stream(incoming.from_src, &err);
+    if (!incoming.loaded) {
+        error_prepend(&err, "load of migration failed: ");
+        if (!incoming.exit_on_error) {
+            /* Otherwise it is printed as QEMU's last words. */
+            error_report_err(error_copy(err));
+        }
+        ctx_fail(err);
+    }
+    trace_vmstate_downtime_checkpoint("dst-precopy-loadvm-completed");
+    rcu_unregister_thread();
+    ctx_in_main_loop(ended, NULL);
+    return NULL;
 }

@@ -9,33 +9,32 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/bswap.h"
 #include "qemu/error-report.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "system/hw_accel.h"
 #include "system/cpus.h"
 #include "system/system.h"
-#include "migration/colo.h"
 #include "migration/device/commands.h"
 #include "migration/device/save.h"
 #include "migration/device/sections.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
-#include "migration/ram.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "source.h"
 #include "vmstate.h"
+
+/* Describes what is saved; from the header to the cleanup, if wanted. */
+static JSONWriter *vmdesc;
 
 static DeviceSave save_to(QEMUFile *f)
 {
-    MigrationState *s = migrate_get_current();
-
     return (DeviceSave) {
         .f = f,
-        .desc = s->vmdesc,
-        .footers = s->send_section_footer,
+        .desc = vmdesc,
+        .footers = migrate_get_current()->send_section_footer,
     };
 }
 
@@ -101,6 +100,9 @@ void qemu_savevm_state_header(QEMUFile *f)
     DeviceSave save = save_to(f);
     Configuration here;
 
+    if (should_send_vmdesc()) {
+        vmdesc = json_writer_new(false);
+    }
     device_save_header(&save, vmstate_configuration(&here));
 }
 
@@ -128,17 +130,6 @@ int qemu_savevm_state_iterate(QEMUFile *f, bool postcopy)
     return finished;
 }
 
-int qemu_savevm_state_resume_prepare(MigrationState *s)
-{
-    Error *err = NULL;
-
-    if (!device_save_resume(s, &err)) {
-        error_report_err(err);
-        return -EINVAL;
-    }
-    return 0;
-}
-
 void qemu_savevm_state_cleanup(void)
 {
     Error *err = NULL;
@@ -147,6 +138,7 @@ void qemu_savevm_state_cleanup(void)
         error_report_err(err);
     }
     device_save_cleanup();
+    g_clear_pointer(&vmdesc, json_writer_free);
 }
 
 /*
@@ -216,25 +208,8 @@ int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f,
     return 0;
 }
 
-int qemu_savevm_state_complete_precopy(QEMUFile *f, bool iterable_only)
-{
-    int ret = qemu_savevm_state_complete_precopy_iterable(f, false);
-
-    if (!ret && !iterable_only) {
-        ret = qemu_savevm_state_complete_precopy_non_iterable(f, false);
-    }
-    return ret ?: qemu_fflush(f);
-}
-
-void qemu_savevm_state_complete_postcopy(QEMUFile *f)
-{
-    DeviceSave save = save_to(f);
-
-    device_save_complete_postcopy(&save, NULL);
-}
-
 /*
- * All at once, or half of it
+ * All at once
  */
 
 static bool save_stream(QEMUFile *f, Error **errp)
@@ -250,7 +225,10 @@ static bool save_stream(QEMUFile *f, Error **errp)
 
     if (ret > 0) {
         qemu_savevm_maybe_send_switchover_start(f);
-        qemu_savevm_state_complete_precopy(f, false);
+        if (!qemu_savevm_state_complete_precopy_iterable(f, false) &&
+            !qemu_savevm_state_complete_precopy_non_iterable(f, false)) {
+            qemu_fflush(f);
+        }
     }
     if (qemu_file_get_error_obj(f, errp)) {
         error_prepend(errp, "Cannot write the state of the VM: ");
@@ -262,44 +240,23 @@ static bool save_stream(QEMUFile *f, Error **errp)
 bool savevm_save_all(QEMUFile *f, Error **errp)
 {
     ERRP_GUARD();
-    MigrationState *s = migrate_get_current();
     bool ok;
 
-    if (migration_is_running()) {
-        error_setg(errp, "There's a migration process in progress");
+    if (!source_begin_snapshot(errp)) {
         return false;
     }
-    if (migrate_init(s, errp)) {
-        return false;
-    }
-    s->to_dst_file = f;
     qemu_savevm_state_header(f);
     ok = save_stream(f, errp);
-    qemu_savevm_state_cleanup();
-    migrate_set_state(&s->state, MIGRATION_STATUS_SETUP,
-                      ok ? MIGRATION_STATUS_COMPLETED
-                         : MIGRATION_STATUS_FAILED);
-    s->to_dst_file = NULL;
-    g_clear_pointer(&s->vmdesc, json_writer_free);
+    source_end_snapshot(ok);
     return ok;
 }
 
-void qemu_savevm_live_state(QEMUFile *f)
-{
-    qemu_savevm_state_complete_precopy(f, true);
-    qemu_put_byte(f, WIRE_EOF);
-}
-
-/* Checkpoints follow a stream that had a header. */
 int qemu_save_device_state(QEMUFile *f)
 {
     DeviceSave save = save_to(f);
     Error *err = NULL;
 
-    save.desc = NULL;
-    if (!migration_in_colo_state()) {
-        device_save_header(&save, NULL);
-    }
+    device_save_header(&save, NULL);
     cpu_synchronize_all_states();
     if (!device_save_state(&save, DEVICES_NOT_LIVE, &err)) {
         return failed(f, err);
@@ -308,37 +265,10 @@ int qemu_save_device_state(QEMUFile *f)
     return qemu_file_get_error(f);
 }
 
-/*
- * Commands that depend on settings; the others are in device/commands.c
- */
-
+/* A command that depends on a setting; the others are in device/commands.c */
 void qemu_savevm_maybe_send_switchover_start(QEMUFile *f)
 {
     if (migrate_send_switchover_start()) {
         command_send(f, WIRE_CMD_SWITCHOVER_START, NULL, 0);
     }
-}
-
-void qemu_savevm_send_postcopy_advise(QEMUFile *f)
-{
-    command_send_advise(f, migrate_postcopy_ram() ? ram_pagesize_summary() : 0,
-                        qemu_target_page_size());
-}
-
-int qemu_savevm_send_packaged(QEMUFile *f, const uint8_t *buf, size_t len)
-{
-    WirePackaged package;
-    Error *err = NULL;
-
-    if (len > WIRE_PACKAGED_MAX) {
-        error_setg(&err, "%zu bytes of device state are more than can be sent "
-                   "at once for postcopy, which is %u", len,
-                   WIRE_PACKAGED_MAX);
-        return failed(f, err);
-    }
-    trace_qemu_savevm_send_packaged();
-    stl_be_p(&package.len, len);
-    command_send(f, WIRE_CMD_PACKAGED, &package, sizeof(package));
-    qemu_put_buffer(f, buf, len);
-    return 0;
 }

@@ -15,4 +15,7 @@
  */
 const Configuration *vmstate_configuration(Configuration *here);
 
+/* After a load, however it ended. BQL. */
+void vmstate_load_cleanup(void);
+
 #endif

@@ -22,14 +22,7 @@ typedef struct StartedSection {
     uint32_t version_id;
 } StartedSection;
 
-/* One stream being read. */
-typedef struct RecordLoop {
-    DeviceLoad *load;
-    QEMUFile *f;
-    bool in_package;
-    bool end;           /* nothing more is to be read */
-    bool ran;           /* since the guest is to run */
-} RecordLoop;
+typedef DeviceLoadStream RecordLoop;
 
 void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops, void *opaque)
 {
@@ -194,7 +187,7 @@ static bool may_load(const DeviceLoad *load, const Section *s,
 }
 
 /* START or FULL: a section introduces itself. */
-static bool take_new_section(RecordLoop *loop, uint8_t type, Error **errp)
+static bool read_new_section(RecordLoop *loop, Error **errp)
 {
     ERRP_GUARD();
     char name[WIRE_NAME_MAX + 1];
@@ -222,16 +215,15 @@ static bool take_new_section(RecordLoop *loop, uint8_t type, Error **errp)
     if (!may_load(loop->load, s, version_id, errp)) {
         return false;
     }
-    if (type == WIRE_SECTION_START &&
-        !start_section(loop->load, id, s, version_id, errp)) {
-        return false;
-    }
-    return load_body(loop, s, id, version_id,
-                     type == WIRE_SECTION_FULL ? "non-iterable" : NULL, errp);
+    loop->section = s;
+    loop->id = id;
+    loop->version_id = version_id;
+    return loop->type != WIRE_SECTION_START ||
+           start_section(loop->load, id, s, version_id, errp);
 }
 
 /* PART or END: more of a section that was started. */
-static bool take_more_of_section(RecordLoop *loop, uint8_t type, Error **errp)
+static bool read_more_of_section(RecordLoop *loop, Error **errp)
 {
     ERRP_GUARD();
     uint32_t id = qemu_get_be32(loop->f);
@@ -247,15 +239,31 @@ static bool take_more_of_section(RecordLoop *loop, uint8_t type, Error **errp)
                    ", which did not start", id);
         return false;
     }
-    return load_body(loop, started.section, id, started.version_id,
-                     type == WIRE_SECTION_END ? "iterable" : NULL, errp);
+    loop->section = started.section;
+    loop->id = id;
+    loop->version_id = started.version_id;
+    return true;
+}
+
+/* What was introduced, and its footer. */
+static bool load_section(RecordLoop *loop, Error **errp)
+{
+    static const char *const kinds[] = {
+        [WIRE_SECTION_FULL] = "non-iterable",
+        [WIRE_SECTION_END] = "iterable",
+    };
+    const char *kind = loop->type < ARRAY_SIZE(kinds) ? kinds[loop->type]
+                                                      : NULL;
+
+    return load_body(loop, loop->section, loop->id, loop->version_id, kind,
+                     errp);
 }
 
 /*
  * Other records
  */
 
-static bool load_loop(RecordLoop *loop, Error **errp);
+static bool load_all(RecordLoop *loop, Error **errp);
 
 /* Memory is taken as bytes arrive, not as they are announced. */
 static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
@@ -301,7 +309,7 @@ static bool take_package(RecordLoop *outer, Error **errp)
 
     loop.f = qemu_file_new_input(QIO_CHANNEL(package));
     object_unref(OBJECT(package));
-    ok = load_loop(&loop, errp);
+    ok = load_all(&loop, errp);
     if (ok && !loop.ran) {
         /* Two threads would read on from the stream around it. */
         error_setg(errp, "The package does not say to start the guest");
@@ -313,7 +321,7 @@ static bool take_package(RecordLoop *outer, Error **errp)
     return ok;
 }
 
-static bool take_command(RecordLoop *loop, uint8_t type, Error **errp)
+static bool take_command(RecordLoop *loop, Error **errp)
 {
     ERRP_GUARD();
     DeviceLoad *load = loop->load;
@@ -342,52 +350,99 @@ static bool take_command(RecordLoop *loop, uint8_t type, Error **errp)
     return ok;
 }
 
-static bool take_end(RecordLoop *loop, uint8_t type, Error **errp)
+static bool take_end(RecordLoop *loop, Error **errp)
 {
     loop->end = true;
     return true;
 }
 
-static bool (*const record_types[])(RecordLoop *, uint8_t, Error **) = {
-    [WIRE_EOF] = take_end,
-    [WIRE_SECTION_START] = take_new_section,
-    [WIRE_SECTION_PART] = take_more_of_section,
-    [WIRE_SECTION_END] = take_more_of_section,
-    [WIRE_SECTION_FULL] = take_new_section,
-    [WIRE_COMMAND] = take_command,
+/* How a record begins, and what is done with it then. */
+static const struct {
+    bool (*read)(RecordLoop *, Error **);
+    bool (*load)(RecordLoop *, Error **);
+} record_types[] = {
+    [WIRE_EOF] = { NULL, take_end },
+    [WIRE_SECTION_START] = { read_new_section, load_section },
+    [WIRE_SECTION_PART] = { read_more_of_section, load_section },
+    [WIRE_SECTION_END] = { read_more_of_section, load_section },
+    [WIRE_SECTION_FULL] = { read_new_section, load_section },
+    [WIRE_COMMAND] = { NULL, take_command },
 };
 
-static bool load_loop(RecordLoop *loop, Error **errp)
+static bool read_record(RecordLoop *loop, Error **errp)
 {
-    ERRP_GUARD();
     DeviceLoad *load = loop->load;
 
-    while (!loop->end) {
-        uint8_t type = qemu_get_byte(loop->f);
+    loop->type = qemu_get_byte(loop->f);
+    loop->section = NULL;
+    if (!stream_check(loop->f, errp)) {
+        return false;
+    }
+    if (load->ops->proceed && !load->ops->proceed(load->opaque, errp)) {
+        return false;
+    }
+    trace_qemu_loadvm_state_section(loop->type);
+    if (loop->type >= ARRAY_SIZE(record_types) ||
+        !record_types[loop->type].load) {
+        error_setg(errp, "Unknown type 0x%02x of a record", loop->type);
+        return false;
+    }
+    return !record_types[loop->type].read ||
+           record_types[loop->type].read(loop, errp);
+}
 
-        if (!stream_check(loop->f, errp)) {
-            return false;
+/* The record that was read does not need the BQL to be loaded. */
+static bool is_free(const RecordLoop *loop)
+{
+    return loop->type == WIRE_EOF ||
+           (loop->section && !strcmp(loop->section->name, WIRE_RAM_NAME));
+}
+
+/* Loads records; @elsewhere, if not NULL, tells which are left to others. */
+static DeviceLoadStep load_some(RecordLoop *loop,
+                                bool (*elsewhere)(const RecordLoop *),
+                                Error **errp)
+{
+    while (!loop->end) {
+        if (!loop->has_record && !read_record(loop, errp)) {
+            return DEVICE_LOAD_FAILED;
         }
-        if (load->ops->proceed && !load->ops->proceed(load->opaque, errp)) {
-            return false;
+        loop->has_record = elsewhere && elsewhere(loop);
+        if (loop->has_record) {
+            return DEVICE_LOAD_ELSEWHERE;
         }
-        trace_qemu_loadvm_state_section(type);
-        if (type >= ARRAY_SIZE(record_types) || !record_types[type]) {
-            error_setg(errp, "Unknown type 0x%02x of a record", type);
-            return false;
-        }
-        if (!record_types[type](loop, type, errp)) {
-            return false;
+        if (!record_types[loop->type].load(loop, errp)) {
+            return DEVICE_LOAD_FAILED;
         }
     }
-    return true;
+    return DEVICE_LOAD_END;
+}
+
+static bool load_all(RecordLoop *loop, Error **errp)
+{
+    ERRP_GUARD();
+
+    return load_some(loop, NULL, errp) == DEVICE_LOAD_END;
+}
+
+static bool needs_bql(const RecordLoop *loop)
+{
+    return !is_free(loop);
+}
+
+DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
+                                Error **errp)
+{
+    ERRP_GUARD();
+
+    return load_some(stream, under_bql ? is_free : needs_bql, errp);
 }
 
 bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp)
 {
     RecordLoop loop = { .load = load, .f = f };
 
-    return load_loop(&loop, errp);
+    return load_all(&loop, errp);
 }
 
 bool device_load_description(QEMUFile *f, Error **errp)

@@ -50,6 +50,31 @@ typedef struct DeviceLoad {
     GHashTable *started;        /* live sections by number on the wire */
 } DeviceLoad;
 
+/*
+ * A stream whose records are loaded by two threads in turn: those of RAM by
+ * one that does not hold the BQL, all others by one that does.
+ */
+typedef struct DeviceLoadStream {
+    DeviceLoad *load;
+    QEMUFile *f;
+
+    /* Private */
+    bool in_package;
+    bool end;                   /* nothing more is to be read */
+    bool ran;                   /* since the guest is to run */
+    bool has_record;            /* read, and to be loaded next: */
+    uint8_t type;
+    struct Section *section;    /* NULL for records of other types */
+    uint32_t id;
+    uint32_t version_id;
+} DeviceLoadStream;
+
+typedef enum DeviceLoadStep {
+    DEVICE_LOAD_END,            /* of the stream */
+    DEVICE_LOAD_ELSEWHERE,      /* the next record is the other thread's */
+    DEVICE_LOAD_FAILED,         /* the error says why */
+} DeviceLoadStep;
+
 void device_load_init(DeviceLoad *load, const DeviceLoadOps *ops,
                       void *opaque);
 void device_load_destroy(DeviceLoad *load);
@@ -67,6 +92,13 @@ void device_load_cleanup(void);
  * stream around it as well: what follows is the listen thread's.
  */
 bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
+
+/*
+ * The same in turns: loads as long as there are records for a thread that
+ * holds the BQL, or for one that does not.
+ */
+DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
+                                Error **errp);
 
 /*
  * What may follow the end mark: reads and drops it.  A stream without one is

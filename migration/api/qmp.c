@@ -1,0 +1,108 @@
+/*
+ * The commands of QMP that start and steer migrations
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-visit-migration.h"
+#include "migration/core/incoming.h"
+#include "migration/core/source.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/transport/transport.h"
+
+static bool not_yet(const char *what, Error **errp)
+{
+    error_setg(errp, "%s is not available yet in this version of Ferry", what);
+    return false;
+}
+
+/* What @addr and the mode in force would need. */
+static bool address_is_served(const MigrationAddress *addr, Error **errp)
+{
+    if (addr->transport == MIGRATION_ADDRESS_TYPE_RDMA) {
+        return not_yet("Migration over RDMA", errp);
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        return not_yet("Any other migration mode than 'normal'", errp);
+    }
+    return true;
+}
+
+/* The address is the caller's to free. */
+static MigrationAddress *address_of(const char *uri,
+                                    MigrationChannelList *channels,
+                                    Error **errp)
+{
+    MigrationAddress *addr;
+
+    if (!transport_parse(uri, channels, &addr, errp)) {
+        return NULL;
+    }
+    if (!address_is_served(addr, errp)) {
+        qapi_free_MigrationAddress(addr);
+        return NULL;
+    }
+    return addr;
+}
+
+void qmp_migrate(const char *uri, bool has_channels,
+                 MigrationChannelList *channels, bool has_detach, bool detach,
+                 bool has_resume, bool resume, Error **errp)
+{
+    g_autoptr(MigrationAddress) addr = NULL;
+
+    if (has_resume && resume) {
+        error_setg(errp, "Cannot resume if there is no paused migration");
+        return;
+    }
+    addr = address_of(uri, channels, errp);
+    if (addr) {
+        source_start(addr, errp);
+    }
+}
+
+void qmp_migrate_incoming(const char *uri, bool has_channels,
+                          MigrationChannelList *channels,
+                          bool has_exit_on_error, bool exit_on_error,
+                          Error **errp)
+{
+    g_autoptr(MigrationAddress) addr = address_of(uri, channels, errp);
+
+    if (addr) {
+        incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
+    }
+}
+
+void qmp_migrate_cancel(Error **errp)
+{
+    source_cancel();
+}
+
+void qmp_migrate_continue(MigrationStatus state, Error **errp)
+{
+    source_continue(state, errp);
+}
+
+/* Postcopy and what belongs to it */
+
+void qmp_migrate_start_postcopy(Error **errp)
+{
+    error_setg(errp, "Enable postcopy with migrate_set_capability before the "
+               "start of migration");
+}
+
+void qmp_migrate_recover(const char *uri, Error **errp)
+{
+    error_setg(errp, "Migrate recover can only be run when postcopy is "
+               "paused.");
+}
+
+void qmp_migrate_pause(Error **errp)
+{
+    error_setg(errp, "migrate-pause is currently only supported during "
+               "postcopy-active or postcopy-recover state");
+}

@@ -1,0 +1,227 @@
+/*
+ * What is shared by both directions of migration: the object, the first
+ * error, notifiers
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-events-migration.h"
+#include "qemu/lockable.h"
+#include "qemu/notify.h"
+#include "hw/qdev-properties.h"
+#include "migration/colo.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "migration/trace.h"
+#include "ctx.h"
+#include "incoming.h"
+#include "source.h"
+
+static MigrationState *the_object;
+static NotifierWithReturnList notifiers[MIG_MODE__MAX];
+
+/*
+ * Phases
+ */
+
+static void announce_phase(MigrationStatus status)
+{
+    trace_migrate_set_state(MigrationStatus_str(status));
+    if (migrate_events()) {
+        qapi_event_send_migration(status);
+    }
+}
+
+void ctx_phase_set(Phase *phase, MigrationStatus to)
+{
+    phase_set(phase, to);
+    announce_phase(to);
+}
+
+bool ctx_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to)
+{
+    bool won = phase_move(phase, from, to);
+
+    if (won) {
+        announce_phase(to);
+    }
+    return won;
+}
+
+/*
+ * The first error
+ */
+
+void migrate_set_error(MigrationState *s, const Error *error)
+{
+    QEMU_LOCK_GUARD(&s->error_lock);
+    trace_migrate_error(error_get_pretty(error));
+    if (!s->error) {
+        s->error = error_copy(error);
+    }
+}
+
+bool migrate_has_error(MigrationState *s)
+{
+    QEMU_LOCK_GUARD(&s->error_lock);
+    return s->error;
+}
+
+void ctx_fail(Error *err)
+{
+    migrate_set_error(the_object, err);
+    error_free(err);
+}
+
+Error *ctx_error(void)
+{
+    QEMU_LOCK_GUARD(&the_object->error_lock);
+    return the_object->error ? error_copy(the_object->error) : NULL;
+}
+
+void ctx_clear_error(void)
+{
+    QEMU_LOCK_GUARD(&the_object->error_lock);
+    error_free(g_steal_pointer(&the_object->error));
+}
+
+/*
+ * The main loop
+ */
+
+typedef struct Errand {
+    QEMUBHFunc *fn;
+    void *opaque;
+} Errand;
+
+static void run_errand(void *opaque)
+{
+    g_autofree Errand *errand = opaque;
+
+    errand->fn(errand->opaque);
+    object_unref(OBJECT(the_object));
+}
+
+void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
+{
+    Errand *errand = g_new(Errand, 1);
+
+    *errand = (Errand) { .fn = fn, .opaque = opaque };
+    object_ref(OBJECT(the_object));
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), run_errand, errand);
+}
+
+/*
+ * Notifiers
+ */
+
+void migration_add_notifier_mode(NotifierWithReturn *notify,
+                                 MigrationNotifyFunc func, MigMode mode)
+{
+    notify->notify = (NotifierWithReturnFunc)func;
+    notifier_with_return_list_add(&notifiers[mode], notify);
+}
+
+void migration_add_notifier(NotifierWithReturn *notify,
+                            MigrationNotifyFunc func)
+{
+    migration_add_notifier_mode(notify, func, MIG_MODE_NORMAL);
+}
+
+void migration_remove_notifier(NotifierWithReturn *notify)
+{
+    if (notify->notify) {
+        notifier_with_return_remove(notify);
+        notify->notify = NULL;
+    }
+}
+
+bool ctx_notify(MigrationEventType type, Error **errp)
+{
+    MigrationEvent event = { .type = type };
+
+    return !notifier_with_return_list_notify(&notifiers[migrate_mode()],
+                                             &event, errp);
+}
+
+/*
+ * The object
+ */
+
+MigrationState *migrate_get_current(void)
+{
+    assert(the_object);
+    return the_object;
+}
+
+void migration_object_init(void)
+{
+    const bool none[MIGRATION_CAPABILITY__MAX] = { false };
+
+    assert(!the_object);
+    the_object = MIGRATION(object_new(TYPE_MIGRATION));
+    source_init();
+    incoming_init();
+
+    /* -global may have set anything. */
+    if (migrate_params_check(&the_object->parameters, &error_fatal)) {
+        migrate_caps_check((bool *)none, the_object->capabilities,
+                           &error_fatal);
+    }
+    ram_mig_init();
+    dirty_bitmap_mig_init();
+}
+
+void migration_shutdown(void)
+{
+    colo_shutdown();
+    source_cancel();
+    object_unref(OBJECT(the_object));
+    dirty_bitmap_mig_cancel_outgoing();
+    dirty_bitmap_mig_cancel_incoming();
+}
+
+static void migration_instance_init(Object *obj)
+{
+    MigrationState *s = MIGRATION(obj);
+
+    qemu_mutex_init(&s->error_lock);
+    migrate_params_init(&s->parameters);
+}
+
+static void migration_instance_finalize(Object *obj)
+{
+    MigrationState *s = MIGRATION(obj);
+
+    error_free(s->error);
+    qemu_mutex_destroy(&s->error_lock);
+}
+
+static void migration_class_init(ObjectClass *class, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(class);
+
+    dc->user_creatable = false;
+    device_class_set_props_n(dc, migration_properties,
+                             migration_properties_count);
+}
+
+/* A device only because properties of those can be set by -global. */
+static const TypeInfo migration_info = {
+    .name = TYPE_MIGRATION,
+    .parent = TYPE_DEVICE,
+    .instance_size = sizeof(MigrationState),
+    .instance_init = migration_instance_init,
+    .instance_finalize = migration_instance_finalize,
+    .class_init = migration_class_init,
+};
+
+static void register_type(void)
+{
+    type_register_static(&migration_info);
+}
+
+type_init(register_type)

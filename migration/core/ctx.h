@@ -1,0 +1,37 @@
+/*
+ * What is shared by both directions of migration
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_CTX_H
+#define MIGRATION_CORE_CTX_H
+
+#include "qemu/main-loop.h"
+#include "migration/base/phase.h"
+#include "migration/misc.h"
+
+/*
+ * Goes to a phase and tells the world: trace, and the event MIGRATION if
+ * that is enabled.  Any thread.  ctx_phase_move() does so only if it won.
+ */
+void ctx_phase_set(Phase *phase, MigrationStatus to);
+bool ctx_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to);
+
+/* Takes over @err as migrate_set_error(), and frees it. */
+void ctx_fail(Error *err);
+
+/* A copy of the first error, or NULL. Any thread. */
+Error *ctx_error(void);
+void ctx_clear_error(void);
+
+/* Runs @fn once in the main loop; the migration object lives until then. */
+void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque);
+
+/* Tells those who registered for the mode in force. BQL. */
+bool ctx_notify(MigrationEventType type, Error **errp);
+
+/* Reasons against migrating, one a line; BQL. */
+strList *ctx_blocked_reasons(void);
+
+#endif

@@ -1,0 +1,50 @@
+/*
+ * The destination: one incoming migration, from the command to its end
+ *
+ *   where                    does
+ *   main loop, BQL           incoming_start(): listens; takes the channel and
+ *                            starts the thread
+ *   incoming thread, no BQL  reads the stream and loads memory
+ *   main loop, coroutine     loads everything else; the thread waits meanwhile,
+ *                            and the main loop goes on when data is awaited
+ *   main loop, BQL           the end: the guest is started, or is not
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_INCOMING_H
+#define MIGRATION_CORE_INCOMING_H
+
+#include "qapi/qapi-types-migration.h"
+#include "qemu/thread.h"
+#include "migration/base/phase.h"
+#include "migration/qemu-file.h"
+#include "net/announce.h"
+
+typedef struct Incoming {
+    Phase phase;
+    bool exit_on_error;         /* QEMU ends if it fails */
+    QEMUFile *from_src;
+    QemuThread thread;
+    bool loaded;                /* by the thread, for the main loop */
+    AnnounceTimer announce;
+} Incoming;
+
+extern Incoming incoming;
+
+void incoming_init(void);
+
+/*
+ * Waits at @addr for a source. BQL.  After a failure, of this or of a
+ * migration that came by it, it can be called again.
+ */
+bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp);
+
+/*
+ * Private to the destination
+ */
+
+/* The thread's function: @opaque is called in the main loop at its end. */
+void *incoming_thread(void *opaque);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * The return path on the destination: what we have to say to the source
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/lockable.h"
+#include "qemu/thread.h"
+#include "migration/trace.h"
+#include "migration/wire/wire.h"
+#include "peer.h"
+#include "reply.h"
+
+static QemuMutex lock;
+static QEMUFile *to_src;        /* under the lock */
+
+void reply_init(void)
+{
+    qemu_mutex_init(&lock);
+}
+
+bool reply_open(QEMUFile *from_src)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (to_src) {
+        return false;
+    }
+    to_src = qemu_file_get_return_path(from_src);
+    return true;
+}
+
+bool reply_is_open(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return to_src;
+}
+
+/* Under the lock. */
+static bool say(uint16_t type, const void *payload, uint16_t len)
+{
+    if (!to_src) {
+        return false;
+    }
+    trace_migrate_send_rp_message(type, len);
+    qemu_put_be16(to_src, type);
+    qemu_put_be16(to_src, len);
+    qemu_put_buffer(to_src, payload, len);
+    return !qemu_fflush(to_src);
+}
+
+static bool say_number(uint16_t type, uint32_t value)
+{
+    uint8_t payload[sizeof(value)];
+
+    stl_be_p(payload, value);
+    return say(type, payload, sizeof(payload));
+}
+
+bool reply_pong(uint32_t value)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_number(WIRE_RP_PONG, value) &&
+           (value != WIRE_PEER_HELLO ||
+            say_number(WIRE_RP_PONG, peer_introduction()));
+}
+
+bool reply_switchover_ack(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
+}
+
+void reply_close(bool ok)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (to_src) {
+        say_number(WIRE_RP_SHUT, !ok);
+        qemu_fclose(g_steal_pointer(&to_src));
+    }
+}

@@ -1,0 +1,30 @@
+/*
+ * The return path on the destination: what we have to say to the source
+ *
+ * Any thread may call these; each message is written at once.  While there is
+ * no return path they do nothing and return false.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_REPLY_H
+#define MIGRATION_CORE_REPLY_H
+
+#include "migration/qemu-file.h"
+
+void reply_init(void);
+
+/* False if it is open already. */
+bool reply_open(QEMUFile *from_src);
+bool reply_is_open(void);
+
+/* Answers a PING, and if it was a Ferry's greeting introduces ourselves. */
+bool reply_pong(uint32_t value);
+
+/* The source need not wait for our devices any longer. */
+bool reply_switchover_ack(void);
+
+/* The last word, whether we have the guest, and the end of the path. */
+void reply_close(bool ok);
+
+#endif

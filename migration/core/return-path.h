@@ -1,0 +1,59 @@
+/*
+ * The return path on the source: what the destination has to say
+ *
+ * A thread reads messages until the destination says goodbye (SHUT), sends
+ * something wrong, or the channel ends.  Others ask for what it learnt.
+ *
+ * A channel that can only be written to looks the same as a destination that
+ * never answers: return_path_answered() tells whether there is anybody.
+ *
+ * Threads: return_path_open() and _close() are called once each by the owner,
+ * the rest by any thread in between.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_RETURN_PATH_H
+#define MIGRATION_CORE_RETURN_PATH_H
+
+#include "migration/qemu-file.h"
+#include "peer.h"
+
+typedef struct ReturnPath ReturnPath;
+
+/* What is known of the end of the conversation. */
+typedef enum ReturnPathEnd {
+    RETURN_PATH_OPEN,           /* it goes on */
+    RETURN_PATH_DONE,           /* SHUT: the destination has the guest */
+    RETURN_PATH_REFUSED,        /* SHUT: the destination failed */
+    RETURN_PATH_BROKEN,         /* anything else */
+} ReturnPathEnd;
+
+/* @to_dst: the stream to the same destination. Starts the thread. */
+ReturnPath *return_path_open(QEMUFile *to_dst);
+
+/*
+ * Waits for the answer to the fence (peer.h), at most @timeout_ms.  Returns
+ * false if there was none; otherwise *@peer is who answered.
+ */
+bool return_path_meet(ReturnPath *rp, int timeout_ms, Peer *peer);
+
+/* The destination has answered something at some time. */
+bool return_path_answered(ReturnPath *rp);
+
+/* SWITCHOVER_ACK came; waits for it at most @timeout_ms. */
+bool return_path_acked(ReturnPath *rp, int timeout_ms);
+
+/* How it ended, if it did; then @errp is set if that was not well. */
+ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);
+
+/* The same after waiting for the end, however long that takes. */
+ReturnPathEnd return_path_wait_end(ReturnPath *rp, Error **errp);
+
+/* Ends the conversation from here: everybody who waits returns. */
+void return_path_hang_up(ReturnPath *rp);
+
+/* Hangs up, waits for the thread, and frees @rp. */
+void return_path_close(ReturnPath *rp);
+
+#endif

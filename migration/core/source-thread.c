@@ -1,0 +1,359 @@
+/*
+ * The source: the migration thread
+ *
+ * Sets up, sends until little enough is left, and has the guest switched
+ * over.  It holds no lock while it scans, encodes and sends; the BQL is taken
+ * around what needs it, and each of those times is recorded.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "migration/device/commands.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "system/runstate.h"
+#include "ctx.h"
+#include "source.h"
+#include "throttle.h"
+
+/* How long a destination has to say who it is; the guest runs meanwhile. */
+#define MEET_MS 1000
+/* Between two looks at a device that the guest has to let go of */
+#define UNPLUG_POLL_MS 250
+#define UNPLUG_CANCEL_MS (30 * 1000)
+/* How long a decision may wait for SWITCHOVER_ACK before more is sent */
+#define ACK_POLL_MS 50
+/* How often speeds are worked out */
+#define SPEED_PERIOD_NS (100 * SCALE_MS)
+
+static int64_t now_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* Waits until somebody calls, or the time is over. */
+static void doze(int64_t ns)
+{
+    qemu_sem_timedwait(&source.wake, DIV_ROUND_UP(ns, SCALE_MS));
+}
+
+int64_t source_lock_bql(void)
+{
+    bql_lock();
+    return now_ns();
+}
+
+void source_unlock_bql(const char *step, int64_t since_ns)
+{
+    int64_t held = now_ns() - since_ns;
+
+    bql_unlock();
+    QEMU_LOCK_GUARD(&source.lock);
+    stall_record(&source.view.stalls, step, held);
+}
+
+bool source_may_go_on(Error **errp)
+{
+    ReturnPathEnd end;
+
+    if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        error_setg(errp, "The migration was cancelled");
+        return false;
+    }
+    if (!stream_check(source.to_dst, errp)) {
+        return false;
+    }
+    end = source.return_path ? return_path_state(source.return_path, NULL)
+                             : RETURN_PATH_OPEN;
+    if (end == RETURN_PATH_OPEN ||
+        (end == RETURN_PATH_BROKEN && !migrate_return_path())) {
+        return true;
+    }
+    if (end == RETURN_PATH_DONE) {
+        error_setg(errp, "The destination said goodbye before it had "
+                   "everything");
+    } else {
+        return_path_state(source.return_path, errp);
+    }
+    return false;
+}
+
+/*
+ * Setting up
+ */
+
+static void greet(QEMUFile *f)
+{
+    qemu_savevm_send_open_return_path(f);
+    qemu_savevm_send_ping(f, WIRE_PEER_HELLO);
+    qemu_savevm_send_ping(f, WIRE_PING_START);
+}
+
+static void meet(void)
+{
+    Peer peer = { 0 };
+
+    if (source.return_path) {
+        return_path_meet(source.return_path, MEET_MS, &peer);
+    }
+    ram_source_set_peer(peer.features);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.peer = peer;
+    }
+}
+
+/*
+ * A device that will be replaced by another for the time of the migration
+ * must be let go of by the guest.  When the migration is cancelled the guest
+ * still has to finish that, or the device cannot come back.
+ */
+static void wait_for_unplug(void)
+{
+    int waited = 0;
+
+    if (!qemu_savevm_state_guest_unplug_pending() ||
+        !ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+                        MIGRATION_STATUS_WAIT_UNPLUG)) {
+        return;
+    }
+    while (qemu_savevm_state_guest_unplug_pending() &&
+           waited < UNPLUG_CANCEL_MS) {
+        if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+            waited += UNPLUG_POLL_MS;
+            g_usleep(UNPLUG_POLL_MS * 1000);
+        } else {
+            doze(UNPLUG_POLL_MS * SCALE_MS);
+        }
+    }
+}
+
+static bool set_up(Error **errp)
+{
+    int64_t start = now_ns();
+    QEMUFile *f = source.to_dst;
+    int64_t since = source_lock_bql();
+    bool ok;
+
+    qemu_savevm_state_header(f);
+    source_unlock_bql("header", since);
+    if (source.return_path) {
+        greet(f);
+    }
+    since = source_lock_bql();
+    ok = !qemu_savevm_state_setup(f, errp);
+    source_unlock_bql("setup", since);
+
+    wait_for_unplug();
+    if (!ok || !source_may_go_on(errp)) {
+        return false;
+    }
+    meet();
+    if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+                        MIGRATION_STATUS_ACTIVE) &&
+        !ctx_phase_move(&source.phase, MIGRATION_STATUS_WAIT_UNPLUG,
+                        MIGRATION_STATUS_ACTIVE)) {
+        return source_may_go_on(errp);
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.setup_ms = (now_ns() - start) / SCALE_MS;
+    }
+    trace_migration_thread_setup_complete();
+    return true;
+}
+
+/*
+ * Sending
+ */
+
+/* Speeds as query-migrate shows them: of the last period. */
+typedef struct Speed {
+    int64_t since_ns;
+    uint64_t bytes;
+    uint64_t pages;
+} Speed;
+
+static uint64_t pages_sent(void)
+{
+    return stat64_get(&mig_stats.normal_pages) +
+           stat64_get(&mig_stats.zero_pages);
+}
+
+static void measure_speed(Speed *s)
+{
+    int64_t now = now_ns();
+    double seconds = (now - s->since_ns) / 1e9;
+    Speed next = { now, migration_transferred_bytes(), pages_sent() };
+
+    if (now - s->since_ns < SPEED_PERIOD_NS) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.mbps = (next.bytes - s->bytes) * 8 / seconds / 1e6;
+        source.view.pages_per_second = (next.pages - s->pages) / seconds;
+    }
+    *s = next;
+}
+
+static PolicyLimits limits_in_force(void)
+{
+    return (PolicyLimits) {
+        .downtime_ns = migrate_downtime_limit() * SCALE_MS,
+        .switchover_bandwidth = migrate_avail_switchover_bandwidth(),
+        .auto_converge = migrate_auto_converge(),
+        .throttle_initial = migrate_cpu_throttle_initial(),
+        .throttle_increment = migrate_cpu_throttle_increment(),
+        .throttle_max = migrate_max_cpu_throttle(),
+        .throttle_tailslow = migrate_cpu_throttle_tailslow(),
+        .throttle_trigger = migrate_throttle_trigger_threshold(),
+        .dirty_limit = migrate_dirty_limit(),
+        .vcpu_dirty_rate =
+            migrate_get_current()->parameters.vcpu_dirty_limit * MiB,
+    };
+}
+
+static uint64_t remaining_estimate(void)
+{
+    uint64_t now, later;
+
+    qemu_savevm_state_pending_estimate(&now, &later);
+    trace_migrate_pending_estimate(now + later, now, later);
+    return now + later;
+}
+
+/* Collects the dirty log. Returns what remains. */
+static uint64_t remaining_exact(Policy *policy)
+{
+    uint64_t now, later;
+    RamSyncReport sync;
+
+    qemu_savevm_state_pending_exact(&now, &later);
+    trace_migrate_pending_exact(now + later, now, later);
+    if (ram_source_last_sync(&sync)) {
+        if (!sync.first) {
+            policy_synced(policy, sync.dirtied, sync.interval_ns);
+        }
+        policy_measured(policy, POLICY_PART_SYNC, sync.took_ns);
+        QEMU_LOCK_GUARD(&source.lock);
+        stall_record(&source.view.stalls, "sync", sync.bql_ns);
+    }
+    return now + later;
+}
+
+static void carry_out(const PolicyDecision *decision,
+                      const PolicyLimits *limits)
+{
+    throttle_set(decision->throttle);
+    throttle_dirty_rate(decision->dirty_limited ? limits->vcpu_dirty_rate : 0);
+}
+
+static void show(Policy *policy, const PolicyLimits *limits,
+                 const PolicyDecision *decision, uint64_t remaining)
+{
+    PolicyView view = policy_view(policy, limits, remaining);
+
+    QEMU_LOCK_GUARD(&source.lock);
+    source.view.policy = view;
+    pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
+}
+
+static PolicyDecision decide(Policy *policy)
+{
+    PolicyLimits limits = limits_in_force();
+    uint64_t remaining = remaining_estimate();
+    PolicyDecision decision = policy_decide(policy, &limits, remaining, false);
+
+    if (decision.action == POLICY_SYNC) {
+        remaining = remaining_exact(policy);
+        decision = policy_decide(policy, &limits, remaining, true);
+    }
+    carry_out(&decision, &limits);
+    show(policy, &limits, &decision, remaining);
+    return decision;
+}
+
+/* Devices of the destination may have asked for time. */
+static bool may_switch_over(void)
+{
+    return !migrate_switchover_ack() || !runstate_is_running() ||
+           (source.return_path &&
+            return_path_acked(source.return_path, ACK_POLL_MS));
+}
+
+static void send_slice(Policy *policy)
+{
+    uint64_t before = migration_transferred_bytes();
+    int64_t start = now_ns(), wait;
+
+    if (!migration_rate_exceeded(source.to_dst)) {
+        qemu_savevm_state_iterate(source.to_dst, false);
+        policy_sent(policy, migration_transferred_bytes() - before,
+                    now_ns() - start);
+    }
+    wait = migration_rate_wait_ns();
+    if (wait > 0) {
+        doze(wait);
+    }
+}
+
+static bool send_until_little_is_left(Policy *policy, Error **errp)
+{
+    Speed speed = { now_ns(), migration_transferred_bytes(), pages_sent() };
+
+    policy_init(policy, remaining_estimate());
+    while (source_may_go_on(errp)) {
+        if (decide(policy).action == POLICY_SWITCH_OVER && may_switch_over()) {
+            return true;
+        }
+        send_slice(policy);
+        measure_speed(&speed);
+    }
+    return false;
+}
+
+static void show_average_speed(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    SourceView *view = &source.view;
+    int64_t ms = now_ns() / SCALE_MS - view->start_ms - view->setup_ms;
+
+    if (ms > 0) {
+        view->mbps = migration_transferred_bytes() * 8.0 / ms / 1000;
+    }
+}
+
+void *source_thread(void *opaque)
+{
+    QEMUBHFunc *ended = opaque;
+    Error *err = NULL;
+    Policy policy;
+
+    rcu_register_thread();
+    source.succeeded = set_up(&err) &&
+                       send_until_little_is_left(&policy, &err) &&
+                       switchover_run(&policy, &err);
+    throttle_dirty_rate(0);
+    if (source.succeeded) {
+        show_average_speed();
+    } else if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        error_free(err);
+    } else {
+        ctx_fail(err);
+    }
+    trace_migration_thread_after_loop();
+    rcu_unregister_thread();
+    ctx_in_main_loop(ended, NULL);
+    return NULL;
+}

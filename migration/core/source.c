@@ -1,0 +1,328 @@
+/*
+ * The source: start and end of an outgoing migration, in the main loop
+ *
+ * All functions: under the BQL, if nothing else is said.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/yank.h"
+#include "io/channel-command.h"
+#include "io/channel-socket.h"
+#include "io/channel-tls.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/yank_functions.h"
+#include "system/kvm.h"
+#include "system/runstate.h"
+#include "ctx.h"
+#include "source.h"
+#include "throttle.h"
+
+Source source;
+
+void source_init(void)
+{
+    phase_init(&source.phase, PHASE_SOURCE);
+    qemu_mutex_init(&source.lock);
+    qemu_sem_init(&source.wake, 0);
+}
+
+bool migration_is_running(void)
+{
+    return phase_has(&source.phase, PHASE_RUNNING);
+}
+
+bool migration_in_postcopy(void)
+{
+    return phase_has(&source.phase, PHASE_POSTCOPY);
+}
+
+bool migration_thread_is_self(void)
+{
+    return source.has_thread && qemu_thread_is_self(&source.thread);
+}
+
+/* Any thread: a device cannot go on with its part. Takes over @err. */
+void migration_file_set_error(int ret, Error *err)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    if (source.to_dst) {
+        qemu_file_set_error_obj(source.to_dst, ret, err);
+    } else if (err) {
+        error_report_err(err);
+    }
+}
+
+void source_look(SourceView *view)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    *view = source.view;
+}
+
+/*
+ * The end
+ */
+
+static void close_streams(void)
+{
+    ReturnPath *rp;
+    QEMUFile *f;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        rp = g_steal_pointer(&source.return_path);
+        f = g_steal_pointer(&source.to_dst);
+    }
+    return_path_close(rp);
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
+        qemu_fclose(f);
+    }
+}
+
+/*
+ * The phase comes last: who sees it may start another migration, or expect
+ * the guest to run.
+ */
+static void finish(bool succeeded)
+{
+    bool cancelled = phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING;
+    /* It may have been cancelled too late. */
+    MigrationStatus end = succeeded ? MIGRATION_STATUS_COMPLETED :
+                          cancelled ? MIGRATION_STATUS_CANCELLED
+                                    : MIGRATION_STATUS_FAILED;
+    Error *err;
+
+    throttle_set(0);
+    if (succeeded) {
+        runstate_set(RUN_STATE_POSTMIGRATE);
+    } else {
+        switchover_undo();
+    }
+    qemu_savevm_state_cleanup();
+    close_streams();
+    g_clear_pointer(&migrate_get_current()->hostname, g_free);
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
+                               source.view.start_ms;
+    }
+    yank_unregister_instance(MIGRATION_YANK_INSTANCE);
+    ctx_phase_set(&source.phase, end);
+
+    err = end == MIGRATION_STATUS_FAILED ? ctx_error() : NULL;
+    if (err) {
+        error_report_err(err);
+    }
+    ctx_notify(succeeded ? MIG_EVENT_PRECOPY_DONE : MIG_EVENT_PRECOPY_FAILED,
+               NULL);
+}
+
+static void thread_ended(void *opaque)
+{
+    qemu_thread_join(&source.thread);
+    source.has_thread = false;
+    finish(source.succeeded);
+}
+
+/* For failures before there is a thread. Takes over @err. */
+static void fail_early(Error *err)
+{
+    ctx_fail(err);
+    finish(false);
+}
+
+/*
+ * The beginning
+ */
+
+static bool vm_may_leave(Error **errp)
+{
+    const char *why = NULL;
+
+    if (migration_is_running()) {
+        why = "There's a migration process in progress";
+    } else if (runstate_check(RUN_STATE_INMIGRATE)) {
+        why = "Guest is waiting for an incoming migration";
+    } else if (runstate_check(RUN_STATE_POSTMIGRATE)) {
+        why = "Can't migrate the vm that was paused due to previous migration";
+    } else if (kvm_hwpoisoned_mem()) {
+        why = "Can't migrate this vm with hardware poisoned memory, please "
+              "reboot the vm and try again";
+    }
+    if (why) {
+        error_setg(errp, "%s", why);
+    }
+    return !why && !migration_is_blocked(errp);
+}
+
+/* Nothing of the last migration is left. */
+static bool begin(Error **errp)
+{
+    if (qemu_savevm_state_prepare(errp)) {
+        return false;
+    }
+    ctx_clear_error();
+    migration_stats_reset();
+    migration_reset_vfio_bytes_transferred();
+    while (!qemu_sem_timedwait(&source.wake, 0)) {
+        /* what is left of earlier calls */
+    }
+    qatomic_set(&source.go_on, false);
+    source.succeeded = source.stopped_guest = false;
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view = (SourceView) {
+            .start_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME),
+            .policy.downtime.likely = POLICY_NEVER,
+        };
+    }
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_SETUP);
+    return true;
+}
+
+/*
+ * Whether answers can come back over @ioc.  On other channels that may be so,
+ * too, and the user can say that it is.
+ */
+static bool goes_both_ways(QIOChannel *ioc)
+{
+    return migrate_return_path() ||
+           object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET) ||
+           object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
+}
+
+/* Takes over @ioc and @err, of which there is one. */
+static void connected(QIOChannel *ioc, Error *err, void *opaque)
+{
+    source.connecting = false;
+    if (err) {
+        fail_early(err);
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.to_dst = qemu_file_new_output(ioc);
+    }
+    if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err)) {
+        object_unref(OBJECT(ioc));
+        fail_early(err);
+        return;
+    }
+    migration_rate_set(migrate_max_bandwidth());
+    qemu_file_set_blocking(source.to_dst, true);
+    if (goes_both_ways(ioc)) {
+        ReturnPath *rp = return_path_open(source.to_dst);
+
+        WITH_QEMU_LOCK_GUARD(&source.lock) {
+            source.return_path = rp;
+        }
+    }
+    object_unref(OBJECT(ioc));
+    qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN,
+                       source_thread, thread_ended, QEMU_THREAD_JOINABLE);
+    source.has_thread = true;
+}
+
+bool source_start(MigrationAddress *addr, Error **errp)
+{
+    Error *err = NULL;
+
+    if (!vm_may_leave(errp) || !begin(errp)) {
+        return false;
+    }
+    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, &err)) {
+        /* An incoming one: cannot be, or the VM would wait for it. */
+        error_propagate(errp, error_copy(err));
+        ctx_fail(err);
+        ctx_phase_set(&source.phase, MIGRATION_STATUS_FAILED);
+        return false;
+    }
+    source.connecting = true;
+    if (!transport_connect(addr, connected, NULL, &err)) {
+        source.connecting = false;
+        error_propagate(errp, error_copy(err));
+        fail_early(err);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * On the way
+ */
+
+void source_cancel(void)
+{
+    MigrationStatus now;
+
+    do {
+        now = phase_get(&source.phase);
+        if (!(phase_traits(PHASE_SOURCE, now) & PHASE_CANCELLABLE)) {
+            return;
+        }
+    } while (!ctx_phase_move(&source.phase, now, MIGRATION_STATUS_CANCELLING));
+
+    trace_migration_cancel();
+    if (source.connecting) {
+        source.connecting = false;
+        transport_connect_cancel();
+        finish(false);
+        return;
+    }
+    /* The thread may wait for any of these. */
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (source.return_path) {
+            return_path_hang_up(source.return_path);
+        }
+        if (source.to_dst) {
+            qemu_file_shutdown(source.to_dst);
+        }
+    }
+    qemu_sem_post(&source.wake);
+}
+
+bool source_continue(MigrationStatus phase, Error **errp)
+{
+    MigrationStatus now = phase_get(&source.phase);
+
+    if (now != phase) {
+        error_setg(errp, "Migration not in expected state: %s",
+                   MigrationStatus_str(now));
+        return false;
+    }
+    qatomic_set(&source.go_on, true);
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+/*
+ * Snapshots
+ */
+
+bool source_begin_snapshot(Error **errp)
+{
+    if (migration_is_running()) {
+        error_setg(errp, "There's a migration process in progress");
+        return false;
+    }
+    return begin(errp);
+}
+
+void source_end_snapshot(bool ok)
+{
+    qemu_savevm_state_cleanup();
+    if (ok) {
+        ctx_phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);
+    }
+    ctx_phase_set(&source.phase, ok ? MIGRATION_STATUS_COMPLETED
+                                    : MIGRATION_STATUS_FAILED);
+}

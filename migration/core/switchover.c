@@ -1,0 +1,257 @@
+/*
+ * The source: stopping the guest and sending what is left
+ *
+ * From the moment the vCPUs are asked to stop, every part is measured.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "migration/global_state.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "system/runstate.h"
+#include "ctx.h"
+#include "source.h"
+
+/* One switchover: its ledger, and where the part that runs began. */
+typedef struct Switchover {
+    Policy *policy;
+    DowntimeLedger ledger;
+    int64_t since_ns;
+} Switchover;
+
+static int64_t now_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* The part that ran until now was @part; the next begins. */
+static void part_done(Switchover *s, PolicyPart part)
+{
+    int64_t now = now_ns();
+
+    ledger_mark(&s->ledger, part, s->since_ns, now);
+    policy_measured(s->policy, part, now - s->since_ns);
+    s->since_ns = now;
+}
+
+/*
+ * Steps, under the BQL; each says by @errp why it did not work
+ */
+
+static bool stop_guest(Switchover *s, Error **errp)
+{
+    int ret;
+
+    s->since_ns = now_ns();
+    source.downtime_start_ms = s->since_ns / SCALE_MS;
+    trace_vmstate_downtime_checkpoint("src-downtime-start");
+    source.vm_before = runstate_get();
+    source.stopped_guest = true;
+    global_state_store();
+    ret = vm_stop_force_state(RUN_STATE_FINISH_MIGRATE);
+    trace_migration_completion_vm_stop(ret);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "The guest's disks cannot be flushed");
+        return false;
+    }
+    part_done(s, POLICY_PART_STOP);
+    return true;
+}
+
+static bool cancelled(Error **errp)
+{
+    error_setg(errp, "The migration was cancelled");
+    return false;
+}
+
+/* The user may want to prepare things while the guest stands still. */
+static bool wait_for_user(Error **errp)
+{
+    qatomic_set(&source.go_on, false);
+    if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
+                        MIGRATION_STATUS_PRE_SWITCHOVER)) {
+        return cancelled(errp);
+    }
+    bql_unlock();
+    while (!qatomic_read(&source.go_on) &&
+           phase_get(&source.phase) == MIGRATION_STATUS_PRE_SWITCHOVER) {
+        qemu_sem_wait(&source.wake);
+    }
+    bql_lock();
+    return ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
+                          MIGRATION_STATUS_DEVICE) ||
+           cancelled(errp);
+}
+
+static bool enter_device_phase(Switchover *s, Error **errp)
+{
+    if (migrate_pause_before_switchover()) {
+        bool ok = wait_for_user(errp);
+
+        /* That time is the user's. */
+        s->since_ns = now_ns();
+        return ok;
+    }
+    return ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
+                          MIGRATION_STATUS_DEVICE) ||
+           cancelled(errp);
+}
+
+/* The destination will open the disks before it has read the last byte. */
+static bool hand_over_disks(Error **errp)
+{
+    if (!migration_block_inactivate()) {
+        error_setg(errp, "The guest's disks cannot be handed over; the log "
+                   "of QEMU says which");
+        return false;
+    }
+    return true;
+}
+
+static void announce_completion(void)
+{
+    Error *err = NULL;
+
+    if (precopy_notify(PRECOPY_NOTIFY_COMPLETE, &err)) {
+        error_report_err(err);
+    }
+    trace_migration_precopy_complete();
+}
+
+/* @ret of a function that left its reason in the stream or the context. */
+static bool saved(int ret, Error **errp)
+{
+    if (!ret) {
+        return stream_check(source.to_dst, errp);
+    }
+    if (stream_check(source.to_dst, errp)) {
+        Error *err = ctx_error();
+
+        if (err) {
+            error_propagate(errp, err);
+        } else {
+            error_setg_errno(errp, -ret, "The state of the guest cannot be "
+                             "saved");
+        }
+    }
+    return false;
+}
+
+/* The last collection of the dirty log is a part of sending memory. */
+static bool send_memory(Switchover *s, Error **errp)
+{
+    RamSyncReport sync;
+    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
+                                                          false);
+
+    if (ram_source_last_sync(&sync)) {
+        int64_t synced = s->since_ns + sync.took_ns;
+
+        ledger_mark(&s->ledger, POLICY_PART_SYNC, s->since_ns, synced);
+        s->since_ns = synced;
+    }
+    part_done(s, POLICY_PART_RAM);
+    return saved(ret, errp);
+}
+
+static bool send_devices(Switchover *s, Error **errp)
+{
+    int ret = qemu_savevm_state_complete_precopy_non_iterable(source.to_dst,
+                                                              false);
+
+    part_done(s, POLICY_PART_DEVICE_SAVE);
+    if (!saved(ret, errp)) {
+        return false;
+    }
+    ret = qemu_fflush(source.to_dst);
+    part_done(s, POLICY_PART_FLUSH);
+    return saved(ret, errp);
+}
+
+static bool send_rest(Switchover *s, Error **errp)
+{
+    if (!stop_guest(s, errp) || !enter_device_phase(s, errp) ||
+        !hand_over_disks(errp)) {
+        return false;
+    }
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    announce_completion();
+    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    return send_memory(s, errp) && send_devices(s, errp);
+}
+
+/*
+ * All was sent.  A destination that talks to us says when it has the guest.
+ * One that went away without a word may have it: unless the user has asked
+ * for the return path to be relied on, that counts as success.
+ */
+static bool destination_has_guest(Error **errp)
+{
+    g_autoptr(Error) err = NULL;
+    ReturnPathEnd end;
+
+    if (!source.return_path || (!migrate_return_path() &&
+                                !return_path_answered(source.return_path))) {
+        return true;
+    }
+    end = return_path_wait_end(source.return_path, &err);
+    if (end == RETURN_PATH_DONE) {
+        return true;
+    }
+    if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        return cancelled(errp);
+    }
+    if (end == RETURN_PATH_BROKEN && !migrate_return_path()) {
+        return true;
+    }
+    error_propagate(errp, g_steal_pointer(&err));
+    return false;
+}
+
+bool switchover_run(Policy *policy, Error **errp)
+{
+    Switchover s = { .policy = policy };
+    bool ok;
+
+    bql_lock();
+    ok = send_rest(&s, errp);
+    bql_unlock();
+    ok = ok && destination_has_guest(errp);
+
+    trace_vmstate_downtime_checkpoint("src-downtime-end");
+    QEMU_LOCK_GUARD(&source.lock);
+    source.view.downtime = s.ledger;
+    if (ok) {
+        source.view.downtime_ms = now_ns() / SCALE_MS -
+                                  source.downtime_start_ms;
+    }
+    return ok;
+}
+
+void switchover_undo(void)
+{
+    if (!source.stopped_guest) {
+        return;
+    }
+    source.stopped_guest = false;
+    migration_block_activate(NULL);
+    if (!runstate_is_live(source.vm_before)) {
+        if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+            runstate_set(source.vm_before);
+        }
+    } else if (!runstate_check(RUN_STATE_SHUTDOWN)) {
+        vm_start();
+    }
+}

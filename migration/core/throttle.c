@@ -1,0 +1,118 @@
+/*
+ * Slowing the guest down, so that a migration converges
+ *
+ * A vCPU that is to lose a share p of its time runs for one slice and then
+ * sleeps p / (1 - p) slices.  A timer gives each vCPU, once in that period,
+ * the errand of sleeping; one whose last errand is not done gets no second.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "hw/core/cpu.h"
+#include "migration/trace.h"
+#include "system/cpus.h"
+#include "ctx.h"
+#include "throttle.h"
+
+#define SLICE_NS (10 * SCALE_MS)
+
+static unsigned percent;            /* atomic */
+static QEMUTimer *timer;            /* main loop */
+static uint64_t dirty_rate;         /* in force; migration thread */
+
+static int64_t sleep_ns(unsigned share)
+{
+    return SLICE_NS * share / (100 - share);
+}
+
+/* On the vCPU's thread, under the BQL. */
+static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
+{
+    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
+                  sleep_ns(qatomic_read(&percent));
+
+    while (!cpu->stop && qatomic_read(&percent)) {
+        int64_t left = end - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+        if (left <= 0) {
+            break;
+        }
+        if (left >= SCALE_MS) {
+            /* Stopping the VM ends this wait. */
+            qemu_cond_timedwait_bql(cpu->halt_cond, left / SCALE_MS);
+        } else {
+            bql_unlock();
+            g_usleep(DIV_ROUND_UP(left, SCALE_US));
+            bql_lock();
+        }
+    }
+    qatomic_set(&cpu->throttle_thread_scheduled, 0);
+}
+
+static void tick(void *opaque)
+{
+    unsigned share = qatomic_read(&percent);
+    CPUState *cpu;
+
+    if (!share) {
+        return;
+    }
+    CPU_FOREACH(cpu) {
+        if (!qatomic_xchg(&cpu->throttle_thread_scheduled, 1)) {
+            async_run_on_cpu(cpu, sleep_errand, RUN_ON_CPU_NULL);
+        }
+    }
+    timer_mod(timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL_RT) + SLICE_NS +
+                     sleep_ns(share));
+}
+
+static void begin(void *opaque)
+{
+    if (!timer) {
+        timer = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, tick, NULL);
+    }
+    tick(NULL);
+}
+
+void throttle_set(unsigned share)
+{
+    unsigned before = qatomic_xchg(&percent, MIN(share, THROTTLE_MAX));
+
+    if (share != before) {
+        trace_cpu_throttle_set(share);
+    }
+    if (share && !before) {
+        ctx_in_main_loop(begin, NULL);
+    }
+}
+
+unsigned throttle_get(void)
+{
+    return qatomic_read(&percent);
+}
+
+void throttle_dirty_rate(uint64_t bytes_per_s)
+{
+    Error *err = NULL;
+
+    if (bytes_per_s == dirty_rate) {
+        return;
+    }
+    dirty_rate = bytes_per_s;
+    if (bytes_per_s) {
+        qmp_set_vcpu_dirty_limit(false, -1, DIV_ROUND_UP(bytes_per_s, MiB),
+                                 &err);
+    } else {
+        qmp_cancel_vcpu_dirty_limit(false, -1, &err);
+    }
+    if (err) {
+        warn_report_err(err);
+    }
+}

@@ -1,0 +1,245 @@
+/*
+ * The return path on the source, and how peers present themselves
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "io/channel-socket.h"
+#include "qapi/qapi-builtin-types.h"
+#include "migration/core/peer.h"
+#include "migration/core/return-path.h"
+#include "migration/wire/wire.h"
+#include "setup.h"
+
+typedef struct Talk {
+    QIOChannel *here, *there;
+    QEMUFile *to_dst;           /* ours */
+    QEMUFile *to_src;           /* what the destination says */
+    ReturnPath *rp;
+} Talk;
+
+static void talk_begin(Talk *t)
+{
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    t->here = QIO_CHANNEL(qio_channel_socket_new_fd(fds[0], &error_abort));
+    t->there = QIO_CHANNEL(qio_channel_socket_new_fd(fds[1], &error_abort));
+    t->to_dst = qemu_file_new_output(t->here);
+    t->to_src = qemu_file_new_output(t->there);
+    t->rp = return_path_open(t->to_dst);
+}
+
+static void talk_end(Talk *t)
+{
+    return_path_close(t->rp);
+    qemu_fclose(t->to_dst);
+    qemu_fclose(t->to_src);
+    object_unref(OBJECT(t->here));
+    object_unref(OBJECT(t->there));
+}
+
+static void say(Talk *t, uint16_t type, uint16_t len)
+{
+    qemu_put_be16(t->to_src, type);
+    qemu_put_be16(t->to_src, len);
+}
+
+static void say_number(Talk *t, uint16_t type, uint32_t value)
+{
+    say(t, type, sizeof(value));
+    qemu_put_be32(t->to_src, value);
+    g_assert_cmpint(qemu_fflush(t->to_src), ==, 0);
+}
+
+static void expect_end(Talk *t, ReturnPathEnd end, const char *text)
+{
+    Error *err = NULL;
+
+    g_assert_cmpint(return_path_wait_end(t->rp, &err), ==, end);
+    g_assert_cmpint(return_path_state(t->rp, NULL), ==, end);
+    if (text) {
+        g_assert_nonnull(err);
+        g_assert_nonnull(strstr(error_get_pretty(err), text));
+        error_free(err);
+    } else {
+        g_assert_null(err);
+    }
+}
+
+static void test_introduction(void)
+{
+    Peer peer = { 0 };
+
+    g_assert_true(peer_recognize(peer_introduction(), &peer));
+    g_assert_cmpuint(peer.version, ==, PEER_VERSION);
+    g_assert_cmphex(peer.features, ==,
+                    WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN);
+}
+
+/* Features of a later version are not ours to use. */
+static void test_unknown_features(void)
+{
+    Peer peer;
+    strList *names;
+
+    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xfffe, &peer));
+    g_assert_cmpuint(peer.version, ==, 7);
+    g_assert_cmphex(peer.features, ==, WIRE_PEER_PAGE_RUN);
+    names = peer_feature_names(peer.features);
+    g_assert_cmpstr(names->value, ==, "page-run");
+    g_assert_null(names->next);
+    qapi_free_strList(names);
+}
+
+/* What others answer, or could. */
+static void test_strangers(void)
+{
+    const uint32_t values[] = {
+        0, 1, WIRE_PEER_HELLO, UINT32_MAX, 0xfd010003, WIRE_PEER_MARK
+    };
+    Peer peer = { 0 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        g_assert_false(peer_recognize(values[i], &peer) && peer.version);
+    }
+}
+
+static void test_meet_stranger(void)
+{
+    Talk t;
+    Peer peer = { .version = 9 };
+
+    talk_begin(&t);
+    g_assert_false(return_path_answered(t.rp));
+    say_number(&t, WIRE_RP_PONG, WIRE_PEER_HELLO);
+    say_number(&t, WIRE_RP_PONG, WIRE_PING_START);
+    g_assert_true(return_path_meet(t.rp, 5000, &peer));
+    g_assert_cmpuint(peer.version, ==, 0);
+    g_assert_cmphex(peer.features, ==, 0);
+    g_assert_true(return_path_answered(t.rp));
+    talk_end(&t);
+}
+
+static void test_meet_ferry(void)
+{
+    Talk t;
+    Peer peer;
+
+    talk_begin(&t);
+    say_number(&t, WIRE_RP_PONG, WIRE_PEER_HELLO);
+    say_number(&t, WIRE_RP_PONG, peer_introduction());
+    say_number(&t, WIRE_RP_PONG, WIRE_PING_START);
+    g_assert_true(return_path_meet(t.rp, 5000, &peer));
+    g_assert_cmpuint(peer.version, ==, PEER_VERSION);
+    g_assert_cmphex(peer.features, !=, 0);
+    say_number(&t, WIRE_RP_SHUT, 0);
+    expect_end(&t, RETURN_PATH_DONE, NULL);
+    talk_end(&t);
+}
+
+/* The introduction must not come later, when nobody looks any more. */
+static void test_meet_nobody(void)
+{
+    int64_t start = g_get_monotonic_time();
+    Peer peer;
+    Talk t;
+
+    talk_begin(&t);
+    g_assert_false(return_path_meet(t.rp, 30, &peer));
+    g_assert_cmpint(g_get_monotonic_time() - start, >=, 29 * 1000);
+    talk_end(&t);
+}
+
+static void test_ack(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    g_assert_false(return_path_acked(t.rp, 0));
+    say(&t, WIRE_RP_SWITCHOVER_ACK, 0);
+    qemu_fflush(t.to_src);
+    g_assert_true(return_path_acked(t.rp, 5000));
+    g_assert_cmpint(return_path_state(t.rp, NULL), ==, RETURN_PATH_OPEN);
+    talk_end(&t);
+}
+
+static void test_refused(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    say_number(&t, WIRE_RP_SHUT, 1);
+    expect_end(&t, RETURN_PATH_REFUSED, "destination failed");
+    talk_end(&t);
+}
+
+static void test_broken(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    say(&t, WIRE_RP_PONG, 4);
+    qemu_put_be16(t.to_src, 0);
+    qemu_fflush(t.to_src);
+    qio_channel_shutdown(t.there, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    expect_end(&t, RETURN_PATH_BROKEN, "Return path");
+    talk_end(&t);
+}
+
+static void test_hang_up(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    return_path_hang_up(t.rp);
+    expect_end(&t, RETURN_PATH_BROKEN, "Return path");
+    talk_end(&t);
+}
+
+static void test_lies(void)
+{
+    static const struct {
+        uint16_t type, len;
+        const char *text;
+    } lies[] = {
+        { 0, 0, "Unexpected message 0x0000" },
+        { WIRE_RP_REQ_PAGES, 12, "Unexpected message" },
+        { WIRE_RP_RECV_BITMAP, 1, "Unexpected message" },
+        { WIRE_RP_RESUME_ACK, 4, "Unexpected message" },
+        { 8, 0, "Unexpected message" },
+        { 0xffff, 0xffff, "Unexpected message 0xffff" },
+        { WIRE_RP_SHUT, 0, "SHUT" },
+        { WIRE_RP_PONG, 5, "PONG" },
+        { WIRE_RP_PONG, 0xffff, "PONG" },
+        { WIRE_RP_SWITCHOVER_ACK, 1, "SWITCHOVER_ACK" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        Talk t;
+
+        talk_begin(&t);
+        say(&t, lies[i].type, lies[i].len);
+        qemu_fflush(t.to_src);
+        expect_end(&t, RETURN_PATH_BROKEN, lies[i].text);
+        talk_end(&t);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    g_test_add_func("/peer/introduction", test_introduction);
+    g_test_add_func("/peer/unknown-features", test_unknown_features);
+    g_test_add_func("/peer/strangers", test_strangers);
+    g_test_add_func("/return-path/meet-stranger", test_meet_stranger);
+    g_test_add_func("/return-path/meet-ferry", test_meet_ferry);
+    g_test_add_func("/return-path/meet-nobody", test_meet_nobody);
+    g_test_add_func("/return-path/ack", test_ack);
+    g_test_add_func("/return-path/refused", test_refused);
+    g_test_add_func("/return-path/broken", test_broken);
+    g_test_add_func("/return-path/hang-up", test_hang_up);
+    g_test_add_func("/return-path/lies", test_lies);
+    return g_test_run();
+}
