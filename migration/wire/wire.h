@@ -199,6 +199,22 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PING_PACKAGE_START         3       /* first in the package */
 #define WIRE_PING_PACKAGE_SENT          4       /* after the package */
 
+/*
+ * Peers that know each other.  A source sends WIRE_PEER_HELLO as the value of
+ * a PING.  Every QEMU answers a PONG with that value; one that knows more
+ * sends another PONG, whose value is WIRE_PEER_MARK with its version and the
+ * features it understands.  What is not known is ignored.
+ */
+#define WIRE_PEER_HELLO                 0x46455252u     /* "FERR" */
+#define WIRE_PEER_MARK                  0xfe000000u
+#define WIRE_PEER_MARK_MASK             0xff000000u
+#define WIRE_PEER_VERSION_SHIFT         16
+#define WIRE_PEER_VERSION_MASK          0xffu           /* once shifted */
+#define WIRE_PEER_FEATURES_MASK         0x0000ffffu
+
+#define WIRE_PEER_ZERO_RANGE            0x0001u /* WIRE_RAM_ZERO_RANGE */
+#define WIRE_PEER_PAGE_RUN              0x0002u /* WIRE_RAM_RUN */
+
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
     wire_be64 target_page_size;         /*  8 */
@@ -347,6 +363,35 @@ typedef struct WireXbzrle {
 WIRE_ASSERT_SIZE(WireXbzrle, 3);
 
 #define WIRE_XBZRLE_ENCODING            0x01
+
+/*
+ * Only to a peer with the feature, and where the target page has at least
+ * WIRE_PEER_PAGE_SIZE_MIN bytes: the flags need two bits more.
+ *
+ * RUN: pages that follow each other, as they are, after one header.
+ * ZERO_RANGE: pages that follow each other and are zero.
+ * All of either must lie in the block, and neither is empty.
+ */
+#define WIRE_PEER_PAGE_SIZE_MIN         0x1000
+
+#define WIRE_RAM_RUN                    0x400
+#define WIRE_RAM_ZERO_RANGE             0x800
+#define WIRE_RAM_PEER_FLAGS             0xc00
+QEMU_BUILD_BUG_ON((WIRE_RAM_FLAGS | WIRE_RAM_PEER_FLAGS) >=
+                  WIRE_PEER_PAGE_SIZE_MIN);
+
+typedef struct WireRamRun {
+    wire_be32 pages;                    /*  0: up to WIRE_RAM_RUN_MAX */
+    /* so many target pages */
+} QEMU_PACKED WireRamRun;
+WIRE_ASSERT_SIZE(WireRamRun, 4);
+
+#define WIRE_RAM_RUN_MAX                512
+
+typedef struct WireRamZeroRange {
+    wire_be64 pages;                    /*  0 */
+} QEMU_PACKED WireRamZeroRange;
+WIRE_ASSERT_SIZE(WireRamZeroRange, 8);
 
 /*
  * 7. mapped-ram (since 9.0): RAM at fixed places of a file

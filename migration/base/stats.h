@@ -1,0 +1,74 @@
+/*
+ * What a migration has sent so far, and how fast it may send
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The counters are shown by `query-migrate`.  Each may be added to and read by
+ * any thread; two of them read one after the other need not match.  They are
+ * set to zero when a migration starts and keep their values after its end.
+ */
+
+#ifndef MIGRATION_BASE_STATS_H
+#define MIGRATION_BASE_STATS_H
+
+#include "qemu/stats64.h"
+#include "migration/qemu-file-types.h"
+
+/* A limit of this means none. */
+#define RATE_LIMIT_DISABLED 0
+
+typedef struct MigrationCounters {
+    /* dirty memory */
+    Stat64 dirty_bytes_last_sync;       /* found by the last sync, and left */
+    Stat64 dirty_pages_rate;            /* pages a second, between two syncs */
+    Stat64 dirty_sync_count;
+    Stat64 dirty_sync_missed_zero_copy; /* syncs after which the kernel had
+                                           copied all that it should not */
+
+    /* pages */
+    Stat64 normal_pages;                /* sent with their content */
+    Stat64 zero_pages;
+    Stat64 postcopy_requests;           /* pages the destination asked for */
+
+    /* bytes of RAM, by the stage in which they were sent */
+    Stat64 precopy_bytes;
+    Stat64 downtime_bytes;              /* the guest stood still */
+    Stat64 postcopy_bytes;
+
+    /* bytes of everything, by the way they took */
+    Stat64 qemu_file_transferred;
+    Stat64 multifd_bytes;
+    Stat64 rdma_bytes;
+
+    /* bytes a second; what base/limit.c or compat/rate-window.c keeps to */
+    Stat64 rate_limit_max;
+    Stat64 rate_limit_start;            /* bytes sent before this window */
+} MigrationCounters;
+
+extern MigrationCounters mig_stats;
+
+/* Bytes sent since the counters were set to zero, whichever way they took */
+uint64_t migration_transferred_bytes(void);
+
+/*
+ * Has the migration to pause?  True if it is ahead of the limit, or if @f has
+ * an error: then there is nothing to go on with.  Migration thread.
+ */
+bool migration_rate_exceeded(QEMUFile *f);
+
+/*
+ * How long to wait before migration_rate_exceeded() is to be asked again; 0
+ * if the migration need not pause.  Only with base/limit.c.  Migration thread.
+ */
+uint64_t migration_rate_wait_ns(void);
+
+/*
+ * Limit the migration to @limit bytes a second from now on;
+ * RATE_LIMIT_DISABLED for no limit.  Any thread.
+ */
+void migration_rate_set(uint64_t limit);
+
+/* The limit, in bytes a second; any thread */
+uint64_t migration_rate_get(void);
+
+#endif

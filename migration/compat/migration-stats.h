@@ -1,0 +1,19 @@
+/*
+ * The name under which other files find migration/base/stats.h
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef QEMU_MIGRATION_STATS_H
+#define QEMU_MIGRATION_STATS_H
+
+#include "migration/base/stats.h"
+
+/*
+ * The base's migration thread keeps to its limit in windows of this many
+ * milliseconds: it waits for the end of one, then starts the next.
+ */
+#define BUFFER_DELAY 100
+void migration_rate_reset(void);
+
+#endif

@@ -1,0 +1,26 @@
+/*
+ * The RAM blocks of this machine as regions
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_RAM_BLOCKS_H
+#define MIGRATION_RAM_BLOCKS_H
+
+#include "region.h"
+
+/*
+ * All migratable blocks, without maps, those that are ignored among them.
+ * Free them with ram_blocks_free().  Holds no reference on the blocks: they
+ * stay because memory cannot be unplugged while a migration runs.  BQL, or
+ * in the thread that loads.
+ */
+void ram_blocks_get(RamRegions *regions);
+
+/* Frees the list and the maps. */
+void ram_blocks_free(RamRegions *regions);
+
+/* Is this memory left out because both sides see the same of it? */
+bool ram_block_is_ignored(const RAMBlock *rb);
+
+#endif

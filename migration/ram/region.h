@@ -1,0 +1,68 @@
+/*
+ * A piece of guest memory, as those see it who scan, send and load it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What works on pages knows these and no RAMBlock, so that it can be tested on
+ * any memory.  blocks.c makes them of the RAM blocks of a machine.
+ *
+ * A region is made when a migration starts and does not come or go while it
+ * lasts.  Only @pages may change, on the destination, within @max_pages: when
+ * the source tells how large the block is there.
+ */
+
+#ifndef MIGRATION_RAM_REGION_H
+#define MIGRATION_RAM_REGION_H
+
+#include "dirty.h"
+#include "populated.h"
+
+typedef struct RamRegion {
+    const char *name;           /* not the region's; 1..255 bytes */
+    unsigned index;             /* its place among the regions */
+    unsigned page_bits;         /* of the target's page, the same in all */
+    uint8_t *host;              /* of page 0; the start of a host page */
+    uint64_t pages;             /* target pages in use */
+    uint64_t max_pages;         /* mapped at @host */
+    uint64_t host_page_size;    /* bytes, of the memory behind it */
+    uint64_t guest_addr;        /* of page 0: told if memory is ignored */
+    bool ignored;               /* both sides see the same memory: no pages */
+    PopulatedArea area;         /* of @pages */
+    DirtyMap *map;              /* source: of @pages; NULL if ignored */
+    RAMBlock *rb;               /* NULL in tests */
+} RamRegion;
+
+typedef struct RamRegions {
+    RamRegion *list;            /* in the order in which they are announced */
+    unsigned count;
+} RamRegions;
+
+static inline uint64_t ram_region_page_size(const RamRegion *r)
+{
+    return 1ull << r->page_bits;
+}
+
+static inline uint8_t *ram_region_page(const RamRegion *r, uint64_t page)
+{
+    return r->host + (page << r->page_bits);
+}
+
+/* Bytes in use, as they are announced: a multiple of the target page. */
+static inline uint64_t ram_region_bytes(const RamRegion *r)
+{
+    return r->pages << r->page_bits;
+}
+
+/* The region of that name, or NULL */
+static inline RamRegion *ram_regions_find(const RamRegions *regions,
+                                          const char *name)
+{
+    for (unsigned i = 0; i < regions->count; i++) {
+        if (!strcmp(regions->list[i].name, name)) {
+            return &regions->list[i];
+        }
+    }
+    return NULL;
+}
+
+#endif

@@ -1,0 +1,101 @@
+/*
+ * Channels of a migration: connect, listen, and what an address means
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * A migration needs a QIOChannel to the other side.  Here it is made from a
+ * URI or an address of QMP, whatever it takes: looking up a name, waiting for
+ * the peer, a TLS handshake, starting a command.  What comes out is a channel
+ * that is ready for the stream: blocking, secured if `tls-creds` is set, and
+ * known to `yank`.
+ *
+ *   tcp:HOST:PORT  unix:PATH  vsock:CID:PORT     connected and listened for
+ *   fd:NAME-OR-NUMBER                            socket, pipe or file
+ *   exec:COMMAND                                 its standard input and output
+ *   file:PATH[,offset=BYTES]                     written or read from there on
+ *
+ * There is at most one attempt to connect and one listener at a time.
+ *
+ * Threads: everything is called in the main loop with the BQL held, and calls
+ * back there.  No callback is made from inside the function it was given to.
+ *
+ * `yank`: the instance of migration is registered by the first connect or
+ * listen and stays until transport_end(), or until the attempt that
+ * registered it fails or is called off.  A channel is registered with it when
+ * it is passed on; whoever closes it calls migration_ioc_unregister_yank() or
+ * migration_ioc_unregister_yank_from_file() before.
+ */
+
+#ifndef MIGRATION_TRANSPORT_TRANSPORT_H
+#define MIGRATION_TRANSPORT_TRANSPORT_H
+
+#include "io/channel.h"
+#include "qapi/qapi-types-migration.h"
+
+/*
+ * Make an address of what the user gave: @uri or @channels, one of which is
+ * NULL.  The entry 'main' of a list counts; others are the caller's business,
+ * but none may be there twice.  What can be told to be wrong without trying
+ * is refused: unknown schemes, empty names, offsets that are no numbers.
+ *
+ * On success *@out is the caller's, to be freed with
+ * qapi_free_MigrationAddress().
+ */
+bool transport_parse(const char *uri, MigrationChannelList *channels,
+                     MigrationAddress **out, Error **errp);
+
+/*
+ * The end of an attempt to connect.  Exactly one of @ioc and @err is set; the
+ * reference to @ioc and the error are the callee's.
+ */
+typedef void TransportConnected(QIOChannel *ioc, Error *err, void *opaque);
+
+/*
+ * Start to connect to @addr.  On success @cb will be called once, unless
+ * transport_connect_cancel() comes first; on failure never.  Fails if an
+ * attempt is under way, and for what fails at once, such as a file that can
+ * not be opened.
+ */
+bool transport_connect(const MigrationAddress *addr, TransportConnected *cb,
+                       void *opaque, Error **errp);
+
+/*
+ * Give up the attempt that is under way, if any: its callback will not be
+ * called.  What the kernel or a name server does not let go of at once ends
+ * by itself, out of sight; another attempt may start right away.
+ */
+void transport_connect_cancel(void);
+
+/*
+ * A peer is there.  The reference to @ioc passes to the callee.  Listening
+ * stops when the callback returns, unless it returns true: then it will be
+ * called again for the next channel.
+ *
+ * A peer that fails before (TLS) is reported, and listening goes on.
+ */
+typedef bool TransportAccepted(QIOChannel *ioc, void *opaque);
+
+/*
+ * Wait at @addr.  After a failure nothing is left: the next call may succeed.
+ * Fails if there is a listener already.
+ */
+bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
+                      void *opaque, Error **errp);
+
+/* Stop to listen, and drop peers that are in their handshake.  Idempotent. */
+void transport_listen_stop(void);
+
+/*
+ * Where the last successful transport_listen() listens or listened: for
+ * sockets with the port that the kernel chose.  Valid until the next
+ * transport_listen() or transport_end(); owned here.
+ */
+SocketAddressList *transport_addresses(void);
+
+/*
+ * The migration is over and all its channels are closed.  Stops what is under
+ * way and unregisters from `yank`.  Idempotent.
+ */
+void transport_end(void);
+
+#endif
