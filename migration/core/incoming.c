@@ -10,7 +10,6 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/yank.h"
 #include "migration/cpr.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
@@ -60,7 +59,7 @@ static void clean_up(bool ok)
     migration_ioc_unregister_yank_from_file(incoming.from_src);
     qemu_fclose(g_steal_pointer(&incoming.from_src));
     cpr_set_incoming_mode(MIG_MODE_NONE);
-    yank_unregister_instance(MIGRATION_YANK_INSTANCE);
+    transport_end();
 }
 
 /* A source that does not say in which state its guest was had it running. */
@@ -125,7 +124,7 @@ static bool accepted(QIOChannel *ioc, void *opaque)
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
                        incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
-    return true;
+    return false;
 }
 
 bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
@@ -138,14 +137,10 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         error_setg(errp, "The incoming migration has already been started");
         return false;
     }
-    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, errp)) {
+    if (!transport_listen(addr, accepted, NULL, errp)) {
         return false;
     }
     incoming.exit_on_error = exit_on_error;
-    if (!transport_listen(addr, accepted, NULL, errp)) {
-        yank_unregister_instance(MIGRATION_YANK_INSTANCE);
-        return false;
-    }
     ctx_clear_error();
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();

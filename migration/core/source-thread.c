@@ -295,7 +295,8 @@ static bool may_switch_over(void)
 static void send_slice(Policy *policy)
 {
     uint64_t before = migration_transferred_bytes();
-    int64_t start = now_ns(), wait;
+    int64_t start = now_ns();
+    uint64_t wait;
 
     if (!migration_rate_exceeded(source.to_dst)) {
         qemu_savevm_state_iterate(source.to_dst, false);
@@ -303,7 +304,7 @@ static void send_slice(Policy *policy)
                     now_ns() - start);
     }
     wait = migration_rate_wait_ns();
-    if (wait > 0) {
+    if (wait) {
         doze(wait);
     }
 }
@@ -341,6 +342,7 @@ void *source_thread(void *opaque)
     Policy policy;
 
     rcu_register_thread();
+    qatomic_set(&source.thread_id, qemu_get_thread_id());
     source.succeeded = set_up(&err) &&
                        send_until_little_is_left(&policy, &err) &&
                        switchover_run(&policy, &err);
@@ -353,6 +355,7 @@ void *source_thread(void *opaque)
         ctx_fail(err);
     }
     trace_migration_thread_after_loop();
+    qatomic_set(&source.thread_id, 0);
     rcu_unregister_thread();
     ctx_in_main_loop(ended, NULL);
     return NULL;

@@ -12,8 +12,6 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "qemu/yank.h"
-#include "io/channel-command.h"
 #include "io/channel-socket.h"
 #include "io/channel-tls.h"
 #include "migration/migration.h"
@@ -70,6 +68,11 @@ void source_look(SourceView *view)
     *view = source.view;
 }
 
+int source_thread_id(void)
+{
+    return qatomic_read(&source.thread_id);
+}
+
 /*
  * The end
  */
@@ -117,7 +120,7 @@ static void finish(bool succeeded)
         source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
                                source.view.start_ms;
     }
-    yank_unregister_instance(MIGRATION_YANK_INSTANCE);
+    transport_end();
     ctx_phase_set(&source.phase, end);
 
     err = end == MIGRATION_STATUS_FAILED ? ctx_error() : NULL;
@@ -173,7 +176,7 @@ static bool begin(Error **errp)
         return false;
     }
     ctx_clear_error();
-    migration_stats_reset();
+    memset(&mig_stats, 0, sizeof(mig_stats));
     migration_reset_vfio_bytes_transferred();
     while (!qemu_sem_timedwait(&source.wake, 0)) {
         /* what is left of earlier calls */
@@ -237,13 +240,6 @@ bool source_start(MigrationAddress *addr, Error **errp)
     Error *err = NULL;
 
     if (!vm_may_leave(errp) || !begin(errp)) {
-        return false;
-    }
-    if (!yank_register_instance(MIGRATION_YANK_INSTANCE, &err)) {
-        /* An incoming one: cannot be, or the VM would wait for it. */
-        error_propagate(errp, error_copy(err));
-        ctx_fail(err);
-        ctx_phase_set(&source.phase, MIGRATION_STATUS_FAILED);
         return false;
     }
     source.connecting = true;

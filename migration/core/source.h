@@ -54,6 +54,7 @@ typedef struct Source {
 
     QemuThread thread;
     bool has_thread;            /* main loop */
+    int thread_id;              /* the kernel's, while it runs; atomic */
     bool connecting;            /* main loop: transport_connect() is at work */
     bool succeeded;             /* by the thread, for the main loop */
     QemuSemaphore wake;         /* go on, or look whether to go on */
@@ -89,6 +90,9 @@ void source_end_snapshot(bool ok);
 
 /* A copy of what is to be seen. Any thread. */
 void source_look(SourceView *view);
+
+/* The kernel's number of the migration thread, or 0. Any thread. */
+int source_thread_id(void);
 
 /*
  * Private to the source

@@ -1,0 +1,145 @@
+/*
+ * query-migrate: gathers what core/, the counters and the settings know
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-types-migration.h"
+#include "qemu/timer.h"
+#include "exec/target_page.h"
+#include "migration/core/ctx.h"
+#include "migration/core/incoming.h"
+#include "migration/core/source.h"
+#include "migration/core/throttle.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "migration/transport/transport.h"
+#include "system/dirtylimit.h"
+#include "query.h"
+
+static RamInfo ram_info(const SourceView *view)
+{
+    return (RamInfo) {
+        .page_size = qemu_target_page_size(),
+        .transferred = migration_transferred_bytes(),
+        .remaining = ram_bytes_remaining(),
+        .total = ram_bytes_total(),
+        .zero_pages = stat64_get(&mig_stats.zero_pages),
+        .normal_pages = stat64_get(&mig_stats.normal_pages),
+        .dirty_pages_rate = stat64_get(&mig_stats.dirty_pages_rate),
+        .dirty_sync_count = stat64_get(&mig_stats.dirty_sync_count),
+        .zero_copy_missed = stat64_get(&mig_stats.dirty_sync_missed_zero_copy),
+        .postcopy_requests = stat64_get(&mig_stats.postcopy_requests),
+        .precopy_bytes = stat64_get(&mig_stats.precopy_bytes),
+        .downtime_bytes = stat64_get(&mig_stats.downtime_bytes),
+        .postcopy_bytes = stat64_get(&mig_stats.postcopy_bytes),
+        .multifd_bytes = stat64_get(&mig_stats.multifd_bytes),
+        .mbps = view->mbps,
+        .pages_per_second = view->pages_per_second,
+    };
+}
+
+/* While nothing is known, what the user allows is what to expect. */
+static uint64_t expected_downtime_ms(const SourceView *view)
+{
+    uint64_t ns = view->policy.downtime.likely;
+
+    return ns == POLICY_NEVER ? migrate_downtime_limit() : ns / SCALE_MS;
+}
+
+static uint64_t total_ms(const SourceView *view)
+{
+    return view->total_ms ?: qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
+                             view->start_ms;
+}
+
+static void add_dirty_limit(SourceInfo *info)
+{
+    info->dirty_limited = migrate_dirty_limit() && dirtylimit_in_service();
+    if (info->dirty_limited) {
+        info->dirty_limit_throttle_us = dirtylimit_throttle_time_per_round();
+        info->dirty_limit_ring_full_us = dirtylimit_ring_full_time();
+    }
+}
+
+/* How target.c tells of VFIO is by a reply of its own. */
+static void add_vfio(SourceInfo *info)
+{
+    g_autoptr(MigrationInfo) vfio = g_new0(MigrationInfo, 1);
+
+    migration_populate_vfio_info(vfio);
+    info->has_vfio = vfio->vfio;
+    info->vfio_bytes = vfio->vfio ? vfio->vfio->transferred : 0;
+}
+
+static SourceInfo source_info(const SourceView *view)
+{
+    SourceInfo info = {
+        .status = phase_get(&source.phase),
+        .setup_ms = view->setup_ms,
+        .total_ms = total_ms(view),
+        .downtime_ms = view->downtime_ms,
+        .expected_downtime_ms = expected_downtime_ms(view),
+        .ram = ram_info(view),
+        .xbzrle = migrate_xbzrle() ? &xbzrle_counters : NULL,
+        .throttle_percent = throttle_get(),
+        .ferry = {
+            .policy = view->policy,
+            .decision = view->reason,
+            .stalls = view->stalls,
+            .downtime = view->downtime,
+            .peer_version = view->peer.version,
+        },
+    };
+
+    add_dirty_limit(&info);
+    add_vfio(&info);
+    return info;
+}
+
+MigrationInfo *qmp_query_migrate(Error **errp)
+{
+    g_autoptr(strList) reasons = ctx_blocked_reasons();
+    g_autoptr(Error) err = ctx_error();
+    g_autoptr(strList) features = NULL;
+    XBZRLECacheStats xbzrle = xbzrle_counters;
+    SourceView view;
+    SourceInfo here;
+    DestInfo dest = {
+        .status = phase_get(&incoming.phase),
+        .addresses = transport_addresses(),
+    };
+
+    source_look(&view);
+    here = source_info(&view);
+    here.blocked_reasons = reasons;
+    here.error = dest.error = err ? error_get_pretty(err) : NULL;
+    features = peer_feature_names(view.peer.features);
+    here.ferry.peer_features = features;
+    if (here.xbzrle) {
+        xbzrle.cache_size = migrate_xbzrle_cache_size();
+        here.xbzrle = &xbzrle;
+    }
+    return query_info(&here, &dest);
+}
+
+/* Those whose times are of interest: the ones that move memory. */
+MigrationThreadInfoList *qmp_query_migrationthreads(Error **errp)
+{
+    MigrationThreadInfoList *list = NULL;
+    int id = source_thread_id();
+
+    if (id) {
+        MigrationThreadInfo *info = g_new0(MigrationThreadInfo, 1);
+
+        info->name = g_strdup(MIGRATION_THREAD_SRC_MAIN);
+        info->thread_id = id;
+        QAPI_LIST_PREPEND(list, info);
+    }
+    return list;
+}
