@@ -22,6 +22,7 @@
 
 typedef struct Rate {
     uint64_t bytes_per_s;   /* 0: no limit */
+    bool started;           /* the first bytes start the schedule */
     int64_t at_ns;          /* when ahead_ns was true */
     double ahead_ns;        /* of the schedule; negative: behind */
 } Rate;
@@ -39,6 +40,6 @@ void rate_set(Rate *rate, uint64_t bytes_per_s);
 void rate_spend(Rate *rate, uint64_t bytes, int64_t now_ns);
 
 /* How long to wait before more may be sent; 0 if it may be at once */
-uint64_t rate_wait_ns(Rate *rate, int64_t now_ns);
+uint64_t rate_wait_ns(const Rate *rate, int64_t now_ns);
 
 #endif

@@ -71,4 +71,10 @@ void migration_rate_set(uint64_t limit);
 /* The limit, in bytes a second; any thread */
 uint64_t migration_rate_get(void);
 
+/*
+ * What was sent before does not count any more: a migration starts, or with
+ * compat/rate-window.c a window.  Migration thread.
+ */
+void migration_rate_reset(void);
+
 #endif

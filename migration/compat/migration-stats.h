@@ -14,6 +14,5 @@
  * milliseconds: it waits for the end of one, then starts the next.
  */
 #define BUFFER_DELAY 100
-void migration_rate_reset(void);
 
 #endif

@@ -40,11 +40,11 @@
  * Output: bytes gathered before a put blocks to write them.  Few and large
  * writes are what a socket is fastest with.  But the rate limit sees bytes
  * only once they are written, so a write must be a small part of what may be
- * sent per period: one 64th, inside these bounds.
+ * sent per second: one 640th, inside these bounds.
  */
 #define STREAM_BUDGET_MIN       (128 * KiB)
 #define STREAM_BUDGET_MAX       (1 * MiB)
-#define STREAM_BUDGET_SHARE     64
+#define STREAM_BUDGET_SHARE     640
 
 /*
  * Input: descriptors that were received and not claimed yet.  A channel hands

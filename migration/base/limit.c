@@ -1,0 +1,54 @@
+/*
+ * The bandwidth limit of the migration that runs
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * All channels count what they send (stats.h); here the sum is held against
+ * the limit, by the migration thread alone, so that channels need no lock.
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "migration/qemu-file.h"
+#include "rate.h"
+#include "stats.h"
+
+static struct {
+    Rate rate;
+    uint64_t spent;         /* bytes that rate knows of */
+} limit;
+
+static void start_over(uint64_t bytes_per_s)
+{
+    rate_set(&limit.rate, bytes_per_s);
+    limit.spent = migration_transferred_bytes();
+}
+
+void migration_rate_reset(void)
+{
+    start_over(migration_rate_get());
+}
+
+uint64_t migration_rate_wait_ns(void)
+{
+    uint64_t bytes_per_s = migration_rate_get();
+    uint64_t sent;
+    int64_t now;
+
+    if (bytes_per_s != limit.rate.bytes_per_s) {
+        start_over(bytes_per_s);
+    }
+    if (bytes_per_s == RATE_LIMIT_DISABLED) {
+        return 0;
+    }
+    sent = migration_transferred_bytes();
+    now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    rate_spend(&limit.rate, sent - MIN(limit.spent, sent), now);
+    limit.spent = sent;
+    return rate_wait_ns(&limit.rate, now);
+}
+
+bool migration_rate_exceeded(QEMUFile *f)
+{
+    return qemu_file_get_error(f) || migration_rate_wait_ns() > 0;
+}
