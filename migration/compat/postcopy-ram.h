@@ -1,0 +1,62 @@
+/*
+ * What devices outside of migration need to know of postcopy
+ *
+ * Postcopy is not available yet: nothing here is ever called back.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_COMPAT_POSTCOPY_RAM_H
+#define MIGRATION_COMPAT_POSTCOPY_RAM_H
+
+#include "qemu/notify.h"
+#include "exec/cpu-common.h"
+
+/* Called once, before devices are made. */
+void postcopy_infrastructure_init(void);
+
+/* Who is told of the steps below, as @data of the notifier. */
+void postcopy_add_notifier(NotifierWithReturn *notifier);
+void postcopy_remove_notifier(NotifierWithReturn *notifier);
+
+enum PostcopyNotifyReason {
+    POSTCOPY_NOTIFY_PROBE,              /* would it work with this device? */
+    POSTCOPY_NOTIFY_INBOUND_ADVISE,     /* it may come */
+    POSTCOPY_NOTIFY_INBOUND_LISTEN,     /* it comes */
+    POSTCOPY_NOTIFY_INBOUND_END,
+};
+
+struct PostcopyNotifyData {
+    enum PostcopyNotifyReason reason;
+};
+
+/* Memory of the guest that another process has mapped, and its userfaultfd */
+struct PostCopyFD;
+
+/* @message is a struct uffd_msg. */
+typedef int (*pcfdhandler)(struct PostCopyFD *pcfd, void *message);
+
+/* The page of @rb at @offset is there. */
+typedef int (*pcfdwake)(struct PostCopyFD *pcfd, RAMBlock *rb,
+                        uint64_t offset);
+
+struct PostCopyFD {
+    int fd;
+    void *data;                 /* the device's own */
+    pcfdhandler handler;
+    pcfdwake waker;
+    const char *idstr;          /* for messages */
+};
+
+void postcopy_register_shared_ufd(struct PostCopyFD *pcfd);
+void postcopy_unregister_shared_ufd(struct PostCopyFD *pcfd);
+
+/* Lets a process go on that waits for the page at its @client_addr. */
+int postcopy_wake_shared(struct PostCopyFD *pcfd, uint64_t client_addr,
+                         RAMBlock *rb);
+
+/* Asks for the page of @rb at @offset on behalf of that process. */
+int postcopy_request_shared_page(struct PostCopyFD *pcfd, RAMBlock *rb,
+                                 uint64_t client_addr, uint64_t offset);
+
+#endif
