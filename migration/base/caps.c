@@ -88,6 +88,32 @@ static const CapRule rules[] = {
          "a file answers no requests"),
 };
 
+/* They can be turned off, as management tools do, but not on. */
+static const MigrationCapability missing[] = {
+    MIGRATION_CAPABILITY_RDMA_PIN_ALL,
+    MIGRATION_CAPABILITY_POSTCOPY_RAM,
+    MIGRATION_CAPABILITY_X_COLO,
+    MIGRATION_CAPABILITY_MULTIFD,
+    MIGRATION_CAPABILITY_POSTCOPY_BLOCKTIME,
+    MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
+    MIGRATION_CAPABILITY_ZERO_COPY_SEND,
+    MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
+    MIGRATION_CAPABILITY_DIRTY_LIMIT,
+    MIGRATION_CAPABILITY_MAPPED_RAM,
+};
+
+bool caps_available(const bool *wanted, Error **errp)
+{
+    for (int i = 0; i < ARRAY_SIZE(missing); i++) {
+        if (wanted[missing[i]]) {
+            error_setg(errp, "Capability '%s' is not available yet in this "
+                       "version of Ferry", MigrationCapability_str(missing[i]));
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool broken(const CapRule *rule, Error **errp)
 {
     error_setg(errp, "Capability '%s' %s capability '%s'%s%s",

@@ -9,6 +9,13 @@
 
 #include "qapi/qapi-types-migration.h"
 
+/*
+ * Whether this version has all capabilities that are true in @wanted, an
+ * array of MIGRATION_CAPABILITY__MAX elements.  The first one that is missing
+ * is reported.
+ */
+bool caps_available(const bool *wanted, Error **errp);
+
 /* What a capability may need besides others: answered by the caller. */
 typedef enum CapCondition {
     CAP_COLO_IS_BUILT,

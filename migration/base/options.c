@@ -23,7 +23,6 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
-#include "migration/postcopy-ram.h"
 #include "migration/ram.h"
 #include "caps.h"
 #include "params.h"
@@ -88,11 +87,6 @@ bool migrate_send_switchover_start(void)
 bool migrate_postcopy(void)
 {
     return migrate_postcopy_ram() || migrate_dirty_bitmaps();
-}
-
-bool migrate_rdma(void)
-{
-    return false;
 }
 
 static bool tls_is_on(const MigrationParameters *params)
@@ -167,15 +161,9 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_HOST_CAN_POSTCOPY:
-        return host_can_postcopy(errp);
     case CAP_HOST_TRACKS_WRITES:
-        if (!ram_write_tracking_available()) {
-            return lacks(errp, cap, "requires a host kernel with userfaultfd "
-                         "write protection");
-        }
-        return ram_write_tracking_compatible() ||
-               lacks(errp, cap, "requires guest memory that the host kernel "
-                     "can write-protect");
+        /* Nobody can ask for what is missing, see caps_available(). */
+        return lacks(errp, cap, "is not available yet");
     case CAP_HOST_SENDS_IN_PLACE:
 #ifndef CONFIG_LINUX
         return lacks(errp, cap, "requires a Linux host");
@@ -198,7 +186,8 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 
 bool migrate_caps_check(bool *old_caps, bool *new_caps, Error **errp)
 {
-    return caps_check(old_caps, new_caps, cap_holds, errp);
+    return caps_available(new_caps, errp) &&
+           caps_check(old_caps, new_caps, cap_holds, errp);
 }
 
 MigrationCapabilityStatusList *qmp_query_migrate_capabilities(Error **errp)
@@ -246,6 +235,11 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
     ERRP_GUARD();
 
     if (!params_check_numbers(params, qemu_target_page_size(), errp)) {
+        return false;
+    }
+    if (params->mode != MIG_MODE_NORMAL) {
+        error_setg(errp, "Migration mode '%s' is not available yet in this "
+                   "version of Ferry", MigMode_str(params->mode));
         return false;
     }
     if (params->has_block_bitmap_mapping &&

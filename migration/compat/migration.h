@@ -24,6 +24,11 @@
 #define MIGRATION_THREAD_SRC_RETURN     "mig/src/return"
 #define MIGRATION_THREAD_DST_MAIN       "mig/dst/main"
 
+/* The dirty log is cleared in chunks of so many pages, as a power of two. */
+#define CLEAR_SHIFT_MIN     6
+#define CLEAR_SHIFT_DEFAULT 18
+#define CLEAR_SHIFT_MAX     31
+
 #define TYPE_MIGRATION "migration"
 OBJECT_DECLARE_SIMPLE_TYPE(MigrationState, MIGRATION)
 

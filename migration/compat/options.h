@@ -53,7 +53,6 @@ bool migrate_direct_io(void);
 bool migrate_has_block_bitmap_mapping(void);
 bool migrate_multifd_flush_after_each_section(void);
 bool migrate_postcopy(void);
-bool migrate_rdma(void);
 bool migrate_tls(void);
 
 /* The properties of the "migration" object, for -global and machine types. */

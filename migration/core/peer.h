@@ -14,6 +14,8 @@
 #ifndef MIGRATION_CORE_PEER_H
 #define MIGRATION_CORE_PEER_H
 
+#include "qapi/qapi-builtin-types.h"
+
 typedef struct Peer {
     uint8_t version;        /* of the peer protocol; 0: not a Ferry */
     uint32_t features;      /* WIRE_PEER_*: that both sides have */

@@ -1,0 +1,34 @@
+/*
+ * Guest memory: what others ask of ram/
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_COMPAT_RAM_H
+#define MIGRATION_COMPAT_RAM_H
+
+#include "exec/cpu-common.h"
+#include "qapi/qapi-types-migration.h"
+#include "migration/misc.h"
+
+/* Blocks that migrate; with "ignored" left out, those whose pages do. RCU. */
+#define RAMBLOCK_FOREACH_MIGRATABLE(block) \
+    INTERNAL_RAMBLOCK_FOREACH(block) \
+        if (qemu_ram_is_migratable(block))
+#define RAMBLOCK_FOREACH_NOT_IGNORED(block) \
+    INTERNAL_RAMBLOCK_FOREACH(block) \
+        if (!migrate_ram_is_ignored(block))
+
+/* Registers the section "ram". Once. */
+void ram_mig_init(void);
+
+/* Bytes: known to be dirty, and what there is in all. Any thread. */
+uint64_t ram_bytes_remaining(void);
+uint64_t ram_bytes_total(void);
+
+extern XBZRLECacheStats xbzrle_counters;
+
+/* BQL. Nonzero, with @errp set, if there cannot be a cache of that size. */
+int xbzrle_cache_resize(uint64_t new_size, Error **errp);
+
+#endif
