@@ -127,7 +127,7 @@ static FerryPeer *new_peer(const FerryInfo *info)
     FerryPeer *peer = g_new0(FerryPeer, 1);
 
     peer->version = info->peer_version;
-    peer->features = QAPI_CLONE(strList, (strList *)info->peer_features);
+    peer->features = QAPI_CLONE(strList, info->peer_features);
     return peer;
 }
 
@@ -301,8 +301,7 @@ MigrationInfo *query_info(const SourceInfo *source, const DestInfo *dest)
     MigrationInfo *info = g_new0(MigrationInfo, 1);
 
     info->has_blocked_reasons = source->blocked_reasons;
-    info->blocked_reasons = QAPI_CLONE(strList,
-                                       (strList *)source->blocked_reasons);
+    info->blocked_reasons = QAPI_CLONE(strList, source->blocked_reasons);
     info->has_socket_address = dest->addresses;
     info->socket_address = QAPI_CLONE(SocketAddressList, dest->addresses);
     if (source->status != MIGRATION_STATUS_NONE) {
