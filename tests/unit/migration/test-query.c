@@ -295,6 +295,7 @@ static void test_phases(void)
 
         g_assert_cmpint(source->phase, ==, rows[i].source);
         g_assert_cmpint(dest->phase, ==, rows[i].dest);
+        g_assert_true(source->has_percent);
         g_assert_false(dest->has_percent);
     }
 }
