@@ -134,6 +134,16 @@ static void print_globals(Monitor *mon)
     print_count(mon, "clear-bitmap-shift", s->clear_bitmap_shift, "");
 }
 
+static void print_blockers(Monitor *mon, const strList *why)
+{
+    if (why) {
+        monitor_printf(mon, "Outgoing migration blocked:\n");
+    }
+    for (; why; why = why->next) {
+        monitor_printf(mon, "  %s\n", why->value);
+    }
+}
+
 static void print_status(Monitor *mon, const MigrationInfo *info)
 {
     bool why = info->status == MIGRATION_STATUS_FAILED && info->error_desc;
@@ -209,12 +219,7 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
 
     print_globals(mon);
-    if (info->blocked_reasons) {
-        monitor_printf(mon, "Outgoing migration blocked:\n");
-        for (strList *why = info->blocked_reasons; why; why = why->next) {
-            monitor_printf(mon, "  %s\n", why->value);
-        }
-    }
+    print_blockers(mon, info->blocked_reasons);
     print_status(mon, info);
     print_rows(mon, ram_rows, ARRAY_SIZE(ram_rows), info->ram);
     print_rows(mon, xbzrle_rows, ARRAY_SIZE(xbzrle_rows), info->xbzrle_cache);

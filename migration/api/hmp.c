@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/error-report.h"
 #include "qemu/timer.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
@@ -48,7 +47,7 @@ static void look_whether_over(void *opaque)
         return;
     }
     if (info->error_desc) {
-        error_report("%s", info->error_desc);
+        monitor_printf(waiting->mon, "Error: %s\n", info->error_desc);
     }
     monitor_resume(waiting->mon);
     timer_free(waiting->timer);

@@ -38,7 +38,7 @@ typedef struct RamInfo {
 /* What a guest's owner wants to know, and the base's queries do not tell. */
 typedef struct FerryInfo {
     PolicyView policy;              /* all zero on the destination */
-    const char *decision;           /* the last one's reason; NULL or "": none */
+    const char *decision;           /* reason of the last; NULL or "": none */
     StallLedger stalls;
     DowntimeLedger downtime;
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */

@@ -511,14 +511,13 @@ def ferry_cards(track: Track) -> str:
     if not info.downtime:
         out += ledger_card('Downtime as predicted last', '', info.predicted,
                            info.predicted_ms)
-    if info.stalls or info.stall_longest_ms is not None:
-        rows = [(name, millis(ms)) for name, ms in info.stalls]
-        said = ''
-        if info.stall_longest_ms is not None:
-            said = f'The longest lasted {millis(info.stall_longest_ms)}'
-            said += f' ({clean(info.stall_step)}).' if info.stall_step else '.'
-        out += card('Guest stalled while it was running', said,
-                    table(rows) if rows else '')
+    if info.stall_longest_ms is not None:
+        said = f'The longest lasted {millis(info.stall_longest_ms)}'
+        said += f' ({clean(info.stall_step)}).' if info.stall_step else '.'
+        if info.stall_count is not None and info.stall_total_ms is not None:
+            said += (f' {info.stall_count:.0f} of them took '
+                     f'{millis(info.stall_total_ms)} in all.')
+        out += card('Guest stalled while it was running', said, '')
     notes = []
     if info.reason:
         notes.append(('last decision', info.reason))

@@ -82,91 +82,55 @@ def caps_of(value: Any) -> Optional[dict]:
 
 @dataclass
 class FerryInfo:
-    """The `ferry` object, brought to milliseconds and lists of (name, ms)."""
+    """The `ferry` object, brought to milliseconds and lists of (name, ms).
+
+    Members that QEMU leaves out, because it does not know (yet), are None or
+    empty here. downtime_ms is measured, predicted_ms what was expected."""
     phase: str = ''
     percent: Optional[float] = None
     eta_ms: Optional[float] = None
     eta_low_ms: Optional[float] = None
     eta_high_ms: Optional[float] = None
     predicted_ms: Optional[float] = None
+    predicted_low_ms: Optional[float] = None
+    predicted_high_ms: Optional[float] = None
     predicted: list = field(default_factory=list)
+    bandwidth: Optional[float] = None
+    dirty_rate: Optional[float] = None
     reason: str = ''
-    stalls: list = field(default_factory=list)
     stall_count: Optional[int] = None
     stall_total_ms: Optional[float] = None
     stall_longest_ms: Optional[float] = None
     stall_step: str = ''
     downtime_ms: Optional[float] = None
     downtime: list = field(default_factory=list)
+    peer_version: Optional[int] = None
     features: list = field(default_factory=list)
-
-
-UNITS = {'ns': 1e-6, 'us': 1e-3, 'ms': 1.0, 's': 1e3}
-
-
-def split_unit(key: str) -> tuple[str, Optional[float]]:
-    """'flush-us' -> ('flush', 0.001); no unit in the key -> (key, None)."""
-    for unit in ('ns', 'us', 'ms', 's'):
-        for sep in ('-', '_'):
-            if key.endswith(sep + unit):
-                return key[:-len(unit) - 1], UNITS[unit]
-        if key == unit:
-            return '', UNITS[unit]
-    return key, None
-
-
-def find_ms(obj: dict, *names: str) -> Optional[float]:
-    """The first number in obj whose key is one of names, with or without a unit
-    at its end, in milliseconds (a key without unit counts as milliseconds)."""
-    for name in names:
-        for key, value in obj.items():
-            stem, scale = split_unit(str(key))
-            if stem == name and number(value, None) is not None:
-                return value * (1.0 if scale is None else scale)
-    return None
-
-
-def parts_ms(obj: Any, scale: float = 1.0) -> list[tuple[str, float]]:
-    """Named times in the order they were given, in milliseconds: from a dict
-    {'stop-us': 3} or a list [{'step': 'stop', 'us': 3}]. Totals and counts
-    are not parts and are left out."""
-    parts: list[tuple[str, float]] = []
-    if isinstance(obj, dict):
-        inner = obj.get('parts') or obj.get('steps')
-        if isinstance(inner, (dict, list)):
-            return parts_ms(inner, scale)
-        for key, value in obj.items():
-            stem, unit = split_unit(str(key))
-            if stem in ('', 'total', 'count', 'limit', 'longest', 'low',
-                        'high'):
-                continue
-            if number(value, None) is not None:
-                parts.append((stem, value * (scale if unit is None else unit)))
-    elif isinstance(obj, list):
-        for item in obj:
-            if not isinstance(item, dict):
-                continue
-            name = next((item[k] for k in ('name', 'part', 'step')
-                         if isinstance(item.get(k), str)), None)
-            ms = find_ms(item, '', 'time', 'total', 'duration', 'longest')
-            if name is not None and ms is not None:
-                parts.append((name, ms))
-    return parts
-
-
-def pick(obj: dict, *names: str) -> tuple[Any, float]:
-    """The first dict or list under one of names (unit suffix allowed), and the
-    factor that brings numbers without a unit of their own to milliseconds."""
-    for name in names:
-        for key, value in obj.items():
-            stem, scale = split_unit(str(key))
-            if stem == name and isinstance(value, (dict, list)):
-                return value, 1.0 if scale is None else scale
-    return None, 1.0
 
 
 def text(value: Any) -> str:
     return value if isinstance(value, str) else ''
+
+
+def member(obj: dict, name: str) -> dict:
+    """The object below NAME; an empty one if there is none."""
+    value = obj.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def milliseconds(obj: dict, name: str) -> Optional[float]:
+    """A time whose name ends with its unit, -us or -ms."""
+    value = number(obj.get(name), None)
+    return value / 1000 if value is not None and name.endswith('us') else value
+
+
+def parts_ms(obj: dict) -> list[tuple[str, float]]:
+    """The steps of `parts`, in the order they happen."""
+    found = obj.get('parts')
+    return [(part['name'], milliseconds(part, 'us'))
+            for part in (found if isinstance(found, list) else [])
+            if isinstance(part, dict) and isinstance(part.get('name'), str)
+            and milliseconds(part, 'us') is not None]
 
 
 def read_ferry(obj: Any) -> Optional[FerryInfo]:
@@ -174,73 +138,33 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
     is not understood is left out, and nothing raises."""
     if not isinstance(obj, dict):
         return None
-    info = FerryInfo(phase=text(obj.get('phase')))
-    info.percent = number(obj.get('percent'), None)
-    read_eta(obj, info)
-    predicted, scale = pick(obj, 'predicted-downtime', 'predicted')
-    info.predicted = parts_ms(predicted, scale)
-    info.predicted_ms = find_ms(obj, 'predicted-downtime', 'predicted')
-    if info.predicted_ms is None and isinstance(predicted, dict):
-        info.predicted_ms = find_ms(predicted, 'total')
-    if info.predicted_ms is None and info.predicted:
-        info.predicted_ms = sum(ms for _, ms in info.predicted)
-
-    for name in ('reason', 'decision-reason'):
-        info.reason = info.reason or text(obj.get(name))
-    decision = obj.get('decision')
-    if isinstance(decision, dict):
-        info.reason = info.reason or text(decision.get('reason'))
-    info.reason = info.reason or text(decision)
-
-    read_stalls(obj, info)
-    ledger, scale = pick(obj, 'downtime-ledger', 'downtime', 'ledger')
-    info.downtime = parts_ms(ledger, scale)
-    if isinstance(ledger, dict):
-        info.downtime_ms = find_ms(ledger, 'total')
-    if info.downtime_ms is None and info.downtime:
-        info.downtime_ms = sum(ms for _, ms in info.downtime)
-    info.features = read_features(obj)
-    return info
-
-
-def read_eta(obj: dict, info: FerryInfo) -> None:
-    eta, _ = pick(obj, 'eta')
-    if isinstance(eta, dict):
-        info.eta_ms = find_ms(eta, 'expected', 'mid', 'likely', '')
-        info.eta_low_ms = find_ms(eta, 'low', 'min')
-        info.eta_high_ms = find_ms(eta, 'high', 'max')
-    else:
-        info.eta_ms = find_ms(obj, 'eta')
-        info.eta_low_ms = find_ms(obj, 'eta-low', 'eta-min')
-        info.eta_high_ms = find_ms(obj, 'eta-high', 'eta-max')
-
-
-def read_stalls(obj: dict, info: FerryInfo) -> None:
-    stalls, scale = pick(obj, 'stall-ledger', 'stalls', 'stall')
-    info.stalls = parts_ms(stalls, scale)
-    if isinstance(stalls, dict):
-        info.stall_count = number(stalls.get('count'), None)
-        info.stall_total_ms = find_ms(stalls, 'total')
-        info.stall_longest_ms = find_ms(stalls, 'longest')
-        for name in ('longest-step', 'longest-in', 'step'):
-            info.stall_step = info.stall_step or text(stalls.get(name))
-    if info.stalls and info.stall_longest_ms is None:
-        info.stall_step, info.stall_longest_ms = max(
-            info.stalls, key=lambda part: part[1])
-
-
-def read_features(obj: dict) -> list[str]:
-    found = obj.get('peer-features', obj.get('features', obj.get('peer')))
-    if isinstance(found, dict):
-        inner = found.get('features')
-        if not isinstance(inner, (list, dict)):
-            return [str(k) for k, v in found.items() if v is True]
-        found = inner
-    if isinstance(found, dict):
-        return [str(k) for k, v in found.items() if v]
-    if isinstance(found, list):
-        return [str(f) for f in found if isinstance(f, str)]
-    return []
+    eta, predicted = member(obj, 'eta'), member(obj, 'predicted-downtime')
+    stall, downtime = member(obj, 'stall'), member(obj, 'downtime')
+    peer = member(obj, 'peer')
+    features = peer.get('features')
+    return FerryInfo(
+        phase=text(obj.get('phase')),
+        percent=number(obj.get('percent'), None),
+        eta_low_ms=milliseconds(eta, 'low-ms'),
+        eta_ms=milliseconds(eta, 'likely-ms'),
+        eta_high_ms=milliseconds(eta, 'high-ms'),
+        predicted_low_ms=milliseconds(predicted, 'low-us'),
+        predicted_ms=milliseconds(predicted, 'likely-us'),
+        predicted_high_ms=milliseconds(predicted, 'high-us'),
+        predicted=parts_ms(predicted),
+        bandwidth=number(obj.get('bandwidth'), None),
+        dirty_rate=number(obj.get('dirty-rate'), None),
+        reason=text(obj.get('decision')),
+        stall_count=number(stall.get('count'), None),
+        stall_total_ms=milliseconds(stall, 'total-us'),
+        stall_longest_ms=milliseconds(stall, 'longest-us'),
+        stall_step=text(stall.get('step')),
+        downtime_ms=milliseconds(downtime, 'total-us'),
+        downtime=parts_ms(downtime),
+        peer_version=number(peer.get('version'), None),
+        features=[name for name in
+                  (features if isinstance(features, list) else [])
+                  if isinstance(name, str)])
 
 
 # -- one migration over time -------------------------------------------------

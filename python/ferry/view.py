@@ -308,6 +308,8 @@ def time_left(track: Track, style: Style) -> str:
     if info and None not in (info.eta_low_ms, info.eta_high_ms):
         out += (f' ({info.eta_low_ms / 1000:.1f} to '
                 f'{info.eta_high_ms / 1000:.1f})')
+    elif info and info.eta_low_ms is not None:
+        out += f' ({info.eta_low_ms / 1000:.1f} or more)'
     return out
 
 

@@ -13,18 +13,21 @@ MIB = 1 << 20
 PARAMS = {'downtime-limit': 300, 'max-bandwidth': 128 * MIB,
           'multifd-channels': 4}
 FERRY = {
-    'phase': 'iterate', 'percent': 40, 'eta-ms': 2400, 'eta-low-ms': 1900,
-    'eta-high-ms': 3300,
-    'predicted-downtime': {'total-ms': 41.2, 'parts': {
-        'stop-us': 420, 'ram-us': 30200, 'start-us': 400}},
-    'reason': '41 MiB are dirty and would take 320 ms',
-    'stalls': {'count': 3, 'total-us': 1900, 'longest-us': 1100,
-               'longest-step': 'sync',
-               'steps': {'start-us': 300, 'sync-us': 1100}},
-    'peer-features': ['zero-range', 'page-run']}
-LEDGER = {'total-us': 38100, 'parts': {
-    'stop-us': 420, 'sync-us': 900, 'ram-us': 21200, 'device-save-us': 5100,
-    'device-load-us': 6000, 'activate-us': 3480, 'start-us': 1000}}
+    'phase': 'later-pass', 'percent': 40,
+    'eta': {'low-ms': 1900, 'likely-ms': 2400, 'high-ms': 3300},
+    'predicted-downtime': {
+        'low-us': 39000, 'likely-us': 41200, 'high-us': 52000, 'parts': [
+            {'name': 'stop', 'us': 420}, {'name': 'ram', 'us': 30200},
+            {'name': 'start', 'us': 400}]},
+    'bandwidth': 100 * MIB, 'dirty-rate': 20 * MIB,
+    'decision': '41 MiB are dirty and would take 320 ms',
+    'stall': {'count': 3, 'total-us': 1900, 'longest-us': 1100,
+              'step': 'sync'},
+    'peer': {'version': 1, 'features': ['zero-range', 'page-run']}}
+DOWNTIME = {'total-us': 38100, 'parts': [
+    {'name': name, 'us': us} for name, us in (
+        ('stop', 420), ('sync', 900), ('ram', 21200), ('device-save', 5100),
+        ('device-load', 6000), ('activate', 3480), ('start', 1000))]}
 
 
 class Story:
@@ -64,9 +67,12 @@ class Story:
         else:
             told['expected-downtime'] = 300 if self.count < 2 else 240
         if self.ferry:
-            told['ferry'] = {**FERRY, 'percent': min(99, self.elapsed * 8)}
+            told['ferry'] = {**FERRY,
+                             'percent': min(99, int(self.elapsed * 8))}
             if status == 'completed':
-                told['ferry'] |= {'percent': 100, 'downtime-ledger': LEDGER}
+                told['ferry'] |= {'percent': 100, 'downtime': DOWNTIME,
+                                  'phase': 'over'}
+                del told['ferry']['eta']
         return told
 
     def sample(self, status: str, guest: str = 'running') -> dict:

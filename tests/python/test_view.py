@@ -8,11 +8,13 @@ import random
 import re
 import unittest
 
-from story import FERRY, LEDGER, MIB, PAGE, PARAMS, Story, tell
+from story import DOWNTIME, FERRY, MIB, PAGE, PARAMS, Story, tell
 
 from ferry import track as track_module
 from ferry import view
-from ferry.track import Sample, Track, forecast, read_ferry, slope
+from ferry.paths import ROOT
+from ferry.track import (FerryInfo, Sample, Track, forecast, read_ferry,
+                         slope)
 
 FANCY = view.Style(unicode=True, color=True)
 WIDE = view.Style(unicode=True)
@@ -38,6 +40,16 @@ def lines_of(reply: dict, width: int = 100, **sample) -> str:
     track = Track()
     track.feed(Sample(50.0, reply, params=PARAMS, **sample))
     return '\n'.join(view.block(track, width, WIDE))
+
+
+def schema_members() -> list[str]:
+    """Names of all members of the ferry object, from our patch to QAPI."""
+    patch, = (ROOT / 'base' / 'patches').glob('*-qapi-migration-*.patch')
+    ours = ''.join(line[1:] for line in patch.open()
+                   if line.startswith('+') and not line.startswith('+#'))
+    structs = re.findall(r"'struct': 'Ferry\w+',\s*'data': {(.*?)}", ours, re.S)
+    return sorted({name for struct in structs
+                   for name in re.findall(r"'\*?([a-z-]+)':", struct)})
 
 
 class Numbers(unittest.TestCase):
@@ -253,44 +265,58 @@ class TheTrack(unittest.TestCase):
 
 class FerryObject(unittest.TestCase):
     def test_all_of_it(self):
-        info = read_ferry({**FERRY, 'downtime-ledger': LEDGER})
-        self.assertEqual((info.phase, info.percent, info.eta_ms),
-                         ('iterate', 40, 2400))
-        self.assertEqual((info.eta_low_ms, info.eta_high_ms), (1900, 3300))
-        self.assertEqual(info.predicted_ms, 41.2)
-        self.assertEqual([n for n, _ in info.predicted],
-                         ['stop', 'ram', 'start'])
-        self.assertAlmostEqual(info.predicted[1][1], 30.2)
+        info = read_ferry({**FERRY, 'downtime': DOWNTIME})
+        self.assertEqual((info.phase, info.percent), ('later-pass', 40))
+        self.assertEqual((info.eta_low_ms, info.eta_ms, info.eta_high_ms),
+                         (1900, 2400, 3300))
+        self.assertEqual((info.predicted_low_ms, info.predicted_ms,
+                          info.predicted_high_ms), (39, 41.2, 52))
+        self.assertEqual(info.predicted, [('stop', 0.42), ('ram', 30.2),
+                                          ('start', 0.4)])
+        self.assertEqual((info.bandwidth, info.dirty_rate),
+                         (100 << 20, 20 << 20))
+        self.assertEqual(info.reason, FERRY['decision'])
         self.assertEqual((info.stall_count, info.stall_step), (3, 'sync'))
-        self.assertAlmostEqual(info.stall_longest_ms, 1.1)
-        self.assertEqual([n for n, _ in info.stalls], ['start', 'sync'])
-        self.assertAlmostEqual(info.downtime_ms, 38.1)
+        self.assertEqual((info.stall_total_ms, info.stall_longest_ms),
+                         (1.9, 1.1))
+        self.assertEqual(info.downtime_ms, 38.1)
         self.assertAlmostEqual(sum(ms for _, ms in info.downtime), 38.1)
+        self.assertEqual(info.peer_version, 1)
         self.assertEqual(info.features, ['zero-range', 'page-run'])
 
-    def test_other_shapes(self):
-        info = read_ferry({
-            'eta': {'expected-ms': 5, 'low-ms': 4, 'high-ms': 6},
-            'predicted-downtime-ms': 12, 'decision': {'reason': 'because'},
-            'stalls': [{'step': 'sync', 'us': 900}, {'step': 'log', 'ms': 2}],
-            'downtime': [{'part': 'stop', 'ns': 500000},
-                         {'name': 'ram', 'time-us': 1500}],
-            'peer': {'version': 1, 'features': {'page-run': True,
-                                                'zero-range': False}}})
-        self.assertEqual((info.eta_ms, info.eta_low_ms, info.eta_high_ms),
-                         (5, 4, 6))
-        self.assertEqual((info.predicted_ms, info.reason), (12, 'because'))
-        self.assertEqual((info.stall_step, info.stall_longest_ms), ('log', 2))
-        self.assertEqual(info.downtime, [('stop', 0.5), ('ram', 1.5)])
-        self.assertEqual(info.downtime_ms, 2.0)
-        self.assertEqual(info.features, ['page-run'])
+    def test_what_is_not_told_is_not_known(self):
+        info = read_ferry({'phase': 'receiving'})
+        self.assertEqual(info, FerryInfo(phase='receiving'))
+        info = read_ferry({**FERRY, 'eta': {'low-ms': 5, 'likely-ms': 9},
+                           'downtime': {'total-us': 7, 'parts': []}})
+        self.assertEqual((info.eta_ms, info.eta_high_ms), (9, None))
+        self.assertEqual((info.downtime_ms, info.downtime), (0.007, []))
         self.assertIsNone(read_ferry('no object'))
+        self.assertIsNone(read_ferry(None))
+
+    def test_every_member_is_read(self):
+        """What QEMU's schema has and what is read here are the same names."""
+        schema = schema_members()
+        self.assertGreater(len(schema), 20)
+        told = {}
+
+        class Spy(dict):
+            def get(self, name, default=None):
+                told.setdefault(name, 0)
+                value = dict.get(self, name, default)
+                return Spy(value) if isinstance(value, dict) else value
+
+        part = [{'name': 'stop', 'us': 1}]
+        full = {**FERRY, 'downtime': {'total-us': 1, 'parts': part}}
+        read_ferry(Spy(full))
+        told.update({name: 0 for name in part[0]})
+        self.assertEqual(sorted(told), sorted(schema))
 
     def test_no_shape_is_fatal(self):
         dice = random.Random(7)
-        names = ['phase', 'percent', 'eta', 'eta-ms', 'reason', 'decision',
-                 'stalls', 'downtime', 'downtime-ledger', 'peer', 'features',
-                 'predicted-downtime', 'parts', 'steps', 'us', 'name', 'total']
+        names = ['phase', 'percent', 'eta', 'likely-ms', 'low-ms', 'decision',
+                 'stall', 'downtime', 'peer', 'features', 'count', 'longest-us',
+                 'predicted-downtime', 'parts', 'us', 'name', 'total-us']
 
         def value(depth: int):
             kind = dice.randrange(8 if depth else 6)
@@ -315,8 +341,11 @@ class FerryObject(unittest.TestCase):
             self.assertIn(part, said)
         said = lines_of({**active(), 'ferry': FERRY})
         for part in ('40 %', '≈2.4 s (1.9 to 3.3) left', '≈41 ms expected',
-                     'ram 30 ms', 'iterate'):
+                     'ram 30 ms', 'later-pass'):
             self.assertIn(part, said)
+        said = lines_of({**active(), 'ferry': {
+            **FERRY, 'eta': {'low-ms': 1900, 'likely-ms': 2400}}})
+        self.assertIn('≈2.4 s (1.9 or more) left', said)
 
 
 class TheBlock(unittest.TestCase):
@@ -380,8 +409,11 @@ class TheBlock(unittest.TestCase):
         track = Track().feed_all([{'t': 1.0, 'status': evil, 'migrate': {
             **active(), 'status': 'active' + evil, 'error-desc': evil,
             'blocked-reasons': [evil], 'ferry': {
-                'phase': evil, 'reason': evil, 'peer-features': [evil],
-                'downtime': {evil + '-ms': 3}, 'stalls': {evil: 4}}}}])
+                'phase': evil, 'decision': evil,
+                'peer': {'version': 1, 'features': [evil]},
+                'downtime': {'total-us': 3, 'parts': [
+                    {'name': evil, 'us': 3000}]},
+                'stall': {'longest-us': 5, 'step': evil}}}}])
         track.lost = evil
         everything = view.block(track, 100, WIDE, evil, [('guest', evil)])
         everything.append(view.line(track, WIDE, evil))

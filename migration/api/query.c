@@ -1,0 +1,316 @@
+/*
+ * What query-migrate answers, made of what core/ knows
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/qapi-visit-migration.h"
+#include "qapi/qapi-visit-sockets.h"
+#include "query.h"
+
+/*
+ * The `ferry` object
+ */
+
+/* Whether the guest's owner may wait for something that is yet to come. */
+static bool is_over(MigrationStatus status)
+{
+    return status == MIGRATION_STATUS_COMPLETED ||
+           status == MIGRATION_STATUS_FAILED ||
+           status == MIGRATION_STATUS_CANCELLED;
+}
+
+static FerryPhase source_phase(MigrationStatus status, uint64_t passes)
+{
+    switch (status) {
+    case MIGRATION_STATUS_SETUP:
+    case MIGRATION_STATUS_WAIT_UNPLUG:
+        return FERRY_PHASE_SETUP;
+    case MIGRATION_STATUS_ACTIVE:
+        return passes ? FERRY_PHASE_LATER_PASS : FERRY_PHASE_FIRST_PASS;
+    case MIGRATION_STATUS_PRE_SWITCHOVER:
+    case MIGRATION_STATUS_DEVICE:
+        return FERRY_PHASE_SWITCHOVER;
+    case MIGRATION_STATUS_CANCELLING:
+        return FERRY_PHASE_STOPPING;
+    case MIGRATION_STATUS_COMPLETED:
+    case MIGRATION_STATUS_FAILED:
+    case MIGRATION_STATUS_CANCELLED:
+        return FERRY_PHASE_OVER;
+    default:
+        return FERRY_PHASE_POSTCOPY;
+    }
+}
+
+static FerryPhase dest_phase(MigrationStatus status)
+{
+    FerryPhase phase = source_phase(status, 0);
+
+    return phase == FERRY_PHASE_FIRST_PASS ? FERRY_PHASE_RECEIVING : phase;
+}
+
+static FerryPart *new_part(const char *name, uint64_t ns)
+{
+    FerryPart *part = g_new0(FerryPart, 1);
+
+    part->name = g_strdup(name);
+    part->us = ns / SCALE_US;
+    return part;
+}
+
+static FerryEta *new_eta(const PolicyRange *ns)
+{
+    FerryEta *eta = g_new0(FerryEta, 1);
+
+    eta->low_ms = ns->low / SCALE_MS;
+    eta->likely_ms = ns->likely / SCALE_MS;
+    eta->has_high_ms = ns->high != POLICY_NEVER;
+    eta->high_ms = eta->has_high_ms ? ns->high / SCALE_MS : 0;
+    return eta;
+}
+
+/* Parts that cost nothing, as far as is known, are left out. */
+static FerryPrediction *new_prediction(const PolicyView *view)
+{
+    FerryPrediction *p = g_new0(FerryPrediction, 1);
+    FerryPartList **tail = &p->parts;
+
+    p->low_us = view->downtime.low / SCALE_US;
+    p->likely_us = view->downtime.likely / SCALE_US;
+    p->has_high_us = view->downtime.high != POLICY_NEVER;
+    p->high_us = p->has_high_us ? view->downtime.high / SCALE_US : 0;
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        uint64_t ns = view->downtime_part[i].likely;
+
+        if (ns && ns != POLICY_NEVER) {
+            QAPI_LIST_APPEND(tail, new_part(policy_part_name(i), ns));
+        }
+    }
+    return p;
+}
+
+static FerryDowntime *new_downtime(const DowntimeLedger *ledger)
+{
+    FerryDowntime *downtime = g_new0(FerryDowntime, 1);
+    FerryPartList **tail = &downtime->parts;
+    uint64_t gap = ledger_gap_ns(ledger);
+
+    downtime->total_us = ledger_total_ns(ledger) / SCALE_US;
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        if (ledger_knows(ledger, i)) {
+            QAPI_LIST_APPEND(tail, new_part(policy_part_name(i),
+                                            ledger->part_ns[i]));
+        }
+    }
+    if (gap >= SCALE_US) {
+        QAPI_LIST_APPEND(tail, new_part("other", gap));
+    }
+    return downtime;
+}
+
+static FerryStall *new_stall(const StallLedger *ledger)
+{
+    FerryStall *stall = g_new0(FerryStall, 1);
+
+    stall->count = ledger->count;
+    stall->total_us = ledger->total_ns / SCALE_US;
+    stall->longest_us = ledger->longest_ns / SCALE_US;
+    stall->step = g_strdup(ledger->longest_step);
+    return stall;
+}
+
+static FerryPeer *new_peer(const FerryInfo *info)
+{
+    FerryPeer *peer = g_new0(FerryPeer, 1);
+
+    peer->version = info->peer_version;
+    peer->features = QAPI_CLONE(strList, info->peer_features);
+    return peer;
+}
+
+/* What the source's policy says, as far as it has seen anything yet. */
+static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
+                       MigrationStatus status)
+{
+    ferry->has_percent = true;
+    ferry->percent = status == MIGRATION_STATUS_COMPLETED ? 100
+                                                          : view->percent;
+    ferry->has_dirty_rate = view->passes > 0;
+    ferry->dirty_rate = view->dirty_rate;
+    if (!view->bandwidth) {
+        return;
+    }
+    ferry->has_bandwidth = true;
+    ferry->bandwidth = view->bandwidth;
+    if (view->remaining.likely != POLICY_NEVER && !is_over(status)) {
+        ferry->eta = new_eta(&view->remaining);
+    }
+    if (view->downtime.likely != POLICY_NEVER) {
+        ferry->predicted_downtime = new_prediction(view);
+    }
+}
+
+FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
+                                bool is_source)
+{
+    FerryMigrationInfo *ferry = g_new0(FerryMigrationInfo, 1);
+
+    if (is_source) {
+        ferry->phase = source_phase(status, info->policy.passes);
+        add_policy(ferry, &info->policy, status);
+    } else {
+        ferry->phase = dest_phase(status);
+    }
+    if (info->decision && *info->decision) {
+        ferry->decision = g_strdup(info->decision);
+    }
+    if (info->stalls.count) {
+        ferry->stall = new_stall(&info->stalls);
+    }
+    if (info->downtime.known) {
+        ferry->downtime = new_downtime(&info->downtime);
+    }
+    if (info->peer_version) {
+        ferry->peer = new_peer(info);
+    }
+    return ferry;
+}
+
+/*
+ * Everything else, as it has been for years: which member is there in which
+ * status is what management software counts on.
+ */
+
+/* Statuses of the source in which times and counters are told. */
+static bool tells_numbers(MigrationStatus status)
+{
+    switch (status) {
+    case MIGRATION_STATUS_ACTIVE:
+    case MIGRATION_STATUS_CANCELLING:
+    case MIGRATION_STATUS_PRE_SWITCHOVER:
+    case MIGRATION_STATUS_DEVICE:
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+    case MIGRATION_STATUS_COMPLETED:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void add_times(MigrationInfo *info, const SourceInfo *source)
+{
+    info->has_setup_time = true;
+    info->setup_time = source->setup_ms;
+    info->has_total_time = true;
+    info->total_time = source->total_ms;
+    info->has_downtime = source->status == MIGRATION_STATUS_COMPLETED ||
+                         source->downtime_ms;
+    info->has_expected_downtime = !info->has_downtime;
+    if (info->has_downtime) {
+        info->downtime = source->downtime_ms;
+    } else {
+        info->expected_downtime = source->expected_downtime_ms;
+    }
+}
+
+static MigrationStats *new_stats(const RamInfo *ram, bool completed)
+{
+    MigrationStats *stats = g_new0(MigrationStats, 1);
+
+    *stats = (MigrationStats) {
+        .transferred = ram->transferred,
+        .remaining = completed ? 0 : ram->remaining,
+        .total = ram->total,
+        .duplicate = ram->zero_pages,
+        .normal = ram->normal_pages,
+        .normal_bytes = ram->normal_pages * ram->page_size,
+        .dirty_pages_rate = completed ? 0 : ram->dirty_pages_rate,
+        .mbps = ram->mbps,
+        .dirty_sync_count = ram->dirty_sync_count,
+        .postcopy_requests = ram->postcopy_requests,
+        .page_size = ram->page_size,
+        .multifd_bytes = ram->multifd_bytes,
+        .pages_per_second = ram->pages_per_second,
+        .precopy_bytes = ram->precopy_bytes,
+        .downtime_bytes = ram->downtime_bytes,
+        .postcopy_bytes = ram->postcopy_bytes,
+        .dirty_sync_missed_zero_copy = ram->zero_copy_missed,
+    };
+    return stats;
+}
+
+static void add_slowdown(MigrationInfo *info, const SourceInfo *source)
+{
+    info->has_cpu_throttle_percentage = source->throttle_percent;
+    info->cpu_throttle_percentage = source->throttle_percent;
+    info->has_dirty_limit_throttle_time_per_round = source->dirty_limited;
+    info->has_dirty_limit_ring_full_time = source->dirty_limited;
+    if (source->dirty_limited) {
+        info->dirty_limit_throttle_time_per_round =
+            source->dirty_limit_throttle_us;
+        info->dirty_limit_ring_full_time = source->dirty_limit_ring_full_us;
+    }
+}
+
+static void add_numbers(MigrationInfo *info, const SourceInfo *source)
+{
+    add_times(info, source);
+    info->ram = new_stats(&source->ram,
+                          source->status == MIGRATION_STATUS_COMPLETED);
+    if (source->xbzrle) {
+        info->xbzrle_cache = g_memdup2(source->xbzrle,
+                                       sizeof(*source->xbzrle));
+    }
+    add_slowdown(info, source);
+    if (source->has_vfio) {
+        info->vfio = g_new0(VfioStats, 1);
+        info->vfio->transferred = source->vfio_bytes;
+    }
+}
+
+static void add_status(MigrationInfo *info, MigrationStatus status,
+                       const char *error, const FerryInfo *ferry,
+                       bool is_source)
+{
+    info->has_status = true;
+    info->status = status;
+    info->error_desc = g_strdup(error);
+    info->ferry = query_ferry(ferry, status, is_source);
+}
+
+static void add_dest(MigrationInfo *info, const DestInfo *dest)
+{
+    add_status(info, dest->status, dest->error, &dest->ferry, false);
+    if (dest->status == MIGRATION_STATUS_COMPLETED && dest->has_blocktime) {
+        info->has_postcopy_blocktime = true;
+        info->postcopy_blocktime = dest->blocktime_ms;
+        info->has_postcopy_vcpu_blocktime = true;
+        info->postcopy_vcpu_blocktime = QAPI_CLONE(uint32List,
+                                                   dest->vcpu_blocktime_ms);
+    }
+}
+
+MigrationInfo *query_info(const SourceInfo *source, const DestInfo *dest)
+{
+    MigrationInfo *info = g_new0(MigrationInfo, 1);
+
+    info->has_blocked_reasons = source->blocked_reasons;
+    info->blocked_reasons = QAPI_CLONE(strList, source->blocked_reasons);
+    info->has_socket_address = dest->addresses;
+    info->socket_address = QAPI_CLONE(SocketAddressList, dest->addresses);
+    if (source->status != MIGRATION_STATUS_NONE) {
+        add_status(info, source->status, source->error, &source->ferry, true);
+    } else if (dest->status != MIGRATION_STATUS_NONE) {
+        add_dest(info, dest);
+    }
+    if (tells_numbers(source->status)) {
+        add_numbers(info, source);
+    }
+    return info;
+}
