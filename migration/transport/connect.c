@@ -33,7 +33,7 @@ static void attempt_free(Attempt *attempt)
 {
     g_clear_handle_id(&attempt->idle, g_source_remove);
     g_clear_pointer(&attempt->tls, transport_tls_drop);
-    g_clear_pointer((Object **)&attempt->ioc, object_unref);
+    g_clear_pointer(&attempt->ioc, object_unref);
     g_free(attempt->hostname);
     g_free(attempt);
 }

@@ -135,7 +135,8 @@ static bool open_and_watch(const MigrationAddress *addr, Error **errp)
     if (!listening.opened) {
         return false;
     }
-    listening.watch = qio_channel_add_watch(listening.opened, G_IO_IN,
+    listening.watch = qio_channel_add_watch(listening.opened,
+                                            G_IO_IN | G_IO_HUP,
                                             readable, NULL, NULL);
     return true;
 }
@@ -152,14 +153,14 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
     if (!transport_yank_enter(&listening.in_yank, errp)) {
         return false;
     }
-    g_clear_pointer(&listening.addresses, qapi_free_SocketAddressList);
+    transport_addresses_drop();
     listening.cb = cb;
     listening.opaque = opaque;
     if (at ? listen_at(at, errp) : open_and_watch(addr, errp)) {
         return true;
     }
     transport_listen_stop();
-    g_clear_pointer(&listening.addresses, qapi_free_SocketAddressList);
+    transport_addresses_drop();
     return false;
 }
 
@@ -169,7 +170,7 @@ void transport_listen_stop(void)
 
     listening.cb = NULL;
     g_clear_handle_id(&listening.watch, g_source_remove);
-    g_clear_pointer((Object **)&listening.opened, object_unref);
+    g_clear_pointer(&listening.opened, object_unref);
     QLIST_FOREACH_SAFE(peer, &listening.peers, next, next) {
         QLIST_REMOVE(peer, next);
         transport_tls_drop(peer->tls);
@@ -177,7 +178,7 @@ void transport_listen_stop(void)
     }
     if (listening.listener) {
         qio_net_listener_disconnect(listening.listener);
-        g_clear_pointer((Object **)&listening.listener, object_unref);
+        g_clear_pointer(&listening.listener, object_unref);
     }
     if (listening.in_yank) {
         listening.in_yank = false;
@@ -188,4 +189,9 @@ void transport_listen_stop(void)
 SocketAddressList *transport_addresses(void)
 {
     return listening.addresses;
+}
+
+void transport_addresses_drop(void)
+{
+    g_clear_pointer(&listening.addresses, qapi_free_SocketAddressList);
 }

@@ -49,6 +49,13 @@ void transport_yank_leave(void);
 bool transport_hand_over(QIOChannel *ioc, Error **errp);
 
 /*
+ * listen.c
+ */
+
+/* Forget transport_addresses(). */
+void transport_addresses_drop(void);
+
+/*
  * tls.c
  */
 

@@ -42,5 +42,6 @@ void transport_end(void)
 {
     transport_connect_cancel();
     transport_listen_stop();
+    transport_addresses_drop();
     transport_yank_leave();
 }
