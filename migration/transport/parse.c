@@ -10,6 +10,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-migration.h"
+#include "migration/misc.h"
 #include "transport.h"
 
 #define FILE_OFFSET ",offset="
@@ -202,5 +203,33 @@ bool transport_parse(const char *uri, MigrationChannelList *channels,
         return false;
     }
     *out = g_steal_pointer(&addr);
+    return true;
+}
+
+/*
+ * The command line and HMP make channels of what they are given
+ */
+
+bool migrate_is_uri(const char *uri)
+{
+    const char *end = uri;
+
+    while (g_ascii_isalpha(*end)) {
+        end++;
+    }
+    return end > uri && *end == ':';
+}
+
+bool migrate_uri_parse(const char *uri, MigrationChannel **channel,
+                       Error **errp)
+{
+    MigrationAddress *addr;
+
+    if (!transport_parse(uri, NULL, &addr, errp)) {
+        return false;
+    }
+    *channel = g_new0(MigrationChannel, 1);
+    (*channel)->channel_type = MIGRATION_CHANNEL_TYPE_MAIN;
+    (*channel)->addr = addr;
     return true;
 }

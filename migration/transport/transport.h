@@ -69,7 +69,8 @@ void transport_connect_cancel(void);
 /*
  * A peer is there.  The reference to @ioc passes to the callee.  Listening
  * stops when the callback returns, unless it returns true: then it will be
- * called again for the next channel.
+ * called again for the next channel.  It may stop to listen by itself, but not
+ * listen anew.
  *
  * A peer that fails before (TLS) is reported, and listening goes on.
  */

@@ -1,0 +1,183 @@
+/*
+ * The way out: one attempt to connect, from the address to the channel
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "io/channel-socket.h"
+#include "migration/options.h"
+#include "migration/trace.h"
+#include "private.h"
+
+typedef struct Attempt {
+    TransportConnected *cb;
+    void *opaque;
+    char *hostname;         /* NULL if the peer is not named by one */
+    bool in_yank;           /* registered for it */
+    /*
+     * Where it is: first a socket that a thread connects, or a channel that
+     * waits to be passed on; then perhaps a handshake.
+     */
+    QIOChannel *ioc;
+    bool in_thread;
+    guint idle;
+    TransportTLS *tls;
+} Attempt;
+
+/* NULL also if the thread of one that was called off still holds on to it. */
+static Attempt *current;
+
+static void attempt_free(Attempt *attempt)
+{
+    g_clear_handle_id(&attempt->idle, g_source_remove);
+    g_clear_pointer(&attempt->tls, transport_tls_drop);
+    g_clear_pointer(&attempt->ioc, object_unref);
+    g_free(attempt->hostname);
+    g_free(attempt);
+}
+
+/* Whatever the attempt holds is gone, but its thread. */
+static void attempt_end(Attempt *attempt, bool failed)
+{
+    assert(attempt == current);
+    current = NULL;
+    if (failed && attempt->in_yank) {
+        transport_yank_leave();
+    }
+    if (!attempt->in_thread) {
+        attempt_free(attempt);
+    }
+}
+
+/* Takes over @err. */
+static void finish(Attempt *attempt, Error *err)
+{
+    TransportConnected *cb = attempt->cb;
+    void *opaque = attempt->opaque;
+    QIOChannel *ioc = NULL;
+
+    if (!err && transport_hand_over(attempt->ioc, &err)) {
+        ioc = g_steal_pointer(&attempt->ioc);
+        trace_migration_set_outgoing_channel(
+            ioc, object_get_typename(OBJECT(ioc)),
+            attempt->hostname ? attempt->hostname : "", NULL);
+    }
+    attempt_end(attempt, err);
+    cb(ioc, err, opaque);
+}
+
+static void secured(QIOChannel *ioc, Error *err, void *opaque)
+{
+    Attempt *attempt = opaque;
+
+    attempt->tls = NULL;
+    attempt->ioc = ioc;
+    if (err) {
+        trace_migration_tls_outgoing_handshake_error(error_get_pretty(err));
+    } else {
+        trace_migration_tls_outgoing_handshake_complete();
+    }
+    finish(attempt, err);
+}
+
+static void opened(Attempt *attempt)
+{
+    g_autoptr(QIOChannel) plain = NULL;
+    Error *err = NULL;
+
+    if (!migrate_tls()) {
+        finish(attempt, NULL);
+        return;
+    }
+    plain = g_steal_pointer(&attempt->ioc);
+    attempt->tls = transport_tls_start(plain,
+                                       QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
+                                       attempt->hostname, secured, attempt,
+                                       &err);
+    if (!attempt->tls) {
+        finish(attempt, err);
+    }
+}
+
+static gboolean opened_idle(void *opaque)
+{
+    Attempt *attempt = opaque;
+
+    attempt->idle = 0;
+    opened(attempt);
+    return G_SOURCE_REMOVE;
+}
+
+static void thread_ended(QIOTask *task, void *opaque)
+{
+    Attempt *attempt = opaque;
+    Error *err = NULL;
+
+    attempt->in_thread = false;
+    if (attempt != current) {
+        attempt_free(attempt);
+    } else if (qio_task_propagate_error(task, &err)) {
+        finish(attempt, err);
+    } else {
+        opened(attempt);
+    }
+}
+
+static void start_thread(Attempt *attempt, const SocketAddress *to)
+{
+    QIOChannelSocket *socket = qio_channel_socket_new();
+
+    attempt->ioc = QIO_CHANNEL(socket);
+    attempt->in_thread = true;
+    if (to->type == SOCKET_ADDRESS_TYPE_INET) {
+        attempt->hostname = g_strdup(to->u.inet.host);
+    }
+    qio_channel_set_name(attempt->ioc, "migration-socket-outgoing");
+    qio_channel_socket_connect_async(socket, (SocketAddress *)to,
+                                     thread_ended, attempt, NULL, NULL);
+}
+
+bool transport_connect(const MigrationAddress *addr, TransportConnected *cb,
+                       void *opaque, Error **errp)
+{
+    const SocketAddress *to = transport_endpoint(addr);
+    g_autoptr(QIOChannel) ioc = NULL;
+    bool in_yank;
+
+    if (current) {
+        error_setg(errp, "A migration is about to connect already");
+        return false;
+    }
+    /* Better said now than after the peer was bothered. */
+    if (migrate_tls() &&
+        !transport_tls_creds(QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT, errp)) {
+        return false;
+    }
+    if (!to) {
+        ioc = transport_open(addr, false, errp);
+        if (!ioc) {
+            return false;
+        }
+    }
+    if (!transport_yank_enter(&in_yank, errp)) {
+        return false;
+    }
+    current = g_new(Attempt, 1);
+    *current = (Attempt) { .cb = cb, .opaque = opaque, .in_yank = in_yank };
+    if (to) {
+        start_thread(current, to);
+    } else {
+        current->ioc = g_steal_pointer(&ioc);
+        current->idle = g_idle_add(opened_idle, current);
+    }
+    return true;
+}
+
+void transport_connect_cancel(void)
+{
+    if (current) {
+        attempt_end(current, true);
+    }
+}

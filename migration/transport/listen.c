@@ -1,0 +1,197 @@
+/*
+ * The way in: one listener, and peers until they are let in
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/queue.h"
+#include "io/net-listener.h"
+#include "migration/options.h"
+#include "migration/trace.h"
+#include "private.h"
+
+/* One that is in its handshake */
+typedef struct Peer {
+    TransportTLS *tls;
+    QLIST_ENTRY(Peer) next;
+} Peer;
+
+static struct {
+    TransportAccepted *cb;          /* NULL: nobody listens */
+    void *opaque;
+    bool in_yank;                   /* registered, and nobody let in so far */
+    QIONetListener *listener;       /* for sockets that are connected to */
+    QIOChannel *opened;             /* or what is there, until data is */
+    guint watch;
+    QLIST_HEAD(, Peer) peers;
+    SocketAddressList *addresses;
+} listening;
+
+static void let_in(QIOChannel *ioc)
+{
+    Error *err = NULL;
+
+    if (!transport_hand_over(ioc, &err)) {
+        error_report_err(err);
+        return;
+    }
+    trace_migration_set_incoming_channel(ioc,
+                                         object_get_typename(OBJECT(ioc)));
+    listening.in_yank = false;
+    object_ref(OBJECT(ioc));
+    if (!listening.cb(ioc, listening.opaque)) {
+        transport_listen_stop();
+    }
+}
+
+static void secured(QIOChannel *ioc, Error *err, void *opaque)
+{
+    Peer *peer = opaque;
+
+    QLIST_REMOVE(peer, next);
+    g_free(peer);
+    if (err) {
+        trace_migration_tls_incoming_handshake_error(error_get_pretty(err));
+        error_report_err(err);
+        return;
+    }
+    trace_migration_tls_incoming_handshake_complete();
+    let_in(ioc);
+    object_unref(OBJECT(ioc));
+}
+
+static void arrived(QIOChannel *ioc)
+{
+    Error *err = NULL;
+    Peer *peer;
+
+    if (!migrate_tls()) {
+        let_in(ioc);
+        return;
+    }
+    peer = g_new0(Peer, 1);
+    peer->tls = transport_tls_start(ioc, QCRYPTO_TLS_CREDS_ENDPOINT_SERVER,
+                                    NULL, secured, peer, &err);
+    if (peer->tls) {
+        QLIST_INSERT_HEAD(&listening.peers, peer, next);
+    } else {
+        g_free(peer);
+        error_report_err(err);
+    }
+}
+
+static void connected(QIONetListener *listener, QIOChannelSocket *socket,
+                      void *opaque)
+{
+    qio_channel_set_name(QIO_CHANNEL(socket), "migration-socket-incoming");
+    arrived(QIO_CHANNEL(socket));
+}
+
+static gboolean readable(QIOChannel *ioc, GIOCondition condition, void *opaque)
+{
+    g_autoptr(QIOChannel) opened = g_steal_pointer(&listening.opened);
+
+    listening.watch = 0;
+    arrived(opened);
+    return G_SOURCE_REMOVE;
+}
+
+static bool note_addresses(QIONetListener *listener, Error **errp)
+{
+    SocketAddressList **tail = &listening.addresses;
+
+    for (int i = 0; i < listener->nsioc; i++) {
+        SocketAddress *addr =
+            qio_channel_socket_get_local_address(listener->sioc[i], errp);
+
+        if (!addr) {
+            return false;
+        }
+        QAPI_LIST_APPEND(tail, addr);
+    }
+    return true;
+}
+
+static bool listen_at(const SocketAddress *at, Error **errp)
+{
+    QIONetListener *listener = qio_net_listener_new();
+
+    listening.listener = listener;
+    qio_net_listener_set_name(listener, "migration-socket-listener");
+    if (qio_net_listener_open_sync(listener, (SocketAddress *)at,
+                                   TRANSPORT_BACKLOG, errp) < 0) {
+        return false;
+    }
+    qio_net_listener_set_client_func(listener, connected, NULL, NULL);
+    return note_addresses(listener, errp);
+}
+
+static bool open_and_watch(const MigrationAddress *addr, Error **errp)
+{
+    listening.opened = transport_open(addr, true, errp);
+    if (!listening.opened) {
+        return false;
+    }
+    listening.watch = qio_channel_add_watch(listening.opened,
+                                            G_IO_IN | G_IO_HUP,
+                                            readable, NULL, NULL);
+    return true;
+}
+
+bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
+                      void *opaque, Error **errp)
+{
+    const SocketAddress *at = transport_endpoint(addr);
+
+    if (listening.cb) {
+        error_setg(errp, "A migration is waited for already");
+        return false;
+    }
+    if (!transport_yank_enter(&listening.in_yank, errp)) {
+        return false;
+    }
+    transport_addresses_drop();
+    listening.cb = cb;
+    listening.opaque = opaque;
+    if (at ? listen_at(at, errp) : open_and_watch(addr, errp)) {
+        return true;
+    }
+    transport_listen_stop();
+    transport_addresses_drop();
+    return false;
+}
+
+void transport_listen_stop(void)
+{
+    Peer *peer, *next;
+
+    listening.cb = NULL;
+    g_clear_handle_id(&listening.watch, g_source_remove);
+    g_clear_pointer(&listening.opened, object_unref);
+    QLIST_FOREACH_SAFE(peer, &listening.peers, next, next) {
+        QLIST_REMOVE(peer, next);
+        transport_tls_drop(peer->tls);
+        g_free(peer);
+    }
+    if (listening.listener) {
+        qio_net_listener_disconnect(listening.listener);
+        g_clear_pointer(&listening.listener, object_unref);
+    }
+    if (listening.in_yank) {
+        listening.in_yank = false;
+        transport_yank_leave();
+    }
+}
+
+SocketAddressList *transport_addresses(void)
+{
+    return listening.addresses;
+}
+
+void transport_addresses_drop(void)
+{
+    g_clear_pointer(&listening.addresses, qapi_free_SocketAddressList);
+}

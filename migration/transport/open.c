@@ -1,0 +1,126 @@
+/*
+ * Channels that are there as soon as they are opened: fd, exec, file
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/type-helpers.h"
+#include "qemu/error-report.h"
+#include "io/channel-command.h"
+#include "io/channel-file.h"
+#include "io/channel-util.h"
+#include "migration/options.h"
+#include "monitor/monitor.h"
+#include "private.h"
+
+const SocketAddress *transport_endpoint(const MigrationAddress *addr)
+{
+    bool is_endpoint = addr->transport == MIGRATION_ADDRESS_TYPE_SOCKET &&
+                       addr->u.socket.type != SOCKET_ADDRESS_TYPE_FD;
+
+    return is_endpoint ? &addr->u.socket : NULL;
+}
+
+/*
+ * Channels to regular files are what old scripts make: they work, but whoever
+ * means a file is better off with a name.
+ */
+static QIOChannel *open_fd(const MigrationAddress *addr, bool incoming,
+                           Error **errp)
+{
+    int fd = monitor_fd_param(monitor_cur(), addr->u.socket.u.fd.str, errp);
+    QIOChannel *ioc;
+    struct stat st;
+
+    if (fd < 0) {
+        return NULL;
+    }
+    if (fstat(fd, &st) < 0) {
+        error_setg_errno(errp, errno, "Cannot migrate over file descriptor "
+                         "'%s'", addr->u.socket.u.fd.str);
+        return NULL;
+    }
+    if (!S_ISSOCK(st.st_mode) && !S_ISFIFO(st.st_mode)) {
+        warn_report("fd: is for sockets and pipes; that it takes a file is "
+                    "deprecated, use file:PATH");
+    }
+    ioc = qio_channel_new_fd(fd, errp);
+    if (!ioc) {
+        close(fd);
+    }
+    return ioc;
+}
+
+static QIOChannel *open_exec(const MigrationAddress *addr, bool incoming,
+                             Error **errp)
+{
+    g_auto(GStrv) argv = strv_from_str_list(addr->u.exec.args);
+
+    return (QIOChannel *)qio_channel_command_new_spawn(
+        (const char *const *)argv, O_RDWR, errp);
+}
+
+/* What lies before the offset is the user's; what comes after it goes. */
+static bool cut_off(QIOChannelFile *file, uint64_t offset, Error **errp)
+{
+    struct stat st;
+
+    /* A device has its size, a FIFO none. */
+    if (fstat(file->fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+        return true;
+    }
+    if (ftruncate(file->fd, offset) < 0) {
+        error_setg_errno(errp, errno, "Cannot make the file %" PRIu64
+                         " bytes long", offset);
+        return false;
+    }
+    return true;
+}
+
+static QIOChannel *open_file(const MigrationAddress *addr, bool incoming,
+                             Error **errp)
+{
+    const FileMigrationArgs *args = &addr->u.file;
+    int flags = incoming ? O_RDONLY : O_WRONLY | O_CREAT;
+    g_autoptr(QIOChannelFile) file = NULL;
+
+    if (migrate_tls()) {
+        error_setg(errp, "TLS needs a peer, which a file is not; reset "
+                   "'tls-creds' or migrate over a socket");
+        return NULL;
+    }
+    file = qio_channel_file_new_path(args->filename, flags, 0600, errp);
+    if (!file || (!incoming && !cut_off(file, args->offset, errp))) {
+        return NULL;
+    }
+    if (args->offset && qio_channel_io_seek(QIO_CHANNEL(file), args->offset,
+                                            SEEK_SET, errp) < 0) {
+        return NULL;
+    }
+    return QIO_CHANNEL(g_steal_pointer(&file));
+}
+
+static const struct {
+    QIOChannel *(*open)(const MigrationAddress *addr, bool incoming,
+                        Error **errp);
+    const char *name;
+} kinds[MIGRATION_ADDRESS_TYPE__MAX] = {
+    [MIGRATION_ADDRESS_TYPE_SOCKET] = { open_fd, "migration-fd" },
+    [MIGRATION_ADDRESS_TYPE_EXEC] = { open_exec, "migration-exec" },
+    [MIGRATION_ADDRESS_TYPE_FILE] = { open_file, "migration-file" },
+};
+
+QIOChannel *transport_open(const MigrationAddress *addr, bool incoming,
+                           Error **errp)
+{
+    QIOChannel *ioc;
+
+    assert(!transport_endpoint(addr) && kinds[addr->transport].open);
+    ioc = kinds[addr->transport].open(addr, incoming, errp);
+    if (ioc) {
+        qio_channel_set_name(ioc, kinds[addr->transport].name);
+    }
+    return ioc;
+}

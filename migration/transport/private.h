@@ -1,0 +1,88 @@
+/*
+ * What the files of transport/ share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Threads: main loop, with the BQL held.
+ */
+
+#ifndef MIGRATION_TRANSPORT_PRIVATE_H
+#define MIGRATION_TRANSPORT_PRIVATE_H
+
+#include "crypto/tlscreds.h"
+#include "transport.h"
+
+/* For the kernel to hold while one connection is taken care of */
+#define TRANSPORT_BACKLOG 8
+
+/* How long a TLS handshake may take */
+#define TRANSPORT_TLS_MS (30 * 1000)
+
+/*
+ * open.c
+ */
+
+/* The socket to connect to or to listen at; NULL for what is just opened */
+const SocketAddress *transport_endpoint(const MigrationAddress *addr);
+
+/* Open what has no endpoint, to read from if @incoming, or to write to. */
+QIOChannel *transport_open(const MigrationAddress *addr, bool incoming,
+                           Error **errp);
+
+/*
+ * transport.c
+ */
+
+/*
+ * Register the instance of migration with `yank` if that is not done yet.
+ * *@here says whether it was done now.
+ */
+bool transport_yank_enter(bool *here, Error **errp);
+
+/* Take the registration back, if there is one. */
+void transport_yank_leave(void);
+
+/*
+ * Make @ioc ready for the stream and known to `yank`.  When this fails, @ioc
+ * is not registered.
+ */
+bool transport_hand_over(QIOChannel *ioc, Error **errp);
+
+/*
+ * listen.c
+ */
+
+/* Forget transport_addresses(). */
+void transport_addresses_drop(void);
+
+/*
+ * tls.c
+ */
+
+typedef struct TransportTLS TransportTLS;
+
+/*
+ * The end of a handshake.  The reference to @ioc, which encrypts, and @err
+ * are the callee's; exactly one is set.
+ */
+typedef void TransportSecured(QIOChannel *ioc, Error *err, void *opaque);
+
+/* The credentials of `tls-creds`, borrowed; an error if they do not fit. */
+QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end,
+                                     Error **errp);
+
+/*
+ * Start a handshake over @plain.  @hostname is what the certificate of the
+ * server has to be made out for, unless `tls-hostname` says otherwise; NULL
+ * if not known.  On success @cb will be called once, later, unless
+ * transport_tls_drop() comes first.
+ */
+TransportTLS *transport_tls_start(QIOChannel *plain,
+                                  QCryptoTLSCredsEndpoint end,
+                                  const char *hostname, TransportSecured *cb,
+                                  void *opaque, Error **errp);
+
+/* Give up a handshake.  The connection is closed. */
+void transport_tls_drop(TransportTLS *tls);
+
+#endif
