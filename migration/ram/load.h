@@ -3,10 +3,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Nothing in the stream is believed.  Every name, length, offset and count is
- * checked before it is used, and a record that is refused has changed nothing.
- * Pages are read straight into guest memory, so what it holds after a failure
- * is undefined.
+ * Nothing in the stream is believed: every name, length, offset and count is
+ * checked before it is used.  Pages are read straight into guest memory, so
+ * what it holds after a failure is undefined.
  */
 
 #ifndef MIGRATION_RAM_LOAD_H
@@ -63,8 +62,8 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *loader,
                                          Error **errp);
 
 /*
- * Hooks of the section "ram".  The setup is called with or without the BQL,
- * the others as the load is: a coroutine with it, or a thread without.
+ * Hooks of the section "ram", in a coroutine with the BQL or in a thread
+ * without it; one load at a time.
  *
  * If ram_load_state() fails, the error with its text is latched in the stream
  * as -EIO, so that nothing more is read from it.
