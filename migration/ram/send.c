@@ -25,7 +25,7 @@ QEMU_BUILD_BUG_ON(CLASSIFY_MAX > WIRE_RAM_RUN_MAX);
 
 void ram_sender_init(RamSender *s, RamRegions *regions, QEMUFile *file)
 {
-    *s = (RamSender) { .regions = regions, .age = 1 };
+    *s = (RamSender) { .regions = regions, .age = 1, .find_zeros = true };
     ram_sink_init(&s->sink, file, 0);
 }
 
@@ -117,6 +117,10 @@ static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
     unsigned segment;
     bool zero;
 
+    if (!s->find_zeros) {
+        send_content(s, r, first, count);
+        return;
+    }
     classify_pages(ram_region_page(r, first), ram_region_page_size(r), count,
                    &zeros);
     for (unsigned at = 0; at < count; at += segment) {

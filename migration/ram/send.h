@@ -23,6 +23,7 @@ typedef struct RamSender {
     unsigned region;            /* where to go on */
     uint64_t page;
     uint64_t age;               /* passes, counted from 1 */
+    bool find_zeros;            /* look whether pages are zero */
 } RamSender;
 
 typedef enum RamSendResult {

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "migration/options.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/wire.h"
 #include "sink.h"
@@ -44,7 +43,8 @@ static bool peer_has(const RamSink *sink, const RamRegion *r, uint32_t feature)
            ram_region_page_size(r) >= WIRE_PEER_PAGE_SIZE_MIN;
 }
 
-void ram_sink_announce(RamSink *sink, const RamRegions *regions)
+void ram_sink_announce(RamSink *sink, const RamRegions *regions,
+                       bool addresses)
 {
     QEMUFile *f = sink->file;
     uint64_t total = 0;
@@ -56,7 +56,7 @@ void ram_sink_announce(RamSink *sink, const RamRegions *regions)
     RAM_REGIONS_FOREACH(r, regions) {
         put_name(f, r->name);
         qemu_put_be64(f, ram_region_bytes(r));
-        if (migrate_ignore_shared()) {
+        if (addresses) {
             qemu_put_be64(f, r->guest_addr);
         }
     }

@@ -25,8 +25,9 @@ typedef struct RamSink {
 /* Records for @file, whose peer understands @features */
 void ram_sink_init(RamSink *sink, QEMUFile *file, uint32_t features);
 
-/* The regions, and what the capabilities want to be said of them */
-void ram_sink_announce(RamSink *sink, const RamRegions *regions);
+/* The regions, and with x-ignore-shared their @addresses */
+void ram_sink_announce(RamSink *sink, const RamRegions *regions,
+                       bool addresses);
 
 /*
  * Pages as they are.  They are read when the stream is flushed, at the latest
