@@ -10,6 +10,7 @@
 #include "qemu/bitops.h"
 #include "qemu/host-utils.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
 #include "load.h"
 #include "xbzrle.h"
 
