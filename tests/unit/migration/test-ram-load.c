@@ -1091,7 +1091,8 @@ static void test_lie_page_size(Fixture *x, gconstpointer data)
     x->m.list[LOW].host_page_size = 2 * MiB;
     put_list_of(&x->w, 1024 * PAGE, "pc.ram", 1024 * PAGE);
     put64(&x->w, 1 * GiB);
-    refuse(&x->m, &x->w, "1073741824 on the source and 2097152 here");
+    refuse(&x->m, &x->w, "1073741824 bytes on the source and "
+           "2097152 here");
 }
 
 static void test_lie_address(Fixture *x, gconstpointer data)
