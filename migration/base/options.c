@@ -26,6 +26,7 @@
 #include "migration/ram.h"
 #include "caps.h"
 #include "params.h"
+#include "migration/ram/delta.h"
 
 #define PROP_SAME(init_struct, name, ...) \
     init_struct(name, MigrationState, __VA_ARGS__),
@@ -276,7 +277,7 @@ MigrationParameters *qmp_query_migrate_parameters(Error **errp)
 static bool resize_cache(const MigrateSetParameters *set, Error **errp)
 {
     return !set->has_xbzrle_cache_size ||
-           xbzrle_cache_resize(set->xbzrle_cache_size, errp) == 0;
+           ram_delta_resize(set->xbzrle_cache_size, errp);
 }
 
 /* Now that @set is in force: tell a migration that runs. */

@@ -17,10 +17,10 @@
  */
 void ram_blocks_get(RamRegions *regions);
 
+/* Give all regions that are sent clean maps.  False if there is no memory. */
+bool ram_blocks_make_maps(RamRegions *regions);
+
 /* Frees the list and the maps. */
 void ram_blocks_free(RamRegions *regions);
-
-/* Is this memory left out because both sides see the same of it? */
-bool ram_block_is_ignored(const RAMBlock *rb);
 
 #endif

@@ -28,7 +28,9 @@ typedef struct RamRegion {
     uint64_t guest_addr;        /* of page 0: told if memory is ignored */
     bool ignored;               /* both sides see the same memory: no pages */
     PopulatedArea area;         /* of @pages */
-    DirtyMap *map;              /* source: of @pages; NULL if ignored */
+    DirtyMap *map;              /* source: to be sent; NULL if ignored */
+    DirtyMap *zeros;            /* source: to be told of, being zero because
+                                   nobody ever wrote there; NULL if ignored */
     RAMBlock *rb;               /* NULL in tests */
 } RamRegion;
 
@@ -36,6 +38,15 @@ typedef struct RamRegions {
     RamRegion *list;            /* in the order in which they are announced */
     unsigned count;
 } RamRegions;
+
+#define RAM_REGIONS_FOREACH(r, regions) \
+    for (RamRegion *r = (regions)->list; \
+         r < (regions)->list + (regions)->count; r++)
+
+/* Those whose pages are sent */
+#define RAM_REGIONS_FOREACH_SENT(r, regions) \
+    RAM_REGIONS_FOREACH(r, regions) \
+        if (r->ignored) {} else
 
 static inline uint64_t ram_region_page_size(const RamRegion *r)
 {
@@ -57,9 +68,9 @@ static inline uint64_t ram_region_bytes(const RamRegion *r)
 static inline RamRegion *ram_regions_find(const RamRegions *regions,
                                           const char *name)
 {
-    for (unsigned i = 0; i < regions->count; i++) {
-        if (!strcmp(regions->list[i].name, name)) {
-            return &regions->list[i];
+    RAM_REGIONS_FOREACH(r, regions) {
+        if (!strcmp(r->name, name)) {
+            return r;
         }
     }
     return NULL;

@@ -1,0 +1,114 @@
+/*
+ * The RAM blocks of this machine as regions
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/rcu.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "blocks.h"
+#include "migration/ram.h"
+#include "sync.h"
+
+/* Left out, as it is made anew there or because both sides see the same */
+bool migrate_ram_is_ignored(RAMBlock *rb)
+{
+    if (!qemu_ram_is_migratable(rb)) {
+        return true;
+    }
+    return migrate_ignore_shared() && qemu_ram_is_shared(rb) &&
+           qemu_ram_is_named_file(rb);
+}
+
+static PopulatedArea area_of(RAMBlock *rb)
+{
+    /* memory of others, and what only a confidential guest can read */
+    bool foreign = (rb->flags & RAM_PREALLOC) || rb->guest_memfd >= 0;
+
+    return (PopulatedArea) {
+        .kind = populated_kind(foreign, rb->fd, qemu_ram_is_shared(rb)),
+        .host = rb->host,
+        .size = ROUND_UP(rb->used_length, rb->page_size),
+        .fd = rb->fd,
+        .fd_offset = rb->fd_offset,
+    };
+}
+
+static RamRegion region_of(RAMBlock *rb, unsigned index)
+{
+    unsigned bits = qemu_target_page_bits();
+
+    return (RamRegion) {
+        .name = rb->idstr,
+        .index = index,
+        .page_bits = bits,
+        .host = rb->host,
+        .pages = rb->used_length >> bits,
+        .max_pages = rb->max_length >> bits,
+        .host_page_size = rb->page_size,
+        .guest_addr = rb->mr->addr,
+        .ignored = migrate_ram_is_ignored(rb),
+        .area = area_of(rb),
+        .rb = rb,
+    };
+}
+
+void ram_blocks_get(RamRegions *regions)
+{
+    g_autoptr(GArray) list = g_array_new(false, false, sizeof(RamRegion));
+    RAMBlock *rb;
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        RAMBLOCK_FOREACH(rb) {
+            if (qemu_ram_is_migratable(rb)) {
+                RamRegion region = region_of(rb, list->len);
+
+                g_array_append_val(list, region);
+            }
+        }
+    }
+    regions->count = list->len;
+    regions->list = (RamRegion *)g_array_free(g_steal_pointer(&list), false);
+}
+
+bool ram_blocks_make_maps(RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        r->map = dirty_map_new(r->pages, RAM_LOG_CHUNK_SHIFT,
+                               ram_log_clear, r);
+        r->zeros = dirty_map_new(r->pages, RAM_LOG_CHUNK_SHIFT, NULL, NULL);
+        if (!r->map || !r->zeros) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void ram_blocks_free(RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH(r, regions) {
+        dirty_map_free(r->map);
+        dirty_map_free(r->zeros);
+    }
+    g_free(regions->list);
+    *regions = (RamRegions) {};
+}
+
+uint64_t ram_bytes_total(void)
+{
+    uint64_t total = 0;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        if (!migrate_ram_is_ignored(rb)) {
+            total += rb->used_length;
+        }
+    }
+    return total;
+}

@@ -1,0 +1,168 @@
+/*
+ * Pages as differences: the sending side of the xbzrle capability
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/lockable.h"
+#include "qemu/thread.h"
+#include "migration/wire/wire.h"
+#include "delta.h"
+#include "page-cache.h"
+#include "xbzrle.h"
+
+XBZRLECacheStats xbzrle_counters;
+
+static struct {
+    QemuMutex lock;             /* protects all below */
+    PageCache *cache;           /* NULL: not in use */
+    size_t page_size;
+    uint8_t *code;              /* room for an encoding */
+    XBZRLECacheStats before;    /* at the last ram_delta_rates() */
+    uint64_t pages_before;
+} delta;
+
+static void __attribute__((constructor)) init_lock(void)
+{
+    qemu_mutex_init(&delta.lock);
+}
+
+bool ram_delta_start(uint64_t size, size_t page_size, Error **errp)
+{
+    QEMU_LOCK_GUARD(&delta.lock);
+    delta.cache = cache_init(size, page_size, errp);
+    if (!delta.cache) {
+        return false;
+    }
+    delta.page_size = page_size;
+    delta.code = g_malloc(page_size);
+    delta.before = xbzrle_counters = (XBZRLECacheStats) {};
+    delta.pages_before = 0;
+    return true;
+}
+
+void ram_delta_stop(void)
+{
+    QEMU_LOCK_GUARD(&delta.lock);
+    if (delta.cache) {
+        cache_fini(delta.cache);
+        delta.cache = NULL;
+        g_clear_pointer(&delta.code, g_free);
+    }
+}
+
+bool ram_delta_active(void)
+{
+    return qatomic_read(&delta.cache) != NULL;
+}
+
+bool ram_delta_resize(uint64_t size, Error **errp)
+{
+    PageCache *new;
+
+    QEMU_LOCK_GUARD(&delta.lock);
+    if (!delta.cache) {
+        return true;
+    }
+    new = cache_init(size, delta.page_size, errp);
+    if (!new) {
+        return false;
+    }
+    cache_fini(delta.cache);
+    qatomic_set(&delta.cache, new);
+    return true;
+}
+
+/* Where the page stands serves as its name. */
+static uint64_t key_of(const RamRegion *r, uint64_t page)
+{
+    return (uintptr_t)ram_region_page(r, page);
+}
+
+/* Enter the page, and send what was entered; or send it as it is. */
+static void send_new(RamSink *sink, const RamRegion *r, uint64_t page,
+                     uint64_t age)
+{
+    uint64_t key = key_of(r, page);
+
+    xbzrle_counters.cache_miss++;
+    if (cache_insert(delta.cache, key, ram_region_page(r, page), age) < 0) {
+        ram_sink_pages(sink, r, page, 1);
+    } else {
+        ram_sink_copy(sink, r, page, get_cached_data(delta.cache, key));
+    }
+}
+
+/* Returns whether the page was sent as it is. */
+static bool send_page(RamSink *sink, const RamRegion *r, uint64_t page,
+                      uint64_t age)
+{
+    uint8_t *now = ram_region_page(r, page);
+    uint8_t *theirs;
+    int len;
+
+    if (!cache_is_cached(delta.cache, key_of(r, page), age)) {
+        send_new(sink, r, page, age);
+        return true;
+    }
+    theirs = get_cached_data(delta.cache, key_of(r, page));
+    len = xbzrle_encode_buffer(theirs, now, delta.page_size,
+                               delta.code, delta.page_size);
+    if (len < 0) {
+        xbzrle_counters.overflow++;
+        memcpy(theirs, now, delta.page_size);
+        ram_sink_copy(sink, r, page, theirs);
+        return true;
+    }
+    if (len > 0) {
+        xbzrle_decode_buffer(delta.code, len, theirs, delta.page_size);
+        ram_sink_xbzrle(sink, r, page, delta.code, len);
+        xbzrle_counters.pages++;
+        xbzrle_counters.bytes += sizeof(wire_be64) + sizeof(WireXbzrle) + len;
+    }
+    return false;
+}
+
+unsigned ram_delta_send(RamSink *sink, const RamRegion *r, uint64_t first,
+                        unsigned count, uint64_t age)
+{
+    unsigned plain = 0;
+
+    QEMU_LOCK_GUARD(&delta.lock);
+    for (unsigned i = 0; i < count; i++) {
+        plain += send_page(sink, r, first + i, age);
+    }
+    return plain;
+}
+
+void ram_delta_zeros(const RamRegion *r, uint64_t first, unsigned count)
+{
+    QEMU_LOCK_GUARD(&delta.lock);
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t *theirs = get_cached_data(delta.cache, key_of(r, first + i));
+
+        if (theirs) {
+            memset(theirs, 0, delta.page_size);
+        }
+    }
+}
+
+void ram_delta_rates(uint64_t pages)
+{
+    uint64_t sent, encoded, missed;
+
+    QEMU_LOCK_GUARD(&delta.lock);
+    if (!delta.cache || pages == delta.pages_before) {
+        return;
+    }
+    missed = xbzrle_counters.cache_miss - delta.before.cache_miss;
+    sent = xbzrle_counters.pages - delta.before.pages;
+    encoded = xbzrle_counters.bytes - delta.before.bytes;
+    xbzrle_counters.cache_miss_rate =
+        (double)missed / (pages - delta.pages_before);
+    xbzrle_counters.encoding_rate =
+        encoded ? (double)sent * delta.page_size / encoded : 0;
+    delta.before = xbzrle_counters;
+    delta.pages_before = pages;
+}

@@ -1,0 +1,52 @@
+/*
+ * Pages as differences: the sending side of the xbzrle capability
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the peer has of a page is remembered in a cache, and the next version
+ * is encoded against that.  The cache must never hold anything else than what
+ * the peer has: a difference against other bytes destroys the page there.  The
+ * guest may write while its page is read, so a page enters the cache first
+ * and is sent from there, and an encoding is applied to the cache too.
+ *
+ * Threads: one migration thread, and ram_delta_resize() from any; a lock sees
+ * to that.
+ */
+
+#ifndef MIGRATION_RAM_DELTA_H
+#define MIGRATION_RAM_DELTA_H
+
+#include "qapi/qapi-types-migration.h"
+#include "sink.h"
+
+/* Counters of all migrations since the last ram_delta_start() */
+extern XBZRLECacheStats xbzrle_counters;
+
+/* A cache of @size bytes for pages of @page_size, and counters at zero */
+bool ram_delta_start(uint64_t size, size_t page_size, Error **errp);
+void ram_delta_stop(void);
+
+/* Is there a cache? */
+bool ram_delta_active(void);
+
+/*
+ * Send pages that are not zero, as they are, as a difference, or not at all
+ * if the peer has them already.  @age: of the pass.  Returns how many were
+ * sent as they are.
+ */
+unsigned ram_delta_send(RamSink *sink, const RamRegion *r, uint64_t first,
+                        unsigned count, uint64_t age);
+
+/* The peer has been told that these pages are zero. */
+void ram_delta_zeros(const RamRegion *r, uint64_t first, unsigned count);
+
+/*
+ * Have a cache of @size bytes, an empty one, from now on, if there is one.
+ * False if that cannot be; the old one is then still used.
+ */
+bool ram_delta_resize(uint64_t size, Error **errp);
+
+/* Bring the rates among the counters up to date.  @pages were sent so far. */
+void ram_delta_rates(uint64_t pages);
+
+#endif

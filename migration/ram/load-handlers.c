@@ -1,0 +1,137 @@
+/*
+ * Loading RAM into this machine: the hooks of the section "ram"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/coroutine.h"
+#include "qemu/main-loop.h"
+#include "exec/memory.h"
+#include "exec/ram_addr.h"
+#include "exec/target_page.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/trace.h"
+#include "migration/wire/wire.h"
+#include "blocks.h"
+#include "load.h"
+
+/* There is one load at a time, and one thread that loads RAM. */
+static struct {
+    RamRegions regions;
+    RamLoader loader;
+    uint64_t sections;
+    bool ready;
+} incoming;
+
+/* Whoever looks at the block's size holds the BQL; whoever loads may not. */
+static bool resize_block(void *opaque, RamRegion *r, uint64_t bytes,
+                         Error **errp)
+{
+    RAMBlock *rb = r->rb;
+    bool lock = !bql_locked();
+    int ret;
+
+    if (lock) {
+        bql_lock();
+    }
+    ret = qemu_ram_resize(rb, bytes, errp);
+    r->pages = rb->used_length >> r->page_bits;
+    r->area.size = rb->used_length;
+    if (lock) {
+        bql_unlock();
+    }
+    return ret >= 0;
+}
+
+/* Back at the next turn of the loop that this coroutine is part of. */
+static void coroutine_mixed_fn let_loop_turn(void *opaque)
+{
+    if (qemu_in_coroutine()) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 0);
+    }
+}
+
+static const RamLoadOps load_ops = {
+    .resize = resize_block,
+    .rest = let_loop_turn,
+};
+
+static void forget(void)
+{
+    if (incoming.ready) {
+        ram_blocks_free(&incoming.regions);
+        incoming.ready = false;
+    }
+}
+
+int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
+{
+    forget();
+    ram_blocks_get(&incoming.regions);
+    incoming.sections = 0;
+    incoming.ready = true;
+    incoming.loader = (RamLoader) {
+        .regions = &incoming.regions,
+        .ops = &load_ops,
+        .page_bits = qemu_target_page_bits(),
+        .addresses = migrate_ignore_shared(),
+    };
+    return 0;
+}
+
+static bool coroutine_mixed_fn load_section(QEMUFile *f, int version_id,
+                                            Error **errp)
+{
+    RamLoader *loader = &incoming.loader;
+
+    if (version_id != WIRE_RAM_VERSION) {
+        error_setg(errp, "Its version is %d, only %d is supported",
+                   version_id, WIRE_RAM_VERSION);
+        return false;
+    }
+    if (!incoming.ready) {
+        error_setg(errp, "RAM comes where only device state may");
+        return false;
+    }
+    /* What the source is told of comes before the list that depends on it. */
+    loader->page_sizes = migrate_postcopy_ram() &&
+                         migration_incoming_postcopy_advised();
+    return ram_load_records(f, loader, errp);
+}
+
+int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
+                                      int version_id)
+{
+    Error *err = NULL;
+    bool ok;
+
+    trace_ram_load_start();
+    ok = load_section(f, version_id, &err);
+    trace_ram_load_complete(ok ? 0 : -EIO, incoming.sections++);
+    if (ok) {
+        return 0;
+    }
+    if (qemu_file_get_error(f)) {
+        /* The stream knows why, and whoever reads it asks the stream. */
+        error_free(err);
+    } else {
+        qemu_file_set_error_obj(f, -EIO, err);
+    }
+    return -EIO;
+}
+
+int ram_load_cleanup(void *opaque)
+{
+    for (unsigned i = 0; incoming.ready && i < incoming.regions.count; i++) {
+        const RamRegion *r = &incoming.regions.list[i];
+
+        if (!r->ignored && memory_region_is_nonvolatile(r->rb->mr)) {
+            qemu_ram_block_writeback(r->rb);
+        }
+    }
+    forget();
+    return 0;
+}

@@ -1,0 +1,76 @@
+/*
+ * Loading RAM: the records of the sections named "ram"
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Nothing in the stream is believed: every name, length, offset and count is
+ * checked before it is used.  Pages are read straight into guest memory, so
+ * what it holds after a failure is undefined.
+ */
+
+#ifndef MIGRATION_RAM_LOAD_H
+#define MIGRATION_RAM_LOAD_H
+
+#include "migration/qemu-file.h"
+#include "region.h"
+#include "zero-gather.h"
+
+typedef struct RamLoadOps {
+    /*
+     * Make @region hold @bytes, a multiple of the target page and at most what
+     * is mapped: sets its pages and the size of its area.
+     */
+    bool (*resize)(void *opaque, RamRegion *region, uint64_t bytes,
+                   Error **errp);
+    /*
+     * Called now and then between two records, at most RAM_LOAD_STRETCH of
+     * work after the last time, for whoever shares the thread.  May be NULL.
+     */
+    void coroutine_mixed_fn (*rest)(void *opaque);
+} RamLoadOps;
+
+/*
+ * Work between two rests: bytes of guest memory written or looked at, and for
+ * each record RAM_LOAD_RECORD in addition.  4 MiB take about a millisecond.
+ */
+#define RAM_LOAD_STRETCH (4ull << 20)
+#define RAM_LOAD_RECORD 128
+
+/* What one load remembers from section to section */
+typedef struct RamLoader {
+    RamRegions *regions;        /* not the loader's */
+    const RamLoadOps *ops;
+    void *opaque;               /* of the ops */
+    unsigned page_bits;         /* of the target's page: 10..16 */
+
+    /* What else is told of a block in the list, as capabilities say */
+    bool page_sizes;            /* of the host, unless it is the usual one */
+    bool addresses;             /* of the guest */
+
+    /* not for others */
+    RamRegion *last;            /* which CONTINUE goes on with, or NULL */
+    ZeroGather zeros;
+    uint64_t work;              /* since the last rest */
+} RamLoader;
+
+/*
+ * Load the records of one section up to its end.  In the thread or coroutine
+ * that reads @f; takes no lock.  After a failure neither @loader nor @f may be
+ * used for more.
+ */
+bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *loader,
+                                         Error **errp);
+
+/*
+ * Hooks of the section "ram", in a coroutine with the BQL or in a thread
+ * without it; one load at a time.
+ *
+ * If ram_load_state() fails, the error with its text is latched in the stream
+ * as -EIO, so that nothing more is read from it.
+ */
+int ram_load_setup(QEMUFile *f, void *opaque, Error **errp);
+int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
+                                      int version_id);
+int ram_load_cleanup(void *opaque);
+
+#endif

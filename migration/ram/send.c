@@ -1,0 +1,181 @@
+/*
+ * Dirty pages, found, looked at and sent
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "migration/migration-stats.h"
+#include "migration/qemu-file.h"
+#include "migration/wire/wire.h"
+#include "classify.h"
+#include "delta.h"
+#include "send.h"
+
+QEMU_BUILD_BUG_ON(CLASSIFY_MAX > WIRE_RAM_RUN_MAX);
+
+/* Pages looked at and sent between two looks at rate and clock */
+#define BATCH_PAGES CLASSIFY_MAX
+/* With a rate, what it allows in so much of a second */
+#define BATCH_SHARE 100
+#define BATCH_PAGES_MIN 8
+/* Pages told of as zero: one record, or nine bytes each */
+#define ZERO_BATCH_PAGES (64 * 1024)
+
+void ram_sender_init(RamSender *s, RamRegions *regions, QEMUFile *file)
+{
+    *s = (RamSender) { .regions = regions, .age = 1, .find_zeros = true };
+    ram_sink_init(&s->sink, file, 0);
+}
+
+uint64_t ram_sender_left(const RamRegions *regions)
+{
+    uint64_t bytes = 0;
+
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        bytes += (dirty_map_count(r->map) + dirty_map_count(r->zeros))
+                 << r->page_bits;
+    }
+    return bytes;
+}
+
+/* Tell of up to a batch of pages nobody ever wrote to.  False: none is left */
+static bool send_untouched(RamSender *s)
+{
+    uint64_t limit = ZERO_BATCH_PAGES, first, count;
+
+    if (s->sink.peer & WIRE_PEER_ZERO_RANGE) {
+        limit = UINT64_MAX;
+    }
+    RAM_REGIONS_FOREACH_SENT(r, s->regions) {
+        if (!dirty_map_count(r->zeros)) {
+            continue;
+        }
+        count = dirty_map_take(r->zeros, 0, MIN(limit, r->pages), &first);
+        if (count) {
+            ram_sink_zeros(&s->sink, r, first, count);
+            stat64_add(&mig_stats.zero_pages, count);
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The next dirty pages, up to @limit of them, taken from their map.  Returns
+ * how many; 0 if there are none in any region.
+ */
+static uint64_t take_run(RamSender *s, uint64_t limit, RamRegion **region,
+                         uint64_t *first)
+{
+    /* once more than there are: the first may have been begun in its middle */
+    for (unsigned tries = 0; tries <= s->regions->count; tries++) {
+        RamRegion *r = &s->regions->list[s->region];
+
+        if (!r->ignored && dirty_map_count(r->map)) {
+            uint64_t count = dirty_map_take(r->map, s->page, limit, first);
+
+            if (count) {
+                s->page = *first + count;
+                *region = r;
+                return count;
+            }
+        }
+        s->region = (s->region + 1) % s->regions->count;
+        s->page = 0;
+    }
+    return 0;
+}
+
+static void send_content(RamSender *s, const RamRegion *r, uint64_t first,
+                         unsigned count)
+{
+    /* what is sent but once is not worth remembering */
+    if (s->age > 1 && ram_delta_active()) {
+        count = ram_delta_send(&s->sink, r, first, count, s->age);
+    } else {
+        ram_sink_pages(&s->sink, r, first, count);
+    }
+    stat64_add(&mig_stats.normal_pages, count);
+}
+
+static void send_zeros(RamSender *s, const RamRegion *r, uint64_t first,
+                       unsigned count)
+{
+    ram_sink_zeros(&s->sink, r, first, count);
+    if (ram_delta_active()) {
+        ram_delta_zeros(r, first, count);
+    }
+    stat64_add(&mig_stats.zero_pages, count);
+}
+
+static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
+                     unsigned count)
+{
+    ZeroPages zeros;
+    unsigned segment;
+    bool zero;
+
+    if (!s->find_zeros) {
+        send_content(s, r, first, count);
+        return;
+    }
+    classify_pages(ram_region_page(r, first), ram_region_page_size(r), count,
+                   &zeros);
+    for (unsigned at = 0; at < count; at += segment) {
+        segment = classify_segment(&zeros, at, &zero);
+        if (zero) {
+            send_zeros(s, r, first + at, segment);
+        } else {
+            send_content(s, r, first + at, segment);
+        }
+    }
+}
+
+/* Send up to @pages pages.  False: there were none. */
+static bool send_batch(RamSender *s, unsigned pages)
+{
+    uint64_t first, count;
+    RamRegion *r;
+    bool some = false;
+
+    while (pages && (count = take_run(s, pages, &r, &first))) {
+        send_run(s, r, first, count);
+        pages -= count;
+        some = true;
+    }
+    return some;
+}
+
+static unsigned batch_pages(const RamSender *s, bool all)
+{
+    uint64_t rate = migration_rate_get();
+    uint64_t pages;
+
+    if (all || rate == RATE_LIMIT_DISABLED) {
+        return BATCH_PAGES;
+    }
+    pages = (rate / BATCH_SHARE) >> s->regions->list[0].page_bits;
+    return CLAMP(pages, BATCH_PAGES_MIN, BATCH_PAGES);
+}
+
+RamSendResult ram_sender_run(RamSender *s, bool all)
+{
+    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RAM_SEND_NS;
+    QEMUFile *f = s->sink.file;
+
+    while (s->regions->count) {
+        if (qemu_file_get_error(f)) {
+            return RAM_SEND_ERROR;
+        }
+        if (!all && (migration_rate_exceeded(f) ||
+                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= end)) {
+            return RAM_SEND_SOME;
+        }
+        if (!send_untouched(s) && !send_batch(s, batch_pages(s, all))) {
+            break;
+        }
+    }
+    return RAM_SEND_ALL;
+}

@@ -1,0 +1,49 @@
+/*
+ * Dirty pages, found, looked at and sent
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What there is to send stands in the maps of the regions.  Pages to be told
+ * of as zero all go before pages with content, so that none of them can undo
+ * a page that was written to meanwhile.
+ *
+ * Work moves in runs of pages.  The rate and the clock are looked at between
+ * runs, and nothing is allocated.  Migration thread; no lock but those of the
+ * maps is held while pages are read and sent.
+ */
+
+#ifndef MIGRATION_RAM_SEND_H
+#define MIGRATION_RAM_SEND_H
+
+#include "sink.h"
+
+typedef struct RamSender {
+    RamRegions *regions;
+    RamSink sink;
+    unsigned region;            /* where to go on */
+    uint64_t page;
+    uint64_t age;               /* passes, counted from 1 */
+    bool find_zeros;            /* look whether pages are zero */
+} RamSender;
+
+typedef enum RamSendResult {
+    RAM_SEND_ALL,               /* nothing is left */
+    RAM_SEND_SOME,              /* time or rate is used up */
+    RAM_SEND_ERROR,             /* latched in the stream */
+} RamSendResult;
+
+/* Pages of @regions to @file */
+void ram_sender_init(RamSender *s, RamRegions *regions, QEMUFile *file);
+
+/* Bytes still to be sent, as they lie in memory; any thread */
+uint64_t ram_sender_left(const RamRegions *regions);
+
+/*
+ * Send, for up to RAM_SEND_NS and at the rate that is set, or with @all
+ * until nothing is left.
+ */
+RamSendResult ram_sender_run(RamSender *s, bool all);
+
+#define RAM_SEND_NS (50 * 1000 * 1000)
+
+#endif

@@ -1,0 +1,250 @@
+/*
+ * The dirty log of the machine's memory, and how it gets into the maps
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "exec/memory.h"
+#include "exec/ram_addr.h"
+#include "system/tcg.h"
+#include "sync.h"
+
+bool ram_log_start(Error **errp)
+{
+    return memory_global_dirty_log_start(GLOBAL_DIRTY_MIGRATION, errp);
+}
+
+void ram_log_stop(void)
+{
+    /* one that never began must not be stopped */
+    if (global_dirty_tracking & GLOBAL_DIRTY_MIGRATION) {
+        memory_global_dirty_log_stop(GLOBAL_DIRTY_MIGRATION);
+    }
+}
+
+/* The BQL, for a caller that may have it already: a snapshot does */
+typedef struct BqlHold {
+    bool ours;
+    int64_t since_ns;
+} BqlHold;
+
+static BqlHold bql_hold(void)
+{
+    bool ours = !bql_locked();
+
+    if (ours) {
+        bql_lock();
+    }
+    return (BqlHold) { ours, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) };
+}
+
+/* Returns for how long it was held. */
+static uint64_t bql_release(BqlHold hold)
+{
+    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    if (hold.ours) {
+        bql_unlock();
+    }
+    return now - hold.since_ns;
+}
+
+/* Collect everybody's log into the bitmap. */
+static void collect(bool last, RamSyncReport *report)
+{
+    BqlHold hold = bql_hold();
+
+    memory_global_dirty_log_sync(last);
+    report->bql_ns = bql_release(hold);
+}
+
+/*
+ * Wait until no CPU is between recording a write and doing it, or has a TLB
+ * entry from before a reset: only then what was cleared may be read.
+ */
+static void settle(RamSyncReport *report)
+{
+    BqlHold hold = bql_hold();
+
+    memory_global_after_dirty_log_sync();
+    report->bql_ns = MAX(report->bql_ns, bql_release(hold));
+}
+
+void ram_log_clear(void *opaque, uint64_t first, uint64_t count)
+{
+    RamRegion *r = opaque;
+
+    memory_region_clear_dirty_bitmap(r->rb->mr, first << r->page_bits,
+                                     count << r->page_bits);
+}
+
+/*
+ * TCG looks at the bitmap when it fills a TLB entry, not at each write.  The
+ * bits have been cleared; settle() has to follow.
+ */
+static void have_tcg_record(const RamRegion *r)
+{
+    if (tcg_enabled()) {
+        tlb_reset_dirty_range_all(r->rb->offset, ram_region_bytes(r));
+    }
+}
+
+/* One piece of the bitmap that is contiguous in memory */
+typedef struct BitmapPiece {
+    unsigned long *words;
+    uint64_t bit;               /* of its first page */
+    uint64_t first, count;      /* in pages of the region */
+} BitmapPiece;
+
+/* The piece of @r's pages from @first on.  RCU. */
+static BitmapPiece bitmap_piece(const RamRegion *r, uint64_t first)
+{
+    DirtyMemoryBlocks *all =
+        qatomic_rcu_read(&ram_list.dirty_memory[DIRTY_MEMORY_MIGRATION]);
+    uint64_t at = (r->rb->offset >> r->page_bits) + first;
+    uint64_t bit = at % DIRTY_MEMORY_BLOCK_SIZE;
+
+    return (BitmapPiece) {
+        .words = all->blocks[at / DIRTY_MEMORY_BLOCK_SIZE],
+        .bit = bit,
+        .first = first,
+        .count = MIN(r->pages - first, DIRTY_MEMORY_BLOCK_SIZE - bit),
+    };
+}
+
+/* Returns how many bytes have become dirty. */
+static uint64_t merge_region(RamRegion *r)
+{
+    uint64_t dirtied = 0;
+    BitmapPiece piece;
+
+    RCU_READ_LOCK_GUARD();
+    for (uint64_t at = 0; at < r->pages; at += piece.count) {
+        piece = bitmap_piece(r, at);
+        dirtied += dirty_map_merge_clearing(r->map, piece.first, piece.count,
+                                            piece.words, piece.bit);
+    }
+    if (dirtied) {
+        have_tcg_record(r);
+    }
+    return dirtied << r->page_bits;
+}
+
+/* Forget what the log says of @r so far, and have it record from now on. */
+static void forget_region(RamRegion *r)
+{
+    const uint64_t chunk = 1ull << RAM_LOG_CHUNK_SHIFT;
+    BitmapPiece piece;
+
+    RCU_READ_LOCK_GUARD();
+    for (uint64_t at = 0; at < r->pages; at += piece.count) {
+        piece = bitmap_piece(r, at);
+        bitmap_test_and_clear_atomic(piece.words, piece.bit, piece.count);
+    }
+    have_tcg_record(r);
+    for (uint64_t at = 0; at < r->pages; at += chunk) {
+        memory_region_clear_dirty_bitmap(r->rb->mr, at << r->page_bits,
+                                         MIN(chunk, r->pages - at)
+                                         << r->page_bits);
+    }
+}
+
+/* A walk over what is populated, which has come to page @next */
+typedef struct Fill {
+    RamRegion *region;
+    uint64_t next;
+} Fill;
+
+static void fill_populated(void *opaque, uint64_t offset, uint64_t length)
+{
+    Fill *fill = opaque;
+    RamRegion *r = fill->region;
+    uint64_t page_size = ram_region_page_size(r);
+    uint64_t first = MAX(offset >> r->page_bits, fill->next);
+    uint64_t end = MIN(DIV_ROUND_UP(offset + length, page_size), r->pages);
+
+    if (first >= end) {
+        return;
+    }
+    if (first > fill->next) {
+        dirty_map_set(r->zeros, fill->next, first - fill->next);
+    }
+    dirty_map_set(r->map, first, end - first);
+    fill->next = end;
+}
+
+static void drop_discarded(MemoryRegionSection *section, void *opaque)
+{
+    RamRegion *r = opaque;
+    uint64_t first = section->offset_within_region >> r->page_bits;
+    uint64_t count = int128_get64(section->size) >> r->page_bits;
+
+    dirty_map_drop(r->map, first, count);
+    dirty_map_drop(r->zeros, first, count);
+}
+
+/*
+ * What a device like virtio-mem has unplugged is neither read here nor touched
+ * there.  It stays so, as these devices plug nothing during a migration.
+ */
+static void leave_out_discarded(RamRegion *r)
+{
+    RamDiscardManager *manager;
+    BqlHold hold;
+
+    if (!r->rb->mr || !memory_region_has_ram_discard_manager(r->rb->mr)) {
+        return;
+    }
+    hold = bql_hold();
+    manager = memory_region_get_ram_discard_manager(r->rb->mr);
+    ram_discard_manager_replay_discarded(manager,
+        &(MemoryRegionSection) {
+            .mr = r->rb->mr,
+            .size = int128_make64(ram_region_bytes(r)),
+        }, drop_discarded, r);
+    bql_release(hold);
+}
+
+static void fill_region(RamRegion *r)
+{
+    Fill fill = { .region = r };
+
+    populated_scan(&r->area, POPULATED_BEST, fill_populated, &fill);
+    if (fill.next < r->pages) {
+        dirty_map_set(r->zeros, fill.next, r->pages - fill.next);
+    }
+    leave_out_discarded(r);
+}
+
+void ram_log_first(RamRegions *regions, RamSyncReport *report)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    *report = (RamSyncReport) { .first = true };
+    collect(false, report);
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        forget_region(r);
+    }
+    settle(report);
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        fill_region(r);
+    }
+    report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+}
+
+void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+    *report = (RamSyncReport) {};
+    collect(last, report);
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        report->dirtied += merge_region(r);
+    }
+    settle(report);
+    report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+}

@@ -1,0 +1,51 @@
+/*
+ * The dirty log of the machine's memory, and how it gets into the maps
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What the guest writes is recorded by whoever sees it: KVM, TCG, vhost, VFIO.
+ * The memory API collects that in one bitmap of all RAM when it is asked to,
+ * under the BQL.  All else here is done without: merging the bitmap into the
+ * maps of the regions, and clearing the log before pages are read.
+ *
+ * No write is lost.  A bit of the bitmap is cleared only when the page has
+ * become dirty in the map, and then the chunk of the page counts as stale: its
+ * writes may go unrecorded until the log is cleared there.  That happens
+ * before the page is read (dirty.h), so what goes unrecorded is sent anyway.
+ */
+
+#ifndef MIGRATION_RAM_SYNC_H
+#define MIGRATION_RAM_SYNC_H
+
+#include "ram-source.h"
+#include "region.h"
+
+/* The log is cleared in pieces of so many pages (as an exponent): 1 GiB */
+#define RAM_LOG_CHUNK_SHIFT 18
+
+/* Begin and end logging.  BQL. */
+bool ram_log_start(Error **errp);
+void ram_log_stop(void);
+
+/*
+ * The first time: what was ever written to becomes dirty, all other pages are
+ * to be told of as zero, and from now on the log is about what is written
+ * after this call began.  Takes the BQL unless it is held.
+ *
+ * When a block is added, all of it is in the bitmap, and KVM's own log begins
+ * like that too.  So the log is first collected and thrown away.  Only then
+ * the page tables are asked what exists: a write before that has left a page
+ * there to be found, and a later one is recorded.
+ */
+void ram_log_first(RamRegions *regions, RamSyncReport *report);
+
+/*
+ * Make dirty what was written since the last time.  @last: the guest stands
+ * still, so nobody needs to go on recording.  Takes the BQL unless it is held.
+ */
+void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report);
+
+/* DirtyLogClearFn of a region's map */
+void ram_log_clear(void *region, uint64_t first, uint64_t count);
+
+#endif
