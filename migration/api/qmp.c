@@ -70,8 +70,14 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
                           bool has_exit_on_error, bool exit_on_error,
                           Error **errp)
 {
-    g_autoptr(MigrationAddress) addr = address_of(uri, channels, errp);
+    g_autoptr(MigrationAddress) addr = NULL;
 
+    if (channels && channels->next) {
+        error_setg(errp, "Channel list must have only one entry, for type "
+                   "'main'");
+        return;
+    }
+    addr = address_of(uri, channels, errp);
     if (addr) {
         incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
     }

@@ -51,8 +51,6 @@ struct MigrationState {
     bool multifd_clean_tls_termination;
     uint8_t clear_bitmap_shift;     /* pages of a chunk of the dirty log, 2^n */
 
-    char *hostname;                 /* the destination's, for TLS; owned */
-
     QemuMutex error_lock;
     Error *error;                   /* the first; under error_lock */
 };

@@ -57,8 +57,9 @@ void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
 
 /* The guest is stopped: the rest of the live sections, then the devices. */
 int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy);
-int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f,
-                                                    bool in_postcopy);
+int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f);
+/* The end of the stream: who has read it may run the guest. */
+void qemu_savevm_state_end(QEMUFile *f);
 
 /* Ends what prepare and setup began, however far it came. */
 void qemu_savevm_state_cleanup(void);

@@ -88,30 +88,9 @@ void ctx_clear_error(void)
     error_free(g_steal_pointer(&the_object->error));
 }
 
-/*
- * The main loop
- */
-
-typedef struct Errand {
-    QEMUBHFunc *fn;
-    void *opaque;
-} Errand;
-
-static void run_errand(void *opaque)
-{
-    g_autofree Errand *errand = opaque;
-
-    errand->fn(errand->opaque);
-    object_unref(OBJECT(the_object));
-}
-
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
 {
-    Errand *errand = g_new(Errand, 1);
-
-    *errand = (Errand) { .fn = fn, .opaque = opaque };
-    object_ref(OBJECT(the_object));
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), run_errand, errand);
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), fn, opaque);
 }
 
 /*
@@ -175,11 +154,15 @@ void migration_object_init(void)
     dirty_bitmap_mig_init();
 }
 
+/*
+ * QEMU ends.  The object stays: a thread that is stuck in a channel which
+ * cannot be shut down may still come by.
+ */
 void migration_shutdown(void)
 {
     colo_shutdown();
-    source_cancel();
-    object_unref(OBJECT(the_object));
+    source_shutdown();
+    incoming_shutdown();
     dirty_bitmap_mig_cancel_outgoing();
     dirty_bitmap_mig_cancel_incoming();
 }
@@ -190,14 +173,6 @@ static void migration_instance_init(Object *obj)
 
     qemu_mutex_init(&s->error_lock);
     migrate_params_init(&s->parameters);
-}
-
-static void migration_instance_finalize(Object *obj)
-{
-    MigrationState *s = MIGRATION(obj);
-
-    error_free(s->error);
-    qemu_mutex_destroy(&s->error_lock);
 }
 
 static void migration_class_init(ObjectClass *class, void *data)
@@ -215,7 +190,6 @@ static const TypeInfo migration_info = {
     .parent = TYPE_DEVICE,
     .instance_size = sizeof(MigrationState),
     .instance_init = migration_instance_init,
-    .instance_finalize = migration_instance_finalize,
     .class_init = migration_class_init,
 };
 

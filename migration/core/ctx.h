@@ -18,14 +18,16 @@
 void ctx_phase_set(Phase *phase, MigrationStatus to);
 bool ctx_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to);
 
-/* Takes over @err as migrate_set_error(), and frees it. */
+/*
+ * Takes over @err as migrate_set_error(), and frees it.  Any thread.
+ */
 void ctx_fail(Error *err);
 
 /* A copy of the first error, or NULL. Any thread. */
 Error *ctx_error(void);
 void ctx_clear_error(void);
 
-/* Runs @fn once in the main loop; the migration object lives until then. */
+/* Runs @fn once in the main loop. Any thread. */
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque);
 
 /* Tells those who registered for the mode in force. BQL. */

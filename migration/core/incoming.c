@@ -10,6 +10,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
 #include "migration/cpr.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
@@ -23,6 +24,9 @@
 #include "incoming.h"
 #include "reply.h"
 #include "vmstate.h"
+
+/* A thread that is stuck for longer is left behind when QEMU ends. */
+#define SHUTDOWN_MS 3000
 
 Incoming incoming;
 
@@ -122,19 +126,36 @@ static bool accepted(QIOChannel *ioc, void *opaque)
     object_unref(OBJECT(ioc));
     qemu_file_set_blocking(incoming.from_src, false);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
+    qatomic_set(&incoming.busy, true);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
                        incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
     return false;
 }
 
+void incoming_shutdown(void)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
+
+    transport_listen_stop();
+    if (incoming.from_src) {
+        qemu_file_shutdown(incoming.from_src);
+    }
+    bql_unlock();
+    while (qatomic_read(&incoming.busy) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
+        g_usleep(1000);
+    }
+    bql_lock();
+}
+
 bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
 {
-    if (!runstate_check(RUN_STATE_INMIGRATE)) {
-        error_setg(errp, "'-incoming' was not specified on the command line");
-        return false;
-    }
     if (!phase_has(&incoming.phase, PHASE_RESTARTABLE)) {
         error_setg(errp, "The incoming migration has already been started");
+        return false;
+    }
+    if (!runstate_check(RUN_STATE_INMIGRATE)) {
+        error_setg(errp, "'-incoming' was not specified on the command line");
         return false;
     }
     if (!transport_listen(addr, accepted, NULL, errp)) {

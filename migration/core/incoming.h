@@ -27,6 +27,7 @@ typedef struct Incoming {
     QEMUFile *from_src;
     QemuThread thread;
     bool loaded;                /* by the thread, for the main loop */
+    bool busy;                  /* the thread may write to memory; atomic */
     AnnounceTimer announce;
 } Incoming;
 
@@ -39,6 +40,12 @@ void incoming_init(void);
  * migration that came by it, it can be called again.
  */
 bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp);
+
+/*
+ * QEMU is about to end: waits until the thread leaves the guest's memory
+ * alone.  Lets the BQL go meanwhile.
+ */
+void incoming_shutdown(void);
 
 /*
  * Private to the destination

@@ -10,6 +10,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
@@ -65,13 +66,18 @@ void source_unlock_bql(const char *step, int64_t since_ns)
     stall_record(&source.view.stalls, step, held);
 }
 
+bool source_was_cancelled(Error **errp)
+{
+    error_setg(errp, "The migration was cancelled");
+    return false;
+}
+
 bool source_may_go_on(Error **errp)
 {
     ReturnPathEnd end;
 
     if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
-        error_setg(errp, "The migration was cancelled");
-        return false;
+        return source_was_cancelled(errp);
     }
     if (!stream_check(source.to_dst, errp)) {
         return false;

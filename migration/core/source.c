@@ -12,8 +12,6 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "io/channel-socket.h"
-#include "io/channel-tls.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -26,6 +24,9 @@
 #include "ctx.h"
 #include "source.h"
 #include "throttle.h"
+
+/* A thread that is stuck for longer is left behind when QEMU ends. */
+#define SHUTDOWN_MS 3000
 
 Source source;
 
@@ -48,7 +49,7 @@ bool migration_in_postcopy(void)
 
 bool migration_thread_is_self(void)
 {
-    return source.has_thread && qemu_thread_is_self(&source.thread);
+    return source_thread_id() == qemu_get_thread_id();
 }
 
 /* Any thread: a device cannot go on with its part. Takes over @err. */
@@ -114,8 +115,6 @@ static void finish(bool succeeded)
     }
     qemu_savevm_state_cleanup();
     close_streams();
-    g_clear_pointer(&migrate_get_current()->hostname, g_free);
-
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
                                source.view.start_ms;
@@ -134,7 +133,6 @@ static void finish(bool succeeded)
 static void thread_ended(void *opaque)
 {
     qemu_thread_join(&source.thread);
-    source.has_thread = false;
     finish(source.succeeded);
 }
 
@@ -184,6 +182,7 @@ static bool begin(Error **errp)
     qatomic_set(&source.go_on, false);
     source.succeeded = source.stopped_guest = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.handed_over = false;
         source.view = (SourceView) {
             .start_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME),
             .policy.downtime.likely = POLICY_NEVER,
@@ -194,14 +193,28 @@ static bool begin(Error **errp)
 }
 
 /*
- * Whether answers can come back over @ioc.  On other channels that may be so,
- * too, and the user can say that it is.
+ * Answers can come back over any socket, secured or not.  Of other channels
+ * it is not known, and a thread that waits for answers there cannot be called
+ * off.
  */
-static bool goes_both_ways(QIOChannel *ioc)
+static bool open_return_path(Error **errp)
 {
-    return migrate_return_path() ||
-           object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET) ||
-           object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
+    QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
+    ReturnPath *rp;
+
+    if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+        if (migrate_return_path()) {
+            error_setg(errp, "Capability 'return-path' requires a channel "
+                       "that is a socket");
+            return false;
+        }
+        return true;
+    }
+    rp = return_path_open(source.to_dst);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.return_path = rp;
+    }
+    return true;
 }
 
 /* Takes over @ioc and @err, of which there is one. */
@@ -215,24 +228,15 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.to_dst = qemu_file_new_output(ioc);
     }
-    if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err)) {
-        object_unref(OBJECT(ioc));
+    object_unref(OBJECT(ioc));
+    if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err) ||
+        !open_return_path(&err)) {
         fail_early(err);
         return;
     }
     migration_rate_set(migrate_max_bandwidth());
-    qemu_file_set_blocking(source.to_dst, true);
-    if (goes_both_ways(ioc)) {
-        ReturnPath *rp = return_path_open(source.to_dst);
-
-        WITH_QEMU_LOCK_GUARD(&source.lock) {
-            source.return_path = rp;
-        }
-    }
-    object_unref(OBJECT(ioc));
     qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN,
                        source_thread, thread_ended, QEMU_THREAD_JOINABLE);
-    source.has_thread = true;
 }
 
 bool source_start(MigrationAddress *addr, Error **errp)
@@ -256,17 +260,36 @@ bool source_start(MigrationAddress *addr, Error **errp)
  * On the way
  */
 
-void source_cancel(void)
+bool source_hand_over(Error **errp)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.handed_over = phase_get(&source.phase) !=
+                         MIGRATION_STATUS_CANCELLING;
+    return source.handed_over || source_was_cancelled(errp);
+}
+
+static bool begin_to_cancel(void)
 {
     MigrationStatus now;
 
+    QEMU_LOCK_GUARD(&source.lock);
+    if (source.handed_over) {
+        return false;
+    }
     do {
         now = phase_get(&source.phase);
         if (!(phase_traits(PHASE_SOURCE, now) & PHASE_CANCELLABLE)) {
-            return;
+            return false;
         }
     } while (!ctx_phase_move(&source.phase, now, MIGRATION_STATUS_CANCELLING));
+    return true;
+}
 
+void source_cancel(void)
+{
+    if (!begin_to_cancel()) {
+        return;
+    }
     trace_migration_cancel();
     if (source.connecting) {
         source.connecting = false;
@@ -284,6 +307,19 @@ void source_cancel(void)
         }
     }
     qemu_sem_post(&source.wake);
+}
+
+void source_shutdown(void)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
+
+    source_cancel();
+    bql_unlock();
+    while (source_thread_id() && !qatomic_read(&source.handed_over) &&
+           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
+        g_usleep(1000);
+    }
+    bql_lock();
 }
 
 bool source_continue(MigrationStatus phase, Error **errp)
@@ -304,20 +340,32 @@ bool source_continue(MigrationStatus phase, Error **errp)
  * Snapshots
  */
 
-bool source_begin_snapshot(Error **errp)
+static void set_stream(QEMUFile *f)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.to_dst = f;
+}
+
+bool source_begin_snapshot(QEMUFile *f, Error **errp)
 {
     if (migration_is_running()) {
         error_setg(errp, "There's a migration process in progress");
         return false;
     }
-    return begin(errp);
+    if (!begin(errp)) {
+        return false;
+    }
+    set_stream(f);
+    return true;
 }
 
 void source_end_snapshot(bool ok)
 {
     qemu_savevm_state_cleanup();
+    set_stream(NULL);
     if (ok) {
-        ctx_phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);
+        /* Nobody is told of this step: there was none. */
+        phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);
     }
     ctx_phase_set(&source.phase, ok ? MIGRATION_STATUS_COMPLETED
                                     : MIGRATION_STATUS_FAILED);

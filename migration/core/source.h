@@ -47,13 +47,13 @@ typedef struct SourceView {
 typedef struct Source {
     Phase phase;
 
-    QemuMutex lock;             /* of to_dst and return_path for others, view */
+    QemuMutex lock;             /* of the next four, for others */
     QEMUFile *to_dst;
     ReturnPath *return_path;    /* NULL if the channel goes one way */
+    bool handed_over;           /* it cannot be cancelled any more */
     SourceView view;
 
-    QemuThread thread;
-    bool has_thread;            /* main loop */
+    QemuThread thread;          /* main loop */
     int thread_id;              /* the kernel's, while it runs; atomic */
     bool connecting;            /* main loop: transport_connect() is at work */
     bool succeeded;             /* by the thread, for the main loop */
@@ -75,8 +75,17 @@ void source_init(void);
  */
 bool source_start(MigrationAddress *addr, Error **errp);
 
-/* Has a migration end as soon as it can, if there is one. BQL. */
+/*
+ * Has a migration end as soon as it can, unless there is none or the
+ * destination has all it needs to run the guest. BQL.
+ */
 void source_cancel(void);
+
+/*
+ * QEMU is about to end: cancels, and waits for the thread to let go of the
+ * guest's memory.  Lets the BQL go meanwhile.
+ */
+void source_shutdown(void);
 
 /* Gives a migration that waits in @phase leave to go on. BQL. */
 bool source_continue(MigrationStatus phase, Error **errp);
@@ -85,7 +94,7 @@ bool source_continue(MigrationStatus phase, Error **errp);
  * For snapshots, which save all at once under the BQL: the same checks, and
  * the phases that others look at.
  */
-bool source_begin_snapshot(Error **errp);
+bool source_begin_snapshot(QEMUFile *f, Error **errp);
 void source_end_snapshot(bool ok);
 
 /* A copy of what is to be seen. Any thread. */
@@ -103,6 +112,15 @@ void *source_thread(void *opaque);
 
 /* False if somebody wants the migration to end, or the stream is broken. */
 bool source_may_go_on(Error **errp);
+
+/*
+ * From here on the destination may run the guest, so that nobody can cancel.
+ * False if somebody has.
+ */
+bool source_hand_over(Error **errp);
+
+/* For those who find that they were cancelled. Returns false. */
+bool source_was_cancelled(Error **errp);
 
 /* The guest stops, and what is left goes to the destination. */
 bool switchover_run(Policy *policy, Error **errp);

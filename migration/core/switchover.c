@@ -70,19 +70,13 @@ static bool stop_guest(Switchover *s, Error **errp)
     return true;
 }
 
-static bool cancelled(Error **errp)
-{
-    error_setg(errp, "The migration was cancelled");
-    return false;
-}
-
 /* The user may want to prepare things while the guest stands still. */
 static bool wait_for_user(Error **errp)
 {
     qatomic_set(&source.go_on, false);
     if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
                         MIGRATION_STATUS_PRE_SWITCHOVER)) {
-        return cancelled(errp);
+        return source_was_cancelled(errp);
     }
     bql_unlock();
     while (!qatomic_read(&source.go_on) &&
@@ -92,7 +86,7 @@ static bool wait_for_user(Error **errp)
     bql_lock();
     return ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
                           MIGRATION_STATUS_DEVICE) ||
-           cancelled(errp);
+           source_was_cancelled(errp);
 }
 
 static bool enter_device_phase(Switchover *s, Error **errp)
@@ -106,7 +100,7 @@ static bool enter_device_phase(Switchover *s, Error **errp)
     }
     return ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
                           MIGRATION_STATUS_DEVICE) ||
-           cancelled(errp);
+           source_was_cancelled(errp);
 }
 
 /* The destination will open the disks before it has read the last byte. */
@@ -168,16 +162,27 @@ static bool send_memory(Switchover *s, Error **errp)
 
 static bool send_devices(Switchover *s, Error **errp)
 {
-    int ret = qemu_savevm_state_complete_precopy_non_iterable(source.to_dst,
-                                                              false);
+    int ret = qemu_savevm_state_complete_precopy_non_iterable(source.to_dst);
 
     part_done(s, POLICY_PART_DEVICE_SAVE);
-    if (!saved(ret, errp)) {
-        return false;
-    }
-    ret = qemu_fflush(source.to_dst);
-    part_done(s, POLICY_PART_FLUSH);
     return saved(ret, errp);
+}
+
+/*
+ * What the destination cannot do without comes last and alone, so that a
+ * migration can be cancelled for as long as possible.
+ */
+static bool send_end(Switchover *s, Error **errp)
+{
+    int ret = qemu_fflush(source.to_dst);
+
+    if (saved(ret, errp) && source_hand_over(errp)) {
+        qemu_savevm_state_end(source.to_dst);
+        ret = qemu_fflush(source.to_dst);
+        part_done(s, POLICY_PART_FLUSH);
+        return saved(ret, errp);
+    }
+    return false;
 }
 
 static bool send_rest(Switchover *s, Error **errp)
@@ -189,46 +194,52 @@ static bool send_rest(Switchover *s, Error **errp)
     migration_rate_set(RATE_LIMIT_DISABLED);
     announce_completion();
     qemu_savevm_maybe_send_switchover_start(source.to_dst);
-    return send_memory(s, errp) && send_devices(s, errp);
+    return send_memory(s, errp) && send_devices(s, errp) && send_end(s, errp);
 }
 
 /*
- * All was sent.  A destination that talks to us says when it has the guest.
- * One that went away without a word may have it: unless the user has asked
- * for the return path to be relied on, that counts as success.
+ * The guest was handed over, @sent if nothing went wrong with that.  A
+ * destination that talks to us says when it has the guest.  Of one that goes
+ * away without a word it is not known.  If all was sent that counts as
+ * success, unless the user has asked for the return path to be relied on:
+ * a guest must not run twice.
  */
-static bool destination_has_guest(Error **errp)
+static bool destination_has_guest(bool sent, Error **errp)
 {
-    g_autoptr(Error) err = NULL;
     ReturnPathEnd end;
 
     if (!source.return_path || (!migrate_return_path() &&
                                 !return_path_answered(source.return_path))) {
-        return true;
+        return sent;
     }
-    end = return_path_wait_end(source.return_path, &err);
+    end = return_path_wait_end(source.return_path, NULL);
     if (end == RETURN_PATH_DONE) {
         return true;
     }
-    if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
-        return cancelled(errp);
-    }
     if (end == RETURN_PATH_BROKEN && !migrate_return_path()) {
-        return true;
+        return sent;
     }
-    error_propagate(errp, g_steal_pointer(&err));
+    if (sent) {
+        return_path_state(source.return_path, errp);
+    }
     return false;
 }
 
 bool switchover_run(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };
+    g_autoptr(Error) err = NULL;
     bool ok;
 
     bql_lock();
-    ok = send_rest(&s, errp);
+    ok = send_rest(&s, &err);
     bql_unlock();
-    ok = ok && destination_has_guest(errp);
+    if (source.handed_over) {
+        ok = destination_has_guest(ok, &err);
+    }
+    if (!ok) {
+        error_propagate(errp, g_steal_pointer(&err));
+    }
 
     trace_vmstate_downtime_checkpoint("src-downtime-end");
     QEMU_LOCK_GUARD(&source.lock);
@@ -240,18 +251,29 @@ bool switchover_run(Policy *policy, Error **errp)
     return ok;
 }
 
+/* Without its disks it stays stopped, until the user says `cont`. */
+static void start_again(void)
+{
+    if (migration_block_activate(NULL)) {
+        vm_start();
+    } else if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        runstate_set(RUN_STATE_PAUSED);
+    }
+}
+
 void switchover_undo(void)
 {
     if (!source.stopped_guest) {
         return;
     }
     source.stopped_guest = false;
-    migration_block_activate(NULL);
-    if (!runstate_is_live(source.vm_before)) {
+    if (runstate_is_live(source.vm_before) &&
+        !runstate_check(RUN_STATE_SHUTDOWN)) {
+        start_again();
+    } else {
+        migration_block_activate(NULL);
         if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
             runstate_set(source.vm_before);
         }
-    } else if (!runstate_check(RUN_STATE_SHUTDOWN)) {
-        vm_start();
     }
 }

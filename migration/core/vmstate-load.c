@@ -67,6 +67,13 @@ static bool ping(QEMUFile *f, Error **errp)
     return true;
 }
 
+static bool not_available(Error **errp)
+{
+    error_setg(errp, "The source wants something that is not available yet "
+               "in this version of Ferry");
+    return false;
+}
+
 static bool take_command(void *opaque, unsigned command, QEMUFile *f,
                          uint16_t len, Error **errp)
 {
@@ -75,12 +82,13 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
         return open_return_path(f, errp);
     case WIRE_CMD_PING:
         return ping(f, errp);
+    case WIRE_CMD_POSTCOPY_ADVISE:
+        /* Without a length it is about dirty bitmaps, which need not wait. */
+        return !len || not_available(errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
     default:
-        error_setg(errp, "The source wants something that is not available "
-                   "yet in this version of Ferry");
-        return false;
+        return not_available(errp);
     }
 }
 
@@ -216,8 +224,10 @@ static DeviceLoadStep turn_in_main_loop(DeviceLoadStream *stream, Error **errp)
     Turn turn = { .stream = stream };
 
     qemu_event_init(&turn.done, false);
+    qatomic_set(&incoming.busy, false);
     ctx_in_main_loop(take_turn, &turn);
     qemu_event_wait(&turn.done);
+    qatomic_set(&incoming.busy, true);
     qemu_event_destroy(&turn.done);
     error_propagate(errp, turn.err);
     return turn.step;
@@ -301,6 +311,7 @@ void *incoming_thread(void *opaque)
     }
     trace_vmstate_downtime_checkpoint("dst-precopy-loadvm-completed");
     rcu_unregister_thread();
+    qatomic_set(&incoming.busy, false);
     ctx_in_main_loop(ended, NULL);
     return NULL;
 }

@@ -145,54 +145,18 @@ void qemu_savevm_state_cleanup(void)
  * Completion
  */
 
-/* Threads that send device state over multifd while we save here. */
-static void spawn_save_threads(bool in_postcopy)
-{
-    Section *s;
-
-    FOR_EACH_SECTION_WITH(s, save_live_complete_precopy_thread) {
-        if (!in_postcopy || !section_has_postcopy(s)) {
-            multifd_spawn_device_state_save_thread(
-                s->ops->save_live_complete_precopy_thread, s->name,
-                s->instance_id, s->opaque);
-        }
-    }
-}
-
-static bool join_save_threads(QEMUFile *f, bool saved)
-{
-    if (!saved || migrate_has_error(migrate_get_current())) {
-        multifd_abort_device_state_save_threads();
-    }
-    if (!multifd_join_device_state_save_threads()) {
-        qemu_file_set_error(f, -EINVAL);
-        return false;
-    }
-    return saved;
-}
-
 int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy)
 {
-    bool threads = multifd_device_state_supported();
     DeviceSave save = save_to(f);
-    bool ok;
 
-    if (threads) {
-        spawn_save_threads(in_postcopy);
-    }
-    ok = device_save_complete(&save, in_postcopy, NULL);
-    if (threads) {
-        ok = join_save_threads(f, ok);
-    }
-    if (!ok) {
+    if (!device_save_complete(&save, in_postcopy, NULL)) {
         return -1;
     }
     trace_vmstate_downtime_checkpoint("src-iterable-saved");
     return 0;
 }
 
-int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f,
-                                                    bool in_postcopy)
+int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f)
 {
     DeviceSave save = save_to(f);
     Error *err = NULL;
@@ -201,11 +165,15 @@ int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f,
     if (!device_save_state(&save, DEVICES_AFTER_SETUP, &err)) {
         return failed(f, err);
     }
-    if (!in_postcopy) {
-        device_save_end(&save);
-    }
     trace_vmstate_downtime_checkpoint("src-non-iterable-saved");
     return 0;
+}
+
+void qemu_savevm_state_end(QEMUFile *f)
+{
+    DeviceSave save = save_to(f);
+
+    device_save_end(&save);
 }
 
 /*
@@ -226,7 +194,8 @@ static bool save_stream(QEMUFile *f, Error **errp)
     if (ret > 0) {
         qemu_savevm_maybe_send_switchover_start(f);
         if (!qemu_savevm_state_complete_precopy_iterable(f, false) &&
-            !qemu_savevm_state_complete_precopy_non_iterable(f, false)) {
+            !qemu_savevm_state_complete_precopy_non_iterable(f)) {
+            qemu_savevm_state_end(f);
             qemu_fflush(f);
         }
     }
@@ -242,7 +211,7 @@ bool savevm_save_all(QEMUFile *f, Error **errp)
     ERRP_GUARD();
     bool ok;
 
-    if (!source_begin_snapshot(errp)) {
+    if (!source_begin_snapshot(f, errp)) {
         return false;
     }
     qemu_savevm_state_header(f);
