@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
+#include "qemu/cutils.h"
 #include "qemu/host-utils.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
@@ -189,6 +190,47 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
 }
 
 /*
+ * Memory that cannot be written to: the source's must be the same.
+ */
+
+static bool differs(const RamLoader *l, uint64_t page, Error **errp)
+{
+    error_setg(errp, "It is read-only here, and on the source page 0x%" PRIx64
+               " has other content", page << l->page_bits);
+    return false;
+}
+
+static bool compare_zero(const RamLoader *l, const Record *rec, uint64_t pages,
+                         Error **errp)
+{
+    for (uint64_t i = rec->page; i < rec->page + pages; i++) {
+        if (!buffer_is_zero(ram_region_page(rec->region, i),
+                            ram_region_page_size(rec->region))) {
+            return differs(l, i, errp);
+        }
+    }
+    return true;
+}
+
+static bool coroutine_mixed_fn compare_pages(QEMUFile *f, const RamLoader *l,
+                                             const Record *rec, uint64_t pages,
+                                             Error **errp)
+{
+    size_t size = ram_region_page_size(rec->region);
+    g_autofree uint8_t *theirs = g_malloc(size);
+
+    for (uint64_t i = rec->page; i < rec->page + pages; i++) {
+        if (qemu_get_buffer(f, theirs, size) != size) {
+            return stream_ended(f, errp);
+        }
+        if (memcmp(ram_region_page(rec->region, i), theirs, size)) {
+            return differs(l, i, errp);
+        }
+    }
+    return true;
+}
+
+/*
  * Zero pages
  */
 
@@ -212,13 +254,17 @@ static void coroutine_mixed_fn clear_gathered(RamLoader *l)
     }
 }
 
-static void coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
-                                      uint64_t pages)
+static bool coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
+                                      uint64_t pages, Error **errp)
 {
+    if (rec->region->read_only) {
+        return compare_zero(l, rec, pages, errp);
+    }
     if (!zero_gather_add(&l->zeros, rec->region, rec->page, pages)) {
         clear_gathered(l);
         zero_gather_add(&l->zeros, rec->region, rec->page, pages);
     }
+    return true;
 }
 
 static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
@@ -233,8 +279,7 @@ static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
         error_setg(errp, "A page of zeros is said to hold 0x%02x", fill);
         return false;
     }
-    gather(l, rec, 1);
-    return true;
+    return gather(l, rec, 1, errp);
 }
 
 static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
@@ -250,8 +295,7 @@ static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
                    "%" PRIu64, pages, rec->region->pages - rec->page);
         return false;
     }
-    gather(l, rec, pages);
-    return true;
+    return gather(l, rec, pages, errp);
 }
 
 /*
@@ -266,6 +310,9 @@ static bool coroutine_mixed_fn get_pages(QEMUFile *f, RamLoader *l,
     uint8_t *host = ram_region_page(rec->region, rec->page);
 
     l->work += bytes;
+    if (rec->region->read_only) {
+        return compare_pages(f, l, rec, pages, errp);
+    }
     if (qemu_get_buffer(f, host, bytes) != bytes) {
         return stream_ended(f, errp);
     }
@@ -312,6 +359,9 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
         error_setg(errp, "A change of a page in encoding 0x%02x with %zu "
                    "bytes, of which nothing is known", encoding, len);
         return false;
+    }
+    if (rec->region->read_only) {
+        return differs(l, rec->page, errp);
     }
     if (qemu_peek_buffer(f, &code, len, 0) != len) {
         return stream_ended(f, errp);

@@ -1103,6 +1103,45 @@ static void test_lie_address(Fixture *x, gconstpointer data)
     refuse(&x->m, &x->w, "at address 0x301000 on the source");
 }
 
+/* Memory that cannot be written to, and is as the source's or not */
+static void test_read_only(Fixture *x, gconstpointer data)
+{
+    static const uint8_t code[] = { 0, 1, 1 };
+    static const char *text = "read-only here, and on the source page 0x5000";
+    RamRegion *rom = &x->m.list[ROM];
+
+    memcpy(rom->host, content(1), PAGE);
+    memcpy(ram_region_page(rom, 4), content(4), PAGE);
+    mprotect(rom->host, rom->pages * PAGE, PROT_READ);
+    rom->read_only = true;
+    put_page(&x->w, rom->name, 0, rom->host);
+    put_run(&x->w, NULL, 3, 2, ram_region_page(rom, 3));
+    put_zero(&x->w, NULL, 1);
+    put_zero_range(&x->w, NULL, 5, 11);
+    put_end(&x->w);
+    load(&x->m, &x->w);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_page(&x->w, rom->name, 5, content(2));
+    refuse(&x->m, &x->w, text);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_change(&x->w, rom->name, 5, code, sizeof(code));
+    refuse(&x->m, &x->w, text);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_run(&x->w, rom->name, 4, 2, ram_region_page(rom, 3));
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_zero(&x->w, rom->name, 4);
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_zero_range(&x->w, rom->name, 1, 9);
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+}
+
 static void test_no_memory(Fixture *x, gconstpointer data)
 {
     RamRegions none = { NULL, 0 };
@@ -1303,6 +1342,7 @@ static void add_good(void)
     ADD("list/resize", NULL, test_list_resize);
     ADD("list/extras", NULL, test_list_extras);
     ADD("list/no-memory", NULL, test_no_memory);
+    ADD("read-only", NULL, test_read_only);
     ADD("small-pages", NULL, test_small_pages);
     ADD("untouched/records", NULL, test_untouched);
     ADD("untouched/range", (void *)true, test_untouched);
