@@ -15,6 +15,9 @@
 #include "load.h"
 #include "xbzrle.h"
 
+/* Bytes asked about at once: clearing them all would take 20 ms or so. */
+#define CLEAR_MAX (32 * RAM_LOAD_STRETCH)
+
 /* The part of a record that all have */
 typedef struct Record {
     unsigned flags;
@@ -244,12 +247,20 @@ static void coroutine_mixed_fn rest_if_due(RamLoader *l)
     }
 }
 
-/* Piece by piece: there may be a terabyte of them. */
+/*
+ * Piece by piece, as there may be a terabyte of them; larger pieces as long as
+ * nothing of it exists.
+ */
 static void coroutine_mixed_fn clear_gathered(RamLoader *l)
 {
+    uint64_t piece = RAM_LOAD_STRETCH;
+
     while (l->zeros.pages) {
-        l->work += zero_gather_clear(&l->zeros,
-                                     RAM_LOAD_STRETCH >> l->page_bits);
+        uint64_t looked_at = zero_gather_clear(&l->zeros,
+                                               piece >> l->page_bits);
+
+        piece = looked_at ? RAM_LOAD_STRETCH : MIN(2 * piece, CLEAR_MAX);
+        l->work += looked_at;
         rest_if_due(l);
     }
 }

@@ -1324,6 +1324,79 @@ static void test_model(Fixture *x, gconstpointer data)
     }
 }
 
+/*
+ * How long it takes, with -m perf: from a buffer, so without the system calls
+ * of a socket
+ */
+
+#define PERF_PAGES (128 * MiB / PAGE)
+
+typedef enum { PERF_PAGE, PERF_RUN, PERF_ZERO, PERF_RANGE } PerfKind;
+
+static void put_perf(Wire *w, PerfKind kind, const uint8_t *many)
+{
+    for (unsigned i = 0; i < PERF_PAGES; i++) {
+        const char *name = i ? NULL : "big";
+
+        switch (kind) {
+        case PERF_PAGE:
+            put_page(w, name, i, many + (i % WIRE_RAM_RUN_MAX) * PAGE);
+            break;
+        case PERF_RUN:
+            put_run(w, name, i, WIRE_RAM_RUN_MAX, many);
+            i += WIRE_RAM_RUN_MAX - 1;
+            break;
+        case PERF_ZERO:
+            put_zero(w, name, i);
+            break;
+        case PERF_RANGE:
+            put_zero_range(w, name, 0, PERF_PAGES);
+            i = PERF_PAGES;
+            break;
+        }
+    }
+    put_end(w);
+}
+
+static void measure(Fixture *x, PerfKind kind, const char *what, bool present)
+{
+    g_autofree uint8_t *many = g_malloc(WIRE_RAM_RUN_MAX * PAGE);
+    int64_t best = INT64_MAX;
+    RamRegion r;
+    RamRegions one = { &r, 1 };
+
+    memset(many, 1, WIRE_RAM_RUN_MAX * PAGE);
+    region_init(&r, "big", 12, PERF_PAGES, PERF_PAGES, -1);
+    x->m.loader.regions = &one;
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_perf(&x->w, kind, many);
+    for (unsigned i = 0; i < 5; i++) {
+        QEMUFile *f = reader(x->w.bytes->data, x->w.bytes->len);
+        int64_t start;
+
+        if (present) {
+            memset(r.host, 1, PERF_PAGES * PAGE);
+        }
+        start = g_get_monotonic_time();
+        ram_load_records(f, &x->m.loader, &error_abort);
+        best = MIN(best, g_get_monotonic_time() - start);
+        qemu_fclose(f);
+    }
+    g_test_message("%-36s %7.1f ns a page", what, best * 1e3 / PERF_PAGES);
+    x->m.loader.regions = &x->m.regions;
+    region_destroy(&r);
+}
+
+static void test_speed(Fixture *x, gconstpointer data)
+{
+    measure(x, PERF_PAGE, "pages, one a record", true);
+    measure(x, PERF_RUN, "pages, 512 a record", true);
+    measure(x, PERF_ZERO, "zero pages, untouched", false);
+    measure(x, PERF_ZERO, "zero pages, in place of others", true);
+    measure(x, PERF_RANGE, "a range of zero pages, untouched", false);
+    measure(x, PERF_RANGE, "a range of zero pages, ... others", true);
+}
+
 #define ADD(path, data, fn) \
     g_test_add("/migration/ram-load/" path, Fixture, data, setup, fn, teardown)
 
@@ -1374,5 +1447,8 @@ int main(int argc, char **argv)
     test_setup(&argc, &argv);
     add_good();
     add_bad();
+    if (g_test_perf()) {
+        ADD("speed", NULL, test_speed);
+    }
     return g_test_run();
 }
