@@ -135,7 +135,8 @@ static bool resize(RamLoader *l, RamRegion *r, uint64_t bytes, Error **errp)
     }
     if (bytes >> r->page_bits > r->max_pages) {
         error_setg(errp, "It has %" PRIu64 " bytes on the source, and at most "
-                   "%" PRIu64 " here", bytes, r->max_pages << r->page_bits);
+                   "%" PRIu64 " here; both sides must have the same size of "
+                   "memory", bytes, r->max_pages << r->page_bits);
         return false;
     }
     if (!l->ops->resize(l->opaque, r, bytes, errp)) {
