@@ -53,6 +53,7 @@ static RamRegion region_of(RAMBlock *rb, unsigned index)
         .host_page_size = rb->page_size,
         .guest_addr = rb->mr->addr,
         .ignored = migrate_ram_is_ignored(rb),
+        .read_only = rb->flags & RAM_READONLY,
         .area = area_of(rb),
         .rb = rb,
     };

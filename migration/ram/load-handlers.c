@@ -39,7 +39,7 @@ static bool resize_block(void *opaque, RamRegion *r, uint64_t bytes,
     }
     ret = qemu_ram_resize(rb, bytes, errp);
     r->pages = rb->used_length >> r->page_bits;
-    r->area.size = rb->used_length;
+    r->area.size = ROUND_UP(rb->used_length, rb->page_size);
     if (lock) {
         bql_unlock();
     }

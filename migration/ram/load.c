@@ -8,11 +8,15 @@
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/bitops.h"
+#include "qemu/cutils.h"
 #include "qemu/host-utils.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "load.h"
 #include "xbzrle.h"
+
+/* Bytes asked about at once: clearing them all would take 20 ms or so. */
+#define CLEAR_MAX (32 * RAM_LOAD_STRETCH)
 
 /* The part of a record that all have */
 typedef struct Record {
@@ -131,7 +135,8 @@ static bool resize(RamLoader *l, RamRegion *r, uint64_t bytes, Error **errp)
     }
     if (bytes >> r->page_bits > r->max_pages) {
         error_setg(errp, "It has %" PRIu64 " bytes on the source, and at most "
-                   "%" PRIu64 " here", bytes, r->max_pages << r->page_bits);
+                   "%" PRIu64 " here; both sides must have the same size of "
+                   "memory", bytes, r->max_pages << r->page_bits);
         return false;
     }
     if (!l->ops->resize(l->opaque, r, bytes, errp)) {
@@ -189,6 +194,47 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
 }
 
 /*
+ * Memory that cannot be written to: the source's must be the same.
+ */
+
+static bool differs(const RamLoader *l, uint64_t page, Error **errp)
+{
+    error_setg(errp, "It is read-only here, and on the source page 0x%" PRIx64
+               " has other content", page << l->page_bits);
+    return false;
+}
+
+static bool compare_zero(const RamLoader *l, const Record *rec, uint64_t pages,
+                         Error **errp)
+{
+    for (uint64_t i = rec->page; i < rec->page + pages; i++) {
+        if (!buffer_is_zero(ram_region_page(rec->region, i),
+                            ram_region_page_size(rec->region))) {
+            return differs(l, i, errp);
+        }
+    }
+    return true;
+}
+
+static bool coroutine_mixed_fn compare_pages(QEMUFile *f, const RamLoader *l,
+                                             const Record *rec, uint64_t pages,
+                                             Error **errp)
+{
+    size_t size = ram_region_page_size(rec->region);
+    g_autofree uint8_t *theirs = g_malloc(size);
+
+    for (uint64_t i = rec->page; i < rec->page + pages; i++) {
+        if (qemu_get_buffer(f, theirs, size) != size) {
+            return stream_ended(f, errp);
+        }
+        if (memcmp(ram_region_page(rec->region, i), theirs, size)) {
+            return differs(l, i, errp);
+        }
+    }
+    return true;
+}
+
+/*
  * Zero pages
  */
 
@@ -202,23 +248,35 @@ static void coroutine_mixed_fn rest_if_due(RamLoader *l)
     }
 }
 
-/* Piece by piece: there may be a terabyte of them. */
+/*
+ * Piece by piece, as there may be a terabyte of them; larger pieces as long as
+ * nothing of it exists.
+ */
 static void coroutine_mixed_fn clear_gathered(RamLoader *l)
 {
+    uint64_t piece = RAM_LOAD_STRETCH;
+
     while (l->zeros.pages) {
-        l->work += zero_gather_clear(&l->zeros,
-                                     RAM_LOAD_STRETCH >> l->page_bits);
+        uint64_t looked_at = zero_gather_clear(&l->zeros,
+                                               piece >> l->page_bits);
+
+        piece = looked_at ? RAM_LOAD_STRETCH : MIN(2 * piece, CLEAR_MAX);
+        l->work += looked_at;
         rest_if_due(l);
     }
 }
 
-static void coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
-                                      uint64_t pages)
+static bool coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
+                                      uint64_t pages, Error **errp)
 {
+    if (rec->region->read_only) {
+        return compare_zero(l, rec, pages, errp);
+    }
     if (!zero_gather_add(&l->zeros, rec->region, rec->page, pages)) {
         clear_gathered(l);
         zero_gather_add(&l->zeros, rec->region, rec->page, pages);
     }
+    return true;
 }
 
 static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
@@ -233,8 +291,7 @@ static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
         error_setg(errp, "A page of zeros is said to hold 0x%02x", fill);
         return false;
     }
-    gather(l, rec, 1);
-    return true;
+    return gather(l, rec, 1, errp);
 }
 
 static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
@@ -250,8 +307,7 @@ static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
                    "%" PRIu64, pages, rec->region->pages - rec->page);
         return false;
     }
-    gather(l, rec, pages);
-    return true;
+    return gather(l, rec, pages, errp);
 }
 
 /*
@@ -266,6 +322,9 @@ static bool coroutine_mixed_fn get_pages(QEMUFile *f, RamLoader *l,
     uint8_t *host = ram_region_page(rec->region, rec->page);
 
     l->work += bytes;
+    if (rec->region->read_only) {
+        return compare_pages(f, l, rec, pages, errp);
+    }
     if (qemu_get_buffer(f, host, bytes) != bytes) {
         return stream_ended(f, errp);
     }
@@ -312,6 +371,9 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
         error_setg(errp, "A change of a page in encoding 0x%02x with %zu "
                    "bytes, of which nothing is known", encoding, len);
         return false;
+    }
+    if (rec->region->read_only) {
+        return differs(l, rec->page, errp);
     }
     if (qemu_peek_buffer(f, &code, len, 0) != len) {
         return stream_ended(f, errp);

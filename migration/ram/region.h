@@ -27,6 +27,7 @@ typedef struct RamRegion {
     uint64_t host_page_size;    /* bytes, of the memory behind it */
     uint64_t guest_addr;        /* of page 0: told if memory is ignored */
     bool ignored;               /* both sides see the same memory: no pages */
+    bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
     DirtyMap *zeros;            /* source: to be told of, being zero because

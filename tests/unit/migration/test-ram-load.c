@@ -1103,6 +1103,45 @@ static void test_lie_address(Fixture *x, gconstpointer data)
     refuse(&x->m, &x->w, "at address 0x301000 on the source");
 }
 
+/* Memory that cannot be written to, and is as the source's or not */
+static void test_read_only(Fixture *x, gconstpointer data)
+{
+    static const uint8_t code[] = { 0, 1, 1 };
+    static const char *text = "read-only here, and on the source page 0x5000";
+    RamRegion *rom = &x->m.list[ROM];
+
+    memcpy(rom->host, content(1), PAGE);
+    memcpy(ram_region_page(rom, 4), content(4), PAGE);
+    mprotect(rom->host, rom->pages * PAGE, PROT_READ);
+    rom->read_only = true;
+    put_page(&x->w, rom->name, 0, rom->host);
+    put_run(&x->w, NULL, 3, 2, ram_region_page(rom, 3));
+    put_zero(&x->w, NULL, 1);
+    put_zero_range(&x->w, NULL, 5, 11);
+    put_end(&x->w);
+    load(&x->m, &x->w);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_page(&x->w, rom->name, 5, content(2));
+    refuse(&x->m, &x->w, text);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_change(&x->w, rom->name, 5, code, sizeof(code));
+    refuse(&x->m, &x->w, text);
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_run(&x->w, rom->name, 4, 2, ram_region_page(rom, 3));
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_zero(&x->w, rom->name, 4);
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_zero_range(&x->w, rom->name, 1, 9);
+    refuse(&x->m, &x->w, "source page 0x4000 has");
+}
+
 static void test_no_memory(Fixture *x, gconstpointer data)
 {
     RamRegions none = { NULL, 0 };
@@ -1153,27 +1192,25 @@ static void reset(Machine *m)
     m->loader.zeros = (ZeroGather) { 0 };
 }
 
-/* Every byte where records are, one in 64 where pages are */
-static bool of_interest(const Wire *w, size_t at)
-{
-    return !w->bulk->data[at] || at % 64 == 0;
-}
-
 static void test_cut(Fixture *x, gconstpointer data)
 {
     Error *err = NULL;
 
     put_everything(&x->w);
     for (size_t len = 0; len < x->w.bytes->len; len++) {
-        if (of_interest(&x->w, len)) {
-            reset(&x->m);
-            g_assert(!load_bytes(&x->m, x->w.bytes->data, len, &err));
-            g_assert_nonnull(err);
-            g_clear_pointer(&err, error_free);
-        }
+        reset(&x->m);
+        g_assert(!load_bytes(&x->m, x->w.bytes->data, len, &err));
+        g_assert_nonnull(err);
+        g_clear_pointer(&err, error_free);
     }
     reset(&x->m);
     load(&x->m, &x->w);
+}
+
+/* Every byte where records are, one in 64 where pages are */
+static bool of_interest(const Wire *w, size_t at)
+{
+    return !w->bulk->data[at] || at % 64 == 0;
 }
 
 static void test_flips(Fixture *x, gconstpointer data)
@@ -1287,6 +1324,79 @@ static void test_model(Fixture *x, gconstpointer data)
     }
 }
 
+/*
+ * How long it takes, with -m perf: from a buffer, so without the system calls
+ * of a socket
+ */
+
+#define PERF_PAGES (128 * MiB / PAGE)
+
+typedef enum { PERF_PAGE, PERF_RUN, PERF_ZERO, PERF_RANGE } PerfKind;
+
+static void put_perf(Wire *w, PerfKind kind, const uint8_t *many)
+{
+    for (unsigned i = 0; i < PERF_PAGES; i++) {
+        const char *name = i ? NULL : "big";
+
+        switch (kind) {
+        case PERF_PAGE:
+            put_page(w, name, i, many + (i % WIRE_RAM_RUN_MAX) * PAGE);
+            break;
+        case PERF_RUN:
+            put_run(w, name, i, WIRE_RAM_RUN_MAX, many);
+            i += WIRE_RAM_RUN_MAX - 1;
+            break;
+        case PERF_ZERO:
+            put_zero(w, name, i);
+            break;
+        case PERF_RANGE:
+            put_zero_range(w, name, 0, PERF_PAGES);
+            i = PERF_PAGES;
+            break;
+        }
+    }
+    put_end(w);
+}
+
+static void measure(Fixture *x, PerfKind kind, const char *what, bool present)
+{
+    g_autofree uint8_t *many = g_malloc(WIRE_RAM_RUN_MAX * PAGE);
+    int64_t best = INT64_MAX;
+    RamRegion r;
+    RamRegions one = { &r, 1 };
+
+    memset(many, 1, WIRE_RAM_RUN_MAX * PAGE);
+    region_init(&r, "big", 12, PERF_PAGES, PERF_PAGES, -1);
+    x->m.loader.regions = &one;
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_perf(&x->w, kind, many);
+    for (unsigned i = 0; i < 5; i++) {
+        QEMUFile *f = reader(x->w.bytes->data, x->w.bytes->len);
+        int64_t start;
+
+        if (present) {
+            memset(r.host, 1, PERF_PAGES * PAGE);
+        }
+        start = g_get_monotonic_time();
+        ram_load_records(f, &x->m.loader, &error_abort);
+        best = MIN(best, g_get_monotonic_time() - start);
+        qemu_fclose(f);
+    }
+    g_test_message("%-36s %7.1f ns a page", what, best * 1e3 / PERF_PAGES);
+    x->m.loader.regions = &x->m.regions;
+    region_destroy(&r);
+}
+
+static void test_speed(Fixture *x, gconstpointer data)
+{
+    measure(x, PERF_PAGE, "pages, one a record", true);
+    measure(x, PERF_RUN, "pages, 512 a record", true);
+    measure(x, PERF_ZERO, "zero pages, untouched", false);
+    measure(x, PERF_ZERO, "zero pages, in place of others", true);
+    measure(x, PERF_RANGE, "a range of zero pages, untouched", false);
+    measure(x, PERF_RANGE, "a range of zero pages, ... others", true);
+}
+
 #define ADD(path, data, fn) \
     g_test_add("/migration/ram-load/" path, Fixture, data, setup, fn, teardown)
 
@@ -1303,6 +1413,7 @@ static void add_good(void)
     ADD("list/resize", NULL, test_list_resize);
     ADD("list/extras", NULL, test_list_extras);
     ADD("list/no-memory", NULL, test_no_memory);
+    ADD("read-only", NULL, test_read_only);
     ADD("small-pages", NULL, test_small_pages);
     ADD("untouched/records", NULL, test_untouched);
     ADD("untouched/range", (void *)true, test_untouched);
@@ -1336,5 +1447,8 @@ int main(int argc, char **argv)
     test_setup(&argc, &argv);
     add_good();
     add_bad();
+    if (g_test_perf()) {
+        ADD("speed", NULL, test_speed);
+    }
     return g_test_run();
 }
