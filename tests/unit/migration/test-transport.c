@@ -550,6 +550,15 @@ static void make_creds(const char *id, const char *key)
                               "endpoint", ends[i][0], "dir", sub,
                               "priority", "NORMAL", NULL);
     }
+}
+
+/* Servers read the key at each handshake. */
+static void delete_creds(const char *id)
+{
+    g_autofree char *sub = g_build_filename(dir, id, NULL);
+    g_autofree char *path = g_build_filename(sub, QCRYPTO_TLS_CREDS_PSKFILE,
+                                             NULL);
+
     unlink(path);
     rmdir(sub);
 }
@@ -791,6 +800,10 @@ int main(int argc, char **argv)
     add_tls_tests();
 #endif
     ret = g_test_run();
+#ifdef CONFIG_GNUTLS
+    delete_creds("right");
+    delete_creds("wrong");
+#endif
     rmdir(dir);
     g_free(dir);
     return ret;
