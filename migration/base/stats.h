@@ -51,10 +51,10 @@ extern MigrationCounters mig_stats;
 uint64_t migration_transferred_bytes(void);
 
 /*
- * Has the migration to pause?  True if it is ahead of the limit, or if @f has
- * an error: then there is nothing to go on with.  Migration thread.
+ * migration_rate_exceeded(), which qemu-file-types.h has for devices: whether
+ * the migration has to pause.  True if it is ahead of the limit, or if the
+ * file has an error: then there is nothing to go on with.  Migration thread.
  */
-bool migration_rate_exceeded(QEMUFile *f);
 
 /*
  * How long to wait before migration_rate_exceeded() is to be asked again; 0

@@ -70,9 +70,7 @@ static void shaken(QIOTask *task, void *opaque)
 {
     Error *err = NULL;
 
-    if (qio_task_propagate_error(task, &err)) {
-        error_prepend(&err, "TLS handshake failed: ");
-    }
+    qio_task_propagate_error(task, &err);
     finish(opaque, err);
 }
 

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/yank.h"
+#include "io/channel.h"
 #include "migration/yank_functions.h"
 #include "private.h"
 

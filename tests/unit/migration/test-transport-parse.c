@@ -10,9 +10,9 @@
 #include "qapi/qobject-input-visitor.h"
 #include "qapi/qobject-output-visitor.h"
 #include "qobject/qjson.h"
+#include "qobject/qobject.h"
 #include "migration/misc.h"
 #include "migration/transport/transport.h"
-#include "transport-stubs.h"
 
 static QObject *to_qobject(MigrationAddress *addr)
 {
@@ -92,7 +92,9 @@ static void check_refused(const char *uri, MigrationChannelList *channels,
     MigrationAddress *addr = NULL;
     Error *err = NULL;
 
-    g_assert_false(transport_parse(uri, channels, &addr, &err));
+    if (transport_parse(uri, channels, &addr, &err)) {
+        g_error("'%s' is taken", uri ? uri : "a list");
+    }
     g_assert_nonnull(err);
     g_assert_null(addr);
     if (!strstr(error_get_pretty(err), part)) {
@@ -112,10 +114,8 @@ static void test_bad_uris(void)
         { "defer", "tcp:HOST:PORT" },
         { "tcp:", "address" },
         { "tcp:127.0.0.1", "address" },
-        { "tcp:127.0.0.1:1,what=on", "" },
         { "unix:", "" },
         { "vsock:3", "" },
-        { "vsock:3:4:5", "" },
         { "fd:", "" },
         { "exec:", "exec:COMMAND" },
         { "file:", "file:PATH" },
