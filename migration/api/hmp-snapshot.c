@@ -15,14 +15,15 @@
 #include "qobject/qdict.h"
 #include "system/runstate.h"
 
+/* Without a name one is made up; what has that name already is replaced. */
 void hmp_savevm(Monitor *mon, const QDict *qdict)
 {
+    const char *name = qdict_get_try_str(qdict, "name");
     Error *err = NULL;
 
-    /* without a name one is made up; one of that name is overwritten */
-    save_snapshot(qdict_get_try_str(qdict, "name"), true, NULL, false, NULL,
-                  &err);
-    hmp_handle_error(mon, err);
+    if (!save_snapshot(name, true, NULL, false, NULL, &err)) {
+        hmp_handle_error(mon, err);
+    }
 }
 
 void hmp_loadvm(Monitor *mon, const QDict *qdict)
@@ -31,18 +32,21 @@ void hmp_loadvm(Monitor *mon, const QDict *qdict)
     Error *err = NULL;
 
     vm_stop(RUN_STATE_RESTORE_VM);
-    if (load_snapshot(qdict_get_str(qdict, "name"), NULL, false, NULL, &err)) {
-        load_snapshot_resume(before);
+    if (!load_snapshot(qdict_get_str(qdict, "name"), NULL, false, NULL, &err)) {
+        hmp_handle_error(mon, err);     /* what is left of the guest stands */
+        return;
     }
-    hmp_handle_error(mon, err);
+    load_snapshot_resume(before);
 }
 
 void hmp_delvm(Monitor *mon, const QDict *qdict)
 {
+    const char *name = qdict_get_str(qdict, "name");
     Error *err = NULL;
 
-    delete_snapshot(qdict_get_str(qdict, "name"), false, NULL, &err);
-    hmp_handle_error(mon, err);
+    if (!delete_snapshot(name, false, NULL, &err)) {
+        hmp_handle_error(mon, err);
+    }
 }
 
 static void offer_snapshots_of(ReadLineState *rs, const char *typed,

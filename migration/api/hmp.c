@@ -93,41 +93,39 @@ void hmp_migrate_incoming(Monitor *mon, const QDict *qdict)
     hmp_handle_error(mon, err);
 }
 
-void hmp_migrate_cancel(Monitor *mon, const QDict *qdict)
+/* Commands that are told nothing but to act. */
+
+typedef void Act(Error **errp);
+
+static void act(Monitor *mon, Act *command)
 {
     Error *err = NULL;
 
-    qmp_migrate_cancel(&err);
+    command(&err);
     hmp_handle_error(mon, err);
 }
 
-void hmp_migrate_continue(Monitor *mon, const QDict *qdict)
+void hmp_migrate_cancel(Monitor *mon, const QDict *qdict)
 {
-    Error *err = NULL;
-    int status = qapi_enum_parse(&MigrationStatus_lookup,
-                                 qdict_get_str(qdict, "state"), -1, &err);
-
-    if (status >= 0) {
-        qmp_migrate_continue(status, &err);
-    }
-    hmp_handle_error(mon, err);
+    act(mon, qmp_migrate_cancel);
 }
 
 void hmp_migrate_start_postcopy(Monitor *mon, const QDict *qdict)
 {
-    Error *err = NULL;
-
-    qmp_migrate_start_postcopy(&err);
-    hmp_handle_error(mon, err);
+    act(mon, qmp_migrate_start_postcopy);
 }
 
 void hmp_migrate_pause(Monitor *mon, const QDict *qdict)
 {
-    Error *err = NULL;
-
-    qmp_migrate_pause(&err);
-    hmp_handle_error(mon, err);
+    act(mon, qmp_migrate_pause);
 }
+
+#ifdef CONFIG_REPLICATION
+void hmp_x_colo_lost_heartbeat(Monitor *mon, const QDict *qdict)
+{
+    act(mon, qmp_x_colo_lost_heartbeat);
+}
+#endif
 
 void hmp_migrate_recover(Monitor *mon, const QDict *qdict)
 {
@@ -137,33 +135,43 @@ void hmp_migrate_recover(Monitor *mon, const QDict *qdict)
     hmp_handle_error(mon, err);
 }
 
+/* The value that argument @name stands for, or -1 and its error was told. */
+static int word_of(Monitor *mon, const QDict *qdict, const char *name,
+                   const QEnumLookup *words)
+{
+    Error *err = NULL;
+    int value = qapi_enum_parse(words, qdict_get_str(qdict, name), -1, &err);
+
+    hmp_handle_error(mon, err);
+    return value;
+}
+
+void hmp_migrate_continue(Monitor *mon, const QDict *qdict)
+{
+    int status = word_of(mon, qdict, "state", &MigrationStatus_lookup);
+    Error *err = NULL;
+
+    if (status >= 0) {
+        qmp_migrate_continue(status, &err);
+        hmp_handle_error(mon, err);
+    }
+}
+
 void hmp_migrate_set_capability(Monitor *mon, const QDict *qdict)
 {
+    int id = word_of(mon, qdict, "capability", &MigrationCapability_lookup);
+    MigrationCapabilityStatus one = {
+        .capability = id,
+        .state = qdict_get_bool(qdict, "state"),
+    };
+    MigrationCapabilityStatusList alone = { .value = &one };
     Error *err = NULL;
-    int id = qapi_enum_parse(&MigrationCapability_lookup,
-                             qdict_get_str(qdict, "capability"), -1, &err);
 
     if (id >= 0) {
-        MigrationCapabilityStatus one = {
-            .capability = id,
-            .state = qdict_get_bool(qdict, "state"),
-        };
-
-        qmp_migrate_set_capabilities(
-            &(MigrationCapabilityStatusList) { .value = &one }, &err);
+        qmp_migrate_set_capabilities(&alone, &err);
+        hmp_handle_error(mon, err);
     }
-    hmp_handle_error(mon, err);
 }
-
-#ifdef CONFIG_REPLICATION
-void hmp_x_colo_lost_heartbeat(Monitor *mon, const QDict *qdict)
-{
-    Error *err = NULL;
-
-    qmp_x_colo_lost_heartbeat(&err);
-    hmp_handle_error(mon, err);
-}
-#endif
 
 /*
  * Completion.  The first argument is number 2: the command counts.

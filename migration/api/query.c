@@ -135,9 +135,10 @@ static FerryPeer *new_peer(const FerryInfo *info)
 static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
                        MigrationStatus status)
 {
+    bool completed = status == MIGRATION_STATUS_COMPLETED;
+
     ferry->has_percent = true;
-    ferry->percent = status == MIGRATION_STATUS_COMPLETED ? 100
-                                                          : view->percent;
+    ferry->percent = completed ? 100 : MIN(view->percent, 99);
     ferry->has_dirty_rate = view->passes > 0;
     ferry->dirty_rate = view->dirty_rate;
     if (!view->bandwidth) {

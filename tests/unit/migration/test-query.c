@@ -388,8 +388,9 @@ static void test_ferry_is_over(void)
     g_assert_null(parts->next->next->next);
 
     source.status = MIGRATION_STATUS_FAILED;
+    source.ferry.policy.percent = 100;
     failed = ferry_of(&source);
-    g_assert_cmpuint(failed->percent, ==, 61);
+    g_assert_cmpuint(failed->percent, ==, 99);
     g_assert_null(failed->eta);
 }
 
