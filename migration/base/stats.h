@@ -22,8 +22,7 @@ typedef struct MigrationCounters {
     Stat64 dirty_bytes_last_sync;       /* found by the last sync, and left */
     Stat64 dirty_pages_rate;            /* pages a second, between two syncs */
     Stat64 dirty_sync_count;
-    Stat64 dirty_sync_missed_zero_copy; /* syncs after which the kernel had
-                                           copied all that it should not */
+    Stat64 dirty_sync_missed_zero_copy; /* the kernel had copied all pages */
 
     /* pages */
     Stat64 normal_pages;                /* sent with their content */

@@ -16,10 +16,16 @@
 
 static inline void test_setup(int *argc, char ***argv)
 {
+    sigset_t alarms;
+
     g_test_init(argc, argv, NULL);
     module_call_init(MODULE_INIT_QOM);
     qemu_init_main_loop(&error_abort);
     signal(SIGPIPE, SIG_IGN);
+    /* The main loop has it blocked, as it has its own use for it. */
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     alarm(TEST_TIME_LIMIT);
 }
 
