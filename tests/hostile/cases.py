@@ -24,7 +24,7 @@ class Case:
     """A changed stream.
 
     An error of None means that the load succeeds all the same; LOOK is called
-    with the VM afterwards.
+    with the VM afterwards.  LENIENT: it may be ignored as well.
     """
     name: str
     change: Change
@@ -32,6 +32,7 @@ class Case:
     caps: dict[str, bool] = field(default_factory=dict)
     needs: tuple[str, ...] = ()     # see ferry.abilities
     look: Callable[[VM], None] | None = None
+    lenient: bool = False
 
 
 def find(stream: list[Record], kind: int, name: bytes = b'') -> int:
