@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 import records as r
+from ferry.vm import VM
 from records import Record
 
 Change = Callable[[list[Record]], bytes]
@@ -22,12 +23,16 @@ CAPS = r.subsection(b'configuration/capabilities',
 class Case:
     """A changed stream.
 
-    An error of None means that the load succeeds all the same.
+    An error of None means that the load succeeds all the same; LOOK is called
+    with the VM afterwards.  LENIENT: it may be ignored as well.
     """
     name: str
     change: Change
     error: str | None
     caps: dict[str, bool] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()     # see ferry.abilities
+    look: Callable[[VM], None] | None = None
+    lenient: bool = False
 
 
 def find(stream: list[Record], kind: int, name: bytes = b'') -> int:

@@ -22,6 +22,13 @@ SUBSECTION = 5
 OPEN_RETURN_PATH, PING, ADVISE, LISTEN, RUN, DISCARD = 1, 2, 3, 4, 5, 6
 PACKAGED, ENABLE_COLO, RESUME, RECV_BITMAP, SWITCHOVER_START = 7, 8, 9, 10, 11
 
+# RAM: flags of a record
+ZERO, MEM_SIZE, PAGE, EOS, CONTINUE = 0x02, 0x04, 0x08, 0x10, 0x20
+XBZRLE, HOOK, FLUSH = 0x40, 0x80, 0x200
+# ... that only a Ferry understands
+PAGE_RUN, ZERO_RANGE = 0x400, 0x800
+PAGE_SIZE = 4096
+
 SECTIONS = (START, PART, END, FULL)
 RECORDS = (EOF, *SECTIONS, COMMAND)
 
@@ -85,6 +92,13 @@ def subsection(name: bytes, body: bytes, version: int = 1) -> bytes:
     """A subsection of the configuration."""
     return (bytes([SUBSECTION]) + named(name) + struct.pack('>I', version)
             + body)
+
+
+def ram(flags: int, offset: int = 0, block: bytes | None = None,
+        rest: bytes = b'') -> bytes:
+    """A record of RAM; without a BLOCK, CONTINUE has to be in the FLAGS."""
+    name = b'' if block is None else named(block)
+    return struct.pack('>Q', offset | flags) + name + rest
 
 
 class Parser:

@@ -12,38 +12,16 @@ from __future__ import annotations
 import itertools
 import socket
 import time
-from dataclasses import dataclass
-from typing import Callable
 
+import failures
+import responsive
 from ferry.errors import FerryError
-from ferry.migrate import ENDED, Result
+from ferry.migrate import ENDED
 from ferry.qmp import QMPError
-from ferry.vm import VM
 
-from lab import FAST, FILL, MEMORY, RATE, Lab, check
+from common import PASSES, PASSES_RATE, Case, ends_by_itself, summary
+from lab import FAST, FILL, Lab, check
 from meddler import Damage, Meddler, page_start
-
-# Leaves time to interfere
-SLOW = {'max-bandwidth': 40 << 20, 'downtime-limit': 300}
-# Takes enough passes for xbzrle to find pages that it knows
-PASSES = {'max-bandwidth': 128 << 20, 'downtime-limit': 20}
-PASSES_RATE = 2 * RATE
-ENDS_WITHIN = 10.0      # s for a QEMU whose peer is gone to say so and end
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case: its name and what it does."""
-    name: str
-    run: Callable[[Lab], str]
-    quick: bool = False
-
-
-def summary(result: Result) -> str:
-    """The figures of one migration."""
-    return (f'{result.total_ms:.0f} ms, {result.bytes / 2 ** 20:.0f} MiB, '
-            f'{result.iterations} iterations, blackout '
-            f'{result.blackout_ms:.0f} ms')
 
 
 # Plain migrations
@@ -68,91 +46,8 @@ def plain(source: str, target: str, transport: str, xbzrle: bool) -> Case:
             + ('-xbzrle' if xbzrle else ''))
     quick = (source, target, transport, xbzrle) == ('ferry', 'ferry', 'tcp',
                                                     False)
-    return Case(name, run, quick)
-
-
-# Interference
-
-def halfway(action: Callable[[], None]) -> tuple[Callable[[dict], None],
-                                                 list[float]]:
-    """An on_sample that acts once, within the first pass over memory.
-
-    The list gets the share of memory that had been sent by then.
-    """
-    done: list[float] = []
-
-    def on_sample(sample: dict) -> None:
-        if sample['phase'] != 'active' or done:
-            return
-        share = 1 - sample['remaining'] / max(sample['total'], 1)
-        if sample['transferred'] > 40 << 20:
-            done.append(share)
-            action()
-    return on_sample, done
-
-
-def ends_by_itself(vm: VM) -> float:
-    """Wait for VM to end; return the seconds it took."""
-    start = time.monotonic()
-    while vm.alive():
-        check(time.monotonic() - start < ENDS_WITHIN,
-              f'{vm.name} ends when its peer is gone')
-        time.sleep(0.02)
-    return time.monotonic() - start
-
-
-def cancelled(source: str, target: str) -> Case:
-    """migrate_cancel half way; the next attempt succeeds."""
-    def run(lab: Lab) -> str:
-        vm = lab.boot(source)
-        first = lab.target(target)
-        on_sample, done = halfway(lambda: vm.qmp.cmd('migrate_cancel'))
-        result = lab.move(first, params=SLOW, on_sample=on_sample)
-        check(bool(done), 'the migration was under way when cancelled')
-        check(result.status == 'cancelled',
-              f'the state is "cancelled": {result.status} {result.error}')
-        lab.must_go_on()
-        ends_by_itself(first)
-        again = lab.must_move(lab.target(target))
-        return f'cancelled at {done[0]:.0%}; then {summary(again)}'
-    return Case(f'{source}-{target}-cancel', run)
-
-
-def target_killed(source: str, target: str) -> Case:
-    """The destination dies half way; the next attempt succeeds."""
-    def run(lab: Lab) -> str:
-        lab.boot(source)
-        first = lab.target(target)
-        on_sample, done = halfway(first.kill)
-        result = lab.move(first, params=SLOW, on_sample=on_sample)
-        check(bool(done), 'the migration was under way')
-        check(result.status == 'failed', f'the state is "failed": '
-              f'{result.status} {result.error}')
-        check('source: ' in result.error,
-              f'the source says why it failed: {result.error}')
-        lab.must_go_on()
-        again = lab.must_move(lab.target(target))
-        return f'killed at {done[0]:.0%}; then {summary(again)}'
-    return Case(f'{source}-{target}-destination-killed', run)
-
-
-def source_killed(source: str, target: str) -> Case:
-    """The source dies half way: the destination says so and ends."""
-    def run(lab: Lab) -> str:
-        vm = lab.boot(source)
-        first = lab.target(target)
-        on_sample, done = halfway(vm.kill)
-        try:
-            lab.move(first, params=SLOW, on_sample=on_sample)
-        except FerryError:
-            check(not vm.alive(), 'the source is the one that is gone')
-        check(bool(done), 'the migration was under way')
-        seconds = ends_by_itself(first)
-        words = first.log_tail(2)
-        check(words != '', 'the destination says why it ends')
-        lab.clear()
-        return f'killed at {done[0]:.0%}; after {seconds:.1f} s "{words}"'
-    return Case(f'{source}-{target}-source-killed', run)
+    return Case(name, run, quick, (source, target),
+                ('xbzrle',) if xbzrle else ())
 
 
 # Bad input
@@ -273,20 +168,6 @@ def garbage(lab: Lab) -> str:
     return f'"{words}"'
 
 
-def other_size(lab: Lab) -> str:
-    """The destination has less memory: both sides name it, nothing is lost."""
-    lab.boot('ferry')
-    target = lab.target('ferry', mem=MEMORY // 2)
-    result = lab.move(target)
-    check(not result.ok and result.status == 'failed',
-          f'the migration failed: {result.status}')
-    check('mismatch' in result.error.lower() or 'size' in result.error.lower(),
-          f'the error says why: {result.error}')
-    lab.must_go_on()
-    lab.must_move(lab.target('ferry'))
-    return f'"{result.error}"'
-
-
 # The test itself
 
 def oracle(lab: Lab) -> str:
@@ -376,16 +257,11 @@ def all_cases() -> list[Case]:
         for source, target in (('ferry', 'ferry'), ('ferry', 'pristine'),
                                ('pristine', 'ferry')):
             cases.append(plain(source, target, transport, xbzrle))
-    cases += [cancelled('ferry', 'ferry'), cancelled('ferry', 'pristine'),
-              cancelled('pristine', 'ferry'),
-              target_killed('ferry', 'ferry'),
-              target_killed('ferry', 'pristine'),
-              target_killed('pristine', 'ferry')]
+    cases += failures.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),
-        ('not-a-migration', garbage), ('other-memory-size', other_size))]
-    cases += [source_killed('ferry', 'ferry'),
-              source_killed('pristine', 'ferry'),
-              Case('oracle', oracle), Case('damaged-on-the-wire', damaged)]
-    return cases
+        ('not-a-migration', garbage))]
+    cases += failures.last_cases()
+    cases += [Case('oracle', oracle), Case('damaged-on-the-wire', damaged)]
+    return cases + responsive.all_cases()

@@ -11,6 +11,7 @@ same kind of QEMU; after a failure everything is thrown away.
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -26,6 +27,7 @@ FILL = 96
 WORK = 32
 RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
+TLS = 'tls0'            # the credentials' id
 
 
 def check(condition: bool, claim: str) -> None:
@@ -44,6 +46,7 @@ class Lab:
         self.source: VM | None = None
         self._guest: Guest | None = None
         self._observer: Observer | None = None
+        self._secured: set[VM] = set()
         self._numbers = itertools.count(1)
         self._case_began = time.monotonic_ns()
         self._case_kind: str | None = None
@@ -94,17 +97,38 @@ class Lab:
         """A fresh address to migrate to."""
         return tcp_uri() if transport == 'tcp' else unix_uri(self.workdir)
 
+    def secure(self, target: VM) -> None:
+        """Give the source and TARGET a key that they share."""
+        assert self.source is not None
+        folder = self.workdir / 'keys'
+        if not folder.exists():
+            folder.mkdir()
+            key = secrets.token_hex(32)
+            (folder / 'keys.psk').write_text(f'qemu:{key}\n')
+        for vm, endpoint in ((self.source, 'client'), (target, 'server')):
+            # A source that was a destination has the other end's by now.
+            if vm in self._secured:
+                vm.qmp.cmd('object-del', {'id': TLS})
+            vm.qmp.cmd('object-add', {
+                'qom-type': 'tls-creds-psk', 'id': TLS, 'dir': str(folder),
+                'endpoint': endpoint})
+            self._secured.add(vm)
+
     def move(self, target: VM, transport: str = 'tcp', *,
              caps: dict[str, bool] | None = None,
-             params: dict[str, int] | None = None,
+             params: dict[str, int] | None = None, tls: bool = False,
              on_sample: Callable[[dict], None] | None = None) -> Result:
         """Migrate the guest to TARGET; on success that is the source.
 
         What an earlier migration of the same guest has set is set back.
         """
         assert self.source is not None
+        if tls:
+            self.secure(target)
         result = migrate(self.source, target, self.uri(transport),
-                         caps=caps or {'xbzrle': False}, params=params or FAST,
+                         caps=caps or {'xbzrle': False},
+                         params={**(params or FAST),
+                                 'tls-creds': TLS if tls else ''},
                          guest=self.guest, observer=self.observer,
                          on_sample=on_sample, interval=0.02, timeout=30)
         if result.ok:
@@ -145,6 +169,7 @@ class Lab:
     def drop(self, vm: VM) -> None:
         """End one QEMU."""
         vm.stop()
+        self._secured.discard(vm)
         if vm in self.vms:
             self.vms.remove(vm)
         if vm is self.source:

@@ -3,7 +3,7 @@
 
 It serves the monitors and serial ports that it is told to on its command line,
 and "migrates" by telling its peer how far the heartbeats have come.  Words in
-the -append argument make it misbehave:
+the -append argument, or in the variable FAKE_WORDS, make it misbehave:
 
   fake.die        end at the start, with a message
   fake.deaf       heed neither "quit" nor SIGTERM
@@ -14,6 +14,8 @@ the -append argument make it misbehave:
   fake.refuse     the destination ends with a message when the guest arrives
   fake.mute       the first question on the control port gets no answer
   fake.panic      the guest panics instead of booting
+  fake.lacks=A,B  capabilities A and B, and transports that are called so, are
+                  not available yet
 
 SPDX-License-Identifier: GPL-2.0-or-later
 """
@@ -21,6 +23,7 @@ SPDX-License-Identifier: GPL-2.0-or-later
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -37,8 +40,10 @@ def option(name: str) -> list[str]:
 
 
 WORDS = dict((word[5:].partition('=')[::2]) for word
-             in ' '.join(option('-append')).split()
+             in ' '.join([*option('-append'),
+                          os.environ.get('FAKE_WORDS', '')]).split()
              if word.startswith('fake.'))
+LACKS = WORDS.get('lacks', '').split(',')
 RATE = 1000
 
 
@@ -87,6 +92,10 @@ class Serial:
                 client.sendall(data)
             except OSError:
                 pass
+
+
+class Refusal(Exception):
+    """An error for who gave a command."""
 
 
 class Fake:
@@ -173,7 +182,11 @@ class Fake:
                 reply['error'] = {'class': 'CommandNotFound',
                                   'desc': f'no {request["execute"]} here'}
             else:
-                reply['return'] = handler(request.get('arguments', {}))
+                try:
+                    reply['return'] = handler(request.get('arguments', {}))
+                except Refusal as err:
+                    reply['error'] = {'class': 'GenericError',
+                                      'desc': str(err)}
             client.sendall(json.dumps(reply).encode() + b'\r\n')
 
     def event(self, name: str) -> None:
@@ -204,10 +217,19 @@ class Fake:
                  else 'disconnected:unix:x'}
                 for name, port in self.ports.items()]
 
-    def do_migrate_set_capabilities(self, _args: dict) -> dict:
+    def do_migrate_set_capabilities(self, args: dict) -> dict:
+        for row in args['capabilities']:
+            if row['state'] and row['capability'] in LACKS:
+                raise Refusal(f"Capability '{row['capability']}' is not "
+                              'available yet in this fake')
+            if row['state'] and row['capability'] == 'postcopy-preempt':
+                raise Refusal('postcopy-preempt requires postcopy-ram')
         return {}
 
-    def do_migrate_set_parameters(self, _args: dict) -> dict:
+    def do_migrate_set_parameters(self, args: dict) -> dict:
+        for name, value in args.items():
+            if f'{name}={value}' in LACKS:
+                raise Refusal(f"{name} '{value}' is not available yet")
         return {}
 
     def do_query_migrate_capabilities(self, _args: dict) -> list:
@@ -229,7 +251,22 @@ class Fake:
         background(self.arrive, listener(args['uri'].removeprefix('unix:')))
         return {}
 
+    def do_query_qmp_schema(self, _args: dict) -> list:
+        return [{'name': 'query-migrate', 'meta-type': 'command',
+                 'arg-type': '0', 'ret-type': '1'},
+                {'name': '0', 'meta-type': 'object', 'members': []},
+                {'name': '1', 'meta-type': 'object', 'members': [
+                    {'name': 'status', 'type': 'str'}]}]
+
     def do_migrate(self, args: dict) -> dict:
+        scheme = args['uri'].partition(':')[0] + ':'
+        if scheme in LACKS:
+            raise Refusal(f'{scheme} is not available yet')
+        if scheme != 'unix:':
+            self.info = {'status': 'failed', 'error-desc': 'a fake goes '
+                         'nowhere' + (', it is not available yet' if
+                                      f'late-{scheme}' in LACKS else '')}
+            return {}
         self.info = {'status': 'setup'}
         background(self.leave, args['uri'].removeprefix('unix:'))
         return {}

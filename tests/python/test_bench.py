@@ -135,6 +135,17 @@ class Cases(unittest.TestCase):
     def test_quick_is_part_of_the_default(self):
         self.assertTrue(set(self.names(quick=True)) < set(self.names()))
 
+    def test_targets_can_be_measured(self):
+        chosen = cases.select([], targets=True)
+        self.assertGreater(len(chosen), 5)
+        for case in chosen:
+            for target in case.targets:
+                self.assertIn(target.pair, case.pairs)
+                self.assertIn(target.what, report.MEASURES)
+                self.assertTrue(case.bare or target.what != 'bare')
+                self.assertTrue(case.hold_pages
+                                or 'encode' not in target.what)
+
     def test_pair_names(self):
         self.assertEqual(cases.pair('ferry').name, 'ferry')
         self.assertEqual(cases.pair('ferry:pristine'), cases.OUT)
@@ -190,6 +201,20 @@ class Program(unittest.TestCase):
                          r'needs [\d,]+ MiB of memory, 512 MiB are available')
         self.assertEqual(out['pairs']['ferry']['runs'], [])
         self.assertIn('skipped: needs', report.case_rows(out))
+
+    def test_what_an_engine_lacks(self):
+        case = cases.select(['random-3g-multifd2'])[0]
+        asked = []
+
+        def lacks(kind, needs):
+            asked.append((kind, needs))
+            return 'not available yet' if kind == 'ferry' else None
+        with mock.patch.object(machine, 'available_mib', lambda: 1 << 20), \
+             mock.patch.object(bench.abilities, 'lacks', lacks):
+            self.assertEqual(bench.why_skip(case),
+                             'ferry: not available yet')
+            self.assertEqual(asked, [('ferry', ['multifd'])])
+            self.assertIsNone(bench.why_skip(cases.select(['idle-4g'])[0]))
 
     def test_failures_are_results_and_end_that_pair(self):
         case = cases.select(['idle-4g'])[0]
@@ -299,13 +324,53 @@ class Tables(unittest.TestCase):
         case['bare'] = [{'round': n, 'values': {
             'seconds': 0.8, 'cpu_send': 0.6, 'cpu_recv': 0.7, 'bytes': 3e9,
             'gb_per_s': 4.0}} for n in range(3)]
-        *_others, bare, rates = report.case_rows(case).splitlines()
+        *_others, bare, rates, cpu = report.case_rows(case).splitlines()
         self.assertEqual(bare.split()[:5],
                          ['bare', 'socket', 'pair', '3', '800'])
         # 3 GiB in 1.1 s and in 0.5 s, against 4 GB/s
         self.assertEqual(rates, '  GB/s: bare pair 4.00, pristine 2.93 (0.73 '
                                 'of it), ferry 6.44 (1.6 of it)')
+        # 3 GiB are 3.22 GB
+        self.assertEqual(cpu, '  CPU s/GB, source+destination: bare pair '
+                              '0.186+0.217, pristine 0.310+0.155, ferry '
+                              '0.155+0.0776')
 
+    def targets(self, *rows: tuple) -> list[str]:
+        case = a_case(pristine=PRISTINE_RUNS, ferry=FERRY_RUNS)
+        case['targets'] = [{'pair': pair, 'what': what, 'limit': limit}
+                           for pair, what, limit in rows]
+        said = report.targets(a_result(case)).splitlines()
+        table = report.case_rows(case)
+        for line in said[1:]:
+            self.assertIn('target: ' + line.removeprefix(
+                '  random-3g').strip(), table)
+        return said
+
+    def test_targets(self):
+        self.assertEqual(self.targets(('ferry', 'time', 0.5),
+                                      ('ferry', 'time', 0.4),
+                                      ('ferry', 'cpu', 0.5)), [
+            'targets: 2 of 3 met',
+            '  random-3g       ferry time x 0.455, at most 0.500: met',
+            '  random-3g       ferry time x 0.455, at most 0.400: MISSED',
+            '  random-3g       ferry CPU x 0.500, at most 0.500: met'])
+
+    def test_targets_that_were_not_measured(self):
+        self.assertEqual(self.targets(('other', 'time', 1), ('ferry', 'bare',
+                                                             0.9)), [])
+        case = a_case(pristine=[], ferry=[]) | {
+            'skipped': 'no', 'targets': [{'pair': 'ferry', 'what': 'time',
+                                          'limit': 1}]}
+        self.assertEqual(report.targets(a_result(case)), '')
+
+    def test_more_is_better_for_a_share(self):
+        case = a_case(pristine=PRISTINE_RUNS, ferry=FERRY_RUNS)
+        case['bare'] = [{'round': 0, 'values': {
+            'seconds': 0.8, 'cpu_send': 0.6, 'cpu_recv': 0.7, 'bytes': 3e9,
+            'gb_per_s': 4.0}}]
+        for pair, reached in (('ferry', True), ('pristine', False)):
+            self.assertIs(report.met(case, {
+                'pair': pair, 'what': 'bare', 'limit': 0.9}), reached)
 
     def test_encoding(self):
         def runs(time, size):

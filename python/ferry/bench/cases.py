@@ -67,6 +67,15 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What a pair of engines should reach; see report.MEASURES."""
+
+    pair: Pair
+    what: str
+    limit: float
+
+
+@dataclass(frozen=True)
 class Case:
     """One guest, and one way to migrate it."""
 
@@ -83,6 +92,7 @@ class Case:
     # work for every engine.
     hold_pages: int = 0
     bare: bool = False                  # measure a bare socket pair beside it
+    targets: Sequence[Target] = ()
     default: bool = True                # part of a run without --case
     quick: bool = False                 # part of --quick
     timeout: float = 120.0              # s, for the migration alone
@@ -113,6 +123,10 @@ def _linux(name: str, rate: int, title: str, **more: Any) -> Case:
                 load=Load(fill=128, work=64, rate=rate), **more)
 
 
+def _faster(limit: float, engines: Pair = FERRY) -> Target:
+    return Target(engines, 'time', limit)
+
+
 _RANDOM = Case('random-3g', 'stopped guest, 3 GiB of random data, one TCP '
                'connection', 3 * GIB, 'random', bare=True, quick=True)
 
@@ -122,18 +136,22 @@ _XBZRLE = Case('linux-xbzrle', 'Linux guest changing 8 bytes a page, xbzrle, '
                '300,000 pages encoded', 2 * GIB, 'linux', default=False,
                load=Load(fill=80, work=64, rate=200000, stripes=1),
                caps={'xbzrle': True}, params={'xbzrle-cache-size': 512 << 20},
-               hold_pages=300000)
+               hold_pages=300000,
+               targets=(Target(FERRY, 'encode', 0.5),
+                        Target(FERRY, 'encoded-bytes', 1.0)))
 _MIXED = (PRISTINE, OUT, IN, FERRY)
 
 CASES: tuple[Case, ...] = (
     _idle(4, quick=True),
-    _idle(16, quick=True),
+    _idle(16, quick=True, targets=[_faster(1 / 50)]),
     _idle(64),
     _idle(256),
-    _idle(784, default=False, timeout=400.0),
+    _idle(784, default=False, timeout=400.0, pairs=(PRISTINE, OUT, FERRY),
+          targets=[_faster(1 / 400), _faster(0.5, OUT)]),
     Case('zero-3g', 'stopped guest, 3 GiB touched but zero', 3 * GIB, 'zero',
-         quick=True),
-    _RANDOM,
+         quick=True, targets=[_faster(0.5)]),
+    replace(_RANDOM, targets=(Target(FERRY, 'bare', 0.9),
+                              Target(FERRY, 'cpu', 0.6))),
     replace(_RANDOM, name='random-3g-unix', transport='unix', default=False,
             quick=False,
             title='stopped guest, 3 GiB of random data, unix socket'),
@@ -142,24 +160,30 @@ CASES: tuple[Case, ...] = (
             title='stopped guest, 3 GiB of random data, multifd, 2 channels'),
     _linux('idle', 0, 'Linux guest, 2 GiB, 128 MiB filled, at rest'),
     _linux('slow', 1000, 'Linux guest changing 1,000 pages/s', quick=True),
-    _linux('medium', 5000, 'Linux guest changing 5,000 pages/s'),
-    _linux('fast', 20000, 'Linux guest changing 20,000 pages/s'),
+    _linux('medium', 5000, 'Linux guest changing 5,000 pages/s',
+           targets=[_faster(0.8)]),
+    _linux('fast', 20000, 'Linux guest changing 20,000 pages/s',
+           targets=[_faster(0.8)]),
     _XBZRLE,
-    replace(_idle(16, pairs=_MIXED), name='mixed-idle-16g',
+    replace(_idle(16, pairs=_MIXED, targets=[_faster(0.5, OUT)]),
+            name='mixed-idle-16g',
             title='idle guest, 16 GiB never touched, mixed engines'),
     replace(_RANDOM, name='mixed-random-3g', pairs=_MIXED, quick=False,
             title='stopped guest, 3 GiB of random data, mixed engines'),
 )
 
 
-def select(patterns: Sequence[str], quick: bool = False) -> list[Case]:
+def select(patterns: Sequence[str], quick: bool = False,
+           targets: bool = False) -> list[Case]:
     """The cases that match any of PATTERNS (shell style), in their order.
 
-    Without patterns: those of the default set, or of the quick one.
+    Without patterns: those of the default set, of the quick one, or those that
+    have targets.
     """
     if not patterns:
         return [case for case in CASES
-                if (case.quick if quick else case.default)]
+                if (case.targets if targets else
+                    case.quick if quick else case.default)]
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(case.name, pattern) for case in CASES):
             raise FerryError(f"no case matches '{pattern}': see --list")

@@ -14,6 +14,7 @@ A result is one JSON document:
   cases                 a list of
     name, title, mem_mib, reference
     skipped             null, or the reason
+    targets             a list of {pair, what, limit}; what is in MEASURES
     pairs               name -> {src, dst, runs}; a run has
       round             runs of one round were made one after the other
       error             null, or why there are no values
@@ -107,6 +108,81 @@ def _detail(run: Run) -> str:
     if 'differs_at' in memory:
         return f" at {memory['differs_at']:#x}"
     return f": {memory['detail']}" if memory.get('detail') else ''
+
+
+# Targets
+
+def _times(key: str) -> Callable[[CaseResult, str], float | None]:
+    def measure(case: CaseResult, name: str) -> float | None:
+        found = against_reference(case, name, key)
+        return found.median if found else None
+    return measure
+
+
+def rate(case: CaseResult, name: str) -> float | None:
+    """Guest memory a second, in GB, while NAME migrated."""
+    total = of_pair(case, name, 'total_ms')
+    if not total or total.median <= 0:
+        return None
+    return case['mem_mib'] * (1 << 20) / 1e6 / total.median
+
+
+def share_of_bare(case: CaseResult, name: str) -> float | None:
+    """rate() as a share of what the bare socket pair reached."""
+    ceiling = summary(series(bare_as_values(case), 'gb_per_s').values())
+    reached = rate(case, name)
+    return reached / ceiling.median if ceiling and reached else None
+
+
+# What a target can be about: how it is called, how it is measured, and whether
+# less of it is better.
+MEASURES: dict[str, tuple[str, Callable[[CaseResult, str], float | None],
+                          bool]] = {
+    'time': ('time x', _times('total_ms'), True),
+    'cpu': ('CPU x', _times('engine'), True),
+    'bare': ('share of the bare pair', share_of_bare, False),
+    'encode': ('CPU of an encoded page x', _times('xbzrle_us_per_page'), True),
+    'encoded-bytes': ('bytes of an encoded page x',
+                      _times('xbzrle_bytes_per_page'), True),
+}
+
+
+def met(case: CaseResult, target: dict[str, Any]) -> bool | None:
+    """Whether a target was reached; None if it was not measured."""
+    _, measure, less = MEASURES[target['what']]
+    if target['pair'] not in case['pairs'] or case['skipped']:
+        return None
+    value = measure(case, target['pair'])
+    if value is None:
+        return None
+    return value <= target['limit'] if less else value >= target['limit']
+
+
+def target_row(case: CaseResult, target: dict[str, Any]) -> str:
+    """One line about a target; empty if it was not measured."""
+    title, measure, less = MEASURES[target['what']]
+    reached = met(case, target)
+    if reached is None:
+        return ''
+    value = number(measure(case, target['pair']))
+    return (f"  target: {short(target['pair'])} {title} {value}, "
+            f"{'at most' if less else 'at least'} {number(target['limit'])}: "
+            f"{'met' if reached else 'MISSED'}")
+
+
+def targets(result: Result) -> str:
+    """All targets of a result that were measured, and their number."""
+    lines, good = [], 0
+    for case in result['cases']:
+        for target in case.get('targets', ()):
+            row = target_row(case, target)
+            if row:
+                good += bool(met(case, target))
+                lines.append(f"  {case['name']:<16}"
+                             f"{row.removeprefix('  target: ')}")
+    if not lines:
+        return ''
+    return '\n'.join([f'targets: {good} of {len(lines)} met', *lines])
 
 
 # Table
@@ -213,20 +289,28 @@ def case_rows(case: CaseResult) -> str:
     encoding = _encoding(case)
     if encoding:
         lines.append(encoding)
+    lines += filter(None, (target_row(case, target)
+                           for target in case.get('targets', ())))
     return '\n'.join(lines)
 
 
 def _rates(case: CaseResult, bare: list[Run]) -> str:
-    """Throughputs, and what share of the bare pair's that is."""
+    """Throughputs, what share of the bare pair's that is, and CPU time."""
     ceiling = summary(series(bare, 'gb_per_s').values())
     said = [f'bare pair {number(ceiling.median)}']
     for name in case['pairs']:
-        total = of_pair(case, name, 'total_ms')
-        if total and total.median > 0:
-            rate = case['mem_mib'] * (1 << 20) / 1e6 / total.median
-            said.append(f'{short(name)} {number(rate)} '
-                        f'({number(rate / ceiling.median, 2)} of it)')
-    return '  GB/s: ' + ', '.join(said)
+        reached = rate(case, name)
+        if reached:
+            said.append(f'{short(name)} {number(reached)} '
+                        f'({number(reached / ceiling.median, 2)} of it)')
+    gb = case['mem_mib'] * (1 << 20) / 1e9
+    spent = [f'{short(name)} {_median(runs, "engine_src", 1 / gb)}+'
+             f'{_median(runs, "engine_dst", 1 / gb)}'
+             for name, runs in (('bare pair', bare), *(
+                 (name, pair['runs']) for name, pair in case['pairs'].items()))
+             if summary(series(runs, 'engine').values())]
+    return ('  GB/s: ' + ', '.join(said) + '\n  CPU s/GB, source+destination: '
+            + ', '.join(spent))
 
 
 def table(result: Result) -> str:

@@ -159,7 +159,7 @@ def _backend(case: Case, source: bool) -> str:
     return text + (',prealloc=on' if touched else ',reserve=off')
 
 
-def _address(vm: VM) -> int:
+def ram_address(vm: VM) -> int:
     """Where the RAM of the guest begins in QEMU's own memory."""
     said = vm.qmp.cmd('human-monitor-command',
                       {'command-line': 'gpa2hva 0'}) or ''
@@ -172,7 +172,7 @@ def _address(vm: VM) -> int:
 
 def _prepare(case: Case, src: VM, seed: int) -> None:
     """Put into the memory of SRC what the case is about."""
-    start, size = _address(src), case.mem * MIB
+    start, size = ram_address(src), case.mem * MIB
     if case.memory == 'random':
         native.fill(src.pid, start, size, seed)
         return
@@ -274,8 +274,8 @@ def _stopped(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
         finally:
             meter.abandon()
         values |= {'wall_ms': 1000 * wall, **reported(info)}
-        same = native.compare((src.pid, _address(src)),
-                              (dst.pid, _address(dst)), size)
+        same = native.compare((src.pid, ram_address(src)),
+                              (dst.pid, ram_address(dst)), size)
     return {'values': values, 'verified': same['equal'], 'memory': same,
             'query_migrate': info}
 

@@ -1,0 +1,225 @@
+# Destinations that lie to a source, and peers that fall silent.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Destinations that lie to a source, and peers that fall silent.
+
+The source talks to a program that takes its stream and answers something on the
+return path.  Whatever that is, the guest goes on, the source says what is wrong
+in one line, and the next migration succeeds.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import records as r
+from ferry import abilities
+from ferry.drain import Drain
+from ferry.errors import FerryError
+from ferry.vm import VM
+
+LIMIT = 10.0            # s for a migration to end
+CANCELLED_WITHIN = 5.0  # s
+ANSWERS_WITHIN = 1.0    # s
+SILENT = 0.7            # s
+OVER = ('completed', 'failed', 'cancelled')
+
+# Messages of the return path
+SHUT, PONG, REQ_PAGES_ID, REQ_PAGES = 1, 2, 3, 4
+RECV_BITMAP, RESUME_ACK, SWITCHOVER_ACK = 5, 6, 7
+
+
+def message(kind: int, payload: bytes = b'', length: int | None = None
+            ) -> bytes:
+    """A message, which may lie about its length."""
+    size = len(payload) if length is None else length
+    return struct.pack('>HH', kind, size) + payload
+
+
+def value(kind: int, number: int) -> bytes:
+    """A message with a number in it."""
+    return message(kind, struct.pack('>I', number))
+
+
+def want(start: int, length: int, block: bytes | None = None) -> bytes:
+    """A request for pages."""
+    asked = struct.pack('>QI', start, length)
+    if block is None:
+        return message(REQ_PAGES, asked)
+    return message(REQ_PAGES_ID, asked + r.named(block))
+
+
+SHUT_OK = value(SHUT, 0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a destination says, and how the migration ends.
+
+    FAREWELL is said once the stream is over.  STATUS None: the lie is one that
+    may be ignored as well as refused.
+    """
+    name: str
+    reply: bytes
+    status: str | None = 'failed'
+    farewell: bytes = SHUT_OK
+    hang_up: bool = False
+    needs: tuple[str, ...] = ()     # see ferry.abilities
+
+
+# The base's source falls over these: only one of ours can be asked.
+OURS = ('query-migrate.ferry',)
+
+ANSWERS = [
+    Answer('nothing-but-the-end', b'', 'completed'),
+    Answer('peer-of-the-future', value(PONG, 0xfeffffff), 'completed'),
+    Answer('pong-unasked', value(PONG, 12345), 'completed'),
+    Answer('hangs-up', b'', hang_up=True),
+    Answer('half-a-header', b'\0', hang_up=True),
+    Answer('half-a-message', value(PONG, 1)[:6], hang_up=True),
+    Answer('type-0', message(0)),
+    Answer('type-77', message(77, b'abc')),
+    Answer('type-65535', message(0xffff, bytes(8))),
+    Answer('longer-than-any', message(PONG, bytes(600))),
+    Answer('length-65535', message(PONG, b'', 0xffff) + bytes(70000)),
+    Answer('pong-of-2-bytes', message(PONG, b'\0\1')),
+    Answer('shut-of-nothing', message(SHUT)),
+    Answer('shut-failed', value(SHUT, 1)),
+    Answer('pages-too-short', message(REQ_PAGES_ID, b'abc')),
+    Answer('pages-name-too-long', message(
+        REQ_PAGES_ID, struct.pack('>QIB', 0, 4096, 200) + b'pc.ram')),
+    Answer('pages-before-a-name', want(0, 4096), needs=OURS),
+    Answer('pages-unknown-block', want(0, 4096, b'nosuch')),
+    Answer('pages-behind-end', want(1 << 40, 4096, b'pc.ram')),
+    Answer('pages-around', want((1 << 64) - 4096, 8192, b'pc.ram'),
+           needs=OURS),
+    Answer('pages-in-precopy', want(0, 4096, b'pc.ram'), None),
+    Answer('bitmap-unasked', message(RECV_BITMAP, r.named(b'pc.ram'))
+           + bytes(4096)),
+    Answer('bitmap-unknown-block', message(RECV_BITMAP, r.named(b'nosuch'))),
+    Answer('resume-unasked', value(RESUME_ACK, 1), None),
+    Answer('switchover-unasked', message(SWITCHOVER_ACK), None),
+]
+
+
+def status(vm: VM) -> dict:
+    """What query-migrate says."""
+    vm.check_alive()
+    return vm.qmp.cmd('query-migrate')
+
+
+def over(vm: VM, limit: float = LIMIT) -> dict:
+    """Wait for the end of a migration."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        info = status(vm)
+        if info.get('status') in OVER:
+            return info
+        time.sleep(0.01)
+    raise FerryError(f'does not end: {info.get("status")}')
+
+
+def goes_on(vm: VM, folder: Path) -> None:
+    """The guest runs, and the next migration succeeds."""
+    end = time.monotonic() + LIMIT
+    while not vm.qmp.cmd('query-status')['running']:
+        if time.monotonic() > end:
+            raise FerryError('the guest does not run after a failure: '
+                             f'{vm.qmp.cmd("query-status")}')
+        time.sleep(0.01)
+    return_path(vm, False)
+    with Drain(folder / f'{vm.name}-next') as drain:
+        vm.qmp.cmd('migrate', {'uri': drain.uri})
+        info = over(vm)
+    if info['status'] != 'completed':
+        raise FerryError(f'the next migration: {info}')
+
+
+def return_path(vm: VM, state: bool) -> None:
+    """Whether the destination shall answer."""
+    vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+        {'capability': 'return-path', 'state': state}]})
+
+
+def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
+    """Migrate VM to who answers that."""
+    abilities.require('ferry', ['return-path', *answer.needs])
+    with vm:
+        vm.qmp.cmd('cont')
+        return_path(vm, True)
+        with Drain(folder / f'{vm.name}-peer', reply=answer.reply,
+                   farewell=answer.farewell, hang_up=answer.hang_up) as drain:
+            vm.qmp.cmd('migrate', {'uri': drain.uri})
+            info = over(vm)
+        if answer.status not in (None, info['status']):
+            raise FerryError(f'the migration {info["status"]}, but should be '
+                             f'{answer.status}: {info}')
+        said = info.get('error-desc', '')
+        if info['status'] == 'failed':
+            if not said or '\n' in said:
+                raise FerryError(f'no clear error: {said!r}')
+            goes_on(vm, folder)
+
+
+def check_silence(vm: VM, folder: Path) -> None:
+    """A peer that never says that it has loaded all can be cancelled."""
+    with vm:
+        vm.qmp.cmd('cont')
+        return_path(vm, True)
+        with Drain(folder / f'{vm.name}-peer') as drain:
+            vm.qmp.cmd('migrate', {'uri': drain.uri})
+            drain.wait(lambda data: False, SILENT)
+            info = status(vm)
+            if info['status'] in OVER:
+                raise FerryError('the end of the migration was not awaited: '
+                                 f'{info}')
+            vm.qmp.cmd('migrate_cancel')
+            info = over(vm, CANCELLED_WITHIN)
+        if info['status'] != 'cancelled':
+            raise FerryError(f'is not cancelled: {info}')
+        goes_on(vm, folder)
+
+
+def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
+                       ) -> None:
+    """A source that falls silent: the monitor answers, and the end is clear."""
+    path = folder / f'{vm.name}-stream'
+    with vm:
+        vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{path}',
+                                        'exit-on-error': False})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(path))
+            sock.sendall(data[:int(len(data) * share)])
+            end = time.monotonic() + SILENT
+            while (asked := time.monotonic()) < end:
+                info = status(vm)
+                if info.get('status') in OVER:
+                    raise FerryError(f'did not wait: {info}')
+                if time.monotonic() - asked > ANSWERS_WITHIN:
+                    raise FerryError('the monitor does not answer')
+                time.sleep(0.01)
+        info = over(vm)
+        if info['status'] != 'failed' or not info.get('error-desc'):
+            raise FerryError(f'no clear error: {info}')
+
+
+def tests(start: Callable[..., VM], folder: Path, stream: bytes
+          ) -> list[tuple[str, Callable[[], None]]]:
+    """Name and function of each test; START makes a VM."""
+    made: list[tuple[str, Callable[[], None]]] = [
+        (f'answer/{answer.name}',
+         lambda answer=answer: check_answer(answer, start('ferry'), folder))
+        for answer in ANSWERS]
+    made.append(('answer/silence',
+                 lambda: check_silence(start('ferry'), folder)))
+    # The first is in the configuration, the others in memory and devices.
+    for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
+        made.append((f'stream-stops-at-{share:.3%}',
+                     lambda share=share: check_stream_stops(
+                         stream, share, start('ferry', 'defer'), folder)))
+    return made
