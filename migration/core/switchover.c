@@ -36,13 +36,18 @@ static int64_t now_ns(void)
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/* The part that ran until now was @part; the next begins. */
+/*
+ * The part that ran until now was @part; the next begins.  What RAM costs the
+ * policy works out from speeds.
+ */
 static void part_done(Switchover *s, PolicyPart part)
 {
     int64_t now = now_ns();
 
     ledger_mark(&s->ledger, part, s->since_ns, now);
-    policy_measured(s->policy, part, now - s->since_ns);
+    if (part != POLICY_PART_RAM) {
+        policy_measured(s->policy, part, now - s->since_ns);
+    }
     s->since_ns = now;
 }
 

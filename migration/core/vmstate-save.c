@@ -97,12 +97,13 @@ int qemu_savevm_state_prepare(Error **errp)
 
 void qemu_savevm_state_header(QEMUFile *f)
 {
-    DeviceSave save = save_to(f);
     Configuration here;
+    DeviceSave save;
 
     if (should_send_vmdesc()) {
         vmdesc = json_writer_new(false);
     }
+    save = save_to(f);
     device_save_header(&save, vmstate_configuration(&here));
 }
 
