@@ -113,8 +113,8 @@ typedef struct Policy {
 void policy_init(Policy *p, uint64_t total_bytes);
 
 /*
- * @bytes were accepted by the stream within @busy_ns, not counting time spent
- * waiting for the rate limit, collecting the log, or stalled.
+ * @bytes were accepted by the stream within @busy_ns, which includes waiting
+ * for the limit that the user has set, but not collecting the log.
  */
 void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns);
 

@@ -298,6 +298,10 @@ static bool may_switch_over(void)
             return_path_acked(source.return_path, ACK_POLL_MS));
 }
 
+/*
+ * Waiting for the limit counts as sending: what is sent in between may fit
+ * into the buffers of sockets, and then tells nothing of the network.
+ */
 static void send_slice(Policy *policy)
 {
     uint64_t before = migration_transferred_bytes();
@@ -306,13 +310,13 @@ static void send_slice(Policy *policy)
 
     if (!migration_rate_exceeded(source.to_dst)) {
         qemu_savevm_state_iterate(source.to_dst, false);
-        policy_sent(policy, migration_transferred_bytes() - before,
-                    now_ns() - start);
     }
     wait = migration_rate_wait_ns();
     if (wait) {
         doze(wait);
     }
+    policy_sent(policy, migration_transferred_bytes() - before,
+                now_ns() - start);
 }
 
 static bool send_until_little_is_left(Policy *policy, Error **errp)
