@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
+#include "migration/ram.h"
 #include "migration/wire/wire.h"
 #include "delta.h"
 #include "page-cache.h"

@@ -16,13 +16,12 @@
 #ifndef MIGRATION_RAM_DELTA_H
 #define MIGRATION_RAM_DELTA_H
 
-#include "qapi/qapi-types-migration.h"
 #include "sink.h"
 
-/* Counters of all migrations since the last ram_delta_start() */
-extern XBZRLECacheStats xbzrle_counters;
-
-/* A cache of @size bytes for pages of @page_size, and counters at zero */
+/*
+ * A cache of @size bytes for pages of @page_size.  xbzrle_counters
+ * (migration/ram.h) are set to zero.
+ */
 bool ram_delta_start(uint64_t size, size_t page_size, Error **errp);
 void ram_delta_stop(void);
 

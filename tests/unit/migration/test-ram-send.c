@@ -13,6 +13,7 @@
 #include "setup.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
+#include "migration/ram.h"
 #include "migration/ram/delta.h"
 #include "migration/ram/load.h"
 #include "migration/ram/send.h"
