@@ -91,8 +91,9 @@ static void test_next_migration(void)
     g_assert_false(migration_rate_exceeded(file));
 
     stat64_add(&mig_stats.qemu_file_transferred, 100 * MB);
+    g_assert_true(migration_rate_exceeded(file));
     memset(&mig_stats, 0, sizeof(mig_stats));
-    migration_rate_set(2 * MB);
+    migration_rate_set(1 * MB);
     g_assert_false(migration_rate_exceeded(file));
 }
 
