@@ -18,32 +18,33 @@ static struct {
     uint64_t spent;         /* bytes that rate knows of */
 } limit;
 
-static void start_over(uint64_t bytes_per_s)
+/* What was sent until now, @sent bytes, does not count. */
+static void start_over(uint64_t bytes_per_s, uint64_t sent)
 {
     rate_set(&limit.rate, bytes_per_s);
-    limit.spent = migration_transferred_bytes();
+    limit.spent = sent;
 }
 
 void migration_rate_reset(void)
 {
-    start_over(migration_rate_get());
+    start_over(migration_rate_get(), migration_transferred_bytes());
 }
 
 uint64_t migration_rate_wait_ns(void)
 {
     uint64_t bytes_per_s = migration_rate_get();
-    uint64_t sent;
+    uint64_t sent = migration_transferred_bytes();
     int64_t now;
 
-    if (bytes_per_s != limit.rate.bytes_per_s) {
-        start_over(bytes_per_s);
+    /* Counters that went back are those of another migration. */
+    if (bytes_per_s != limit.rate.bytes_per_s || sent < limit.spent) {
+        start_over(bytes_per_s, sent);
     }
     if (bytes_per_s == RATE_LIMIT_DISABLED) {
         return 0;
     }
-    sent = migration_transferred_bytes();
     now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    rate_spend(&limit.rate, sent - MIN(limit.spent, sent), now);
+    rate_spend(&limit.rate, sent - limit.spent, now);
     limit.spent = sent;
     return rate_wait_ns(&limit.rate, now);
 }

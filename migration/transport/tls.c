@@ -23,6 +23,8 @@ struct TransportTLS {
     QEMUTimer limit;
 };
 
+int transport_tls_ms = 30 * 1000;
+
 QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end, Error **errp)
 {
     const char *id = migrate_tls_creds();
@@ -79,7 +81,7 @@ static void too_late(void *opaque)
     Error *err = NULL;
 
     error_setg(&err, "TLS handshake failed: the peer did not answer for "
-               "%d seconds; does it use TLS?", TRANSPORT_TLS_MS / 1000);
+               "%d seconds; does it use TLS?", transport_tls_ms / 1000);
     finish(opaque, err);
 }
 
@@ -137,6 +139,6 @@ TransportTLS *transport_tls_start(QIOChannel *plain,
     qio_channel_set_name(tls->ioc, "migration-tls");
     timer_init_ms(&tls->limit, QEMU_CLOCK_REALTIME, too_late, tls);
     timer_mod(&tls->limit,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + TRANSPORT_TLS_MS);
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + transport_tls_ms);
     return tls;
 }

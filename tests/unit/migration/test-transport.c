@@ -11,7 +11,7 @@
 #include "qemu/sockets.h"
 #include "io/channel-socket.h"
 #include "migration/options.h"
-#include "migration/transport/transport.h"
+#include "migration/transport/private.h"
 #include "migration/yank_functions.h"
 #include "monitor/monitor.h"
 #include "setup.h"
@@ -660,8 +660,18 @@ static void test_tls_connect(void)
     g_assert_false(in_yank());
     close_end(&source);
 
-    /* One that does not answer: it can be called off, and sees that. */
+    /* One that does not answer, for too long */
     other.creds = NULL;
+    transport_tls_ms = 30;
+    try_connect(at, &error_abort);
+    wait_for(&source, 1);
+    g_assert_nonnull(strstr(error_get_pretty(source.err), "did not answer"));
+    g_assert_false(in_yank());
+    close_end(&source);
+    other_close(&other);
+    transport_tls_ms = 30 * 1000;
+
+    /* It can be called off before, and sees that. */
     try_connect(at, &error_abort);
     while (!other.calls) {
         main_loop_wait(false);
