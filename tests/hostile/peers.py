@@ -156,7 +156,8 @@ def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
         vm.qmp.cmd('cont')
         return_path(vm, True)
         with Drain(folder / f'{vm.name}-peer', reply=answer.reply,
-                   farewell=answer.farewell, hang_up=answer.hang_up) as drain:
+                   farewell=answer.farewell, hang_up=answer.hang_up,
+                   over=r.whole) as drain:
             vm.qmp.cmd('migrate', {'uri': drain.uri})
             info = over(vm)
         if answer.status not in (None, info['status']):

@@ -244,6 +244,20 @@ class Memory:
             raise Malformed(f'RAM flags {flags:#x} at {where}')
 
 
+def whole(data: bytes) -> bool:
+    """Whether all of a stream is there."""
+    try:
+        return parse(data)[-1].type == DESCRIPTION
+    except Malformed:
+        return False
+
+
+def but_greeting(stream: list[Record]) -> list[Record]:
+    """STREAM without what asks the destination to answer, and who it is."""
+    return [rec for rec in stream if not (
+        rec.type == COMMAND and rec.command in (OPEN_RETURN_PATH, PING))]
+
+
 def but_memory(stream: list[Record]) -> list[Record]:
     """STREAM without the pages of RAM, which come in any order and number."""
     number = next(rec.number for rec in stream
