@@ -253,9 +253,14 @@ def whole(data: bytes) -> bool:
 
 
 def but_greeting(stream: list[Record]) -> list[Record]:
-    """STREAM without what asks the destination to answer, and who it is."""
-    return [rec for rec in stream if not (
-        rec.type == COMMAND and rec.command in (OPEN_RETURN_PATH, PING))]
+    """STREAM without what asks the destination to answer, and who it is.
+
+    Also without an advice that is empty: that more of the dirty bitmaps may
+    come after the guest has started.  Nothing depends on it.
+    """
+    return [rec for rec in stream if rec.type != COMMAND or not (
+        rec.command in (OPEN_RETURN_PATH, PING)
+        or rec.command == ADVISE and not rec.body)]
 
 
 def but_memory(stream: list[Record]) -> list[Record]:
