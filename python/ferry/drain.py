@@ -16,19 +16,22 @@ class Drain:
     """Takes one connection after the other, and all that they send.
 
     REPLY is sent to each of them first, and FAREWELL when nothing has come for
-    QUIET seconds.  With HANG_UP each connection is closed after the REPLY.
+    QUIET seconds and OVER says that this was all.  With HANG_UP each connection
+    is closed after the REPLY.
     """
 
-    QUIET = 0.3
+    QUIET = 0.1
 
     def __init__(self, path: Path | str, *, reply: bytes = b'',
-                 farewell: bytes = b'', hang_up: bool = False) -> None:
+                 farewell: bytes = b'', hang_up: bool = False,
+                 over: Callable[[bytes], bool] = lambda data: True) -> None:
         """Listen at PATH."""
         self.uri = f'unix:{path}'
         self.data = bytearray()     # of the latest connection
         self._reply = reply
         self._farewell = farewell
         self._hang_up = hang_up
+        self._over = over
         self._closed = False
         self._peer: socket.socket | None = None
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -55,14 +58,14 @@ class Drain:
             peer.sendall(self._reply)
         if self._hang_up:
             return
-        farewell = self._farewell
-        peer.settimeout(self.QUIET if farewell else None)
+        peer.settimeout(self.QUIET if self._farewell else None)
         while True:
             try:
                 data = peer.recv(1 << 18)
             except TimeoutError:
-                peer.sendall(farewell)
-                peer.settimeout(None)
+                if self._over(bytes(self.data)):
+                    peer.sendall(self._farewell)
+                    peer.settimeout(None)
                 continue
             if not data:
                 return

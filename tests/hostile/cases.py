@@ -295,7 +295,7 @@ COMMAND = [
     Case('advise-of-8-bytes', before_ram(r.command(r.ADVISE, bytes(8))),
          'POSTCOPY_ADVISE with 8 bytes'),
     Case('advise-unasked', before_ram(advise()),
-         'postcopy-ram is on on the source'),
+         'POSTCOPY_ADVISE'),
     Case('listen-in-precopy', before_ram(r.command(r.LISTEN)),
          'POSTCOPY_LISTEN during precopy'),
     Case('run-in-precopy', before_ram(r.command(r.RUN)),

@@ -72,7 +72,7 @@ class Answer:
     needs: tuple[str, ...] = ()     # see ferry.abilities
 
 
-# The base's source falls over these: only one of ours can be asked.
+# The base's source may fall over requests for pages: only ours is asked.
 OURS = ('query-migrate.ferry',)
 
 ANSWERS = [
@@ -94,11 +94,14 @@ ANSWERS = [
     Answer('pages-name-too-long', message(
         REQ_PAGES_ID, struct.pack('>QIB', 0, 4096, 200) + b'pc.ram')),
     Answer('pages-before-a-name', want(0, 4096), needs=OURS),
-    Answer('pages-unknown-block', want(0, 4096, b'nosuch')),
-    Answer('pages-behind-end', want(1 << 40, 4096, b'pc.ram')),
+    Answer('pages-unknown-block', want(0, 4096, b'nosuch'),
+           needs=OURS),
+    Answer('pages-behind-end', want(1 << 40, 4096, b'pc.ram'),
+           needs=OURS),
     Answer('pages-around', want((1 << 64) - 4096, 8192, b'pc.ram'),
            needs=OURS),
-    Answer('pages-in-precopy', want(0, 4096, b'pc.ram'), None),
+    Answer('pages-in-precopy', want(0, 4096, b'pc.ram'), None,
+           needs=OURS),
     Answer('bitmap-unasked', message(RECV_BITMAP, r.named(b'pc.ram'))
            + bytes(4096)),
     Answer('bitmap-unknown-block', message(RECV_BITMAP, r.named(b'nosuch'))),
@@ -153,7 +156,8 @@ def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
         vm.qmp.cmd('cont')
         return_path(vm, True)
         with Drain(folder / f'{vm.name}-peer', reply=answer.reply,
-                   farewell=answer.farewell, hang_up=answer.hang_up) as drain:
+                   farewell=answer.farewell, hang_up=answer.hang_up,
+                   over=r.whole) as drain:
             vm.qmp.cmd('migrate', {'uri': drain.uri})
             info = over(vm)
         if answer.status not in (None, info['status']):

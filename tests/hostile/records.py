@@ -190,6 +190,88 @@ class Parser:
         return Record(kind, number, name, instance, version, body)
 
 
+class Memory:
+    """What a stream says of RAM: the list of its blocks, and each page."""
+
+    def __init__(self, stream: list[Record], addresses: bool = False) -> None:
+        """ADDRESSES: the list has one of each block (x-ignore-shared)."""
+        self._addresses = addresses
+        self.blocks: list[tuple[bytes, int]] = []
+        self.pages: dict[tuple[bytes, int], bytes] = {}
+        self._block = b''
+        number = None
+        for record in stream:
+            if record.type == START and record.name == b'ram':
+                number = record.number
+            if record.type in (START, PART, END) and record.number == number:
+                self._take(record.body)
+
+    def _take(self, body: bytes) -> None:
+        parser = Parser(body)
+        while parser.at < len(body):
+            entry, = parser.take('Q')
+            offset = entry & -PAGE_SIZE
+            flags = entry & (PAGE_SIZE - 1)
+            if flags == EOS:
+                continue
+            if flags == MEM_SIZE:
+                self._list(parser, offset)
+                continue
+            if not flags & CONTINUE:
+                length, = parser.take('B')
+                self._block = parser.bytes(length)
+            self._page(parser, flags & ~CONTINUE, offset)
+
+    def _list(self, parser: Parser, left: int) -> None:
+        while left > 0:
+            length, = parser.take('B')
+            name = parser.bytes(length)
+            size, = parser.take('Q')
+            if self._addresses:
+                parser.take('Q')
+            self.blocks.append((name, size))
+            left -= size
+
+    def _page(self, parser: Parser, flags: int, offset: int) -> None:
+        where = self._block, offset
+        if flags == PAGE:
+            self.pages[where] = parser.bytes(PAGE_SIZE)
+        elif flags == ZERO:
+            if parser.take('B') != (0,):
+                raise Malformed(f'a zero page of other bytes at {where}')
+            self.pages[where] = bytes(PAGE_SIZE)
+        else:
+            raise Malformed(f'RAM flags {flags:#x} at {where}')
+
+
+def whole(data: bytes) -> bool:
+    """Whether all of a stream is there."""
+    try:
+        return parse(data)[-1].type == DESCRIPTION
+    except Malformed:
+        return False
+
+
+def but_greeting(stream: list[Record]) -> list[Record]:
+    """STREAM without what asks the destination to answer, and who it is.
+
+    Also without an advice that is empty: that more of the dirty bitmaps may
+    come after the guest has started.  Nothing depends on it.
+    """
+    return [rec for rec in stream if rec.type != COMMAND or not (
+        rec.command in (OPEN_RETURN_PATH, PING)
+        or rec.command == ADVISE and not rec.body)]
+
+
+def but_memory(stream: list[Record]) -> list[Record]:
+    """STREAM without the pages of RAM, which come in any order and number."""
+    number = next(rec.number for rec in stream
+                  if rec.type == START and rec.name == b'ram')
+    return [rec.but(body=b'') if rec.type == END and rec.number == number
+            else rec for rec in stream
+            if not (rec.type == PART and rec.number == number)]
+
+
 def parse(data: bytes) -> list[Record]:
     """Cut DATA into records."""
     return Parser(data).parse()

@@ -52,7 +52,7 @@ class Mode:
 PLAIN = Mode('plain')
 TLS = Mode('tls', tls=True)
 XBZRLE = Mode('xbzrle', {'xbzrle': True}, fast=PASSES,
-              slow={'max-bandwidth': 64 << 20, 'downtime-limit': 1})
+              slow={'max-bandwidth': 64 << 20, 'downtime-limit': 0})
 
 
 def encoding(sample: dict) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import domain
+from ferry.abilities import Skip
 from hosts import WORK, VirshError
 from lab import MIB, SLOW, JobInfo, Lab, Migration, check, job_info, wait_for
 
@@ -32,21 +33,18 @@ class Case:
     run: Callable[[Lab], str]
     pair: str
     full: bool
-
-
-class Skip(Exception):
-    """The case cannot be had here; the text says why."""
+    needs: tuple[str, ...]      # of both QEMUs; see ferry.abilities
 
 
 CASES: list[Case] = []
 
 
-def case(name: str, what: str, pair: str = 'same',
-         full: bool = False) -> Callable[[Callable[[Lab], str]],
-                                         Callable[[Lab], str]]:
+def case(name: str, what: str, pair: str = 'same', full: bool = False,
+         needs: tuple[str, ...] = ()) -> Callable[[Callable[[Lab], str]],
+                                                  Callable[[Lab], str]]:
     """Decorator: list the function as a case."""
     def add(run: Callable[[Lab], str]) -> Callable[[Lab], str]:
-        CASES.append(Case(name, what, run, pair, full))
+        CASES.append(Case(name, what, run, pair, full, needs))
         return run
     return add
 
@@ -165,7 +163,7 @@ def back(lab: Lab) -> str:
     return summary(move(lab, 'b', 'a'))
 
 
-@case('xbzrle', '--compressed --comp-methods xbzrle')
+@case('xbzrle', '--compressed --comp-methods xbzrle', needs=('xbzrle',))
 def xbzrle(lab: Lab) -> str:
     lab.guest_on('a')
     return use_xbzrle(lab, 'a', 'b')
@@ -273,7 +271,8 @@ def tunnelled(lab: Lab) -> str:
                         migrate_uri='tunnel'))
 
 
-@case('parallel', '--parallel: several connections, to and fro', full=True)
+@case('parallel', '--parallel: several connections, to and fro', full=True,
+      needs=('multifd',))
 def parallel(lab: Lab) -> str:
     lab.guest_on('a')
     return to_and_fro(lab, '--parallel', '--parallel-connections', '3')
@@ -281,7 +280,8 @@ def parallel(lab: Lab) -> str:
 
 # Convergence and postcopy
 
-@case('auto-converge', '--auto-converge slows the guest down', full=True)
+@case('auto-converge', '--auto-converge slows the guest down', full=True,
+      needs=('auto-converge',))
 def auto_converge(lab: Lab) -> str:
     lab.guest_on('a')
     # Little more than the guest writes to in the same time, so that passes
@@ -327,14 +327,15 @@ def use_postcopy(lab: Lab, src: str, dst: str) -> str:
     return f'{summary(info)}, {requests} pages asked for'
 
 
-@case('postcopy', '--postcopy and migrate-postcopy', full=True)
+@case('postcopy', '--postcopy and migrate-postcopy', full=True,
+      needs=('postcopy-ram',))
 def postcopy(lab: Lab) -> str:
     lab.guest_on('a')
     return use_postcopy(lab, 'a', 'b')
 
 
 @case('postcopy-resume', 'postcopy broken off with domjobabort, then resumed',
-      full=True)
+      full=True, needs=('postcopy-ram',))
 def postcopy_resume(lab: Lab) -> str:
     source = lab.host('a')
     if source.version().startswith(RESUME_CRASHES):
@@ -357,7 +358,8 @@ def postcopy_resume(lab: Lab) -> str:
     return f'resumed, {domain.ticks()} ticks'
 
 
-@case('timeout-postcopy', '--timeout with --timeout-postcopy', full=True)
+@case('timeout-postcopy', '--timeout with --timeout-postcopy', full=True,
+      needs=('postcopy-ram',))
 def timeout_postcopy(lab: Lab) -> str:
     lab.guest_on('a')
     info = move(lab, 'a', 'b', *POSTCOPY, '--timeout', '2',
@@ -460,35 +462,35 @@ def from_other(lab: Lab) -> str:
 
 
 @case('parallel-mixed', '--parallel with the other QEMU, to and fro',
-      pair='mixed', full=True)
+      pair='mixed', full=True, needs=('multifd',))
 def parallel_mixed(lab: Lab) -> str:
     lab.guest_on('a', 'mixed')
     return to_and_fro(lab, '--parallel', '--parallel-connections', '3')
 
 
 @case('xbzrle-to-other', 'xbzrle, our QEMU to the other', pair='mixed',
-      full=True)
+      full=True, needs=('xbzrle',))
 def xbzrle_to_other(lab: Lab) -> str:
     lab.guest_on('a', 'mixed')
     return use_xbzrle(lab, 'a', 'b')
 
 
 @case('xbzrle-from-other', 'xbzrle, the other QEMU to ours', pair='mixed',
-      full=True)
+      full=True, needs=('xbzrle',))
 def xbzrle_from_other(lab: Lab) -> str:
     lab.guest_on('b', 'mixed')
     return use_xbzrle(lab, 'b', 'a')
 
 
 @case('postcopy-to-other', 'postcopy, our QEMU to the other', pair='mixed',
-      full=True)
+      full=True, needs=('postcopy-ram',))
 def postcopy_to_other(lab: Lab) -> str:
     lab.guest_on('a', 'mixed')
     return use_postcopy(lab, 'a', 'b')
 
 
 @case('postcopy-from-other', 'postcopy, the other QEMU to ours', pair='mixed',
-      full=True)
+      full=True, needs=('postcopy-ram',))
 def postcopy_from_other(lab: Lab) -> str:
     lab.guest_on('b', 'mixed')
     return use_postcopy(lab, 'b', 'a')
