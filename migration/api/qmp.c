@@ -85,7 +85,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
 
 void qmp_migrate_cancel(Error **errp)
 {
-    source_cancel();
+    source_cancel(errp);
 }
 
 void qmp_migrate_continue(MigrationStatus state, Error **errp)

@@ -37,6 +37,8 @@
 #define UNPLUG_CANCEL_MS (30 * 1000)
 /* How long a decision may wait for SWITCHOVER_ACK before more is sent */
 #define ACK_POLL_MS 50
+/* How long the limit is waited for before it is looked at again */
+#define LIMIT_POLL_NS (50 * SCALE_MS)
 /* How often speeds are worked out */
 #define SPEED_PERIOD_NS (100 * SCALE_MS)
 
@@ -313,7 +315,7 @@ static void send_slice(Policy *policy)
     }
     wait = migration_rate_wait_ns();
     if (wait) {
-        doze(wait);
+        doze(MIN(wait, LIMIT_POLL_NS));
     }
     policy_sent(policy, migration_transferred_bytes() - before,
                 now_ns() - start);

@@ -268,14 +268,11 @@ bool source_hand_over(Error **errp)
     return source.handed_over || source_was_cancelled(errp);
 }
 
+/* Whether there is something to cancel, which nobody else has done. */
 static bool begin_to_cancel(void)
 {
     MigrationStatus now;
 
-    QEMU_LOCK_GUARD(&source.lock);
-    if (source.handed_over) {
-        return false;
-    }
     do {
         now = phase_get(&source.phase);
         if (!(phase_traits(PHASE_SOURCE, now) & PHASE_CANCELLABLE)) {
@@ -285,17 +282,24 @@ static bool begin_to_cancel(void)
     return true;
 }
 
-void source_cancel(void)
+bool source_cancel(Error **errp)
 {
-    if (!begin_to_cancel()) {
-        return;
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (source.handed_over && migration_is_running()) {
+            error_setg(errp, "The destination has the guest or is about to: "
+                       "it is too late to cancel; 'yank' cuts the connection");
+            return false;
+        }
+        if (!begin_to_cancel()) {
+            return true;
+        }
     }
     trace_migration_cancel();
     if (source.connecting) {
         source.connecting = false;
         transport_connect_cancel();
         finish(false);
-        return;
+        return true;
     }
     /* The thread may wait for any of these. */
     WITH_QEMU_LOCK_GUARD(&source.lock) {
@@ -307,13 +311,14 @@ void source_cancel(void)
         }
     }
     qemu_sem_post(&source.wake);
+    return true;
 }
 
 void source_shutdown(void)
 {
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
 
-    source_cancel();
+    source_cancel(NULL);
     bql_unlock();
     while (source_thread_id() && !qatomic_read(&source.handed_over) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {

@@ -76,10 +76,10 @@ void source_init(void);
 bool source_start(MigrationAddress *addr, Error **errp);
 
 /*
- * Has a migration end as soon as it can, unless there is none or the
- * destination has all it needs to run the guest. BQL.
+ * Has a migration end as soon as it can, if there is one. BQL.  Fails if the
+ * destination has all it needs to run the guest.
  */
-void source_cancel(void);
+bool source_cancel(Error **errp);
 
 /*
  * QEMU is about to end: cancels, and waits for the thread to let go of the
