@@ -37,25 +37,24 @@ typedef struct Message {
 } Message;
 
 /*
- * Messages; each handler is called under the lock
+ * Messages; each handler is called under the lock, and says what is known of
+ * the end then
  */
 
-static bool take_shut(ReturnPath *rp, const Message *m, Error **errp)
+static ReturnPathEnd take_shut(ReturnPath *rp, const Message *m)
 {
     uint32_t value = ldl_be_p(m->payload);
 
     trace_source_return_path_thread_shut(value);
     if (value) {
-        rp->end = RETURN_PATH_REFUSED;
-        error_setg(errp, "The destination failed to take the guest over; its "
-                   "own log and query-migrate say why");
-        return false;
+        error_setg(&rp->error, "The destination failed to take the guest "
+                   "over; its own log and query-migrate say why");
+        return RETURN_PATH_REFUSED;
     }
-    rp->end = RETURN_PATH_DONE;
-    return true;
+    return RETURN_PATH_DONE;
 }
 
-static bool take_pong(ReturnPath *rp, const Message *m, Error **errp)
+static ReturnPathEnd take_pong(ReturnPath *rp, const Message *m)
 {
     uint32_t value = ldl_be_p(m->payload);
 
@@ -65,21 +64,21 @@ static bool take_pong(ReturnPath *rp, const Message *m, Error **errp)
     } else if (!rp->met) {
         peer_recognize(value, &rp->peer);
     }
-    return true;
+    return RETURN_PATH_OPEN;
 }
 
-static bool take_switchover_ack(ReturnPath *rp, const Message *m, Error **errp)
+static ReturnPathEnd take_switchover_ack(ReturnPath *rp, const Message *m)
 {
     trace_source_return_path_thread_switchover_acked();
     rp->acked = true;
-    return true;
+    return RETURN_PATH_OPEN;
 }
 
 /* All that may come: the rest belongs to postcopy, which was not asked for. */
 static const struct {
     const char *name;
     uint16_t len;
-    bool (*take)(ReturnPath *, const Message *, Error **);
+    ReturnPathEnd (*take)(ReturnPath *, const Message *);
 } messages[] = {
     [WIRE_RP_SHUT] = { "SHUT", WIRE_RP_SHUT_LEN, take_shut },
     [WIRE_RP_PONG] = { "PONG", WIRE_RP_PONG_LEN, take_pong },
@@ -110,15 +109,24 @@ static bool read_message(QEMUFile *f, Message *m, Error **errp)
     return stream_check(f, errp);
 }
 
-static bool take_message(ReturnPath *rp, const Message *m, Error **errp)
+/* Returns whether there may be more. */
+static bool take_message(ReturnPath *rp, const Message *m)
 {
-    bool ok;
-
     QEMU_LOCK_GUARD(&rp->lock);
     rp->answered = true;
-    ok = messages[m->type].take(rp, m, errp);
+    rp->end = messages[m->type].take(rp, m);
     qemu_cond_broadcast(&rp->changed);
-    return ok && rp->end == RETURN_PATH_OPEN;
+    return rp->end == RETURN_PATH_OPEN;
+}
+
+/* Takes over @err. */
+static void break_off(ReturnPath *rp, Error *err)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    error_prepend(&err, "Return path: ");
+    rp->error = err;
+    rp->end = RETURN_PATH_BROKEN;
+    qemu_cond_broadcast(&rp->changed);
 }
 
 static void *return_path_thread(void *opaque)
@@ -129,16 +137,11 @@ static void *return_path_thread(void *opaque)
 
     trace_source_return_path_thread_entry();
     rcu_register_thread();
-    while (read_message(rp->f, &m, &err) && take_message(rp, &m, &err)) {
+    while (read_message(rp->f, &m, &err) && take_message(rp, &m)) {
         trace_source_return_path_thread_loop_top();
     }
-    WITH_QEMU_LOCK_GUARD(&rp->lock) {
-        if (rp->end == RETURN_PATH_OPEN) {
-            rp->end = RETURN_PATH_BROKEN;
-            error_prepend(&err, "Return path: ");
-        }
-        rp->error = err;
-        qemu_cond_broadcast(&rp->changed);
+    if (err) {
+        break_off(rp, err);
     }
     trace_source_return_path_thread_end();
     rcu_unregister_thread();
