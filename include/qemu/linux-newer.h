@@ -13,6 +13,7 @@
 #ifdef CONFIG_LINUX
 
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <linux/types.h>
 #include <linux/fs.h>
 
@@ -47,6 +48,27 @@ struct pm_scan_arg {
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
 
 #endif /* PAGEMAP_SCAN */
+
+/*
+ * Linux 6.5: how much of a part of a file is in the page cache.  The names are
+ * ours, as headers may have the number without the structures.
+ */
+#ifndef __NR_cachestat
+#define __NR_cachestat 451
+#endif
+
+struct linux_cachestat_range {
+    __u64 off;
+    __u64 len;
+};
+
+struct linux_cachestat {
+    __u64 nr_cache;
+    __u64 nr_dirty;
+    __u64 nr_writeback;
+    __u64 nr_evicted;
+    __u64 nr_recently_evicted;
+};
 
 #endif /* CONFIG_LINUX */
 

@@ -21,6 +21,7 @@
 #include "source.h"
 
 static MigrationState *the_object;
+static bool ending;             /* BQL */
 static NotifierWithReturnList notifiers[MIG_MODE__MAX];
 
 /*
@@ -86,6 +87,11 @@ void ctx_clear_error(void)
 {
     QEMU_LOCK_GUARD(&the_object->error_lock);
     error_free(g_steal_pointer(&the_object->error));
+}
+
+bool ctx_ending(void)
+{
+    return ending;
 }
 
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
@@ -160,6 +166,7 @@ void migration_object_init(void)
  */
 void migration_shutdown(void)
 {
+    ending = true;
     colo_shutdown();
     source_shutdown();
     incoming_shutdown();

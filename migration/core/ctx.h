@@ -27,6 +27,9 @@ void ctx_fail(Error *err);
 Error *ctx_error(void);
 void ctx_clear_error(void);
 
+/* QEMU ends: no guest is to be started any more. BQL. */
+bool ctx_ending(void);
+
 /* Runs @fn once in the main loop. Any thread. */
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque);
 

@@ -59,18 +59,32 @@ bool migration_incoming_postcopy_advised(void)
 static void clean_up(bool ok)
 {
     vmstate_load_cleanup();
-    reply_close(ok);
     migration_ioc_unregister_yank_from_file(incoming.from_src);
+    reply_close(ok);
     qemu_fclose(g_steal_pointer(&incoming.from_src));
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
 }
 
-/* A source that does not say in which state its guest was had it running. */
+/*
+ * The state of the source's guest; one that does not tell had it running.
+ * States that are about something that goes on there make no sense here.
+ */
 static RunState wanted_state(void)
 {
-    return global_state_received() ? global_state_get_runstate()
-                                   : RUN_STATE_RUNNING;
+    RunState state = global_state_received() ? global_state_get_runstate()
+                                             : RUN_STATE_RUNNING;
+
+    switch (state) {
+    case RUN_STATE_DEBUG:
+    case RUN_STATE_INMIGRATE:
+    case RUN_STATE_RESTORE_VM:
+    case RUN_STATE_SAVE_VM:
+    case RUN_STATE_COLO:
+        return RUN_STATE_PAUSED;
+    default:
+        return state;
+    }
 }
 
 static void start_guest(void)
@@ -108,7 +122,10 @@ static void fail(void)
 static void thread_ended(void *opaque)
 {
     qemu_thread_join(&incoming.thread);
-    if (incoming.loaded) {
+    if (ctx_ending()) {
+        /* The source is told that the guest will not run here. */
+        clean_up(false);
+    } else if (incoming.loaded) {
         complete();
     } else {
         fail();
@@ -126,6 +143,7 @@ static bool accepted(QIOChannel *ioc, void *opaque)
     object_unref(OBJECT(ioc));
     qemu_file_set_blocking(incoming.from_src, false);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
+    incoming.touched = true;
     qatomic_set(&incoming.busy, true);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
                        incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
@@ -160,6 +178,11 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
     }
     if (!transport_listen(addr, accepted, NULL, errp)) {
         return false;
+    }
+    if (incoming.touched) {
+        /* What a failed load has left of devices must not be added to. */
+        qemu_system_reset(SHUTDOWN_CAUSE_NONE);
+        incoming.touched = false;
     }
     incoming.exit_on_error = exit_on_error;
     ctx_clear_error();

@@ -27,6 +27,7 @@ typedef struct Incoming {
     QEMUFile *from_src;
     QemuThread thread;
     bool loaded;                /* by the thread, for the main loop */
+    bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
     AnnounceTimer announce;
 } Incoming;

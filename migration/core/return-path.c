@@ -218,10 +218,16 @@ ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp)
     return tell(rp, errp);
 }
 
-ReturnPathEnd return_path_wait_end(ReturnPath *rp, Error **errp)
+ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
+                                   Error **errp)
 {
+    const bool never = false;
+
     QEMU_LOCK_GUARD(&rp->lock);
-    while (rp->end == RETURN_PATH_OPEN) {
+    if (timeout_ms >= 0) {
+        wait_for(rp, &never, timeout_ms);
+    }
+    while (timeout_ms < 0 && rp->end == RETURN_PATH_OPEN) {
         qemu_cond_wait(&rp->changed, &rp->lock);
     }
     return tell(rp, errp);

@@ -47,8 +47,12 @@ bool return_path_acked(ReturnPath *rp, int timeout_ms);
 /* How it ended, if it did; then @errp is set if that was not well. */
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);
 
-/* The same after waiting for the end, however long that takes. */
-ReturnPathEnd return_path_wait_end(ReturnPath *rp, Error **errp);
+/*
+ * The same after waiting for the end: at most @timeout_ms, or as long as it
+ * takes if that is negative.
+ */
+ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
+                                   Error **errp);
 
 /* Ends the conversation from here: everybody who waits returns. */
 void return_path_hang_up(ReturnPath *rp);

@@ -125,8 +125,8 @@ static void meet(void)
 
 /*
  * A device that will be replaced by another for the time of the migration
- * must be let go of by the guest.  When the migration is cancelled the guest
- * still has to finish that, or the device cannot come back.
+ * must be let go of by the guest.  When the migration fails or is cancelled the
+ * guest still has to finish that, or the device cannot come back.
  */
 static void wait_for_unplug(void)
 {
@@ -139,11 +139,11 @@ static void wait_for_unplug(void)
     }
     while (qemu_savevm_state_guest_unplug_pending() &&
            waited < UNPLUG_CANCEL_MS) {
-        if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        if (source_may_go_on(NULL)) {
+            doze(UNPLUG_POLL_MS * SCALE_MS);
+        } else {
             waited += UNPLUG_POLL_MS;
             g_usleep(UNPLUG_POLL_MS * 1000);
-        } else {
-            doze(UNPLUG_POLL_MS * SCALE_MS);
         }
     }
 }
@@ -155,8 +155,14 @@ static bool set_up(Error **errp)
     int64_t since = source_lock_bql();
     bool ok;
 
-    qemu_savevm_state_header(f);
+    ok = source_may_go_on(errp);
+    if (ok) {
+        qemu_savevm_state_header(f);
+    }
     source_unlock_bql("header", since);
+    if (!ok) {
+        return false;
+    }
     if (source.return_path) {
         greet(f);
     }
@@ -368,6 +374,7 @@ void *source_thread(void *opaque)
     }
     trace_migration_thread_after_loop();
     qatomic_set(&source.thread_id, 0);
+    qatomic_set(&source.alive, false);
     rcu_unregister_thread();
     ctx_in_main_loop(ended, NULL);
     return NULL;

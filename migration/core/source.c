@@ -12,6 +12,7 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "io/channel-tls.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -78,7 +79,7 @@ int source_thread_id(void)
  * The end
  */
 
-static void close_streams(void)
+static void close_streams(bool succeeded)
 {
     ReturnPath *rp;
     QEMUFile *f;
@@ -87,9 +88,15 @@ static void close_streams(void)
         rp = g_steal_pointer(&source.return_path);
         f = g_steal_pointer(&source.to_dst);
     }
-    return_path_close(rp);
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
+        if (!succeeded) {
+            /* Nobody waits for what is left, so it need not be written. */
+            qemu_file_set_error(f, -ECANCELED);
+        }
+    }
+    return_path_close(rp);
+    if (f) {
         qemu_fclose(f);
     }
 }
@@ -108,13 +115,15 @@ static void finish(bool succeeded)
     Error *err;
 
     throttle_set(0);
-    if (succeeded) {
+    if (ctx_ending()) {
+        /* The guest stays as it is. */
+    } else if (succeeded || source.lost) {
         runstate_set(RUN_STATE_POSTMIGRATE);
     } else {
         switchover_undo();
     }
     qemu_savevm_state_cleanup();
-    close_streams();
+    close_streams(succeeded);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
                                source.view.start_ms;
@@ -180,7 +189,7 @@ static bool begin(Error **errp)
         /* what is left of earlier calls */
     }
     qatomic_set(&source.go_on, false);
-    source.succeeded = source.stopped_guest = false;
+    source.succeeded = source.lost = source.stopped_guest = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;
         source.view = (SourceView) {
@@ -193,9 +202,10 @@ static bool begin(Error **errp)
 }
 
 /*
- * Answers can come back over any socket, secured or not.  Of other channels
- * it is not known, and a thread that waits for answers there cannot be called
- * off.
+ * Answers can come back over any socket.  Of other channels it is not known,
+ * and a thread that waits for answers there cannot be called off.  On those
+ * that are secured it is left to the user: GnuTLS does not always bear it when
+ * one thread reads and another writes.
  */
 static bool open_return_path(Error **errp)
 {
@@ -208,6 +218,10 @@ static bool open_return_path(Error **errp)
                        "that is a socket");
             return false;
         }
+        return true;
+    }
+    if (!migrate_return_path() &&
+        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
         return true;
     }
     rp = return_path_open(source.to_dst);
@@ -235,6 +249,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
         return;
     }
     migration_rate_set(migrate_max_bandwidth());
+    qatomic_set(&source.alive, true);
     qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN,
                        source_thread, thread_ended, QEMU_THREAD_JOINABLE);
 }
@@ -320,7 +335,7 @@ void source_shutdown(void)
 
     source_cancel(NULL);
     bql_unlock();
-    while (source_thread_id() && !qatomic_read(&source.handed_over) &&
+    while (qatomic_read(&source.alive) && !qatomic_read(&source.handed_over) &&
            qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
         g_usleep(1000);
     }

@@ -56,7 +56,9 @@ typedef struct Source {
     QemuThread thread;          /* main loop */
     int thread_id;              /* the kernel's, while it runs; atomic */
     bool connecting;            /* main loop: transport_connect() is at work */
+    bool alive;                 /* there is a thread; atomic */
     bool succeeded;             /* by the thread, for the main loop */
+    bool lost;                  /* the same: nobody knows who has the guest */
     QemuSemaphore wake;         /* go on, or look whether to go on */
     bool go_on;                 /* atomic; migrate-continue was given */
 

@@ -24,6 +24,11 @@
 #include "ctx.h"
 #include "source.h"
 
+/* How long a destination that never said a word may take for its first */
+#define SILENCE_MS (10 * 1000)
+/* How often it is looked whether a migration that waits still has a peer */
+#define USER_POLL_MS 250
+
 /* One switchover: its ledger, and where the part that runs began. */
 typedef struct Switchover {
     Policy *policy;
@@ -78,20 +83,21 @@ static bool stop_guest(Switchover *s, Error **errp)
 /* The user may want to prepare things while the guest stands still. */
 static bool wait_for_user(Error **errp)
 {
+    bool ok = true;
+
     qatomic_set(&source.go_on, false);
     if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
                         MIGRATION_STATUS_PRE_SWITCHOVER)) {
         return source_was_cancelled(errp);
     }
     bql_unlock();
-    while (!qatomic_read(&source.go_on) &&
-           phase_get(&source.phase) == MIGRATION_STATUS_PRE_SWITCHOVER) {
-        qemu_sem_wait(&source.wake);
+    while (!qatomic_read(&source.go_on) && (ok = source_may_go_on(errp))) {
+        qemu_sem_timedwait(&source.wake, USER_POLL_MS);
     }
     bql_lock();
-    return ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
-                          MIGRATION_STATUS_DEVICE) ||
-           source_was_cancelled(errp);
+    return ok && (ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
+                                 MIGRATION_STATUS_DEVICE) ||
+                  source_was_cancelled(errp));
 }
 
 static bool enter_device_phase(Switchover *s, Error **errp)
@@ -202,32 +208,46 @@ static bool send_rest(Switchover *s, Error **errp)
     return send_memory(s, errp) && send_devices(s, errp) && send_end(s, errp);
 }
 
+/* The guest may run there or not. It must not run twice, so it waits here. */
+static bool guest_is_lost(Error **errp)
+{
+    source.lost = true;
+    error_setg(errp, "The connection broke after the guest had been handed "
+               "over, and before the destination said that it has it. It "
+               "stays stopped here, so that it cannot run twice: 'cont' has "
+               "it go on, if it does not run there");
+    return false;
+}
+
 /*
- * The guest was handed over, @sent if nothing went wrong with that.  A
- * destination that talks to us says when it has the guest.  Of one that goes
- * away without a word it is not known.  If all was sent that counts as
- * success, unless the user has asked for the return path to be relied on:
- * a guest must not run twice.
+ * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
+ * says when it has the guest, or that it failed.  One that never said a word
+ * is a channel that goes one way, and nothing more can be known.
  */
 static bool destination_has_guest(bool sent, Error **errp)
 {
-    ReturnPathEnd end;
+    ReturnPath *rp = source.return_path;
 
-    if (!source.return_path || (!migrate_return_path() &&
-                                !return_path_answered(source.return_path))) {
+    if (!rp) {
         return sent;
     }
-    end = return_path_wait_end(source.return_path, NULL);
-    if (end == RETURN_PATH_DONE) {
+    if (!migrate_return_path() && !return_path_answered(rp)) {
+        return_path_wait_end(rp, SILENCE_MS, NULL);
+        if (!return_path_answered(rp)) {
+            return sent;
+        }
+    }
+    switch (return_path_wait_end(rp, -1, NULL)) {
+    case RETURN_PATH_DONE:
         return true;
+    case RETURN_PATH_REFUSED:
+        if (sent) {
+            return_path_state(rp, errp);
+        }
+        return false;
+    default:
+        return guest_is_lost(errp);
     }
-    if (end == RETURN_PATH_BROKEN && !migrate_return_path()) {
-        return sent;
-    }
-    if (sent) {
-        return_path_state(source.return_path, errp);
-    }
-    return false;
 }
 
 bool switchover_run(Policy *policy, Error **errp)

@@ -105,6 +105,7 @@ void throttle_dirty_rate(uint64_t bytes_per_s)
     if (bytes_per_s == dirty_rate) {
         return;
     }
+    BQL_LOCK_GUARD();
     dirty_rate = bytes_per_s;
     if (bytes_per_s) {
         qmp_set_vcpu_dirty_limit(false, -1, DIV_ROUND_UP(bytes_per_s, MiB),

@@ -18,7 +18,8 @@
 /* Left out, as it is made anew there or because both sides see the same */
 bool migrate_ram_is_ignored(RAMBlock *rb)
 {
-    if (!qemu_ram_is_migratable(rb)) {
+    if (!qemu_ram_is_migratable(rb) ||
+        migrate_mode() == MIG_MODE_CPR_TRANSFER) {
         return true;
     }
     return migrate_ignore_shared() && qemu_ram_is_shared(rb) &&
@@ -27,8 +28,12 @@ bool migrate_ram_is_ignored(RAMBlock *rb)
 
 static PopulatedArea area_of(RAMBlock *rb)
 {
-    /* memory of others, and what only a confidential guest can read */
-    bool foreign = (rb->flags & RAM_PREALLOC) || rb->guest_memfd >= 0;
+    /*
+     * Memory of others, what only a confidential guest can read, and what is
+     * still at the source that this guest comes from
+     */
+    bool foreign = (rb->flags & RAM_PREALLOC) || rb->guest_memfd >= 0 ||
+                   migration_in_incoming_postcopy();
 
     return (PopulatedArea) {
         .kind = populated_kind(foreign, rb->fd, qemu_ram_is_shared(rb)),
@@ -44,7 +49,7 @@ static RamRegion region_of(RAMBlock *rb, unsigned index)
     unsigned bits = qemu_target_page_bits();
 
     return (RamRegion) {
-        .name = rb->idstr,
+        .name = g_strdup(rb->idstr),
         .index = index,
         .page_bits = bits,
         .host = rb->host,
@@ -93,6 +98,7 @@ bool ram_blocks_make_maps(RamRegions *regions)
 void ram_blocks_free(RamRegions *regions)
 {
     RAM_REGIONS_FOREACH(r, regions) {
+        g_free(r->name);
         dirty_map_free(r->map);
         if (r->untouched) {
             g_array_free(r->untouched, true);

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "qapi/error.h"
 #include "migration/misc.h"
 #include "hints.h"
@@ -112,6 +113,7 @@ static void drop_pages(RamRegion *r, const uint8_t *addr, size_t len)
 void qemu_guest_free_page_hint(void *addr, size_t len)
 {
     QEMU_LOCK_GUARD(&hints.lock);
+    RCU_READ_LOCK_GUARD();
     if (!hints.regions) {
         return;
     }

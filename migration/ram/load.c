@@ -15,8 +15,8 @@
 #include "load.h"
 #include "xbzrle.h"
 
-/* Bytes asked about at once: clearing them all would take 20 ms or so. */
-#define CLEAR_MAX (32 * RAM_LOAD_STRETCH)
+/* Bytes asked about at once: clearing them all would take 200 ms or so. */
+#define CLEAR_MAX (256 * RAM_LOAD_STRETCH)
 
 /* The part of a record that all have */
 typedef struct Record {

@@ -11,7 +11,11 @@
 #ifdef CONFIG_LINUX
 #include <sys/vfs.h>
 #include <linux/magic.h>
+#include "qemu/linux-newer.h"
 #endif
+
+/* A hole in which something is found is halved down to this: 2 MiB */
+#define HOLE_MIN (2 * 1024 * 1024)
 
 /* Ranges on their way to the callback: those that touch become one. */
 typedef struct Walk {
@@ -67,27 +71,99 @@ static void add_pages(Walk *w, uint64_t start, uint64_t end)
     }
 }
 
-/* A part of the area for which the file has no data */
-static void add_hole(Walk *w, uint64_t start, uint64_t end)
+#if defined(CONFIG_LINUX) && defined(SEEK_DATA) && defined(SEEK_HOLE)
+
+/* Whom to believe what they say of holes */
+typedef enum FileSystem {
+    FS_OTHER,                   /* nobody knows */
+    FS_TMPFS,                   /* only if the page cache says so too */
+    FS_HUGETLB,                 /* only if the file is empty */
+    FS_DISK,
+} FileSystem;
+
+static FileSystem file_system(int fd)
 {
-    if (w->area->kind == POPULATED_PRIVATE && start < end) {
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs)) {
+        return FS_OTHER;
+    }
+    switch ((uint32_t)fs.f_type) {
+    case TMPFS_MAGIC:
+        return FS_TMPFS;
+    case HUGETLBFS_MAGIC:
+        return FS_HUGETLB;
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+        return FS_DISK;
+    default:
+        return FS_OTHER;
+    }
+}
+
+/* Pages in the page cache or swapped out; negative: nobody knows */
+static int64_t cached_pages(int fd, uint64_t offset, uint64_t length)
+{
+    struct linux_cachestat_range range = { offset, length };
+    struct linux_cachestat stat;
+
+    if (syscall(__NR_cachestat, fd, &range, &stat, 0)) {
+        return -1;
+    }
+    return stat.nr_cache + stat.nr_evicted;
+}
+
+/*
+ * tmpfs takes a page that is just being moved to other memory for a hole.  In
+ * the page cache it is all the time.
+ */
+static void add_tmpfs_hole(Walk *w, uint64_t start, uint64_t end)
+{
+    const PopulatedArea *area = w->area;
+    int64_t pages = cached_pages(area->fd, area->fd_offset + start,
+                                 end - start);
+    uint64_t middle = start + QEMU_ALIGN_DOWN((end - start) / 2, HOLE_MIN);
+
+    if (pages < 0) {
+        add_unknown(w, start, end);
+    } else if (!pages) {
+        add_pages(w, start, end);
+    } else if (middle == start) {
+        add(w, start, end);
+    } else {
+        add_tmpfs_hole(w, start, middle);
+        add_tmpfs_hole(w, middle, end);
+    }
+}
+
+/*
+ * A part of the area for which the file has no data.  There may be pages of
+ * this process all the same: private ones, or such as are just being moved.
+ */
+static void add_hole(Walk *w, FileSystem fs, uint64_t start, uint64_t end)
+{
+    if (start == end) {
+        return;
+    }
+    if (fs == FS_TMPFS) {
+        add_tmpfs_hole(w, start, end);
+    } else {
         add_pages(w, start, end);
     }
 }
 
-#if defined(SEEK_DATA) && defined(SEEK_HOLE)
 /* A file of huge pages says of all its bytes that they are data. */
-static bool empty_hugetlb(int fd)
+static void add_hugetlb(Walk *w, const struct stat *st)
 {
-#ifdef CONFIG_LINUX
-    struct statfs fs;
-    struct stat st;
-
-    return !fstatfs(fd, &fs) && (uint32_t)fs.f_type == HUGETLBFS_MAGIC &&
-           !fstat(fd, &st) && !st.st_blocks;
-#else
-    return false;
-#endif
+    if (st->st_blocks) {
+        add(w, 0, w->area->size);
+        return;
+    }
+    if (w->way == PAGEMAP_ANY) {
+        /* the file does not show huge pages that are just being moved */
+        w->way = PAGEMAP_IOCTL;
+    }
+    add_pages(w, 0, w->area->size);
 }
 
 /*
@@ -121,14 +197,16 @@ static void add_file(Walk *w)
     const PopulatedArea *area = w->area;
     off_t position = lseek(area->fd, 0, SEEK_CUR);
     uint64_t at = 0, start, end;
+    FileSystem fs = file_system(area->fd);
     struct stat st;
 
-    if (position < 0 || fstat(area->fd, &st) || !S_ISREG(st.st_mode)) {
+    if (position < 0 || fs == FS_OTHER || fstat(area->fd, &st) ||
+        !S_ISREG(st.st_mode)) {
         add_unknown(w, 0, area->size);
         return;
     }
-    if (empty_hugetlb(area->fd)) {
-        add_hole(w, 0, area->size);
+    if (fs == FS_HUGETLB) {
+        add_hugetlb(w, &st);
         return;
     }
     while (at < area->size) {
@@ -136,7 +214,7 @@ static void add_file(Walk *w)
             add_unknown(w, at, area->size);
             break;
         }
-        add_hole(w, at, start);
+        add_hole(w, fs, at, start);
         add(w, start, end);
         at = end;
     }

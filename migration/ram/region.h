@@ -6,14 +6,15 @@
  * What works on pages knows these and no RAMBlock, so that it can be tested on
  * any memory.  blocks.c makes them of the RAM blocks of a machine.
  *
- * A region is made when a migration starts and does not come or go while it
- * lasts.  Only @pages may change, on the destination, within @max_pages: when
+ * A region is made when a migration starts and stays as long as that lasts,
+ * though its memory may go (see @ignored).  Only @pages may change, on the destination, within @max_pages: when
  * the source tells how large the block is there.
  */
 
 #ifndef MIGRATION_RAM_REGION_H
 #define MIGRATION_RAM_REGION_H
 
+#include "qemu/atomic.h"
 #include "dirty.h"
 #include "populated.h"
 
@@ -22,7 +23,7 @@ typedef struct RamRange {
 } RamRange;
 
 typedef struct RamRegion {
-    const char *name;           /* not the region's; 1..255 bytes */
+    char *name;                 /* 1..255 bytes */
     unsigned index;             /* its place among the regions */
     unsigned page_bits;         /* of the target's page, the same in all */
     uint8_t *host;              /* of page 0; the start of a host page */
@@ -30,7 +31,8 @@ typedef struct RamRegion {
     uint64_t max_pages;         /* mapped at @host */
     uint64_t host_page_size;    /* bytes, of the memory behind it */
     uint64_t guest_addr;        /* of page 0: told if memory is ignored */
-    bool ignored;               /* both sides see the same memory: no pages */
+    bool ignored;               /* no pages are sent: both sides see the same
+                                   memory, or it was unplugged; atomic */
     bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
@@ -53,7 +55,7 @@ typedef struct RamRegions {
 /* Those whose pages are sent */
 #define RAM_REGIONS_FOREACH_SENT(r, regions) \
     RAM_REGIONS_FOREACH(r, regions) \
-        if (r->ignored) {} else
+        if (qatomic_read(&r->ignored)) {} else
 
 static inline uint64_t ram_region_page_size(const RamRegion *r)
 {

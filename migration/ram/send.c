@@ -34,7 +34,7 @@ uint64_t ram_sender_left(const RamRegions *regions)
     uint64_t bytes = 0;
 
     RAM_REGIONS_FOREACH_SENT(r, regions) {
-        bytes += (dirty_map_count(r->map) + qatomic_read(&r->untold_pages))
+        bytes += (dirty_map_count(r->map) + qatomic_read_u64(&r->untold_pages))
                  << r->page_bits;
     }
     return bytes;
@@ -52,7 +52,7 @@ static uint64_t tell_untouched(RamSink *sink, RamRegion *r, uint64_t limit)
     if (!range->count) {
         r->told++;
     }
-    qatomic_set(&r->untold_pages, r->untold_pages - count);
+    qatomic_set_u64(&r->untold_pages, r->untold_pages - count);
     return count;
 }
 
@@ -83,7 +83,7 @@ static uint64_t take_run(RamSender *s, uint64_t limit, RamRegion **region,
     for (unsigned tries = 0; tries <= s->regions->count; tries++) {
         RamRegion *r = &s->regions->list[s->region];
 
-        if (!r->ignored && dirty_map_count(r->map)) {
+        if (!qatomic_read(&r->ignored) && dirty_map_count(r->map)) {
             uint64_t count = dirty_map_take(r->map, s->page, limit, first);
 
             if (count) {

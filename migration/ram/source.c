@@ -10,7 +10,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/error-report.h"
+#include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
@@ -177,8 +177,10 @@ static int save_iterate(QEMUFile *f, void *opaque)
     if (!source.filled) {
         sync_maps(false);
     }
-    result = ram_sender_run(&source.sender, false);
-    ret = ram_sink_end(&source.sender.sink);
+    WITH_RCU_READ_LOCK_GUARD() {
+        result = ram_sender_run(&source.sender, false);
+        ret = ram_sink_end(&source.sender.sink);
+    }
     count_bytes(before, false);
     return ret ? ret : result == RAM_SEND_ALL;
 }
@@ -189,8 +191,10 @@ static int save_complete(QEMUFile *f, void *opaque)
     int ret;
 
     sync_maps(source.filled);
-    ram_sender_run(&source.sender, true);
-    ret = ram_sink_end(&source.sender.sink);
+    WITH_RCU_READ_LOCK_GUARD() {
+        ram_sender_run(&source.sender, true);
+        ret = ram_sink_end(&source.sender.sink);
+    }
     count_bytes(before, true);
     return ret;
 }
@@ -224,29 +228,46 @@ static SaveVMHandlers handlers = {
 };
 
 /*
- * The peer has been told how large a block is.  So the migration fails, and
- * the guest runs on here.
+ * What the peer has been told of a block is no longer true.  So the migration
+ * fails, and the guest runs on here.  BQL.
  */
-static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
-                          size_t new_size)
+static void give_up_on(const RamRegion *r, const char *what)
 {
     Error *err = NULL;
 
-    if (!source.active) {
-        return;
-    }
+    error_setg(&err, "RAM block '%s' was %s while it was being sent", r->name,
+               what);
+    qemu_file_set_error_obj(source.sender.sink.file, -EBUSY, err);
+}
+
+static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
+                          size_t new_size)
+{
     RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
         if (r->host == host) {
-            error_setg(&err, "RAM block '%s' was resized from %zu to %zu bytes"
-                       " while it was being sent", r->name, old_size, new_size);
-            qemu_file_set_error_obj(source.sender.sink.file, -EBUSY, err);
+            give_up_on(r, "resized");
+        }
+    }
+}
+
+/* The memory stays until those who use it leave their RCU section. */
+static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
+                          size_t max_size)
+{
+    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+        if (r->host == host) {
+            give_up_on(r, "unplugged");
+            qatomic_set(&r->ignored, true);
         }
     }
 }
 
 void ram_mig_init(void)
 {
-    static RAMBlockNotifier notifier = { .ram_block_resized = block_resized };
+    static RAMBlockNotifier notifier = {
+        .ram_block_resized = block_resized,
+        .ram_block_removed = block_removed,
+    };
 
     register_savevm_live(WIRE_RAM_NAME, WIRE_RAM_INSTANCE, WIRE_RAM_VERSION,
                          &handlers, NULL);

@@ -10,6 +10,7 @@
 #include "qemu/timer.h"
 #include "exec/memory.h"
 #include "exec/ram_addr.h"
+#include "system/kvm.h"
 #include "system/tcg.h"
 #include "sync.h"
 
@@ -63,15 +64,40 @@ static void collect(bool last, RamSyncReport *report)
 }
 
 /*
- * Wait until no CPU is between recording a write and doing it, or has a TLB
- * entry from before a reset: only then what was cleared may be read.
+ * After bits of the bitmap have been cleared: have those record who look at
+ * it, and wait until no CPU acts on what it saw before.  Only then what was
+ * cleared may be read.
+ *
+ * TCG looks at the bitmap when a TLB entry is made or found to be slow, not at
+ * each write.  So entries are reset, and CPUs are waited for twice: before,
+ * as one may be about to make an entry fast because its bit was set a moment
+ * ago, and after, as one may be past its look at an entry.
  */
-static void settle(RamSyncReport *report)
+static void settle(RamRegions *regions, RamSyncReport *report)
 {
     BqlHold hold = bql_hold();
 
+    if (tcg_enabled()) {
+        memory_global_after_dirty_log_sync();
+        RAM_REGIONS_FOREACH_SENT(r, regions) {
+            if (r->pages) {
+                tlb_reset_dirty_range_all(r->rb->offset, ram_region_bytes(r));
+            }
+        }
+    }
     memory_global_after_dirty_log_sync();
     report->bql_ns = MAX(report->bql_ns, bql_release(hold));
+}
+
+/*
+ * Accelerators that are not known to record on while their log is merged
+ * record nothing between the first write to a page and the next collection:
+ * so nobody may write in between.
+ */
+static BqlHold hold_back_writers(void)
+{
+    return kvm_enabled() || tcg_enabled() ? (BqlHold) { .ours = false }
+                                          : bql_hold();
 }
 
 void ram_log_clear(void *opaque, uint64_t first, uint64_t count)
@@ -80,17 +106,6 @@ void ram_log_clear(void *opaque, uint64_t first, uint64_t count)
 
     memory_region_clear_dirty_bitmap(r->rb->mr, first << r->page_bits,
                                      count << r->page_bits);
-}
-
-/*
- * TCG looks at the bitmap when it fills a TLB entry, not at each write.  The
- * bits have been cleared; settle() has to follow.
- */
-static void have_tcg_record(const RamRegion *r)
-{
-    if (tcg_enabled()) {
-        tlb_reset_dirty_range_all(r->rb->offset, ram_region_bytes(r));
-    }
 }
 
 /* One piece of the bitmap that is contiguous in memory */
@@ -123,13 +138,13 @@ static uint64_t merge_region(RamRegion *r)
     BitmapPiece piece;
 
     RCU_READ_LOCK_GUARD();
+    if (qatomic_read(&r->ignored)) {
+        return 0;
+    }
     for (uint64_t at = 0; at < r->pages; at += piece.count) {
         piece = bitmap_piece(r, at);
         dirtied += dirty_map_merge_clearing(r->map, piece.first, piece.count,
                                             piece.words, piece.bit);
-    }
-    if (dirtied) {
-        have_tcg_record(r);
     }
     return dirtied << r->page_bits;
 }
@@ -141,11 +156,13 @@ static void forget_region(RamRegion *r)
     BitmapPiece piece;
 
     RCU_READ_LOCK_GUARD();
+    if (qatomic_read(&r->ignored)) {
+        return;
+    }
     for (uint64_t at = 0; at < r->pages; at += piece.count) {
         piece = bitmap_piece(r, at);
         bitmap_test_and_clear_atomic(piece.words, piece.bit, piece.count);
     }
-    have_tcg_record(r);
     for (uint64_t at = 0; at < r->pages; at += chunk) {
         memory_region_clear_dirty_bitmap(r->rb->mr, at << r->page_bits,
                                          MIN(chunk, r->pages - at)
@@ -175,7 +192,7 @@ static void fill_untouched(Fill *fill, uint64_t to)
 
     if (range.count >= UNTOUCHED_MIN) {
         g_array_append_val(r->untouched, range);
-        qatomic_set(&r->untold_pages, r->untold_pages + range.count);
+        qatomic_set_u64(&r->untold_pages, r->untold_pages + range.count);
     } else if (range.count) {
         dirty_map_set(r->map, range.first, range.count);
     }
@@ -215,48 +232,71 @@ static void fill_range(RamRegion *r, uint64_t first, uint64_t count)
     fill_untouched(&fill, fill.end);
 }
 
-static int fill_plugged(MemoryRegionSection *section, void *opaque)
+static int note_plugged(MemoryRegionSection *section, void *opaque)
 {
-    RamRegion *r = opaque;
+    GArray *plugged = opaque;
 
-    fill_range(r, section->offset_within_region >> r->page_bits,
-               int128_get64(section->size) >> r->page_bits);
+    g_array_append_val(plugged, *section);
     return 0;
 }
 
 /*
  * What a device like virtio-mem has unplugged is neither read here nor touched
  * there.  It stays so, as these devices plug nothing during a migration.
+ * Returns the other parts, or NULL if there is no such device.
  */
+static GArray *plugged_parts(const RamRegion *r)
+{
+    GArray *plugged = NULL;
+    BqlHold hold = bql_hold();
+
+    if (!qatomic_read(&r->ignored) &&
+        memory_region_has_ram_discard_manager(r->rb->mr)) {
+        plugged = g_array_new(false, false, sizeof(MemoryRegionSection));
+        ram_discard_manager_replay_populated(
+            memory_region_get_ram_discard_manager(r->rb->mr),
+            &(MemoryRegionSection) {
+                .mr = r->rb->mr,
+                .size = int128_make64(ram_region_bytes(r)),
+            }, note_plugged, plugged);
+    }
+    bql_release(hold);
+    return plugged;
+}
+
 static void fill_region(RamRegion *r)
 {
-    RamDiscardManager *manager;
-    BqlHold hold;
+    g_autoptr(GArray) plugged = plugged_parts(r);
 
-    if (!r->rb->mr || !memory_region_has_ram_discard_manager(r->rb->mr)) {
+    RCU_READ_LOCK_GUARD();
+    if (qatomic_read(&r->ignored)) {
+        return;
+    }
+    if (!plugged) {
         fill_range(r, 0, r->pages);
         return;
     }
-    hold = bql_hold();
-    manager = memory_region_get_ram_discard_manager(r->rb->mr);
-    ram_discard_manager_replay_populated(manager,
-        &(MemoryRegionSection) {
-            .mr = r->rb->mr,
-            .size = int128_make64(ram_region_bytes(r)),
-        }, fill_plugged, r);
-    bql_release(hold);
+    for (unsigned i = 0; i < plugged->len; i++) {
+        const MemoryRegionSection *part =
+            &g_array_index(plugged, MemoryRegionSection, i);
+
+        fill_range(r, part->offset_within_region >> r->page_bits,
+                   int128_get64(part->size) >> r->page_bits);
+    }
 }
 
 void ram_log_first(RamRegions *regions, RamSyncReport *report)
 {
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    BqlHold hold = hold_back_writers();
 
     *report = (RamSyncReport) { .first = true };
     collect(false, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         forget_region(r);
     }
-    settle(report);
+    bql_release(hold);
+    settle(regions, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         fill_region(r);
     }
@@ -266,12 +306,14 @@ void ram_log_first(RamRegions *regions, RamSyncReport *report)
 void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report)
 {
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    BqlHold hold = hold_back_writers();
 
     *report = (RamSyncReport) {};
     collect(last, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         report->dirtied += merge_region(r);
     }
-    settle(report);
+    bql_release(hold);
+    settle(regions, report);
     report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
 }

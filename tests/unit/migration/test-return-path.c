@@ -57,7 +57,7 @@ static void expect_end(Talk *t, ReturnPathEnd end, const char *text)
 {
     Error *err = NULL;
 
-    g_assert_cmpint(return_path_wait_end(t->rp, &err), ==, end);
+    g_assert_cmpint(return_path_wait_end(t->rp, -1, &err), ==, end);
     g_assert_cmpint(return_path_state(t->rp, NULL), ==, end);
     if (text) {
         g_assert_nonnull(err);
