@@ -82,10 +82,10 @@ bool ram_blocks_make_maps(RamRegions *regions)
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         r->map = dirty_map_new(r->pages, RAM_LOG_CHUNK_SHIFT,
                                ram_log_clear, r);
-        r->zeros = dirty_map_new(r->pages, RAM_LOG_CHUNK_SHIFT, NULL, NULL);
-        if (!r->map || !r->zeros) {
+        if (!r->map) {
             return false;
         }
+        r->untouched = g_array_new(false, false, sizeof(RamRange));
     }
     return true;
 }
@@ -94,7 +94,9 @@ void ram_blocks_free(RamRegions *regions)
 {
     RAM_REGIONS_FOREACH(r, regions) {
         dirty_map_free(r->map);
-        dirty_map_free(r->zeros);
+        if (r->untouched) {
+            g_array_free(r->untouched, true);
+        }
     }
     g_free(regions->list);
     *regions = (RamRegions) {};

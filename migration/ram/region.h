@@ -17,6 +17,10 @@
 #include "dirty.h"
 #include "populated.h"
 
+typedef struct RamRange {
+    uint64_t first, count;      /* pages */
+} RamRange;
+
 typedef struct RamRegion {
     const char *name;           /* not the region's; 1..255 bytes */
     unsigned index;             /* its place among the regions */
@@ -30,8 +34,10 @@ typedef struct RamRegion {
     bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
-    DirtyMap *zeros;            /* source: to be told of, being zero because
-                                   nobody ever wrote there; NULL if ignored */
+    GArray *untouched;          /* source: RamRange, ascending: to be told of,
+                                   as zero, since nobody ever wrote there */
+    unsigned told;              /* how many of these have been */
+    uint64_t untold_pages;      /* in the others; atomic */
     RAMBlock *rb;               /* NULL in tests */
 } RamRegion;
 

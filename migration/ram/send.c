@@ -34,28 +34,38 @@ uint64_t ram_sender_left(const RamRegions *regions)
     uint64_t bytes = 0;
 
     RAM_REGIONS_FOREACH_SENT(r, regions) {
-        bytes += (dirty_map_count(r->map) + dirty_map_count(r->zeros))
+        bytes += (dirty_map_count(r->map) + qatomic_read(&r->untold_pages))
                  << r->page_bits;
     }
     return bytes;
 }
 
+/* Tell of up to @limit pages of the next range; returns how many. */
+static uint64_t tell_untouched(RamSink *sink, RamRegion *r, uint64_t limit)
+{
+    RamRange *range = &g_array_index(r->untouched, RamRange, r->told);
+    uint64_t count = MIN(limit, range->count);
+
+    ram_sink_zeros(sink, r, range->first, count);
+    range->first += count;
+    range->count -= count;
+    if (!range->count) {
+        r->told++;
+    }
+    qatomic_set(&r->untold_pages, r->untold_pages - count);
+    return count;
+}
+
 /* Tell of up to a batch of pages nobody ever wrote to.  False: none is left */
 static bool send_untouched(RamSender *s)
 {
-    uint64_t limit = ZERO_BATCH_PAGES, first, count;
+    uint64_t limit = s->sink.peer & WIRE_PEER_ZERO_RANGE ? UINT64_MAX
+                                                         : ZERO_BATCH_PAGES;
 
-    if (s->sink.peer & WIRE_PEER_ZERO_RANGE) {
-        limit = UINT64_MAX;
-    }
     RAM_REGIONS_FOREACH_SENT(r, s->regions) {
-        if (!dirty_map_count(r->zeros)) {
-            continue;
-        }
-        count = dirty_map_take(r->zeros, 0, MIN(limit, r->pages), &first);
-        if (count) {
-            ram_sink_zeros(&s->sink, r, first, count);
-            stat64_add(&mig_stats.zero_pages, count);
+        if (r->untold_pages) {
+            stat64_add(&mig_stats.zero_pages,
+                       tell_untouched(&s->sink, r, limit));
             return true;
         }
     }

@@ -153,71 +153,98 @@ static void forget_region(RamRegion *r)
     }
 }
 
+/*
+ * Fewer pages than these, where nobody ever wrote, are sent like all others:
+ * so all ranges together take no more than a bit a page.
+ */
+#define UNTOUCHED_MIN 128
+
 /* A walk over what is populated, which has come to page @next */
 typedef struct Fill {
     RamRegion *region;
+    uint64_t origin;            /* page that offsets are counted from */
     uint64_t next;
+    uint64_t end;
 } Fill;
+
+/* Nothing is populated up to page @to. */
+static void fill_untouched(Fill *fill, uint64_t to)
+{
+    RamRegion *r = fill->region;
+    RamRange range = { fill->next, to - fill->next };
+
+    if (range.count >= UNTOUCHED_MIN) {
+        g_array_append_val(r->untouched, range);
+        qatomic_set(&r->untold_pages, r->untold_pages + range.count);
+    } else if (range.count) {
+        dirty_map_set(r->map, range.first, range.count);
+    }
+    fill->next = to;
+}
 
 static void fill_populated(void *opaque, uint64_t offset, uint64_t length)
 {
     Fill *fill = opaque;
     RamRegion *r = fill->region;
     uint64_t page_size = ram_region_page_size(r);
-    uint64_t first = MAX(offset >> r->page_bits, fill->next);
-    uint64_t end = MIN(DIV_ROUND_UP(offset + length, page_size), r->pages);
+    uint64_t first = fill->origin + (offset >> r->page_bits);
+    uint64_t end = fill->origin + DIV_ROUND_UP(offset + length, page_size);
 
-    if (first >= end) {
-        return;
+    first = MAX(first, fill->next);
+    end = MIN(end, fill->end);
+    if (first < end) {
+        fill_untouched(fill, first);
+        dirty_map_set(r->map, first, end - first);
+        fill->next = end;
     }
-    if (first > fill->next) {
-        dirty_map_set(r->zeros, fill->next, first - fill->next);
-    }
-    dirty_map_set(r->map, first, end - first);
-    fill->next = end;
 }
 
-static void drop_discarded(MemoryRegionSection *section, void *opaque)
+static void fill_range(RamRegion *r, uint64_t first, uint64_t count)
+{
+    uint64_t offset = first << r->page_bits;
+    PopulatedArea area = r->area;
+    Fill fill = {
+        .region = r, .origin = first, .next = first, .end = first + count,
+    };
+
+    area.host = (uint8_t *)area.host + offset;
+    area.fd_offset += offset;
+    area.size = MIN(area.size - offset,
+                    ROUND_UP(count << r->page_bits, r->host_page_size));
+    populated_scan(&area, POPULATED_BEST, fill_populated, &fill);
+    fill_untouched(&fill, fill.end);
+}
+
+static int fill_plugged(MemoryRegionSection *section, void *opaque)
 {
     RamRegion *r = opaque;
-    uint64_t first = section->offset_within_region >> r->page_bits;
-    uint64_t count = int128_get64(section->size) >> r->page_bits;
 
-    dirty_map_drop(r->map, first, count);
-    dirty_map_drop(r->zeros, first, count);
+    fill_range(r, section->offset_within_region >> r->page_bits,
+               int128_get64(section->size) >> r->page_bits);
+    return 0;
 }
 
 /*
  * What a device like virtio-mem has unplugged is neither read here nor touched
  * there.  It stays so, as these devices plug nothing during a migration.
  */
-static void leave_out_discarded(RamRegion *r)
+static void fill_region(RamRegion *r)
 {
     RamDiscardManager *manager;
     BqlHold hold;
 
     if (!r->rb->mr || !memory_region_has_ram_discard_manager(r->rb->mr)) {
+        fill_range(r, 0, r->pages);
         return;
     }
     hold = bql_hold();
     manager = memory_region_get_ram_discard_manager(r->rb->mr);
-    ram_discard_manager_replay_discarded(manager,
+    ram_discard_manager_replay_populated(manager,
         &(MemoryRegionSection) {
             .mr = r->rb->mr,
             .size = int128_make64(ram_region_bytes(r)),
-        }, drop_discarded, r);
+        }, fill_plugged, r);
     bql_release(hold);
-}
-
-static void fill_region(RamRegion *r)
-{
-    Fill fill = { .region = r };
-
-    populated_scan(&r->area, POPULATED_BEST, fill_populated, &fill);
-    if (fill.next < r->pages) {
-        dirty_map_set(r->zeros, fill.next, r->pages - fill.next);
-    }
-    leave_out_discarded(r);
 }
 
 void ram_log_first(RamRegions *regions, RamSyncReport *report)
