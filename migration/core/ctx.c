@@ -188,11 +188,11 @@ static void migration_class_init(ObjectClass *class, void *data)
 
 /* A device only because properties of those can be set by -global. */
 static const TypeInfo migration_info = {
+    .class_init = migration_class_init,
+    .instance_init = migration_instance_init,
+    .instance_size = sizeof(MigrationState),
     .name = TYPE_MIGRATION,
     .parent = TYPE_DEVICE,
-    .instance_size = sizeof(MigrationState),
-    .instance_init = migration_instance_init,
-    .class_init = migration_class_init,
 };
 
 static void register_type(void)
