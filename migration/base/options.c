@@ -26,7 +26,6 @@
 #include "migration/ram.h"
 #include "caps.h"
 #include "params.h"
-#include "migration/ram/delta.h"
 
 #define PROP_SAME(init_struct, name, ...) \
     init_struct(name, MigrationState, __VA_ARGS__),

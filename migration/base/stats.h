@@ -39,9 +39,8 @@ typedef struct MigrationCounters {
     Stat64 multifd_bytes;
     Stat64 rdma_bytes;
 
-    /* bytes a second; what base/limit.c or compat/rate-window.c keeps to */
+    /* bytes a second; what base/limit.c keeps to */
     Stat64 rate_limit_max;
-    Stat64 rate_limit_start;            /* bytes sent before this window */
 } MigrationCounters;
 
 extern MigrationCounters mig_stats;
@@ -57,7 +56,7 @@ uint64_t migration_transferred_bytes(void);
 
 /*
  * How long to wait before migration_rate_exceeded() is to be asked again; 0
- * if the migration need not pause.  Only with base/limit.c.  Migration thread.
+ * if the migration need not pause.  Migration thread.
  */
 uint64_t migration_rate_wait_ns(void);
 
@@ -70,10 +69,7 @@ void migration_rate_set(uint64_t limit);
 /* The limit, in bytes a second; any thread */
 uint64_t migration_rate_get(void);
 
-/*
- * What was sent before does not count any more: a migration starts, or with
- * compat/rate-window.c a window.  Migration thread.
- */
+/* What was sent before does not count any more.  Migration thread. */
 void migration_rate_reset(void);
 
 #endif

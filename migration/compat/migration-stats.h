@@ -9,10 +9,4 @@
 
 #include "migration/base/stats.h"
 
-/*
- * The base's migration thread keeps to its limit in windows of this many
- * milliseconds: it waits for the end of one, then starts the next.
- */
-#define BUFFER_DELAY 100
-
 #endif

@@ -34,29 +34,30 @@ struct PostcopyNotifyData {
 struct PostCopyFD;
 
 /* @message is a struct uffd_msg. */
-typedef int (*pcfdhandler)(struct PostCopyFD *pcfd, void *message);
+typedef int (*pcfdhandler)(struct PostCopyFD *shared, void *message);
 
-/* The page of @rb at @offset is there. */
-typedef int (*pcfdwake)(struct PostCopyFD *pcfd, RAMBlock *rb,
+/* The page of @block at @offset is there. */
+typedef int (*pcfdwake)(struct PostCopyFD *shared, RAMBlock *block,
                         uint64_t offset);
 
 struct PostCopyFD {
+    const char *idstr;          /* for messages */
     int fd;
-    void *data;                 /* the device's own */
     pcfdhandler handler;
     pcfdwake waker;
-    const char *idstr;          /* for messages */
+    void *data;                 /* the device's own */
 };
 
-void postcopy_register_shared_ufd(struct PostCopyFD *pcfd);
-void postcopy_unregister_shared_ufd(struct PostCopyFD *pcfd);
+/* From _register to _unregister faults on its descriptor are served. */
+void postcopy_register_shared_ufd(struct PostCopyFD *shared);
+void postcopy_unregister_shared_ufd(struct PostCopyFD *shared);
 
 /* Lets a process go on that waits for the page at its @client_addr. */
-int postcopy_wake_shared(struct PostCopyFD *pcfd, uint64_t client_addr,
-                         RAMBlock *rb);
+int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
+                         RAMBlock *block);
 
-/* Asks for the page of @rb at @offset on behalf of that process. */
-int postcopy_request_shared_page(struct PostCopyFD *pcfd, RAMBlock *rb,
+/* Asks for the page of @block at @offset on behalf of that process. */
+int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *block,
                                  uint64_t client_addr, uint64_t offset);
 
 #endif

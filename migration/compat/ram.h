@@ -28,7 +28,10 @@ uint64_t ram_bytes_total(void);
 
 extern XBZRLECacheStats xbzrle_counters;
 
-/* BQL. Nonzero, with @errp set, if there cannot be a cache of that size. */
-int xbzrle_cache_resize(uint64_t new_size, Error **errp);
+/*
+ * Have an xbzrle cache of @size bytes, an empty one, from now on, if there is
+ * one.  False if that cannot be; the old one is then still used.  Any thread.
+ */
+bool ram_delta_resize(uint64_t size, Error **errp);
 
 #endif

@@ -56,19 +56,19 @@ bool ctx_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to)
  * The first error
  */
 
-void migrate_set_error(MigrationState *s, const Error *error)
+void migrate_set_error(MigrationState *migration, const Error *err)
 {
-    QEMU_LOCK_GUARD(&s->error_lock);
-    trace_migrate_error(error_get_pretty(error));
-    if (!s->error) {
-        s->error = error_copy(error);
+    QEMU_LOCK_GUARD(&migration->error_lock);
+    trace_migrate_error(error_get_pretty(err));
+    if (!migration->error) {
+        migration->error = error_copy(err);
     }
 }
 
-bool migrate_has_error(MigrationState *s)
+bool migrate_has_error(MigrationState *migration)
 {
-    QEMU_LOCK_GUARD(&s->error_lock);
-    return s->error;
+    QEMU_LOCK_GUARD(&migration->error_lock);
+    return migration->error;
 }
 
 void ctx_fail(Error *err)
@@ -103,25 +103,27 @@ void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
  * Notifiers
  */
 
-void migration_add_notifier_mode(NotifierWithReturn *notify,
-                                 MigrationNotifyFunc func, MigMode mode)
+void migration_add_notifier_mode(NotifierWithReturn *who,
+                                 MigrationNotifyFunc function, MigMode mode)
 {
-    notify->notify = (NotifierWithReturnFunc)func;
-    notifier_with_return_list_add(&notifiers[mode], notify);
+    who->notify = (NotifierWithReturnFunc)function;
+    notifier_with_return_list_add(&notifiers[mode], who);
 }
 
-void migration_add_notifier(NotifierWithReturn *notify,
-                            MigrationNotifyFunc func)
+void migration_add_notifier(NotifierWithReturn *who,
+                            MigrationNotifyFunc function)
 {
-    migration_add_notifier_mode(notify, func, MIG_MODE_NORMAL);
+    migration_add_notifier_mode(who, function, MIG_MODE_NORMAL);
 }
 
-void migration_remove_notifier(NotifierWithReturn *notify)
+/* May be called for one that is not in any list. */
+void migration_remove_notifier(NotifierWithReturn *who)
 {
-    if (notify->notify) {
-        notifier_with_return_remove(notify);
-        notify->notify = NULL;
+    if (!who->notify) {
+        return;
     }
+    notifier_with_return_remove(who);
+    who->notify = NULL;
 }
 
 bool ctx_notify(MigrationEventType type, Error **errp)
@@ -193,11 +195,11 @@ static void migration_class_init(ObjectClass *class, void *data)
 
 /* A device only because properties of those can be set by -global. */
 static const TypeInfo migration_info = {
+    .class_init = migration_class_init,
+    .instance_init = migration_instance_init,
+    .instance_size = sizeof(MigrationState),
     .name = TYPE_MIGRATION,
     .parent = TYPE_DEVICE,
-    .instance_size = sizeof(MigrationState),
-    .instance_init = migration_instance_init,
-    .class_init = migration_class_init,
 };
 
 static void register_type(void)

@@ -9,8 +9,8 @@
  * guest may write while its page is read, so a page enters the cache first
  * and is sent from there, and an encoding is applied to the cache too.
  *
- * Threads: one migration thread, and ram_delta_resize() from any; a lock sees
- * to that.
+ * Threads: one migration thread, and ram_delta_resize() (migration/ram.h) from
+ * any; a lock sees to that.
  */
 
 #ifndef MIGRATION_RAM_DELTA_H
@@ -38,12 +38,6 @@ unsigned ram_delta_send(RamSink *sink, const RamRegion *r, uint64_t first,
 
 /* The peer has been told that these pages are zero. */
 void ram_delta_zeros(const RamRegion *r, uint64_t first, unsigned count);
-
-/*
- * Have a cache of @size bytes, an empty one, from now on, if there is one.
- * False if that cannot be; the old one is then still used.
- */
-bool ram_delta_resize(uint64_t size, Error **errp);
 
 /* Bring the rates among the counters up to date.  @pages were sent so far. */
 void ram_delta_rates(uint64_t pages);

@@ -52,14 +52,31 @@ class Mode:
 PLAIN = Mode('plain')
 TLS = Mode('tls', tls=True)
 XBZRLE = Mode('xbzrle', {'xbzrle': True}, fast=PASSES,
-              slow={'max-bandwidth': 64 << 20, 'downtime-limit': 0})
+              slow={'max-bandwidth': 64 << 20, 'downtime-limit': 1})
 
 
-def encoding(sample: dict) -> bool:
-    """Whether pages are being sent as differences."""
-    cache = sample['migrate'].get('xbzrle-cache')
-    return (sample['phase'] == 'active' and cache is not None
-            and cache['pages'] > 0)
+class Encoding:
+    """Whether pages are being sent as differences by now.
+
+    Left alone, passes over what the guest changes get shorter and shorter, and
+    the migration may end before that: so it is slowed down below the rate of
+    changes, first of pages, and then of differences.
+    """
+
+    def __init__(self, vm: VM) -> None:
+        self._vm = vm
+        self._speed = 0
+
+    def __call__(self, sample: dict) -> bool:
+        if sample['phase'] != 'active' or sample['iteration'] < 2:
+            return False
+        known = sample['iteration'] > 2 or sample['remaining'] < 6 << 20
+        speed = 2 << 20 if known else 16 << 20
+        if speed != self._speed:
+            self._vm.qmp.cmd('migrate-set-parameters',
+                             {'max-bandwidth': speed})
+            self._speed = speed
+        return sample['migrate'].get('xbzrle-cache', {}).get('pages', 0) > 0
 
 
 def why(lab: Lab) -> str:
@@ -85,7 +102,7 @@ def cancelled(source: str, target: str, mode: Mode) -> Case:
             asked.append(time.monotonic())
             vm.qmp.cmd('migrate_cancel')
         on_sample, done = halfway(
-            cancel, encoding if mode is XBZRLE else under_way)
+            cancel, Encoding(vm) if mode is XBZRLE else under_way)
         result = mode.move(lab, first, on_sample)
         check(bool(done), 'the migration was under way when cancelled: '
               f'{result.status} {result.error}')

@@ -29,10 +29,13 @@ PAUSE = 0.001           # s between two questions
 FEWEST = 50             # questions, or it says nothing
 TIMEOUT = 60.0          # s for the load
 
-# Who asks has to get a CPU for it as well.  How long that may take on this
-# machine at this time is seen in the pauses between the questions: an answer
-# may come later than LIMIT by twice the longest delay among them.
+# Who asks and who answers have to get a CPU for it as well.  How long that may
+# take on this machine at this time is seen in the pauses between the questions:
+# an answer may come later than LIMIT by twice the longest delay among them.
+# That does not cover every accident, but those do not happen three times in
+# turn, while whoever is deaf during a load is deaf during each.
 MARGIN = 2.0
+ATTEMPTS = 3
 
 
 def stopped(lab: Lab, kind: str, incoming: str | None = None) -> VM:
@@ -68,35 +71,46 @@ def answers(source: str, target: str) -> Case:
         if machine.available_mib() < NEEDED:
             raise Skip(f'{NEEDED:,} MiB of memory are not available')
         lab.clear()
-        src = stopped(lab, source)
-        dst = stopped(lab, target, 'defer')
-        native.fill(src.pid, ram_address(src), MEMORY << 20, 1)
-        for vm in (src, dst):
-            set_params(vm, {'max-bandwidth': 0})
-        uri = listen(dst, tcp_uri())
-        src.qmp.cmd('migrate', {'uri': uri})
-        times, delay = ask(dst)
-        same = native.compare((src.pid, ram_address(src)),
-                              (dst.pid, ram_address(dst)), MEMORY << 20)
-        check(same['equal'], 'the memory arrived')
-        return judge(sorted(times), delay)
+        said = []
+        for _ in range(ATTEMPTS):
+            words, good = judge(*load(lab, source, target))
+            said.append(words)
+            if good:
+                return '; before: '.join(reversed(said))
+        raise FerryError('; '.join(said))
     return Case(f'{source}-{target}-destination-answers', run, False,
                 (target,), ('query-migrate.ferry',))
 
 
-def judge(times: list[float], delay: float) -> str:
-    """Check the sorted TIMES of the answers."""
+def load(lab: Lab, source: str, target: str) -> tuple[list[float], float]:
+    """Fill a guest, migrate it, and ask meanwhile."""
+    src = stopped(lab, source)
+    dst = stopped(lab, target, 'defer')
+    native.fill(src.pid, ram_address(src), MEMORY << 20, 1)
+    for vm in (src, dst):
+        set_params(vm, {'max-bandwidth': 0})
+    uri = listen(dst, tcp_uri())
+    src.qmp.cmd('migrate', {'uri': uri})
+    found = ask(dst)
+    same = native.compare((src.pid, ram_address(src)),
+                          (dst.pid, ram_address(dst)), MEMORY << 20)
+    check(same['equal'], 'the memory arrived')
+    lab.clear()
+    return found
+
+
+def judge(times: list[float], delay: float) -> tuple[str, bool]:
+    """Say what the TIMES of the answers are, and whether that is good."""
     if len(times) < FEWEST:
-        raise FerryError(f'only {len(times)} answers during the load: '
-                         f'at most {max(times, default=0):.3f} s')
+        return (f'only {len(times)} answers during the load, in at most '
+                f'{max(times, default=0):.3f} s'), False
+    times = sorted(times)
     median, longest = times[len(times) // 2], times[-1]
-    allowed = LIMIT + MARGIN * delay
     words = (f'{len(times)} answers in {1e3 * median:.2f} ms (median), '
              f'{1e3 * times[-1 - len(times) // 100]:.1f} (99 %), '
              f'{1e3 * longest:.1f} ms (longest); allowed: '
              f'{1e3 * LIMIT:.0f} + {MARGIN:.0f} x {1e3 * delay:.1f} ms')
-    check(median <= LIMIT and longest <= allowed, words)
-    return words
+    return words, median <= LIMIT and longest <= LIMIT + MARGIN * delay
 
 
 def all_cases() -> list[Case]:
