@@ -24,8 +24,8 @@
 #include "ctx.h"
 #include "source.h"
 
-/* How long a destination that never said a word may take for its first */
-#define SILENCE_MS (10 * 1000)
+/* How long a destination that never said a word may still take for its first */
+#define SILENCE_MS (2 * 1000)
 /* How often it is looked whether a migration that waits still has a peer */
 #define USER_POLL_MS 250
 
@@ -208,6 +208,12 @@ static bool send_rest(Switchover *s, Error **errp)
     return send_memory(s, errp) && send_devices(s, errp) && send_end(s, errp);
 }
 
+/* There is a QEMU on the other side, and it talks to us. */
+static bool answered(void)
+{
+    return source.return_path && return_path_answered(source.return_path);
+}
+
 /* The guest may run there or not. It must not run twice, so it waits here. */
 static bool guest_is_lost(Error **errp)
 {
@@ -231,9 +237,9 @@ static bool destination_has_guest(bool sent, Error **errp)
     if (!rp) {
         return sent;
     }
-    if (!migrate_return_path() && !return_path_answered(rp)) {
+    if (!migrate_return_path() && !answered()) {
         return_path_wait_end(rp, SILENCE_MS, NULL);
-        if (!return_path_answered(rp)) {
+        if (!answered()) {
             return sent;
         }
     }
@@ -254,13 +260,18 @@ bool switchover_run(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };
     g_autoptr(Error) err = NULL;
+    int64_t end_ns;
     bool ok;
 
     bql_lock();
     ok = send_rest(&s, &err);
     bql_unlock();
+    end_ns = now_ns();
     if (source.handed_over) {
         ok = destination_has_guest(ok, &err);
+        if (answered()) {
+            end_ns = now_ns();
+        }
     }
     if (!ok) {
         error_propagate(errp, g_steal_pointer(&err));
@@ -270,7 +281,7 @@ bool switchover_run(Policy *policy, Error **errp)
     QEMU_LOCK_GUARD(&source.lock);
     source.view.downtime = s.ledger;
     if (ok) {
-        source.view.downtime_ms = now_ns() / SCALE_MS -
+        source.view.downtime_ms = end_ns / SCALE_MS -
                                   source.downtime_start_ms;
     }
     return ok;
