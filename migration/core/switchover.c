@@ -24,6 +24,9 @@
 #include "ctx.h"
 #include "source.h"
 
+/* How often a destination is looked after while the user is waited for */
+#define USER_POLL_MS 100
+
 /* One switchover: its ledger, and where the part that runs began. */
 typedef struct Switchover {
     Policy *policy;
@@ -75,23 +78,28 @@ static bool stop_guest(Switchover *s, Error **errp)
     return true;
 }
 
-/* The user may want to prepare things while the guest stands still. */
+/*
+ * The user may want to prepare things while the guest stands still: for
+ * nothing, once the destination is gone.
+ */
 static bool wait_for_user(Error **errp)
 {
+    bool ok = true;
+
     qatomic_set(&source.go_on, false);
     if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
                         MIGRATION_STATUS_PRE_SWITCHOVER)) {
         return source_was_cancelled(errp);
     }
     bql_unlock();
-    while (!qatomic_read(&source.go_on) &&
-           phase_get(&source.phase) == MIGRATION_STATUS_PRE_SWITCHOVER) {
-        qemu_sem_wait(&source.wake);
+    while (!qatomic_read(&source.go_on) && (ok = source_may_go_on(errp))) {
+        qemu_sem_timedwait(&source.wake, USER_POLL_MS);
     }
     bql_lock();
-    return ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
-                          MIGRATION_STATUS_DEVICE) ||
-           source_was_cancelled(errp);
+    return ok && (ctx_phase_move(&source.phase,
+                                 MIGRATION_STATUS_PRE_SWITCHOVER,
+                                 MIGRATION_STATUS_DEVICE) ||
+                  source_was_cancelled(errp));
 }
 
 static bool enter_device_phase(Switchover *s, Error **errp)
