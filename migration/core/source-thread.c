@@ -74,6 +74,12 @@ bool source_was_cancelled(Error **errp)
     return false;
 }
 
+/* A channel that goes one way only looks like a path that breaks at once. */
+static bool path_is_needed(void)
+{
+    return migrate_return_path() || return_path_answered(source.return_path);
+}
+
 bool source_may_go_on(Error **errp)
 {
     ReturnPathEnd end;
@@ -87,7 +93,7 @@ bool source_may_go_on(Error **errp)
     end = source.return_path ? return_path_state(source.return_path, NULL)
                              : RETURN_PATH_OPEN;
     if (end == RETURN_PATH_OPEN ||
-        (end == RETURN_PATH_BROKEN && !migrate_return_path())) {
+        (end == RETURN_PATH_BROKEN && !path_is_needed())) {
         return true;
     }
     if (end == RETURN_PATH_DONE) {

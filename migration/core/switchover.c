@@ -26,8 +26,8 @@
 
 /* How long a destination that never said a word may still take for its first */
 #define SILENCE_MS (2 * 1000)
-/* How often it is looked whether a migration that waits still has a peer */
-#define USER_POLL_MS 250
+/* How often a destination is looked after while the user is waited for */
+#define USER_POLL_MS 100
 
 /* One switchover: its ledger, and where the part that runs began. */
 typedef struct Switchover {
@@ -80,7 +80,10 @@ static bool stop_guest(Switchover *s, Error **errp)
     return true;
 }
 
-/* The user may want to prepare things while the guest stands still. */
+/*
+ * The user may want to prepare things while the guest stands still: for
+ * nothing, once the destination is gone.
+ */
 static bool wait_for_user(Error **errp)
 {
     bool ok = true;
@@ -95,7 +98,8 @@ static bool wait_for_user(Error **errp)
         qemu_sem_timedwait(&source.wake, USER_POLL_MS);
     }
     bql_lock();
-    return ok && (ctx_phase_move(&source.phase, MIGRATION_STATUS_PRE_SWITCHOVER,
+    return ok && (ctx_phase_move(&source.phase,
+                                 MIGRATION_STATUS_PRE_SWITCHOVER,
                                  MIGRATION_STATUS_DEVICE) ||
                   source_was_cancelled(errp));
 }
