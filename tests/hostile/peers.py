@@ -152,7 +152,7 @@ def return_path(vm: VM, state: bool) -> None:
 
 def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
     """Migrate VM to who answers that."""
-    abilities.require('ferry', ['return-path', *answer.needs])
+    abilities.require(vm.kind, ['return-path', *answer.needs])
     with vm:
         vm.qmp.cmd('cont')
         return_path(vm, True)
@@ -244,19 +244,19 @@ def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
             raise FerryError(f'no clear error: {info}')
 
 
-def tests(start: Callable[..., VM], folder: Path, stream: bytes
+def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
           ) -> list[tuple[str, Callable[[], None]]]:
-    """Name and function of each test; START makes a VM."""
+    """Name and function of each test; START makes a VM of the kind OURS."""
     made: list[tuple[str, Callable[[], None]]] = [
         (f'answer/{answer.name}',
-         lambda answer=answer: check_answer(answer, start('ferry'), folder))
+         lambda answer=answer: check_answer(answer, start(ours), folder))
         for answer in ANSWERS]
     made.append(('answer/silence',
-                 lambda: check_silence(start('ferry'), folder)))
-    made.append(('answer/lost', lambda: check_lost(start('ferry'), folder)))
+                 lambda: check_silence(start(ours), folder)))
+    made.append(('answer/lost', lambda: check_lost(start(ours), folder)))
     # The first is in the configuration, the others in memory and devices.
     for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
         made.append((f'stream-stops-at-{share:.3%}',
                      lambda share=share: check_stream_stops(
-                         stream, share, start('ferry', 'defer'), folder)))
+                         stream, share, start(ours, 'defer'), folder)))
     return made
