@@ -21,6 +21,7 @@ import records as r
 from ferry import abilities
 from ferry.drain import Drain
 from ferry.errors import FerryError
+from ferry.qmp import QMPError
 from ferry.vm import VM
 
 LIMIT = 10.0            # s for a migration to end
@@ -151,7 +152,7 @@ def return_path(vm: VM, state: bool) -> None:
 
 def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
     """Migrate VM to who answers that."""
-    abilities.require('ferry', ['return-path', *answer.needs])
+    abilities.require(vm.kind, ['return-path', *answer.needs])
     with vm:
         vm.qmp.cmd('cont')
         return_path(vm, True)
@@ -189,6 +190,37 @@ def check_silence(vm: VM, folder: Path) -> None:
         goes_on(vm, folder)
 
 
+def check_lost(vm: VM, folder: Path) -> None:
+    """A peer that has all of the guest, and goes away without a word.
+
+    The guest may run there: it must not run here before somebody says so.
+    """
+    abilities.require('ferry', ['return-path', *OURS])
+    with vm:
+        vm.qmp.cmd('cont')
+        return_path(vm, True)
+        with Drain(folder / f'{vm.name}-peer',
+                   reply=value(PONG, 1)) as drain:
+            vm.qmp.cmd('migrate', {'uri': drain.uri})
+            if not r.whole(drain.wait(r.whole, LIMIT)):
+                raise FerryError('the stream does not end')
+            try:
+                vm.qmp.cmd('migrate_cancel')
+            except QMPError as err:
+                if 'too late' not in err.desc:
+                    raise
+            else:
+                raise FerryError('is cancelled after the end of the stream')
+        info = over(vm)
+        if info['status'] != 'failed' or "'cont'" not in info['error-desc']:
+            raise FerryError(f'no clear error: {info}')
+        state = vm.qmp.cmd('query-status')
+        if state['running'] or state['status'] != 'postmigrate':
+            raise FerryError(f'the guest does not wait: {state}')
+        vm.qmp.cmd('cont')
+        goes_on(vm, folder)
+
+
 def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
                        ) -> None:
     """A source that falls silent: the monitor answers, and the end is clear."""
@@ -212,18 +244,19 @@ def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
             raise FerryError(f'no clear error: {info}')
 
 
-def tests(start: Callable[..., VM], folder: Path, stream: bytes
+def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
           ) -> list[tuple[str, Callable[[], None]]]:
-    """Name and function of each test; START makes a VM."""
+    """Name and function of each test; START makes a VM of the kind OURS."""
     made: list[tuple[str, Callable[[], None]]] = [
         (f'answer/{answer.name}',
-         lambda answer=answer: check_answer(answer, start('ferry'), folder))
+         lambda answer=answer: check_answer(answer, start(ours), folder))
         for answer in ANSWERS]
     made.append(('answer/silence',
-                 lambda: check_silence(start('ferry'), folder)))
+                 lambda: check_silence(start(ours), folder)))
+    made.append(('answer/lost', lambda: check_lost(start(ours), folder)))
     # The first is in the configuration, the others in memory and devices.
     for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
         made.append((f'stream-stops-at-{share:.3%}',
                      lambda share=share: check_stream_stops(
-                         stream, share, start('ferry', 'defer'), folder)))
+                         stream, share, start(ours, 'defer'), folder)))
     return made
