@@ -7,8 +7,9 @@
  * any memory.  blocks.c makes them of the RAM blocks of a machine.
  *
  * A region is made when a migration starts and stays as long as that lasts,
- * though its memory may go (see @ignored).  Only @pages may change, on the destination, within @max_pages: when
- * the source tells how large the block is there.
+ * though its memory may go (see @ignored).  Only @pages may change, on the
+ * destination, within @max_pages: when the source tells how large the block is
+ * there.
  */
 
 #ifndef MIGRATION_RAM_REGION_H
@@ -31,14 +32,14 @@ typedef struct RamRegion {
     uint64_t max_pages;         /* mapped at @host */
     uint64_t host_page_size;    /* bytes, of the memory behind it */
     uint64_t guest_addr;        /* of page 0: told if memory is ignored */
-    bool ignored;               /* no pages are sent: both sides see the same
-                                   memory, or it was unplugged; atomic */
+    /* No pages are sent: both sides see the same, or it is gone.  Atomic. */
+    bool ignored;
     bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
-    GArray *untouched;          /* source: RamRange, ascending: to be told of,
-                                   as zero, since nobody ever wrote there */
-    unsigned told;              /* how many of these have been */
+    /* Source: RamRange, ascending: nobody ever wrote there, so it is zero. */
+    GArray *untouched;
+    unsigned told;              /* of how many of these the peer knows */
     uint64_t untold_pages;      /* in the others; atomic */
     RAMBlock *rb;               /* NULL in tests */
 } RamRegion;
@@ -52,10 +53,21 @@ typedef struct RamRegions {
     for (RamRegion *r = (regions)->list; \
          r < (regions)->list + (regions)->count; r++)
 
-/* Those whose pages are sent */
+/* The first region from @r on whose pages are sent, or NULL */
+static inline RamRegion *ram_regions_sent(const RamRegions *regions,
+                                          RamRegion *r)
+{
+    RamRegion *end = regions->list + regions->count;
+
+    while (r < end && qatomic_read(&r->ignored)) {
+        r++;
+    }
+    return r < end ? r : NULL;
+}
+
 #define RAM_REGIONS_FOREACH_SENT(r, regions) \
-    RAM_REGIONS_FOREACH(r, regions) \
-        if (qatomic_read(&r->ignored)) {} else
+    for (RamRegion *r = ram_regions_sent(regions, (regions)->list); r; \
+         r = ram_regions_sent(regions, r + 1))
 
 static inline uint64_t ram_region_page_size(const RamRegion *r)
 {
