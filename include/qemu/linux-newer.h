@@ -53,8 +53,8 @@ struct pm_scan_arg {
  * Linux 6.5: how much of a part of a file is in the page cache.  The names are
  * ours, as headers may have the number without the structures.
  */
-#ifndef __NR_cachestat
-#define __NR_cachestat 451
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
 #endif
 
 struct linux_cachestat_range {

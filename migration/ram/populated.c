@@ -107,7 +107,7 @@ static int64_t cached_pages(int fd, uint64_t offset, uint64_t length)
     struct linux_cachestat_range range = { offset, length };
     struct linux_cachestat stat;
 
-    if (syscall(__NR_cachestat, fd, &range, &stat, 0)) {
+    if (syscall(SYS_cachestat, fd, &range, &stat, 0)) {
         return -1;
     }
     return stat.nr_cache + stat.nr_evicted;
