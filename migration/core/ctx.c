@@ -94,9 +94,13 @@ bool ctx_ending(void)
     return ending;
 }
 
+/*
+ * Like commands of QMP: in the loop itself, not in the middle of something
+ * that polls while it waits, such as for requests to the disks.
+ */
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
 {
-    aio_bh_schedule_oneshot(qemu_get_aio_context(), fn, opaque);
+    aio_bh_schedule_oneshot(iohandler_get_aio_context(), fn, opaque);
 }
 
 /*

@@ -251,9 +251,7 @@ static bool destination_has_guest(bool sent, Error **errp)
     case RETURN_PATH_DONE:
         return true;
     case RETURN_PATH_REFUSED:
-        if (sent) {
-            return_path_state(rp, errp);
-        }
+        return_path_state(rp, errp);
         return false;
     default:
         return guest_is_lost(errp);
@@ -263,7 +261,7 @@ static bool destination_has_guest(bool sent, Error **errp)
 bool switchover_run(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };
-    g_autoptr(Error) err = NULL;
+    Error *err = NULL, *verdict = NULL;
     int64_t end_ns;
     bool ok;
 
@@ -272,14 +270,17 @@ bool switchover_run(Policy *policy, Error **errp)
     bql_unlock();
     end_ns = now_ns();
     if (source.handed_over) {
-        ok = destination_has_guest(ok, &err);
+        ok = destination_has_guest(ok, &verdict);
         if (answered()) {
             end_ns = now_ns();
         }
     }
-    if (!ok) {
-        error_propagate(errp, g_steal_pointer(&err));
+    if (ok || verdict) {
+        /* What went wrong on the way does not count any more. */
+        error_free(err);
+        err = verdict;
     }
+    error_propagate(errp, err);
 
     trace_vmstate_downtime_checkpoint("src-downtime-end");
     QEMU_LOCK_GUARD(&source.lock);

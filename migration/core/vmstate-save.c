@@ -226,6 +226,8 @@ int qemu_save_device_state(QEMUFile *f)
     DeviceSave save = save_to(f);
     Error *err = NULL;
 
+    /* The description is of a migration that may be under way. */
+    save.desc = NULL;
     device_save_header(&save, NULL);
     cpu_synchronize_all_states();
     if (!device_save_state(&save, DEVICES_NOT_LIVE, &err)) {

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
+#include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
@@ -203,6 +204,8 @@ static bool read_new_section(RecordLoop *loop, Error **errp)
     }
     trace_qemu_loadvm_state_section_startfull(id, name, instance_id,
                                               version_id);
+    /* Devices may come and go until the source's are known. */
+    BQL_LOCK_GUARD();
     s = strlen(name) == name_len ? section_find(name, instance_id) : NULL;
     if (!s) {
         g_autofree char *shown = g_strescape(name, NULL);
