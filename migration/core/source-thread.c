@@ -253,22 +253,30 @@ static uint64_t remaining_estimate(void)
     return now + later;
 }
 
+/* If the dirty log has been collected: what that found, and what it cost */
+static void note_sync(Policy *policy)
+{
+    RamSyncReport sync;
+
+    if (!ram_source_last_sync(&sync)) {
+        return;
+    }
+    if (!sync.first) {
+        policy_synced(policy, sync.dirtied, sync.interval_ns);
+        policy_measured(policy, POLICY_PART_SYNC, sync.took_ns);
+    }
+    QEMU_LOCK_GUARD(&source.lock);
+    stall_record(&source.view.stalls, "sync", sync.bql_ns);
+}
+
 /* Collects the dirty log. Returns what remains. */
 static uint64_t remaining_exact(Policy *policy)
 {
     uint64_t now, later;
-    RamSyncReport sync;
 
     qemu_savevm_state_pending_exact(&now, &later);
     trace_migrate_pending_exact(now + later, now, later);
-    if (ram_source_last_sync(&sync)) {
-        if (!sync.first) {
-            policy_synced(policy, sync.dirtied, sync.interval_ns);
-        }
-        policy_measured(policy, POLICY_PART_SYNC, sync.took_ns);
-        QEMU_LOCK_GUARD(&source.lock);
-        stall_record(&source.view.stalls, "sync", sync.bql_ns);
-    }
+    note_sync(policy);
     return now + later;
 }
 
@@ -337,7 +345,9 @@ static bool send_until_little_is_left(Policy *policy, Error **errp)
 {
     Speed speed = { now_ns(), migration_transferred_bytes(), pages_sent() };
 
+    /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate());
+    note_sync(policy);
     while (source_may_go_on(errp)) {
         if (decide(policy).action == POLICY_SWITCH_OVER && may_switch_over()) {
             return true;
