@@ -123,6 +123,7 @@ static void meet(void)
     if (source.return_path) {
         return_path_meet(source.return_path, MEET_MS, &peer);
     }
+    trace_migration_peer(peer.version, peer.features);
     ram_source_set_peer(peer.features);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.peer = peer;
@@ -307,6 +308,7 @@ static PolicyDecision decide(Policy *policy)
         remaining = remaining_exact(policy);
         decision = policy_decide(policy, &limits, remaining, true);
     }
+    trace_migration_decision(decision.reason, remaining);
     carry_out(&decision, &limits);
     show(policy, &limits, &decision, remaining);
     return decision;

@@ -49,6 +49,7 @@ static void part_done(Switchover *s, PolicyPart part)
 {
     int64_t now = now_ns();
 
+    trace_migration_switchover_part(policy_part_name(part), now - s->since_ns);
     ledger_mark(&s->ledger, part, s->since_ns, now);
     if (part != POLICY_PART_RAM) {
         policy_measured(s->policy, part, now - s->since_ns);

@@ -23,7 +23,8 @@ unsigned classify_pages(const void *pages, size_t page_size, unsigned count,
     memset(result->zero, 0, sizeof(result->zero));
     result->count = count;
     for (unsigned i = 0; i < count; i++, page += page_size) {
-        bool zero = buffer_is_zero(page, page_size);
+        /* one look at memory instead of three for most other pages */
+        bool zero = !*(const uint64_t *)page && buffer_is_zero(page, page_size);
 
         result->zero[i / 64] |= (uint64_t)zero << i % 64;
         zeros += zero;

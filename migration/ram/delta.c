@@ -120,7 +120,8 @@ static bool send_page(RamSink *sink, const RamRegion *r, uint64_t page,
         xbzrle_decode_buffer(delta.code, len, theirs, delta.page_size);
         ram_sink_xbzrle(sink, r, page, delta.code, len);
         xbzrle_counters.pages++;
-        xbzrle_counters.bytes += sizeof(wire_be64) + sizeof(WireXbzrle) + len;
+        /* without the header that every page has */
+        xbzrle_counters.bytes += sizeof(WireXbzrle) + len;
     }
     return false;
 }

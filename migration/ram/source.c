@@ -22,6 +22,7 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/register.h"
+#include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "blocks.h"
 #include "delta.h"
@@ -71,6 +72,7 @@ static void sync_maps(bool last)
 {
     int64_t before = source.synced_ns;
 
+    trace_migration_bitmap_sync_start();
     ram_hints_stop();
     if (source.filled) {
         ram_log_sync(&source.regions, last, &source.report);
@@ -83,6 +85,8 @@ static void sync_maps(bool last)
     source.report.interval_ns = before ? source.synced_ns - before : 0;
     source.reported = false;
     count_sync();
+    trace_migration_bitmap_sync_end(source.report.dirtied >>
+                                    qemu_target_page_bits());
     ram_hints_go_on();
 }
 

@@ -12,6 +12,7 @@
 #include "exec/ram_addr.h"
 #include "system/kvm.h"
 #include "system/tcg.h"
+#include "migration/trace.h"
 #include "sync.h"
 
 bool ram_log_start(Error **errp)
@@ -299,6 +300,8 @@ void ram_log_first(RamRegions *regions, RamSyncReport *report)
     settle(regions, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         fill_region(r);
+        trace_ram_first_fill(r->name, dirty_map_count(r->map),
+                             r->untold_pages);
     }
     report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
 }

@@ -59,7 +59,8 @@ bool coroutine_mixed_fn stream_window_fill(QEMUFile *f, size_t len)
             .iov_base = w->mem + w->end,
             .iov_len = STREAM_WINDOW_SIZE - w->end,
         };
-        size_t got = stream_channel_read(f, &vec, 1);
+        size_t got = stream_channel_read(f, &vec, 1,
+                                         len - window_held(w));
 
         if (!got) {
             return false;
@@ -146,7 +147,7 @@ static size_t coroutine_mixed_fn window_bypass(QEMUFile *f, uint8_t *buf,
             { .iov_base = buf + done, .iov_len = size - done },
             { .iov_base = w->mem, .iov_len = STREAM_WINDOW_SIZE },
         };
-        size_t got = stream_channel_read(f, vec, 2);
+        size_t got = stream_channel_read(f, vec, 2, size - done);
         size_t mine = MIN(got, size - done);
 
         if (!got) {

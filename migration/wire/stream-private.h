@@ -56,6 +56,7 @@ typedef struct Window {
 struct QEMUFile {
     QIOChannel *ioc;
     bool carries_fds;
+    int wake_at;        /* bytes that wake a reader of a socket; 0: not set */
     StreamFault *fault; /* NULL until something fails; atomic */
     uint64_t moved;     /* bytes that went through the channel in sequence */
     Gather *out;        /* exactly one of out and in is set */
@@ -88,12 +89,13 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
                                              size_t n, int *fds, size_t nfds);
 
 /*
- * Reads once: as much as there is, up to all of @vec.  Returns the number of
- * bytes, or zero if an error is latched; the end of the stream is an error.
+ * Reads once: as much as there is, up to all of @vec, where the caller cannot
+ * do with less than @need bytes in the end.  Returns the number of bytes, or
+ * zero if an error is latched; the end of the stream is an error.
  */
 size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
                                               const struct iovec *vec,
-                                              size_t n);
+                                              size_t n, size_t need);
 
 /* stream-put.c */
 

@@ -12,7 +12,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qapi/error.h"
-#include "io/channel.h"
+#include "io/channel-socket.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
 #include "migration/trace.h"
@@ -229,8 +229,27 @@ static void keep_fds(QEMUFile *f, int *fds, size_t nfds)
     g_free(fds);
 }
 
+/*
+ * Of @need bytes that are not there yet, have some come together before the
+ * reader is woken: to be woken for each packet costs both sides more than to
+ * send and receive it.  The end of the stream wakes it as well.
+ */
+static void wake_at(QEMUFile *f, size_t need)
+{
+    QIOChannelSocket *socket =
+        (QIOChannelSocket *)object_dynamic_cast(OBJECT(f->ioc),
+                                                TYPE_QIO_CHANNEL_SOCKET);
+    int bytes = need < STREAM_WAKE_MIN ? 1 : MIN(need, STREAM_WAKE_MAX);
+
+    if (socket && bytes != MAX(f->wake_at, 1)) {
+        setsockopt(socket->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+        f->wake_at = bytes;
+    }
+}
+
 size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
-                                              const struct iovec *vec, size_t n)
+                                              const struct iovec *vec,
+                                              size_t n, size_t need)
 {
     while (!stream_fault(f)) {
         Error *err = NULL;
@@ -243,6 +262,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
 
         keep_fds(f, fds, nfds);
         if (len == QIO_CHANNEL_ERR_BLOCK) {
+            wake_at(f, need);
             channel_park(f->ioc, G_IO_IN);
             continue;
         }

@@ -44,6 +44,13 @@
  */
 #define STREAM_BUDGET_MIN       (128 * KiB)
 #define STREAM_BUDGET_MAX       (1 * MiB)
+
+/*
+ * A reader that waits for at least MIN bytes of a socket is woken when they
+ * are there, or MAX of them.
+ */
+#define STREAM_WAKE_MIN         (16 * KiB)
+#define STREAM_WAKE_MAX         (1024 * KiB)
 #define STREAM_BUDGET_SHARE     640
 
 /*

@@ -415,6 +415,83 @@ static void test_fd_impossible(void)
     pair_free(&p);
 }
 
+/*
+ * A reader that is woken only when much has come, over TCP: by what comes in
+ * small pieces with pauses, then by a few bytes, and by the end in the middle.
+ */
+#define LARGE (3 * MiB)
+
+static Pair tcp_pair_new(void)
+{
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    socklen_t len = sizeof(at);
+    int server = socket(AF_INET, SOCK_STREAM, 0);
+    int one = socket(AF_INET, SOCK_STREAM, 0), other;
+    Pair p;
+
+    g_assert_cmpint(bind(server, (struct sockaddr *)&at, len), ==, 0);
+    g_assert_cmpint(listen(server, 1), ==, 0);
+    g_assert_cmpint(getsockname(server, (struct sockaddr *)&at, &len), ==, 0);
+    g_assert_cmpint(connect(one, (struct sockaddr *)&at, len), ==, 0);
+    other = accept(server, NULL, NULL);
+    close(server);
+    p.a = QIO_CHANNEL(qio_channel_socket_new_fd(one, &error_abort));
+    p.b = QIO_CHANNEL(qio_channel_socket_new_fd(other, &error_abort));
+    qio_channel_set_name(p.a, "end-a");
+    qio_channel_set_name(p.b, "end-b");
+    return p;
+}
+
+static void *send_in_pieces(void *opaque)
+{
+    QIOChannel *to = opaque;
+    static const size_t pieces[] = {
+        1, 30 * KiB, 700 * KiB, LARGE - 730 * KiB - 1, 1, LARGE / 2
+    };
+    g_autofree char *bytes = g_malloc(LARGE);
+
+    memset(bytes, 'x', LARGE);
+    for (size_t i = 0; i < ARRAY_SIZE(pieces); i++) {
+        g_usleep(20 * 1000);
+        qio_channel_write_all(to, bytes, pieces[i], &error_abort);
+    }
+    qio_channel_shutdown(to, QIO_CHANNEL_SHUTDOWN_WRITE, &error_abort);
+    return NULL;
+}
+
+static void woken_late(bool blocking)
+{
+    Pair p = tcp_pair_new();
+    QEMUFile *in = qemu_file_new_input(p.b);
+    g_autofree uint8_t *buf = g_malloc0(LARGE);
+    QemuThread sender;
+
+    qemu_file_set_blocking(in, blocking);
+    qemu_thread_create(&sender, "sender", send_in_pieces, p.a,
+                       QEMU_THREAD_JOINABLE);
+    g_assert_cmpuint(qemu_get_buffer(in, buf, LARGE), ==, LARGE);
+    g_assert_cmpint(buf[LARGE - 1], ==, 'x');
+    g_assert_cmpint(qemu_get_byte(in), ==, 'x');
+    g_assert_cmpint(qemu_file_get_error(in), ==, 0);
+    g_assert_cmpuint(qemu_get_buffer(in, buf, LARGE), <, LARGE);
+    g_assert_cmpint(qemu_file_get_error(in), ==, -EIO);
+    qemu_thread_join(&sender);
+    qemu_fclose(in);
+    pair_free(&p);
+}
+
+static void test_woken_late_blocking(void)
+{
+    woken_late(true);
+}
+
+static void test_woken_late_nonblocking(void)
+{
+    woken_late(false);
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -426,6 +503,10 @@ int main(int argc, char **argv)
                     test_shutdown_nonblocking);
     g_test_add_func("/stream/socket/error-while-parked",
                     test_error_while_parked);
+    g_test_add_func("/stream/socket/woken-late-blocking",
+                    test_woken_late_blocking);
+    g_test_add_func("/stream/socket/woken-late-nonblocking",
+                    test_woken_late_nonblocking);
     g_test_add_func("/stream/socket/fds", test_fds);
     g_test_add_func("/stream/socket/fd-missing", test_fd_missing);
     g_test_add_func("/stream/socket/fd-unclaimed", test_fd_unclaimed);

@@ -1,0 +1,74 @@
+/*
+ * Unit tests of how two Ferrys recognise each other
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "setup.h"
+#include "migration/core/peer.h"
+#include "migration/wire/wire.h"
+
+#define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN)
+
+static void test_introduction(void)
+{
+    Peer peer;
+
+    g_assert(peer_recognize(peer_introduction(), &peer));
+    g_assert_cmpuint(peer.version, ==, PEER_VERSION);
+    g_assert_cmpuint(peer.features, ==, ALL);
+}
+
+/* Whatever a PONG of any QEMU may carry */
+static void test_others(void)
+{
+    static const uint32_t values[] = {
+        0, WIRE_PING_START, WIRE_PING_POSTCOPY, WIRE_PING_PACKAGE_START,
+        WIRE_PING_PACKAGE_SENT, WIRE_PEER_HELLO, 0xffffffff, 0xfd010003,
+        /* a peer of version 0 is none */
+        WIRE_PEER_MARK, WIRE_PEER_MARK | WIRE_PEER_FEATURES_MASK,
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        Peer peer;
+
+        g_assert_false(peer_recognize(values[i], &peer));
+    }
+}
+
+/* Versions mix: what is not known is left out, what is missing stays so. */
+static void test_features(void)
+{
+    uint32_t future = WIRE_PEER_MARK | 200u << WIRE_PEER_VERSION_SHIFT;
+    Peer peer;
+
+    g_assert(peer_recognize(future | WIRE_PEER_FEATURES_MASK, &peer));
+    g_assert_cmpuint(peer.version, ==, 200);
+    g_assert_cmpuint(peer.features, ==, ALL);
+    g_assert(peer_recognize(future | WIRE_PEER_PAGE_RUN, &peer));
+    g_assert_cmpuint(peer.features, ==, WIRE_PEER_PAGE_RUN);
+    g_assert(peer_recognize(future, &peer));
+    g_assert_cmpuint(peer.features, ==, 0);
+}
+
+static void test_names(void)
+{
+    strList *names = peer_feature_names(ALL);
+
+    g_assert_cmpstr(names->value, ==, "zero-range");
+    g_assert_cmpstr(names->next->value, ==, "page-run");
+    g_assert_null(names->next->next);
+    qapi_free_strList(names);
+    g_assert_null(peer_feature_names(0));
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    g_test_add_func("/peer/introduction", test_introduction);
+    g_test_add_func("/peer/others", test_others);
+    g_test_add_func("/peer/features", test_features);
+    g_test_add_func("/peer/names", test_names);
+    return g_test_run();
+}
