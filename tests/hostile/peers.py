@@ -195,7 +195,7 @@ def check_lost(vm: VM, folder: Path) -> None:
 
     The guest may run there: it must not run here before somebody says so.
     """
-    abilities.require('ferry', ['return-path', *OURS])
+    abilities.require(vm.kind, ['return-path', *OURS])
     with vm:
         vm.qmp.cmd('cont')
         return_path(vm, True)
