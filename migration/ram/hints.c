@@ -64,20 +64,14 @@ void ram_hints_end(void)
 /* A device that cannot be told makes hints worse, not the migration wrong. */
 static void notify_around_sync(PrecopyNotifyReason reason)
 {
-    bool held = bql_locked();
     Error *err = NULL;
 
     if (QLIST_EMPTY(&notifiers.notifiers)) {
         return;
     }
-    if (!held) {
-        bql_lock();
-    }
+    BQL_LOCK_GUARD();
     if (precopy_notify(reason, &err)) {
         error_report_err(err);
-    }
-    if (!held) {
-        bql_unlock();
     }
 }
 

@@ -31,18 +31,12 @@ static bool resize_block(void *opaque, RamRegion *r, uint64_t bytes,
                          Error **errp)
 {
     RAMBlock *rb = r->rb;
-    bool lock = !bql_locked();
     int ret;
 
-    if (lock) {
-        bql_lock();
-    }
+    BQL_LOCK_GUARD();
     ret = qemu_ram_resize(rb, bytes, errp);
     r->pages = rb->used_length >> r->page_bits;
     r->area.size = ROUND_UP(rb->used_length, rb->page_size);
-    if (lock) {
-        bql_unlock();
-    }
     return ret >= 0;
 }
 
@@ -125,10 +119,8 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
 
 int ram_load_cleanup(void *opaque)
 {
-    for (unsigned i = 0; incoming.ready && i < incoming.regions.count; i++) {
-        const RamRegion *r = &incoming.regions.list[i];
-
-        if (!r->ignored && memory_region_is_nonvolatile(r->rb->mr)) {
+    RAM_REGIONS_FOREACH_SENT(r, &incoming.regions) {
+        if (memory_region_is_nonvolatile(r->rb->mr)) {
             qemu_ram_block_writeback(r->rb);
         }
     }

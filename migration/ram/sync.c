@@ -28,40 +28,20 @@ void ram_log_stop(void)
     }
 }
 
-/* The BQL, for a caller that may have it already: a snapshot does */
-typedef struct BqlHold {
-    bool ours;
-    int64_t since_ns;
-} BqlHold;
-
-static BqlHold bql_hold(void)
+static int64_t now_ns(void)
 {
-    bool ours = !bql_locked();
-
-    if (ours) {
-        bql_lock();
-    }
-    return (BqlHold) { ours, qemu_clock_get_ns(QEMU_CLOCK_REALTIME) };
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/* Returns for how long it was held. */
-static uint64_t bql_release(BqlHold hold)
-{
-    int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-
-    if (hold.ours) {
-        bql_unlock();
-    }
-    return now - hold.since_ns;
-}
-
-/* Collect everybody's log into the bitmap. */
+/* Collect everybody's log into the bitmap.  A snapshot has the BQL already. */
 static void collect(bool last, RamSyncReport *report)
 {
-    BqlHold hold = bql_hold();
+    int64_t start;
 
+    BQL_LOCK_GUARD();
+    start = now_ns();
     memory_global_dirty_log_sync(last);
-    report->bql_ns = bql_release(hold);
+    report->bql_ns = now_ns() - start;
 }
 
 /*
@@ -76,8 +56,10 @@ static void collect(bool last, RamSyncReport *report)
  */
 static void settle(RamRegions *regions, RamSyncReport *report)
 {
-    BqlHold hold = bql_hold();
+    int64_t start;
 
+    BQL_LOCK_GUARD();
+    start = now_ns();
     if (tcg_enabled()) {
         memory_global_after_dirty_log_sync();
         RAM_REGIONS_FOREACH_SENT(r, regions) {
@@ -87,18 +69,29 @@ static void settle(RamRegions *regions, RamSyncReport *report)
         }
     }
     memory_global_after_dirty_log_sync();
-    report->bql_ns = MAX(report->bql_ns, bql_release(hold));
+    report->bql_ns = MAX(report->bql_ns, now_ns() - start);
 }
 
 /*
  * Accelerators that are not known to record on while their log is merged
  * record nothing between the first write to a page and the next collection:
- * so nobody may write in between.
+ * so nobody may write in between.  Returns whether the BQL was taken for that.
  */
-static BqlHold hold_back_writers(void)
+static bool hold_back_writers(void)
 {
-    return kvm_enabled() || tcg_enabled() ? (BqlHold) { .ours = false }
-                                          : bql_hold();
+    bool take = !kvm_enabled() && !tcg_enabled() && !bql_locked();
+
+    if (take) {
+        bql_lock();
+    }
+    return take;
+}
+
+static void let_writers_go(bool taken)
+{
+    if (taken) {
+        bql_unlock();
+    }
 }
 
 void ram_log_clear(void *opaque, uint64_t first, uint64_t count)
@@ -249,8 +242,8 @@ static int note_plugged(MemoryRegionSection *section, void *opaque)
 static GArray *plugged_parts(const RamRegion *r)
 {
     GArray *plugged = NULL;
-    BqlHold hold = bql_hold();
 
+    BQL_LOCK_GUARD();
     if (!qatomic_read(&r->ignored) &&
         memory_region_has_ram_discard_manager(r->rb->mr)) {
         plugged = g_array_new(false, false, sizeof(MemoryRegionSection));
@@ -261,7 +254,6 @@ static GArray *plugged_parts(const RamRegion *r)
                 .size = int128_make64(ram_region_bytes(r)),
             }, note_plugged, plugged);
     }
-    bql_release(hold);
     return plugged;
 }
 
@@ -288,35 +280,35 @@ static void fill_region(RamRegion *r)
 
 void ram_log_first(RamRegions *regions, RamSyncReport *report)
 {
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    BqlHold hold = hold_back_writers();
+    int64_t start = now_ns();
+    bool held_back = hold_back_writers();
 
     *report = (RamSyncReport) { .first = true };
     collect(false, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         forget_region(r);
     }
-    bql_release(hold);
+    let_writers_go(held_back);
     settle(regions, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         fill_region(r);
         trace_ram_first_fill(r->name, dirty_map_count(r->map),
                              r->untold_pages);
     }
-    report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    report->took_ns = now_ns() - start;
 }
 
 void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report)
 {
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-    BqlHold hold = hold_back_writers();
+    int64_t start = now_ns();
+    bool held_back = hold_back_writers();
 
     *report = (RamSyncReport) {};
     collect(last, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         report->dirtied += merge_region(r);
     }
-    bql_release(hold);
+    let_writers_go(held_back);
     settle(regions, report);
-    report->took_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    report->took_ns = now_ns() - start;
 }
