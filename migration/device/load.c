@@ -541,21 +541,3 @@ bool device_load_switchover_start(Error **errp)
     }
     return true;
 }
-
-bool device_load_buffer(const char *name, uint32_t instance_id, char *buf,
-                        size_t len, Error **errp)
-{
-    Section *s = section_find(name, instance_id);
-
-    if (!s) {
-        error_setg(errp, "Received state of the unknown section '%s' "
-                   "instance %" PRIu32, name, instance_id);
-        return false;
-    }
-    if (!s->ops || !s->ops->load_state_buffer) {
-        error_setg(errp, "Received state of section '%s' over a channel that "
-                   "it does not use", name);
-        return false;
-    }
-    return s->ops->load_state_buffer(s->opaque, buf, len, errp);
-}

@@ -106,10 +106,6 @@ DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
  */
 bool device_load_description(QEMUFile *f, Error **errp);
 
-/* State of one section that came by another way. Any thread. */
-bool device_load_buffer(const char *name, uint32_t instance_id, char *buf,
-                        size_t len, Error **errp);
-
 /* Sections that want to be asked before the source stops. */
 unsigned device_load_count_acks(void);
 

@@ -215,40 +215,6 @@ bool device_save_complete(const DeviceSave *save, bool in_postcopy,
     return true;
 }
 
-bool device_save_complete_postcopy(const DeviceSave *save, Error **errp)
-{
-    Section *s;
-
-    FOR_EACH_SECTION_WITH(s, save_live_complete_postcopy) {
-        if (section_active(s) &&
-            save_record(save, s, WIRE_SECTION_END,
-                        s->ops->save_live_complete_postcopy, errp) < 0) {
-            return false;
-        }
-    }
-    qemu_put_byte(save->f, WIRE_EOF);
-    qemu_fflush(save->f);
-    return stream_check(save->f, errp);
-}
-
-bool device_save_resume(MigrationState *state, Error **errp)
-{
-    Section *s;
-
-    trace_savevm_state_resume_prepare();
-    FOR_EACH_SECTION_WITH(s, resume_prepare) {
-        int ret = section_active(s)
-                  ? s->ops->resume_prepare(state, s->opaque) : 0;
-
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "Cannot resume section '%s'",
-                             s->name);
-            return false;
-        }
-    }
-    return true;
-}
-
 void qemu_savevm_state_pending_estimate(uint64_t *must_precopy,
                                         uint64_t *can_postcopy)
 {

@@ -53,17 +53,11 @@ bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
 bool device_save_complete(const DeviceSave *save, bool in_postcopy,
                           Error **errp);
 
-/* Last record of those that know of postcopy, and the end of the stream. */
-bool device_save_complete_postcopy(const DeviceSave *save, Error **errp);
-
 /* Devices, each in one record. */
 bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp);
 
 /* End of the stream, and the description if there is one. */
 void device_save_end(const DeviceSave *save);
-
-/* Prepares sections for the time after a broken connection. */
-bool device_save_resume(MigrationState *s, Error **errp);
 
 /* Ends what prepare and setup began. May be called at any time. */
 void device_save_cleanup(void);
