@@ -7,6 +7,8 @@
 #ifndef TEST_SETUP_H
 #define TEST_SETUP_H
 
+#include "io/channel-buffer.h"
+#include "migration/qemu-file.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
@@ -27,6 +29,21 @@ static inline void test_setup(int *argc, char ***argv)
     sigaddset(&alarms, SIGALRM);
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     alarm(TEST_TIME_LIMIT);
+}
+
+/* A stream that consists of @len bytes at @data */
+static inline QEMUFile *test_input(const void *data, size_t len)
+{
+    QIOChannelBuffer *buffer = qio_channel_buffer_new(len);
+    QEMUFile *f;
+
+    if (len) {
+        memcpy(buffer->data, data, len);
+    }
+    buffer->usage = len;
+    f = qemu_file_new_input(QIO_CHANNEL(buffer));
+    object_unref(OBJECT(buffer));
+    return f;
 }
 
 #endif

@@ -288,24 +288,10 @@ static const DeviceLoadOps load_ops = {
     .proceed = proceed,
 };
 
-static QEMUFile *reader(const uint8_t *data, size_t len)
-{
-    QIOChannelBuffer *buffer = qio_channel_buffer_new(len);
-    QEMUFile *f;
-
-    if (len) {
-        memcpy(buffer->data, data, len);
-    }
-    buffer->usage = len;
-    f = qemu_file_new_input(QIO_CHANNEL(buffer));
-    object_unref(OBJECT(buffer));
-    return f;
-}
-
 static bool load_machine(const uint8_t *data, size_t len, bool footers,
                          Error **errp)
 {
-    QEMUFile *f = reader(data, len);
+    QEMUFile *f = test_input(data, len);
     DeviceLoad load;
     bool ok;
 
@@ -492,7 +478,7 @@ static void test_leave(void)
 {
     static const uint8_t bytes[] =
         ADVISE "\10\0\7\0\4\0\0\0\12" "\10\0\4\0\0" "\10\0\5\0\0" "\x55";
-    QEMUFile *f = reader(bytes, sizeof(bytes) - 1);
+    QEMUFile *f = test_input(bytes, sizeof(bytes) - 1);
     DeviceLoad load;
 
     phase = COMMAND_PRECOPY;
@@ -519,7 +505,7 @@ static void test_owner(void)
 static void test_refuse_live(void)
 {
     static const uint8_t bytes[] = DISK_START DISK_FOOTER;
-    QEMUFile *f = reader(bytes, sizeof(bytes) - 1);
+    QEMUFile *f = test_input(bytes, sizeof(bytes) - 1);
     DeviceLoad load;
     Error *err = NULL;
 

@@ -294,24 +294,10 @@ static void put_list(Wire *w)
     }
 }
 
-static QEMUFile *reader(const uint8_t *data, size_t len)
-{
-    QIOChannelBuffer *buffer = qio_channel_buffer_new(len);
-    QEMUFile *f;
-
-    if (len) {
-        memcpy(buffer->data, data, len);
-    }
-    buffer->usage = len;
-    f = qemu_file_new_input(QIO_CHANNEL(buffer));
-    object_unref(OBJECT(buffer));
-    return f;
-}
-
 static bool load_bytes(Machine *m, const uint8_t *data, size_t len,
                        Error **errp)
 {
-    QEMUFile *f = reader(data, len);
+    QEMUFile *f = test_input(data, len);
     bool ok = ram_load_records(f, &m->loader, errp);
 
     if (ok) {
@@ -325,7 +311,7 @@ static bool load_bytes(Machine *m, const uint8_t *data, size_t len,
 /* A section of good records */
 static void load(Machine *m, Wire *w)
 {
-    QEMUFile *f = reader(w->bytes->data, w->bytes->len);
+    QEMUFile *f = test_input(w->bytes->data, w->bytes->len);
 
     ram_load_records(f, &m->loader, &error_abort);
     g_assert_cmpuint(stream_position(f), ==, w->bytes->len);
@@ -1371,7 +1357,7 @@ static void measure(Fixture *x, PerfKind kind, const char *what, bool present)
     g_byte_array_set_size(x->w.bytes, 0);
     put_perf(&x->w, kind, many);
     for (unsigned i = 0; i < 5; i++) {
-        QEMUFile *f = reader(x->w.bytes->data, x->w.bytes->len);
+        QEMUFile *f = test_input(x->w.bytes->data, x->w.bytes->len);
         int64_t start;
 
         if (present) {
