@@ -79,6 +79,10 @@ check-tsan: assemble ## unit tests under the thread sanitizer
 	@base/build tsan $(UNIT_TARGETS)
 	@tests/run tsan
 
+.PHONY: check-model
+check-model: deps ## the models of protocols, by spin
+	@tests/run model
+
 .PHONY: quick-programs
 quick-programs: assemble
 	@base/build ferry qemu-system-x86_64 $(UNIT_TARGETS) $(UPSTREAM_UNIT)
