@@ -93,6 +93,8 @@ static SourceInfo source_info(const SourceView *view)
             .decision = view->reason,
             .stalls = view->stalls,
             .downtime = view->downtime,
+            .saved = view->saved,
+            .loaded = view->loaded,
             .peer_version = view->peer.version,
         },
     };

@@ -92,8 +92,20 @@ static FerryPrediction *new_prediction(const PolicyView *view)
     return p;
 }
 
-static FerryDowntime *new_downtime(const DowntimeLedger *ledger)
+static FerryPartList *new_devices(const LedgerDevices *devices)
 {
+    FerryPartList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; i < devices->count; i++) {
+        QAPI_LIST_APPEND(tail, new_part(devices->list[i].name,
+                                        devices->list[i].ns));
+    }
+    return list;
+}
+
+static FerryDowntime *new_downtime(const FerryInfo *info)
+{
+    const DowntimeLedger *ledger = &info->downtime;
     FerryDowntime *downtime = g_new0(FerryDowntime, 1);
     FerryPartList **tail = &downtime->parts;
     uint64_t gap = ledger_gap_ns(ledger);
@@ -108,6 +120,10 @@ static FerryDowntime *new_downtime(const DowntimeLedger *ledger)
     if (gap >= SCALE_US) {
         QAPI_LIST_APPEND(tail, new_part("other", gap));
     }
+    downtime->slowest_saved = new_devices(&info->saved);
+    downtime->has_slowest_saved = downtime->slowest_saved;
+    downtime->slowest_loaded = new_devices(&info->loaded);
+    downtime->has_slowest_loaded = downtime->slowest_loaded;
     return downtime;
 }
 
@@ -172,7 +188,7 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
         ferry->stall = new_stall(&info->stalls);
     }
     if (info->downtime.known) {
-        ferry->downtime = new_downtime(&info->downtime);
+        ferry->downtime = new_downtime(info);
     }
     if (info->peer_version) {
         ferry->peer = new_peer(info);

@@ -41,6 +41,7 @@ typedef struct FerryInfo {
     const char *decision;           /* reason of the last; NULL or "": none */
     StallLedger stalls;
     DowntimeLedger downtime;
+    LedgerDevices saved, loaded;    /* devices that took longest */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
 } FerryInfo;

@@ -62,6 +62,7 @@ static const CapRule rules[] = {
     SNAPSHOT_EXCLUDES(X_COLO),
     SNAPSHOT_EXCLUDES(VALIDATE_UUID),
     SNAPSHOT_EXCLUDES(ZERO_COPY_SEND),
+    SNAPSHOT_EXCLUDES(STRICT_DOWNTIME),
 
     CONDITION(ZERO_COPY_SEND, NEEDS_TRUE, HOST_SENDS_IN_PLACE),
     RULE(ZERO_COPY_SEND, NEEDS, MULTIFD,
@@ -75,6 +76,10 @@ static const CapRule rules[] = {
     CONDITION(POSTCOPY_PREEMPT, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
     CONDITION(MULTIFD, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
+    RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
+         "the other side has to say when it could start the guest"),
+    RULE(STRICT_DOWNTIME, EXCLUDES, X_COLO,
+         "its guest runs on both sides"),
 
     RULE(DIRTY_LIMIT, EXCLUDES, AUTO_CONVERGE,
          "choose one of the two ways to slow the guest down"),
@@ -100,6 +105,7 @@ static const MigrationCapability missing[] = {
     MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
     MIGRATION_CAPABILITY_DIRTY_LIMIT,
     MIGRATION_CAPABILITY_MAPPED_RAM,
+    MIGRATION_CAPABILITY_STRICT_DOWNTIME,
 };
 
 bool caps_available(const bool *wanted, Error **errp)

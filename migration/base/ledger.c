@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "ledger.h"
 
 void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
@@ -44,6 +45,30 @@ uint64_t ledger_gap_ns(const DowntimeLedger *l)
         parts += l->part_ns[i];
     }
     return total > parts ? total - parts : 0;
+}
+
+void ledger_device(LedgerDevices *l, const char *name, uint32_t instance,
+                   int64_t ns)
+{
+    uint64_t took = MAX(ns, 0);
+    unsigned at = l->count;
+
+    while (at > 0 && l->list[at - 1].ns < took) {
+        at--;
+    }
+    if (at == LEDGER_DEVICES_MAX) {
+        return;
+    }
+    l->count = MIN(l->count + 1, LEDGER_DEVICES_MAX);
+    memmove(&l->list[at + 1], &l->list[at],
+            (l->count - 1 - at) * sizeof(l->list[0]));
+    l->list[at].ns = took;
+    if (instance) {
+        snprintf(l->list[at].name, sizeof(l->list[at].name),
+                 "%.*s#%" PRIu32, LEDGER_NAME_MAX - 11, name, instance);
+    } else {
+        pstrcpy(l->list[at].name, sizeof(l->list[at].name), name);
+    }
 }
 
 void stall_record(StallLedger *l, const char *step, int64_t ns)

@@ -56,6 +56,24 @@ uint64_t ledger_total_ns(const DowntimeLedger *l);
 /* How much of the total no part accounts for; 0 if parts overlap. */
 uint64_t ledger_gap_ns(const DowntimeLedger *l);
 
+/* What the longest of many steps took, such as those of devices. */
+#define LEDGER_DEVICES_MAX 10
+#define LEDGER_NAME_MAX 40
+
+typedef struct LedgerDevice {
+    char name[LEDGER_NAME_MAX + 1];     /* cut off if it is longer */
+    uint64_t ns;
+} LedgerDevice;
+
+typedef struct LedgerDevices {
+    unsigned count;
+    LedgerDevice list[LEDGER_DEVICES_MAX];  /* the longest first */
+} LedgerDevices;
+
+/* @name, with @instance unless that is 0, took @ns; below zero counts as 0. */
+void ledger_device(LedgerDevices *l, const char *name, uint32_t instance,
+                   int64_t ns);
+
 typedef struct StallLedger {
     uint64_t count;
     uint64_t total_ns;

@@ -35,6 +35,10 @@
 #define POLISH_LIMITS       2
 /* ...and not be taken for ever. */
 #define POLISH_MAX          3
+/* Such a pass is over when no more than this share of it is left... */
+#define POLISH_REST         0.05
+/* ...or it has taken so many times as long as was expected. */
+#define POLISH_PATIENCE     2
 
 /* Passes in a row that must overrun before vCPUs are slowed down. */
 #define OVERRUN_PASSES      2
@@ -73,6 +77,7 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
     p->pass_sent += bytes;
     p->slice_bytes += bytes;
     p->slice_ns += busy_ns;
+    p->polish_ns -= MIN(p->polish_ns, busy_ns);
     if (p->slice_ns >= SLICE_NS) {
         mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
                  BANDWIDTH_WEIGHT);
@@ -295,6 +300,26 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
            better <= downtime * (1 - POLISH_GAIN);
 }
 
+static void begin_to_polish(Policy *p, const PolicyLimits *limits,
+                            uint64_t remaining)
+{
+    p->polished++;
+    p->polishing = true;
+    p->polish_ns = POLISH_PATIENCE * ram_range(p, limits, remaining).likely;
+    p->last_polish = remaining;
+}
+
+/*
+ * A pass that was begun to make the blackout shorter does so only if it is not
+ * broken off as soon as the limit would allow.
+ */
+static bool still_polishing(Policy *p, uint64_t remaining)
+{
+    p->polishing = p->polishing && p->polish_ns &&
+                   remaining > p->last_polish * POLISH_REST;
+    return p->polishing;
+}
+
 static bool overruns(const Policy *p, const PolicyLimits *limits)
 {
     double allowed = p->pass_sent * (limits->throttle_trigger / 100.0);
@@ -374,20 +399,24 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
 
     if (exact) {
         slow_down(p, limits);
+        p->polishing = false;
     }
     d.throttle = limits->auto_converge ? p->throttle : 0;
     d.dirty_limited = limits->dirty_limit && p->dirty_limited;
 
     if (!fits) {
         p->polished = 0;
+        p->polishing = false;
         say_downtime(&d, "sending", p, limits, remaining, downtime);
+    } else if (!exact && still_polishing(p, remaining)) {
+        say_downtime(&d, "finishing a pass that is nearly free", p, limits,
+                     remaining, downtime);
     } else if (!exact) {
         d.action = POLICY_SYNC;
         say_downtime(&d, "collecting what changed", p, limits, remaining,
                      downtime);
     } else if (worth_a_pass(p, limits, remaining, downtime)) {
-        p->polished++;
-        p->last_polish = remaining;
+        begin_to_polish(p, limits, remaining);
         say_downtime(&d, "one more pass is nearly free", p, limits, remaining,
                      downtime);
     } else {

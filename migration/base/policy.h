@@ -102,6 +102,8 @@ typedef struct Policy {
     uint64_t dirtied;               /* bytes that the last sync found */
     uint64_t last_polish;           /* remaining when one more pass was taken */
     unsigned polished;              /* passes taken though it fitted already */
+    bool polishing;                 /* such a pass goes on */
+    uint64_t polish_ns;             /* that it may still take */
     unsigned overruns;              /* syncs in a row with too much dirtied */
     uint8_t throttle;
     bool dirty_limited;

@@ -12,17 +12,17 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/cpr.h"
-#include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
+#include "migration/wire/stream.h"
 #include "migration/yank_functions.h"
 #include "system/runstate.h"
-#include "system/system.h"
 #include "ctx.h"
 #include "incoming.h"
 #include "reply.h"
+#include "start.h"
 #include "vmstate.h"
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
@@ -66,47 +66,26 @@ static void clean_up(bool ok)
     transport_end();
 }
 
-/*
- * The state of the source's guest; one that does not tell had it running.
- * States that are about something that goes on there make no sense here.
- */
-static RunState wanted_state(void)
+/* What the guest does not wait for */
+static void complete(void *opaque)
 {
-    RunState state = global_state_received() ? global_state_get_runstate()
-                                             : RUN_STATE_RUNNING;
-
-    switch (state) {
-    case RUN_STATE_DEBUG:
-    case RUN_STATE_INMIGRATE:
-    case RUN_STATE_RESTORE_VM:
-    case RUN_STATE_SAVE_VM:
-    case RUN_STATE_COLO:
-        return RUN_STATE_PAUSED;
-    default:
-        return state;
-    }
-}
-
-static void start_guest(void)
-{
-    dirty_bitmap_mig_before_vm_start();
-    if (!runstate_is_live(wanted_state())) {
-        runstate_set(wanted_state());
-    } else if (!autostart) {
-        runstate_set(RUN_STATE_PAUSED);
-    } else if (migration_block_activate(NULL)) {
-        /* Otherwise it stays stopped, with its disks closed. */
-        vm_start();
-    }
-    trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
     qemu_announce_self(&incoming.announce, migrate_announce_params());
-}
-
-static void complete(void)
-{
-    start_guest();
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
+}
+
+/* In the main loop, or in the thread of the vCPU that runs last. */
+static void tell_start(void *opaque)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+    ctx_in_main_loop(complete, NULL);
+}
+
+static void start(void)
+{
+    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                              stream_arrived_ns(incoming.from_src);
+    guest_start(&incoming.report, tell_start, NULL);
 }
 
 static void fail(void)
@@ -126,7 +105,7 @@ static void thread_ended(void *opaque)
         /* The source is told that the guest will not run here. */
         clean_up(false);
     } else if (incoming.loaded) {
-        complete();
+        start();
     } else {
         fail();
     }
@@ -144,6 +123,7 @@ static bool accepted(QIOChannel *ioc, void *opaque)
     qemu_file_set_blocking(incoming.from_src, false);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
     incoming.touched = true;
+    incoming.report = (Report) { 0 };
     qatomic_set(&incoming.busy, true);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
                        incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);

@@ -20,6 +20,7 @@
 #include "migration/base/phase.h"
 #include "migration/qemu-file.h"
 #include "net/announce.h"
+#include "report.h"
 
 typedef struct Incoming {
     Phase phase;
@@ -29,6 +30,7 @@ typedef struct Incoming {
     bool loaded;                /* by the thread, for the main loop */
     bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
+    Report report;              /* what became of the downtime here */
     AnnounceTimer announce;
 } Incoming;
 

@@ -16,6 +16,8 @@ static const struct {
 } features[] = {
     { WIRE_PEER_ZERO_RANGE, "zero-range" },
     { WIRE_PEER_PAGE_RUN, "page-run" },
+    { WIRE_PEER_REPORT, "report" },
+    { WIRE_PEER_STRICT, "strict-downtime" },
 };
 
 static uint32_t known_features(void)
@@ -28,15 +30,24 @@ static uint32_t known_features(void)
     return all;
 }
 
-uint32_t peer_introduction(void)
+static uint32_t present(uint32_t mark)
 {
-    return WIRE_PEER_MARK | PEER_VERSION << WIRE_PEER_VERSION_SHIFT |
-           known_features();
+    return mark | PEER_VERSION << WIRE_PEER_VERSION_SHIFT | known_features();
 }
 
-bool peer_recognize(uint32_t value, Peer *peer)
+uint32_t peer_introduction(void)
 {
-    if ((value & WIRE_PEER_MARK_MASK) != WIRE_PEER_MARK) {
+    return present(WIRE_PEER_MARK);
+}
+
+uint32_t peer_offer(void)
+{
+    return present(WIRE_PEER_OFFER);
+}
+
+static bool recognize(uint32_t value, uint32_t mark, Peer *peer)
+{
+    if ((value & WIRE_PEER_MARK_MASK) != mark) {
         return false;
     }
     *peer = (Peer) {
@@ -44,6 +55,16 @@ bool peer_recognize(uint32_t value, Peer *peer)
         .features = value & WIRE_PEER_FEATURES_MASK & known_features(),
     };
     return peer->version;
+}
+
+bool peer_recognize(uint32_t value, Peer *peer)
+{
+    return recognize(value, WIRE_PEER_MARK, peer);
+}
+
+bool peer_recognize_offer(uint32_t value, Peer *peer)
+{
+    return recognize(value, WIRE_PEER_OFFER, peer);
 }
 
 strList *peer_feature_names(uint32_t set)

@@ -14,7 +14,8 @@
 #include "reply.h"
 
 static QemuMutex lock;
-static QEMUFile *to_src;        /* under the lock */
+static QEMUFile *to_src;        /* under the lock, and the next */
+static Peer source_peer;
 
 void reply_init(void)
 {
@@ -28,6 +29,7 @@ bool reply_open(QEMUFile *from_src)
         return false;
     }
     to_src = qemu_file_get_return_path(from_src);
+    source_peer = (Peer) { 0 };
     return true;
 }
 
@@ -61,9 +63,19 @@ static bool say_number(uint16_t type, uint32_t value)
 bool reply_pong(uint32_t value)
 {
     QEMU_LOCK_GUARD(&lock);
+    peer_recognize_offer(value, &source_peer);
     return say_number(WIRE_RP_PONG, value) &&
            (value != WIRE_PEER_HELLO ||
             say_number(WIRE_RP_PONG, peer_introduction()));
+}
+
+bool reply_report(uint16_t type, const Report *report)
+{
+    uint8_t payload[WIRE_RP_REPORT_MAX];
+
+    QEMU_LOCK_GUARD(&lock);
+    return (source_peer.features & WIRE_PEER_REPORT) &&
+           say(type, payload, report_encode(report, payload));
 }
 
 bool reply_switchover_ack(void)

@@ -11,6 +11,7 @@
 #define MIGRATION_CORE_REPLY_H
 
 #include "migration/qemu-file.h"
+#include "report.h"
 
 void reply_init(void);
 
@@ -18,8 +19,14 @@ void reply_init(void);
 bool reply_open(QEMUFile *from_src);
 bool reply_is_open(void);
 
-/* Answers a PING, and if it was a Ferry's greeting introduces ourselves. */
+/*
+ * Answers a PING.  If it was a Ferry's greeting it introduces ourselves, and
+ * its offer is remembered.
+ */
 bool reply_pong(uint32_t value);
+
+/* READY or STARTED, to a source that understands them. */
+bool reply_report(uint16_t type, const Report *report);
 
 /* The source need not wait for our devices any longer. */
 bool reply_switchover_ack(void);

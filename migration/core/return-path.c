@@ -10,6 +10,7 @@
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "migration/migration.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
@@ -28,11 +29,15 @@ struct ReturnPath {
     bool met;                   /* the fence was answered */
     bool acked;
     Peer peer;
+    uint32_t attempt;           /* whose reports we want */
+    bool ready, started;        /* those came: */
+    ReturnPathReport ready_report, started_report;
 };
 
 typedef struct Message {
-    uint16_t type;
+    const struct MessageRow *row;
     uint16_t len;
+    int64_t at_ns;              /* when it came */
     uint8_t payload[WIRE_RP_PAYLOAD_MAX];
 } Message;
 
@@ -74,38 +79,85 @@ static ReturnPathEnd take_switchover_ack(ReturnPath *rp, const Message *m)
     return RETURN_PATH_OPEN;
 }
 
+/* One of another attempt is late, and says nothing any more. */
+static ReturnPathEnd take_report(ReturnPath *rp, const Message *m, bool *came,
+                                 ReturnPathReport *kept)
+{
+    ReturnPathReport r = { .at_ns = m->at_ns };
+
+    if (!report_decode(&r.report, m->payload, m->len)) {
+        error_setg(&rp->error, "A report of the destination is damaged");
+        return RETURN_PATH_BROKEN;
+    }
+    if (r.report.attempt == rp->attempt) {
+        *kept = r;
+        *came = true;
+    }
+    return RETURN_PATH_OPEN;
+}
+
+static ReturnPathEnd take_ready(ReturnPath *rp, const Message *m)
+{
+    return take_report(rp, m, &rp->ready, &rp->ready_report);
+}
+
+static ReturnPathEnd take_started(ReturnPath *rp, const Message *m)
+{
+    return take_report(rp, m, &rp->started, &rp->started_report);
+}
+
 /* All that may come: the rest belongs to postcopy, which was not asked for. */
-static const struct {
+typedef struct MessageRow {
+    uint16_t type;
     const char *name;
-    uint16_t len;
+    uint16_t len_min, len_max;
     ReturnPathEnd (*take)(ReturnPath *, const Message *);
-} messages[] = {
-    [WIRE_RP_SHUT] = { "SHUT", WIRE_RP_SHUT_LEN, take_shut },
-    [WIRE_RP_PONG] = { "PONG", WIRE_RP_PONG_LEN, take_pong },
-    [WIRE_RP_SWITCHOVER_ACK] = {
-        "SWITCHOVER_ACK", WIRE_RP_SWITCHOVER_ACK_LEN, take_switchover_ack
-    },
+} MessageRow;
+
+#define FIXED(name, take) \
+    { WIRE_RP_##name, #name, WIRE_RP_##name##_LEN, WIRE_RP_##name##_LEN, take }
+
+static const MessageRow messages[] = {
+    FIXED(SHUT, take_shut),
+    FIXED(PONG, take_pong),
+    FIXED(SWITCHOVER_ACK, take_switchover_ack),
+    { WIRE_RP_READY, "READY", WIRE_RP_REPORT_MIN, WIRE_RP_REPORT_MAX,
+      take_ready },
+    { WIRE_RP_STARTED, "STARTED", WIRE_RP_REPORT_MIN, WIRE_RP_REPORT_MAX,
+      take_started },
 };
+
+static const MessageRow *find_row(uint16_t type)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
+        if (messages[i].type == type) {
+            return &messages[i];
+        }
+    }
+    return NULL;
+}
 
 static bool read_message(QEMUFile *f, Message *m, Error **errp)
 {
-    m->type = qemu_get_be16(f);
+    uint16_t type = qemu_get_be16(f);
+
     m->len = qemu_get_be16(f);
     if (!stream_check(f, errp)) {
         return false;
     }
-    if (m->type >= ARRAY_SIZE(messages) || !messages[m->type].take) {
+    m->row = find_row(type);
+    if (!m->row) {
         error_setg(errp, "Unexpected message 0x%04x from the destination",
-                   m->type);
+                   type);
         return false;
     }
-    if (m->len != messages[m->type].len) {
+    if (m->len < m->row->len_min || m->len > m->row->len_max) {
         error_setg(errp, "Message %s from the destination has %u bytes "
-                   "instead of %u", messages[m->type].name, m->len,
-                   messages[m->type].len);
+                   "instead of %u", m->row->name, m->len, m->row->len_min);
         return false;
     }
     qemu_get_buffer(f, m->payload, m->len);
+    m->at_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     return stream_check(f, errp);
 }
 
@@ -114,7 +166,7 @@ static bool take_message(ReturnPath *rp, const Message *m)
 {
     QEMU_LOCK_GUARD(&rp->lock);
     rp->answered = true;
-    rp->end = messages[m->type].take(rp, m);
+    rp->end = m->row->take(rp, m);
     qemu_cond_broadcast(&rp->changed);
     return rp->end == RETURN_PATH_OPEN;
 }
@@ -164,7 +216,10 @@ ReturnPath *return_path_open(QEMUFile *to_dst)
     return rp;
 }
 
-/* Under the lock: until *@condition, the end, or the time is over. */
+/*
+ * Under the lock: until *@condition, the end, or the time, if it is not
+ * negative, is over.
+ */
 static bool wait_for(ReturnPath *rp, const bool *condition, int timeout_ms)
 {
     int64_t end = g_get_monotonic_time() + timeout_ms * 1000LL;
@@ -172,6 +227,10 @@ static bool wait_for(ReturnPath *rp, const bool *condition, int timeout_ms)
     while (!*condition && rp->end == RETURN_PATH_OPEN) {
         int64_t left_us = end - g_get_monotonic_time();
 
+        if (timeout_ms < 0) {
+            qemu_cond_wait(&rp->changed, &rp->lock);
+            continue;
+        }
         if (left_us <= 0 ||
             !qemu_cond_timedwait(&rp->changed, &rp->lock,
                                  DIV_ROUND_UP(left_us, 1000))) {
@@ -203,6 +262,33 @@ bool return_path_acked(ReturnPath *rp, int timeout_ms)
     return wait_for(rp, &rp->acked, timeout_ms);
 }
 
+void return_path_expect(ReturnPath *rp, uint32_t attempt)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    rp->attempt = attempt;
+    rp->ready = rp->started = false;
+}
+
+bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    if (!wait_for(rp, &rp->ready, timeout_ms)) {
+        return false;
+    }
+    *r = rp->ready_report;
+    return true;
+}
+
+bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    if (!wait_for(rp, &rp->started, timeout_ms)) {
+        return false;
+    }
+    *r = rp->started_report;
+    return true;
+}
+
 /* Under the lock. */
 static ReturnPathEnd tell(ReturnPath *rp, Error **errp)
 {
@@ -224,12 +310,7 @@ ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
     const bool never = false;
 
     QEMU_LOCK_GUARD(&rp->lock);
-    if (timeout_ms >= 0) {
-        wait_for(rp, &never, timeout_ms);
-    }
-    while (timeout_ms < 0 && rp->end == RETURN_PATH_OPEN) {
-        qemu_cond_wait(&rp->changed, &rp->lock);
-    }
+    wait_for(rp, &never, timeout_ms);
     return tell(rp, errp);
 }
 

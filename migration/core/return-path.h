@@ -18,6 +18,7 @@
 
 #include "migration/qemu-file.h"
 #include "peer.h"
+#include "report.h"
 
 typedef struct ReturnPath ReturnPath;
 
@@ -43,6 +44,25 @@ bool return_path_answered(ReturnPath *rp);
 
 /* SWITCHOVER_ACK came; waits for it at most @timeout_ms. */
 bool return_path_acked(ReturnPath *rp, int timeout_ms);
+
+/*
+ * A new attempt to switch over, counted from 1: reports of others are
+ * ignored from now on.  Before the first call they are about attempt 0.
+ */
+void return_path_expect(ReturnPath *rp, uint32_t attempt);
+
+/* A report that came, and when, on QEMU_CLOCK_REALTIME */
+typedef struct ReturnPathReport {
+    Report report;
+    int64_t at_ns;
+} ReturnPathReport;
+
+/*
+ * READY came for the attempt, STARTED came; waits for it at most @timeout_ms,
+ * or as long as the conversation goes on if that is negative.
+ */
+bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r);
+bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r);
 
 /* How it ended, if it did; then @errp is set if that was not well. */
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);

@@ -113,6 +113,7 @@ static void greet(QEMUFile *f)
 {
     qemu_savevm_send_open_return_path(f);
     qemu_savevm_send_ping(f, WIRE_PEER_HELLO);
+    qemu_savevm_send_ping(f, peer_offer());
     qemu_savevm_send_ping(f, WIRE_PING_START);
 }
 

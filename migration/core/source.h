@@ -29,6 +29,7 @@ typedef struct SourceView {
     char reason[POLICY_REASON_MAX];     /* of the last decision */
     StallLedger stalls;
     DowntimeLedger downtime;
+    LedgerDevices saved, loaded;        /* the slowest, here and there */
     Peer peer;
     double mbps;                        /* 10^6 bits/s, lately or at the end */
     double pages_per_second;

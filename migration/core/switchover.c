@@ -23,6 +23,7 @@
 #include "system/runstate.h"
 #include "ctx.h"
 #include "source.h"
+#include "vmstate.h"
 
 /* How long a destination that never said a word may still take for its first */
 #define SILENCE_MS (2 * 1000)
@@ -33,6 +34,7 @@
 typedef struct Switchover {
     Policy *policy;
     DowntimeLedger ledger;
+    LedgerDevices saved, loaded;    /* the slowest devices, here and there */
     int64_t since_ns;
 } Switchover;
 
@@ -178,7 +180,7 @@ static bool send_memory(Switchover *s, Error **errp)
 
 static bool send_devices(Switchover *s, Error **errp)
 {
-    int ret = qemu_savevm_state_complete_precopy_non_iterable(source.to_dst);
+    int ret = vmstate_save_devices(source.to_dst, &s->saved);
 
     part_done(s, POLICY_PART_DEVICE_SAVE);
     return saved(ret, errp);
@@ -232,10 +234,12 @@ static bool guest_is_lost(Error **errp)
 
 /*
  * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
- * says when it has the guest, or that it failed.  One that never said a word
- * is a channel that goes one way, and nothing more can be known.
+ * says when it has the guest, or that it failed; a peer also what it did with
+ * the time, which goes to *@started.  One that never said a word is a channel
+ * that goes one way, and nothing more can be known.
  */
-static bool destination_has_guest(bool sent, Error **errp)
+static bool destination_has_guest(bool sent, ReturnPathReport *started,
+                                  Error **errp)
 {
     ReturnPath *rp = source.return_path;
 
@@ -248,7 +252,10 @@ static bool destination_has_guest(bool sent, Error **errp)
             return sent;
         }
     }
-    switch (return_path_wait_end(rp, -1, NULL)) {
+    if (return_path_started(rp, -1, started)) {
+        return true;
+    }
+    switch (return_path_state(rp, NULL)) {
     case RETURN_PATH_DONE:
         return true;
     case RETURN_PATH_REFUSED:
@@ -259,9 +266,27 @@ static bool destination_has_guest(bool sent, Error **errp)
     }
 }
 
+/*
+ * Our clock does not reach the other side.  What @started says of its part is
+ * taken as it is, and the rest of the time until it came is that of two ways.
+ */
+static void join(Switchover *s, const ReturnPathReport *started)
+{
+    const Report *r = &started->report;
+    int64_t there = r->load_ns + r->activate_ns + r->start_ns;
+    int64_t ways = started->at_ns - s->since_ns - there;
+
+    ledger_add(&s->ledger, POLICY_PART_TRANSIT, MAX(ways, 0) / 2);
+    ledger_add(&s->ledger, POLICY_PART_DEVICE_LOAD, r->load_ns);
+    ledger_add(&s->ledger, POLICY_PART_ACTIVATE, r->activate_ns);
+    ledger_add(&s->ledger, POLICY_PART_START, r->start_ns);
+    s->loaded = r->devices;
+}
+
 bool switchover_run(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };
+    ReturnPathReport started = { 0 };
     Error *err = NULL, *verdict = NULL;
     int64_t end_ns;
     bool ok;
@@ -271,8 +296,11 @@ bool switchover_run(Policy *policy, Error **errp)
     bql_unlock();
     end_ns = now_ns();
     if (source.handed_over) {
-        ok = destination_has_guest(ok, &verdict);
-        if (answered()) {
+        ok = destination_has_guest(ok, &started, &verdict);
+        if (started.at_ns) {
+            join(&s, &started);
+            end_ns = s.ledger.first_ns + ledger_total_ns(&s.ledger);
+        } else if (answered()) {
             end_ns = now_ns();
         }
     }
@@ -286,6 +314,8 @@ bool switchover_run(Policy *policy, Error **errp)
     trace_vmstate_downtime_checkpoint("src-downtime-end");
     QEMU_LOCK_GUARD(&source.lock);
     source.view.downtime = s.ledger;
+    source.view.saved = s.saved;
+    source.view.loaded = s.loaded;
     if (ok) {
         source.view.downtime_ms = end_ns / SCALE_MS -
                                   source.downtime_start_ms;

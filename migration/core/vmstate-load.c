@@ -257,6 +257,7 @@ static bool load_end(QEMUFile *f, Error **errp)
     bool ok;
 
     bql_lock();
+    incoming.report.devices = current_load.times;
     ok = load_threads_join(errp);
     bql_unlock();
     if (ok && migrate_has_error(migrate_get_current())) {

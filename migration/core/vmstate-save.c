@@ -157,17 +157,23 @@ int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy)
     return 0;
 }
 
-int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f)
+int vmstate_save_devices(QEMUFile *f, LedgerDevices *times)
 {
     DeviceSave save = save_to(f);
     Error *err = NULL;
 
+    save.times = times;
     cpu_synchronize_all_states();
     if (!device_save_state(&save, DEVICES_AFTER_SETUP, &err)) {
         return failed(f, err);
     }
     trace_vmstate_downtime_checkpoint("src-non-iterable-saved");
     return 0;
+}
+
+int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f)
+{
+    return vmstate_save_devices(f, NULL);
 }
 
 void qemu_savevm_state_end(QEMUFile *f)

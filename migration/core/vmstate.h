@@ -7,13 +7,21 @@
 #ifndef MIGRATION_CORE_VMSTATE_H
 #define MIGRATION_CORE_VMSTATE_H
 
+#include "migration/base/ledger.h"
 #include "migration/device/configuration.h"
+#include "migration/qemu-file.h"
 
 /*
  * This VM, as it presents itself to the other side.  NULL if the machine
  * type does without that; otherwise valid until the settings change.
  */
 const Configuration *vmstate_configuration(Configuration *here);
+
+/*
+ * The guest is stopped: all devices.  Each's time goes to @times.  BQL.
+ * Returns 0 or what qemu_savevm_state_complete_precopy_non_iterable() does.
+ */
+int vmstate_save_devices(QEMUFile *f, LedgerDevices *times);
 
 /* After a load, however it ended. BQL. */
 void vmstate_load_cleanup(void);

@@ -145,7 +145,8 @@ static void body_failed(RecordLoop *loop, const Section *s, int ret,
 static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
                       uint32_t version_id, const char *kind, Error **errp)
 {
-    int64_t start = qemu_clock_get_us(QEMU_CLOCK_REALTIME);
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t took;
     int ret;
 
     trace_vmstate_load(s->name, s->vmsd ? s->vmsd->name : "(old)");
@@ -159,9 +160,10 @@ static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
         return false;
     }
     if (kind) {
+        took = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+        ledger_device(&loop->load->times, s->name, s->instance_id, took);
         trace_vmstate_downtime_load(kind, s->name, s->instance_id,
-                                    qemu_clock_get_us(QEMU_CLOCK_REALTIME) -
-                                    start);
+                                    took / SCALE_US);
     }
     return check_footer(loop, s, id, errp);
 }

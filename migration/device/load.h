@@ -12,6 +12,7 @@
 #define MIGRATION_DEVICE_LOAD_H
 
 #include "qemu/thread.h"
+#include "migration/base/ledger.h"
 #include "migration/qemu-file.h"
 #include "commands.h"
 #include "configuration.h"
@@ -44,6 +45,8 @@ typedef struct DeviceLoad {
     void *opaque;
     bool footers;               /* the machine type has them */
     bool refuse_live;           /* somebody else loads RAM */
+    LedgerDevices times;        /* what devices took; of the owner, who may
+                                   empty it */
 
     /* Private */
     QemuMutex lock;             /* of started */

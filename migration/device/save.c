@@ -124,9 +124,22 @@ static int save_record(const DeviceSave *save, const Section *s, uint8_t type,
     return ret;
 }
 
-static int64_t now_us(void)
+static int64_t now_ns(void)
 {
-    return qemu_clock_get_us(QEMU_CLOCK_REALTIME);
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/* @s was saved, which began at @start_ns. */
+static void note_time(const DeviceSave *save, const Section *s,
+                      const char *kind, int64_t start_ns)
+{
+    int64_t took = now_ns() - start_ns;
+
+    if (save->times) {
+        ledger_device(save->times, s->name, s->instance_id, took);
+    }
+    trace_vmstate_downtime_save(kind, s->name, s->instance_id,
+                                took / SCALE_US);
 }
 
 bool device_save_prepare(Error **errp)
@@ -200,7 +213,7 @@ bool device_save_complete(const DeviceSave *save, bool in_postcopy,
     Section *s;
 
     FOR_EACH_SECTION_WITH(s, save_live_complete_precopy) {
-        int64_t start = now_us();
+        int64_t start = now_ns();
 
         if ((in_postcopy && section_has_postcopy(s)) || !section_active(s)) {
             continue;
@@ -209,8 +222,7 @@ bool device_save_complete(const DeviceSave *save, bool in_postcopy,
                         s->ops->save_live_complete_precopy, errp) < 0) {
             return false;
         }
-        trace_vmstate_downtime_save("iterable", s->name, s->instance_id,
-                                    now_us() - start);
+        note_time(save, s, "iterable", start);
     }
     return true;
 }
@@ -367,7 +379,7 @@ bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp)
     Section *s;
 
     FOR_EACH_SECTION(s) {
-        int64_t start = now_us();
+        int64_t start = now_ns();
 
         if (set == DEVICES_NOT_LIVE ? section_is_live(s) : saved_at_setup(s)) {
             continue;
@@ -375,8 +387,7 @@ bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp)
         if (!save_device(save, s, errp)) {
             return false;
         }
-        trace_vmstate_downtime_save("non-iterable", s->name, s->instance_id,
-                                    now_us() - start);
+        note_time(save, s, "non-iterable", start);
     }
     return true;
 }

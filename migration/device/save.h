@@ -11,6 +11,7 @@
 #define MIGRATION_DEVICE_SAVE_H
 
 #include "qobject/json-writer.h"
+#include "migration/base/ledger.h"
 #include "migration/qemu-file.h"
 #include "configuration.h"
 
@@ -18,6 +19,7 @@ typedef struct DeviceSave {
     QEMUFile *f;
     JSONWriter *desc;       /* describes what is saved; or NULL */
     bool footers;           /* the machine type has them */
+    LedgerDevices *times;   /* what each took goes there; or NULL */
 } DeviceSave;
 
 /* What device_save_state() saves. */

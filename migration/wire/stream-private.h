@@ -59,6 +59,7 @@ struct QEMUFile {
     int wake_at;        /* bytes that wake a reader of a socket; 0: not set */
     StreamFault *fault; /* NULL until something fails; atomic */
     uint64_t moved;     /* bytes that went through the channel in sequence */
+    int64_t arrived_ns; /* input: when the last of them came */
     Gather *out;        /* exactly one of out and in is set */
     Window *in;
 };

@@ -268,6 +268,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
         }
         if (len > 0) {
             f->moved += len;
+            f->arrived_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
             return len;
         }
         if (len == 0) {
@@ -286,6 +287,11 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
 uint64_t stream_position(QEMUFile *f)
 {
     return f->out ? f->moved + f->out->queued : f->moved - window_held(f->in);
+}
+
+int64_t stream_arrived_ns(QEMUFile *f)
+{
+    return f->arrived_ns;
 }
 
 bool qemu_file_is_seekable(QEMUFile *f)

@@ -76,6 +76,14 @@
 uint64_t stream_position(QEMUFile *f);
 
 /**
+ * stream_arrived_ns: when the last bytes were read from the channel
+ * @f: input; only from the thread that uses @f
+ *
+ * Returns: the time on QEMU_CLOCK_REALTIME, 0 if nothing was read yet.
+ */
+int64_t stream_arrived_ns(QEMUFile *f);
+
+/**
  * stream_check: has anything gone wrong on this stream so far?
  * @f: either direction, any thread
  * @errp: receives a copy of the first error

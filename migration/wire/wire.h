@@ -201,11 +201,13 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 
 /*
  * Peers that know each other.  A source sends WIRE_PEER_HELLO as the value of
- * a PING.  Every QEMU answers a PONG with that value; one that knows more
- * sends another PONG, whose value is WIRE_PEER_MARK with its version and the
- * features it understands.  What is not known is ignored.
+ * a PING, and WIRE_PEER_OFFER with its version and the features it understands
+ * as that of another.  Every QEMU answers each with a PONG of the same value;
+ * one that knows more sends another PONG, whose value is WIRE_PEER_MARK with
+ * its own.  What is not known is ignored.
  */
 #define WIRE_PEER_HELLO                 0x46455252u     /* "FERR" */
+#define WIRE_PEER_OFFER                 0xfd000000u
 #define WIRE_PEER_MARK                  0xfe000000u
 #define WIRE_PEER_MARK_MASK             0xff000000u
 #define WIRE_PEER_VERSION_SHIFT         16
@@ -214,6 +216,8 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 
 #define WIRE_PEER_ZERO_RANGE            0x0001u /* WIRE_RAM_ZERO_RANGE */
 #define WIRE_PEER_PAGE_RUN              0x0002u /* WIRE_RAM_RUN */
+#define WIRE_PEER_REPORT                0x0004u /* WIRE_RP_STARTED */
+#define WIRE_PEER_STRICT                0x0008u /* WIRE_CMD_HOLD and so on */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -246,6 +250,42 @@ typedef struct WirePackaged {
 WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
 
 #define WIRE_PACKAGED_MAX               (1024u * 1024 * 1024)
+
+/*
+ * Commands of peers, far from those that a later QEMU may add.  With the
+ * feature STRICT: HOLD, RAM, STATE, and then COMMIT, or ABORT and all of it
+ * again.  HOLD has the number of the attempt, counted from 1, and all that
+ * follow repeat it.
+ */
+#define WIRE_CMD_PEER_FIRST             0x4600
+
+#define WIRE_CMD_HOLD                   0x4600  /* what comes is an attempt */
+#define WIRE_CMD_HOLD_LEN               8
+#define WIRE_CMD_STATE                  0x4601  /* devices, as a package */
+#define WIRE_CMD_STATE_LEN              8
+#define WIRE_CMD_COMMIT                 0x4602  /* start the guest */
+#define WIRE_CMD_COMMIT_LEN             4
+#define WIRE_CMD_ABORT                  0x4603  /* it goes on at the source */
+#define WIRE_CMD_ABORT_LEN              4
+
+typedef struct WireHold {
+    wire_be32 attempt;                  /*  0 */
+    wire_be32 limit_us;                 /*  4: of the downtime; for people */
+} QEMU_PACKED WireHold;
+WIRE_ASSERT_SIZE(WireHold, WIRE_CMD_HOLD_LEN);
+
+typedef struct WireState {
+    wire_be32 attempt;                  /*  0 */
+    wire_be32 len;                      /*  4: up to WIRE_PACKAGED_MAX */
+    /* after the command: records up to WIRE_EOF */
+} QEMU_PACKED WireState;
+WIRE_ASSERT_SIZE(WireState, WIRE_CMD_STATE_LEN);
+
+/* COMMIT and ABORT */
+typedef struct WireAttempt {
+    wire_be32 attempt;                  /*  0 */
+} QEMU_PACKED WireAttempt;
+WIRE_ASSERT_SIZE(WireAttempt, WIRE_CMD_COMMIT_LEN);
 
 /*
  * 5. Return path: destination to source
@@ -296,6 +336,38 @@ typedef struct WireRequestPages {
     wire_be32 len;                      /*  8: bytes, whole host pages */
 } QEMU_PACKED WireRequestPages;
 WIRE_ASSERT_SIZE(WireRequestPages, WIRE_RP_REQ_PAGES_LEN);
+
+/*
+ * Messages of peers.  READY answers STATE, with the feature STRICT.  STARTED
+ * says that the guest runs, with the feature REPORT: in any precopy, before
+ * SHUT; the attempt is 0 if there was no HOLD.
+ */
+#define WIRE_RP_PEER_FIRST              0x4600
+
+#define WIRE_RP_READY                   0x4600  /* WireReport */
+#define WIRE_RP_STARTED                 0x4601  /* WireReport */
+#define WIRE_RP_REPORT_MIN              16
+
+/*
+ * What the destination did with the guest's time.  What is not over yet is 0.
+ * The devices that took longest follow, at most WIRE_REPORT_DEVICES_MAX: a
+ * wire_be32 of microseconds and a name of at most WIRE_REPORT_NAME_MAX bytes,
+ * which is cut off if it is longer.
+ */
+typedef struct WireReport {
+    wire_be32 attempt;                  /*  0 */
+    wire_be32 load_us;                  /*  4: after the last byte arrived */
+    wire_be32 activate_us;              /*  8: disks */
+    wire_be32 start_us;                 /* 12: until the last vCPU runs */
+} QEMU_PACKED WireReport;
+WIRE_ASSERT_SIZE(WireReport, WIRE_RP_REPORT_MIN);
+
+#define WIRE_REPORT_DEVICES_MAX         10
+#define WIRE_REPORT_NAME_MAX            40
+#define WIRE_RP_REPORT_MAX \
+    (WIRE_RP_REPORT_MIN + \
+     WIRE_REPORT_DEVICES_MAX * (4 + 1 + WIRE_REPORT_NAME_MAX))
+QEMU_BUILD_BUG_ON(WIRE_RP_REPORT_MAX > WIRE_RP_PAYLOAD_MAX);
 
 /*
  * After the message RECV_BITMAP, outside of any length: the bitmap of pages

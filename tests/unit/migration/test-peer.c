@@ -9,7 +9,8 @@
 #include "migration/core/peer.h"
 #include "migration/wire/wire.h"
 
-#define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN)
+#define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
+             WIRE_PEER_STRICT)
 
 static void test_introduction(void)
 {
@@ -58,7 +59,9 @@ static void test_names(void)
 
     g_assert_cmpstr(names->value, ==, "zero-range");
     g_assert_cmpstr(names->next->value, ==, "page-run");
-    g_assert_null(names->next->next);
+    g_assert_cmpstr(names->next->next->value, ==, "report");
+    g_assert_cmpstr(names->next->next->next->value, ==, "strict-downtime");
+    g_assert_null(names->next->next->next->next);
     qapi_free_strList(names);
     g_assert_null(peer_feature_names(0));
 }

@@ -116,6 +116,62 @@ static void test_polishes(void)
     g_assert_cmpuint(s.downtime, <, 20 * MS_);
 }
 
+/*
+ * As the migration thread does it: asks after each slice, and collects the
+ * log as soon as it is told to.
+ */
+static void test_polish_is_finished(void)
+{
+    Sim s = {
+        .limits = plain, .bandwidth = 128 * MIB_, .dirty_rate = 8 * MIB_,
+        .working_set = 32 * MIB_,
+    };
+    Policy *p = &s.policy;
+    double dirty = 0, slice = s.bandwidth / 100;
+    uint64_t since_sync = 0;
+
+    s.remaining = 512 * MIB_;
+    policy_init(p, s.remaining);
+    for (int i = 0; i < 10000; i++) {
+        s.last = policy_decide(p, &s.limits, s.remaining, false);
+        if (s.last.action == POLICY_SYNC) {
+            s.remaining += dirty;
+            policy_synced(p, dirty, since_sync);
+            dirty = since_sync = 0;
+            s.last = policy_decide(p, &s.limits, s.remaining, true);
+        }
+        if (s.last.action == POLICY_SWITCH_OVER) {
+            break;
+        }
+        policy_sent(p, MIN(slice, s.remaining), 10 * MS_);
+        since_sync += 10 * MS_;
+        s.remaining -= MIN(slice, s.remaining);
+        dirty = MIN(s.working_set, dirty + s.dirty_rate / 100);
+    }
+    g_assert_cmpint(s.last.action, ==, POLICY_SWITCH_OVER);
+    /* not what the limit allows, 38 MiB, but what a pass leaves */
+    g_assert_cmpuint(s.remaining, <, 2 * MIB_);
+}
+
+/* Something remains that no pass takes away. */
+static void test_polish_has_an_end(void)
+{
+    Policy p;
+    PolicyDecision d;
+    unsigned i;
+
+    policy_init(&p, GIB_);
+    policy_sent(&p, GIB_, SEC_);
+    policy_synced(&p, 100 * MIB_, SEC_);
+    d = policy_decide(&p, &plain, 100 * MIB_, true);
+    g_assert_cmpint(d.action, ==, POLICY_SEND);
+    for (i = 0; i < 100 && d.action == POLICY_SEND; i++) {
+        policy_sent(&p, 10 * MIB_, 10 * MS_);
+        d = policy_decide(&p, &plain, 100 * MIB_, false);
+    }
+    g_assert_cmpint(d.action, ==, POLICY_SYNC);
+}
+
 /* A pass that would not help is not taken, however cheap it is. */
 static void test_does_not_polish_in_vain(void)
 {
@@ -407,6 +463,8 @@ int main(int argc, char **argv)
     ADD("idle", test_idle);
     ADD("converges", test_converges_within_limit);
     ADD("polishes", test_polishes);
+    ADD("polish-is-finished", test_polish_is_finished);
+    ADD("polish-has-an-end", test_polish_has_an_end);
     ADD("polish-in-vain", test_does_not_polish_in_vain);
     ADD("never-converges", test_never_converges);
     ADD("auto-converge", test_auto_converge);

@@ -75,7 +75,11 @@ static void test_introduction(void)
     g_assert_true(peer_recognize(peer_introduction(), &peer));
     g_assert_cmpuint(peer.version, ==, PEER_VERSION);
     g_assert_cmphex(peer.features, ==,
-                    WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN);
+                    WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
+                    WIRE_PEER_REPORT | WIRE_PEER_STRICT);
+    g_assert_false(peer_recognize(peer_offer(), &peer));
+    g_assert_true(peer_recognize_offer(peer_offer(), &peer));
+    g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
 }
 
 /* Features of a later version are not ours to use. */
@@ -84,7 +88,7 @@ static void test_unknown_features(void)
     Peer peer;
     strList *names;
 
-    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xfffe, &peer));
+    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xfff2, &peer));
     g_assert_cmpuint(peer.version, ==, 7);
     g_assert_cmphex(peer.features, ==, WIRE_PEER_PAGE_RUN);
     names = peer_feature_names(peer.features);

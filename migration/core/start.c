@@ -1,0 +1,113 @@
+/*
+ * The destination: starting the guest
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/timer.h"
+#include "hw/core/cpu.h"
+#include "migration/global_state.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/trace.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "start.h"
+
+/* One start at a time; BQL. */
+static struct {
+    Report *report;
+    void (*done)(void *opaque);
+    void *opaque;
+    unsigned waiting;           /* vCPUs that do not run yet */
+    int64_t since_ns;
+} start;
+
+static int64_t now_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/*
+ * The state of the source's guest; one that does not tell had it running.
+ * States that are about something that goes on there make no sense here.
+ */
+static RunState wanted_state(void)
+{
+    RunState state = global_state_received() ? global_state_get_runstate()
+                                             : RUN_STATE_RUNNING;
+
+    switch (state) {
+    case RUN_STATE_DEBUG:
+    case RUN_STATE_INMIGRATE:
+    case RUN_STATE_RESTORE_VM:
+    case RUN_STATE_SAVE_VM:
+    case RUN_STATE_COLO:
+        return RUN_STATE_PAUSED;
+    default:
+        return state;
+    }
+}
+
+static void started(void)
+{
+    start.report->start_ns = now_ns() - start.since_ns;
+    trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
+    start.done(start.opaque);
+}
+
+/* In the thread of a vCPU, just before it runs. */
+static void vcpu_runs(CPUState *cpu, run_on_cpu_data data)
+{
+    if (!--start.waiting) {
+        started();
+    }
+}
+
+/*
+ * Work that is queued for a vCPU is done by its thread as soon as that may go
+ * on, and before it does.
+ */
+static void start_vcpus(void)
+{
+    CPUState *cpu;
+
+    vm_start();
+    start.waiting = 1;          /* until all are counted */
+    CPU_FOREACH(cpu) {
+        start.waiting++;
+        async_run_on_cpu(cpu, vcpu_runs, RUN_ON_CPU_NULL);
+    }
+    if (!--start.waiting) {
+        started();
+    }
+}
+
+GuestStart guest_start(Report *report, void (*done)(void *opaque),
+                       void *opaque)
+{
+    GuestStart how = GUEST_WAITS;
+    RunState state = wanted_state();
+
+    start.report = report;
+    start.done = done;
+    start.opaque = opaque;
+    start.since_ns = now_ns();
+    dirty_bitmap_mig_before_vm_start();
+    if (!runstate_is_live(state)) {
+        runstate_set(state);
+    } else if (!autostart) {
+        runstate_set(RUN_STATE_PAUSED);
+    } else if (migration_block_activate(NULL)) {
+        how = GUEST_RUNS;
+        report->activate_ns = now_ns() - start.since_ns;
+        start.since_ns = now_ns();
+        start_vcpus();
+        return how;
+    } else {
+        how = GUEST_NO_DISKS;
+    }
+    started();
+    return how;
+}
