@@ -45,8 +45,7 @@ typedef struct DeviceLoad {
     void *opaque;
     bool footers;               /* the machine type has them */
     bool refuse_live;           /* somebody else loads RAM */
-    LedgerDevices times;        /* what devices took; of the owner, who may
-                                   empty it */
+    LedgerDevices times;        /* what devices took; the owner may empty it */
 
     /* Private */
     QemuMutex lock;             /* of started */

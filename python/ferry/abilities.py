@@ -31,6 +31,10 @@ from .vm import VM
 # the circumstances, such as another capability that has to be on as well.
 NOT_YET = 'not available yet'
 
+# Capabilities and parameters that are ours alone: a QEMU of the base has
+# nothing to compare them with.
+OURS = frozenset(('strict-downtime', 'strict-downtime-attempts'))
+
 PATIENCE = 5.0          # s, for a migration to nowhere to end
 
 # Where a migration over a scheme can go without meeting anybody.

@@ -104,6 +104,12 @@ class FerryInfo:
     stall_step: str = ''
     downtime_ms: Optional[float] = None
     downtime: list = field(default_factory=list)
+    slowest_saved: list = field(default_factory=list)
+    slowest_loaded: list = field(default_factory=list)
+    attempts: Optional[int] = None
+    attempts_max: Optional[int] = None
+    one_sided: bool = False
+    why: str = ''
     peer_version: Optional[int] = None
     features: list = field(default_factory=list)
 
@@ -124,9 +130,9 @@ def milliseconds(obj: dict, name: str) -> Optional[float]:
     return value / 1000 if value is not None and name.endswith('us') else value
 
 
-def parts_ms(obj: dict) -> list[tuple[str, float]]:
-    """The steps of `parts`, in the order they happen."""
-    found = obj.get('parts')
+def parts_ms(obj: dict, name: str = 'parts') -> list[tuple[str, float]]:
+    """Steps and their times, in the order in which they are told."""
+    found = obj.get(name)
     return [(part['name'], milliseconds(part, 'us'))
             for part in (found if isinstance(found, list) else [])
             if isinstance(part, dict) and isinstance(part.get('name'), str)
@@ -140,7 +146,7 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
         return None
     eta, predicted = member(obj, 'eta'), member(obj, 'predicted-downtime')
     stall, downtime = member(obj, 'stall'), member(obj, 'downtime')
-    peer = member(obj, 'peer')
+    peer, strict = member(obj, 'peer'), member(obj, 'strict')
     features = peer.get('features')
     return FerryInfo(
         phase=text(obj.get('phase')),
@@ -161,6 +167,12 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
         stall_step=text(stall.get('step')),
         downtime_ms=milliseconds(downtime, 'total-us'),
         downtime=parts_ms(downtime),
+        slowest_saved=parts_ms(downtime, 'slowest-saved'),
+        slowest_loaded=parts_ms(downtime, 'slowest-loaded'),
+        attempts=number(strict.get('attempts'), None),
+        attempts_max=number(strict.get('attempts-max'), None),
+        one_sided=strict.get('one-sided') is True,
+        why=text(strict.get('why')),
         peer_version=number(peer.get('version'), None),
         features=[name for name in
                   (features if isinstance(features, list) else [])

@@ -29,6 +29,7 @@ PHASE_LOOK = {'completed': 'good', 'failed': 'bad', 'cancelled': 'warn',
 LABEL = 11
 MIN_WIDTH = 40
 # Looks of the parts of a stacked bar, in turn.
+SLOWEST = 4             # devices that are shown
 PART_LOOKS = ('live', 'good', 'warn', 'band', 'bold')
 
 
@@ -445,6 +446,14 @@ def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
         total = millis(info.downtime_ms or 0)
         lines.append(row('blackout', *picture, (f'  {total}', '')))
         lines += flow('', part_words(info.downtime, style), '  ', width)
+    for name, devices in (('saved', info.slowest_saved),
+                          ('loaded', info.slowest_loaded)):
+        if devices:
+            lines += flow(name, part_words(devices[:SLOWEST]), style.dot,
+                          width)
+    if info.attempts is not None:
+        lines += flow('promise', [(w, '') for w in strict_words(info)],
+                      style.dot, width)
     if info.features:
         lines += flow('peer', [(clean(f), '') for f in info.features],
                       style.dot, width)
@@ -462,6 +471,15 @@ def part_words(parts: list[tuple[str, float]],
         else:
             mark = key.shades[i % len(key.shades)]
             words.append((f'{mark} {word}', PART_LOOKS[i % len(PART_LOOKS)]))
+    return words
+
+
+def strict_words(info: FerryInfo) -> list[str]:
+    words = [f'attempt {info.attempts:.0f} of {info.attempts_max or 0:.0f}']
+    if info.one_sided:
+        words.append('one-sided: the other side is no Ferry')
+    if info.why:
+        words.append(clean(info.why))
     return words
 
 

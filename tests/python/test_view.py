@@ -307,7 +307,8 @@ class FerryObject(unittest.TestCase):
                 return Spy(value) if isinstance(value, dict) else value
 
         part = [{'name': 'stop', 'us': 1}]
-        full = {**FERRY, 'downtime': {'total-us': 1, 'parts': part}}
+        full = {**FERRY, 'downtime': {'total-us': 1, 'parts': part},
+                'strict': {'attempts': 1}}
         read_ferry(Spy(full))
         told.update({name: 0 for name in part[0]})
         self.assertEqual(sorted(told), sorted(schema))
