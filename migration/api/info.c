@@ -17,6 +17,7 @@
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
+#include "migration/postcopy/dest.h"
 #include "migration/ram.h"
 #include "migration/transport/transport.h"
 #include "system/dirtylimit.h"
@@ -104,17 +105,36 @@ static SourceInfo source_info(const SourceView *view)
     return info;
 }
 
+/* @view is filled as well; it is part of what is told. */
+static void add_postcopy(DestInfo *info, FaultsView *view)
+{
+    g_autofree uint32_t *each = NULL;
+    unsigned vcpus = dest_blocktime(&info->blocktime_ms, &each);
+
+    while (vcpus--) {
+        QAPI_LIST_PREPEND(info->vcpu_blocktime_ms, each[vcpus]);
+        info->has_blocktime = true;
+    }
+    if (dest_look(view)) {
+        info->ferry.faults = &view->latency;
+        info->ferry.requests = view->requests;
+    }
+}
+
 MigrationInfo *qmp_query_migrate(Error **errp)
 {
     g_autoptr(strList) reasons = ctx_blocked_reasons();
     g_autoptr(Error) err = ctx_error();
     g_autoptr(strList) features = NULL;
+    g_autoptr(SocketAddressList) addresses = transport_addresses_copy();
     XBZRLECacheStats xbzrle = xbzrle_counters;
     SourceView view;
     SourceInfo here;
+    FaultsView faults;
+    MigrationInfo *info;
     DestInfo dest = {
         .status = phase_get(&incoming.phase),
-        .addresses = transport_addresses(),
+        .addresses = addresses,
     };
 
     source_look(&view);
@@ -127,7 +147,10 @@ MigrationInfo *qmp_query_migrate(Error **errp)
         xbzrle.cache_size = migrate_xbzrle_cache_size();
         here.xbzrle = &xbzrle;
     }
-    return query_info(&here, &dest);
+    add_postcopy(&dest, &faults);
+    info = query_info(&here, &dest);
+    qapi_free_uint32List(dest.vcpu_blocktime_ms);
+    return info;
 }
 
 /* Those whose times are of interest: the ones that move memory. */

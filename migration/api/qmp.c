@@ -9,6 +9,7 @@
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-visit-migration.h"
 #include "migration/core/incoming.h"
+#include "migration/core/postcopy-dest.h"
 #include "migration/core/source.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -49,6 +50,18 @@ static MigrationAddress *address_of(const char *uri,
     return addr;
 }
 
+/* A second connection can only be made to what listens. */
+static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
+{
+    if (migrate_postcopy_preempt() &&
+        (addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
+         addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD)) {
+        error_setg(errp, "Migration requires multi-channel URIs (e.g. tcp)");
+        return false;
+    }
+    return true;
+}
+
 void qmp_migrate(const char *uri, bool has_channels,
                  MigrationChannelList *channels, bool has_detach, bool detach,
                  bool has_resume, bool resume, Error **errp)
@@ -78,7 +91,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
         return;
     }
     addr = address_of(uri, channels, errp);
-    if (addr) {
+    if (addr && has_enough_channels(addr, errp)) {
         incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
     }
 }
@@ -103,12 +116,18 @@ void qmp_migrate_start_postcopy(Error **errp)
 
 void qmp_migrate_recover(const char *uri, Error **errp)
 {
-    error_setg(errp, "Migrate recover can only be run when postcopy is "
-               "paused.");
+    g_autoptr(MigrationAddress) addr = address_of(uri, NULL, errp);
+
+    if (addr && has_enough_channels(addr, errp)) {
+        postcopy_dest_recover(addr, errp);
+    }
 }
 
 void qmp_migrate_pause(Error **errp)
 {
+    if (postcopy_dest_pause(errp)) {
+        return;
+    }
     error_setg(errp, "migrate-pause is currently only supported during "
                "postcopy-active or postcopy-recover state");
 }

@@ -147,6 +147,37 @@ static FerryPeer *new_peer(const FerryInfo *info)
     return peer;
 }
 
+/* Buckets behind the last one that is not empty are left out. */
+static uint64List *new_histogram(const Latency *l)
+{
+    uint64List *list = NULL;
+
+    for (int i = LATENCY_BUCKETS - 1; i >= 0; i--) {
+        if (list || l->bucket[i]) {
+            QAPI_LIST_PREPEND(list, l->bucket[i]);
+        }
+    }
+    return list;
+}
+
+static FerryFaults *new_faults(const FerryInfo *info)
+{
+    const Latency *l = info->faults;
+    FerryFaults *faults = g_new0(FerryFaults, 1);
+
+    *faults = (FerryFaults) {
+        .count = l->count,
+        .requests = info->requests,
+        .mean_us = l->sum_us / l->count,
+        .p50_us = latency_percentile(l, 50),
+        .p90_us = latency_percentile(l, 90),
+        .p99_us = latency_percentile(l, 99),
+        .max_us = l->max_us,
+        .histogram = new_histogram(l),
+    };
+    return faults;
+}
+
 /* What the source's policy says, as far as it has seen anything yet. */
 static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
                        MigrationStatus status)
@@ -192,6 +223,9 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
     }
     if (info->peer_version) {
         ferry->peer = new_peer(info);
+    }
+    if (info->faults && info->faults->count) {
+        ferry->faults = new_faults(info);
     }
     return ferry;
 }

@@ -14,6 +14,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/base/ledger.h"
 #include "migration/base/policy.h"
+#include "migration/postcopy/latency.h"
 
 /* Counters of guest memory since the migration began, and what is left. */
 typedef struct RamInfo {
@@ -44,6 +45,8 @@ typedef struct FerryInfo {
     LedgerDevices saved, loaded;    /* devices that took longest */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
+    const Latency *faults;          /* NULL: no page was ever missing */
+    uint64_t requests;              /* sent because of these */
 } FerryInfo;
 
 /*

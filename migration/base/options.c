@@ -23,6 +23,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/postcopy-ram.h"
 #include "migration/ram.h"
 #include "caps.h"
 #include "params.h"
@@ -161,6 +162,8 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_HOST_CAN_POSTCOPY:
+        return !runstate_check(RUN_STATE_INMIGRATE) ||
+               postcopy_possible_here(errp);
     case CAP_HOST_TRACKS_WRITES:
         /* Nobody can ask for what is missing, see caps_available(). */
         return lacks(errp, cap, "is not available yet");

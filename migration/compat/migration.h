@@ -23,6 +23,8 @@
 #define MIGRATION_THREAD_SRC_MAIN       "mig/src/main"
 #define MIGRATION_THREAD_SRC_RETURN     "mig/src/return"
 #define MIGRATION_THREAD_DST_MAIN       "mig/dst/main"
+#define MIGRATION_THREAD_DST_FAULT      "mig/dst/fault"
+#define MIGRATION_THREAD_DST_PREEMPT    "mig/dst/preempt"
 
 /* The dirty log is cleared in chunks of so many pages, as a power of two. */
 #define CLEAR_SHIFT_MIN     6
@@ -71,7 +73,7 @@ bool migration_is_blocked(Error **errp);
 /* The guest runs on the other side, and pages may be missing there. */
 bool migration_in_postcopy(void);
 
-/* A source is being waited for, or came. */
+/* A source is being waited for, or is here. */
 bool migration_incoming_started(void);
 
 /* Machine types that are old enough do without. */

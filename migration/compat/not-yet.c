@@ -11,45 +11,6 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
 #include "migration/misc.h"
-#include "migration/postcopy-ram.h"
-
-/*
- * Postcopy: devices come to tell that they would take part.
- */
-
-void postcopy_infrastructure_init(void)
-{
-}
-
-void postcopy_add_notifier(NotifierWithReturn *notifier)
-{
-}
-
-void postcopy_remove_notifier(NotifierWithReturn *notifier)
-{
-}
-
-/* Only ever called from the notifiers above, or after them. */
-
-void postcopy_register_shared_ufd(struct PostCopyFD *pcfd)
-{
-}
-
-void postcopy_unregister_shared_ufd(struct PostCopyFD *pcfd)
-{
-}
-
-int postcopy_wake_shared(struct PostCopyFD *pcfd, uint64_t client_addr,
-                         RAMBlock *rb)
-{
-    return -ENOTSUP;
-}
-
-int postcopy_request_shared_page(struct PostCopyFD *pcfd, RAMBlock *rb,
-                                 uint64_t client_addr, uint64_t offset)
-{
-    return -ENOTSUP;
-}
 
 /*
  * Background snapshots: the balloon asks whether there is one.

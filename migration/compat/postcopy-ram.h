@@ -1,8 +1,6 @@
 /*
  * What devices outside of migration need to know of postcopy
  *
- * Postcopy is not available yet: nothing here is ever called back.
- *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -59,5 +57,11 @@ int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
 /* Asks for the page of @block at @offset on behalf of that process. */
 int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *block,
                                  uint64_t client_addr, uint64_t offset);
+
+/*
+ * What settings need to know: whether this host and the memory of this VM can
+ * be the destination of a postcopy.  BQL.
+ */
+bool postcopy_possible_here(Error **errp);
 
 #endif

@@ -12,15 +12,18 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/cpr.h"
+#include "migration/device/load-threads.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/yank_functions.h"
+#include "system/hw_accel.h"
 #include "system/runstate.h"
 #include "ctx.h"
 #include "incoming.h"
+#include "postcopy-dest.h"
 #include "reply.h"
 #include "start.h"
 #include "vmstate.h"
@@ -34,22 +37,13 @@ void incoming_init(void)
 {
     phase_init(&incoming.phase, PHASE_DESTINATION);
     reply_init();
+    postcopy_dest_init();
+    vmstate_load_init();
 }
 
 bool migration_incoming_started(void)
 {
-    return phase_get(&incoming.phase) != MIGRATION_STATUS_NONE;
-}
-
-/* Postcopy is not available yet. */
-bool migration_in_incoming_postcopy(void)
-{
-    return phase_has(&incoming.phase, PHASE_POSTCOPY);
-}
-
-bool migration_incoming_postcopy_advised(void)
-{
-    return migration_in_incoming_postcopy();
+    return phase_has(&incoming.phase, PHASE_RUNNING);
 }
 
 /*
@@ -59,9 +53,13 @@ bool migration_incoming_postcopy_advised(void)
 static void clean_up(bool ok)
 {
     vmstate_load_cleanup();
-    migration_ioc_unregister_yank_from_file(incoming.from_src);
+    if (incoming.from_src) {
+        migration_ioc_unregister_yank_from_file(incoming.from_src);
+    }
     reply_close(ok);
-    qemu_fclose(g_steal_pointer(&incoming.from_src));
+    if (incoming.from_src) {
+        qemu_fclose(g_steal_pointer(&incoming.from_src));
+    }
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
 }
@@ -69,7 +67,9 @@ static void clean_up(bool ok)
 /* What the guest does not wait for */
 static void complete(void *opaque)
 {
-    qemu_announce_self(&incoming.announce, migrate_announce_params());
+    if (!incoming.started) {
+        qemu_announce_self(&incoming.announce, migrate_announce_params());
+    }
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
 }
@@ -88,6 +88,33 @@ static void start(void)
     guest_start(&incoming.report, tell_start, NULL);
 }
 
+static void tell_early_start(void *opaque)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+/* It goes on with what has come; the rest follows. */
+void incoming_start_early(int64_t package_ns)
+{
+    Error *err = NULL;
+
+    if (ctx_ending()) {
+        return;
+    }
+    if (!load_threads_join(&err)) {
+        error_prepend(&err, "load of migration failed: ");
+        ctx_fail(err);
+        postcopy_dest_package_failed();
+        return;
+    }
+    cpu_synchronize_all_post_init();
+    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                              package_ns;
+    guest_start(&incoming.report, tell_early_start, NULL);
+    qemu_announce_self(&incoming.announce, migrate_announce_params());
+    incoming.started = true;
+}
+
 static void fail(void)
 {
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
@@ -100,14 +127,18 @@ static void fail(void)
 
 static void thread_ended(void *opaque)
 {
+    bool late = postcopy_dest_step() >= COMMAND_LISTENING;
+
     qemu_thread_join(&incoming.thread);
     if (ctx_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
-    } else if (incoming.loaded) {
-        start();
-    } else {
+    } else if (!incoming.loaded || (late && !incoming.started)) {
         fail();
+    } else if (late) {
+        complete(NULL);
+    } else {
+        start();
     }
 }
 
@@ -115,9 +146,17 @@ static void thread_ended(void *opaque)
  * The beginning
  */
 
-/* The stream is read by a thread and by coroutines, so nobody may block. */
+/*
+ * The stream is read by a thread and by coroutines, so nobody may block.  The
+ * first connection is the main one, as the source makes the other one later.
+ */
 static bool accepted(QIOChannel *ioc, void *opaque)
 {
+    if (incoming.from_src) {
+        postcopy_dest_urgent_channel(ioc);
+        object_unref(OBJECT(ioc));
+        return false;
+    }
     incoming.from_src = qemu_file_new_input(ioc);
     object_unref(OBJECT(ioc));
     qemu_file_set_blocking(incoming.from_src, false);
@@ -127,7 +166,7 @@ static bool accepted(QIOChannel *ioc, void *opaque)
     qatomic_set(&incoming.busy, true);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
                        incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
-    return false;
+    return migrate_postcopy_preempt();
 }
 
 void incoming_shutdown(void)
@@ -135,7 +174,9 @@ void incoming_shutdown(void)
     int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
 
     transport_listen_stop();
-    if (incoming.from_src) {
+    if (postcopy_dest_step() >= COMMAND_LISTENING) {
+        postcopy_dest_quit();
+    } else if (incoming.from_src) {
         qemu_file_shutdown(incoming.from_src);
     }
     bql_unlock();
@@ -166,6 +207,7 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
     }
     incoming.exit_on_error = exit_on_error;
     ctx_clear_error();
+    incoming.started = false;
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();
     return true;

@@ -9,6 +9,8 @@
  *                            and the main loop goes on when data is awaited
  *   main loop, BQL           the end: the guest is started, or is not
  *
+ * In postcopy the guest is started before the end; see postcopy-dest.h.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -28,6 +30,7 @@ typedef struct Incoming {
     QEMUFile *from_src;
     QemuThread thread;
     bool loaded;                /* by the thread, for the main loop */
+    bool started;               /* the guest runs, if it was to; BQL */
     bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
     Report report;              /* what became of the downtime here */
@@ -53,6 +56,12 @@ void incoming_shutdown(void);
 /*
  * Private to the destination
  */
+
+/*
+ * Starts the guest, which gets along with what has come of it.  Its devices
+ * came at @package_ns.  Main loop.
+ */
+void incoming_start_early(int64_t package_ns);
 
 /* The thread's function: @opaque is called in the main loop at its end. */
 void *incoming_thread(void *opaque);

@@ -14,8 +14,9 @@
 #include "reply.h"
 
 static QemuMutex lock;
-static QEMUFile *to_src;        /* under the lock, and the next */
+static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
+static const char *last_block;  /* the source knows which one we are about */
 
 void reply_init(void)
 {
@@ -30,6 +31,7 @@ bool reply_open(QEMUFile *from_src)
     }
     to_src = qemu_file_get_return_path(from_src);
     source_peer = (Peer) { 0 };
+    last_block = NULL;
     return true;
 }
 
@@ -82,6 +84,58 @@ bool reply_switchover_ack(void)
 {
     QEMU_LOCK_GUARD(&lock);
     return say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
+}
+
+/* Returns the length. */
+static unsigned put_name(uint8_t *to, const char *name)
+{
+    size_t len = strlen(name);
+
+    assert(len <= WIRE_NAME_MAX);
+    to[0] = len;
+    memcpy(to + 1, name, len);
+    return 1 + len;
+}
+
+bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
+{
+    uint8_t payload[sizeof(WireRequestPages) + 1 + WIRE_NAME_MAX];
+    unsigned used = sizeof(WireRequestPages);
+    uint16_t type = WIRE_RP_REQ_PAGES;
+
+    stq_be_p(payload + offsetof(WireRequestPages, start), start);
+    stl_be_p(payload + offsetof(WireRequestPages, len), len);
+
+    QEMU_LOCK_GUARD(&lock);
+    if (name != last_block) {
+        type = WIRE_RP_REQ_PAGES_ID;
+        used += put_name(payload + used, name);
+        last_block = name;
+    }
+    return say(type, payload, used);
+}
+
+bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *))
+{
+    uint8_t payload[1 + WIRE_NAME_MAX];
+
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_RECV_BITMAP, payload, put_name(payload, name)) &&
+           put(name, to_src) && !qemu_fflush(to_src);
+}
+
+bool reply_resume_ack(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_number(WIRE_RP_RESUME_ACK, WIRE_RESUME_ACK_OK);
+}
+
+void reply_abandon(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (to_src) {
+        qemu_fclose(g_steal_pointer(&to_src));
+    }
 }
 
 void reply_close(bool ok)

@@ -15,7 +15,7 @@
 
 void reply_init(void);
 
-/* False if it is open already. */
+/* False if it is open already.  The thread that reads @from_src. */
 bool reply_open(QEMUFile *from_src);
 bool reply_is_open(void);
 
@@ -31,7 +31,22 @@ bool reply_report(uint16_t type, const Report *report);
 /* The source need not wait for our devices any longer. */
 bool reply_switchover_ack(void);
 
+/*
+ * Postcopy: asks for @len bytes of the block @name from @start on.  @name stays
+ * the same string as long as the path is open.
+ */
+bool reply_request_pages(const char *name, uint64_t start, uint32_t len);
+
+/* What has come of the block @name: @put writes it. */
+bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *));
+
+/* We are ready to go on with postcopy. */
+bool reply_resume_ack(void);
+
 /* The last word, whether we have the guest, and the end of the path. */
 void reply_close(bool ok);
+
+/* The end of a path that is of no more use.  It was shut down before. */
+void reply_abandon(void);
 
 #endif

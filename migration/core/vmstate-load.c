@@ -11,6 +11,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
+#include "qemu/timer.h"
 #include "qemu/yank.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
@@ -24,16 +25,35 @@
 #include "migration/wire/stream.h"
 #include "ctx.h"
 #include "incoming.h"
+#include "postcopy-dest.h"
 #include "reply.h"
 #include "vmstate.h"
 
 /* The one load under way. */
 static DeviceLoad current_load;
+
+/* Records for the main loop, which holds the BQL. */
+static struct {
+    DeviceLoadStream stream;
+    DeviceLoadStep step;
+    Error *err;
+    bool listening;             /* the package is still to be loaded */
+    int64_t package_ns;         /* when it had come */
+    QemuEvent done;             /* the thread may go on */
+    QemuEvent package;          /* the guest was started, or cannot be */
+} turn;
+
 static bool from_file;          /* it is a snapshot, nobody to answer */
 static unsigned acks_needed;    /* devices that were not ready; BQL */
 
+void vmstate_load_init(void)
+{
+    qemu_event_init(&turn.done, false);
+    qemu_event_init(&turn.package, false);
+}
+
 /*
- * Commands; under the BQL
+ * Commands; under the BQL, but for those that come beside or after a package
  */
 
 static bool open_return_path(QEMUFile *f, Error **errp)
@@ -74,6 +94,20 @@ static bool not_available(Error **errp)
     return false;
 }
 
+/*
+ * The incoming thread goes on with the stream around the package: it is woken
+ * as if this turn of the main loop was over.
+ */
+static bool listen_and_share(Error **errp)
+{
+    if (!postcopy_dest_listen(errp)) {
+        return false;
+    }
+    turn.listening = true;
+    qemu_event_set(&turn.done);
+    return true;
+}
+
 static bool take_command(void *opaque, unsigned command, QEMUFile *f,
                          uint16_t len, Error **errp)
 {
@@ -83,8 +117,17 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
     case WIRE_CMD_PING:
         return ping(f, errp);
     case WIRE_CMD_POSTCOPY_ADVISE:
-        /* Without a length it is about dirty bitmaps, which need not wait. */
-        return !len || not_available(errp);
+        return postcopy_dest_advise(f, len, errp);
+    case WIRE_CMD_POSTCOPY_DISCARD:
+        return postcopy_dest_discard(f, len, errp);
+    case WIRE_CMD_POSTCOPY_LISTEN:
+        return listen_and_share(errp);
+    case WIRE_CMD_POSTCOPY_RUN:
+        return postcopy_dest_run(errp);
+    case WIRE_CMD_RECV_BITMAP:
+        return postcopy_dest_received(f, len, errp);
+    case WIRE_CMD_POSTCOPY_RESUME:
+        return postcopy_dest_resume(errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
     default:
@@ -94,11 +137,13 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
 
 static CommandPhase phase_now(void *opaque)
 {
-    return from_file ? COMMAND_SNAPSHOT : COMMAND_PRECOPY;
+    return from_file ? COMMAND_SNAPSHOT : postcopy_dest_step();
 }
 
-static void package_ready(void *opaque)
+static bool package_ready(void *opaque, Error **errp)
 {
+    turn.package_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    return postcopy_dest_package_ready(errp);
 }
 
 static const DeviceLoadOps load_ops = {
@@ -135,6 +180,9 @@ static bool begin(bool file, Error **errp)
     current_load.footers = migrate_get_current()->send_section_footer;
     current_load.refuse_live = xen_enabled();
     load_threads_open();
+    if (!file) {
+        postcopy_dest_begin();
+    }
     return true;
 }
 
@@ -152,6 +200,7 @@ static bool set_up(QEMUFile *f, Error **errp)
 
 void vmstate_load_cleanup(void)
 {
+    postcopy_dest_end();
     device_load_cleanup();
     load_threads_close();
 }
@@ -197,21 +246,36 @@ bool savevm_load_all(QEMUFile *f, Error **errp)
  * A source: the incoming thread
  */
 
-/* Records for the main loop, which holds the BQL. */
-typedef struct Turn {
-    DeviceLoadStream *stream;
-    DeviceLoadStep step;
-    Error *err;
-    QemuEvent done;
-} Turn;
+static void start(void *opaque)
+{
+    incoming.report.devices = current_load.times;
+    incoming_start_early(turn.package_ns);
+    qemu_event_set(&turn.package);
+}
+
+/*
+ * The package is loaded while the incoming thread receives pages, so how that
+ * went is told here.  To start a guest is nothing for a coroutine.
+ */
+static void package_over(void)
+{
+    if (turn.step == DEVICE_LOAD_END) {
+        ctx_in_main_loop(start, NULL);
+    } else {
+        postcopy_dest_package_failed();
+        qemu_event_set(&turn.package);
+    }
+}
 
 /* A coroutine, so that the main loop goes on when there is nothing to read. */
 static void coroutine_fn turn_co(void *opaque)
 {
-    Turn *turn = opaque;
-
-    turn->step = device_load_some(turn->stream, true, &turn->err);
-    qemu_event_set(&turn->done);
+    turn.step = device_load_some(&turn.stream, true, &turn.err);
+    if (turn.listening) {
+        package_over();
+    } else {
+        qemu_event_set(&turn.done);
+    }
 }
 
 static void take_turn(void *opaque)
@@ -219,29 +283,48 @@ static void take_turn(void *opaque)
     qemu_coroutine_enter(qemu_coroutine_create(turn_co, opaque));
 }
 
-static DeviceLoadStep turn_in_main_loop(DeviceLoadStream *stream, Error **errp)
+static void turn_in_main_loop(void)
 {
-    Turn turn = { .stream = stream };
-
-    qemu_event_init(&turn.done, false);
+    qemu_event_reset(&turn.done);
     qatomic_set(&incoming.busy, false);
-    ctx_in_main_loop(take_turn, &turn);
+    ctx_in_main_loop(take_turn, NULL);
     qemu_event_wait(&turn.done);
     qatomic_set(&incoming.busy, true);
-    qemu_event_destroy(&turn.done);
-    error_propagate(errp, turn.err);
-    return turn.step;
+}
+
+static bool load_late(Error **errp)
+{
+    Error *err = NULL;
+    bool ok = postcopy_dest_load(&current_load, &err);
+
+    qemu_event_wait(&turn.package);
+    if (turn.step != DEVICE_LOAD_END) {
+        /* This is why the other one ended. */
+        error_free(err);
+        error_propagate(errp, turn.err);
+        return false;
+    }
+    error_propagate(errp, err);
+    return ok;
 }
 
 static bool load_records(QEMUFile *f, Error **errp)
 {
-    DeviceLoadStream stream = { .load = &current_load, .f = f };
     DeviceLoadStep step;
 
+    turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
+    turn.err = NULL;
+    turn.listening = false;
+    qemu_event_reset(&turn.package);
     do {
-        step = device_load_some(&stream, false, errp);
+        step = device_load_some(&turn.stream, false, errp);
         if (step == DEVICE_LOAD_ELSEWHERE) {
-            step = turn_in_main_loop(&stream, errp);
+            turn_in_main_loop();
+            if (turn.listening) {
+                return load_late(errp);
+            }
+            step = turn.step;
+            error_propagate(errp, turn.err);
         }
     } while (step == DEVICE_LOAD_ELSEWHERE);
     trace_qemu_loadvm_state_post_main(step == DEVICE_LOAD_END ? 0 : -1);
@@ -287,7 +370,12 @@ static bool load_stream(QEMUFile *f, Error **errp)
     if (!ok) {
         return false;
     }
-    ok = load_records(f, errp) && load_end(f, errp);
+    ok = load_records(f, errp);
+    if (turn.listening) {
+        /* The guest runs, or never will. */
+        return ok;
+    }
+    ok = ok && load_end(f, errp);
 
     bql_lock();
     cpu_synchronize_all_post_init();
@@ -307,6 +395,10 @@ void *incoming_thread(void *opaque)
         if (!incoming.exit_on_error) {
             /* Otherwise it is printed as QEMU's last words. */
             error_report_err(error_copy(err));
+        }
+        if (turn.listening) {
+            /* That it was paused meanwhile is not why. */
+            ctx_clear_error();
         }
         ctx_fail(err);
     }

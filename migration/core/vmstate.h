@@ -23,6 +23,9 @@ const Configuration *vmstate_configuration(Configuration *here);
  */
 int vmstate_save_devices(QEMUFile *f, LedgerDevices *times);
 
+/* Once. */
+void vmstate_load_init(void);
+
 /* After a load, however it ended. BQL. */
 void vmstate_load_cleanup(void);
 

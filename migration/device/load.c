@@ -161,7 +161,10 @@ static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
     }
     if (kind) {
         took = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
-        ledger_device(&loop->load->times, s->name, s->instance_id, took);
+        /* What is late does not keep the guest waiting. */
+        if (!loop->late) {
+            ledger_device(&loop->load->times, s->name, s->instance_id, took);
+        }
         trace_vmstate_downtime_load(kind, s->name, s->instance_id,
                                     took / SCALE_US);
     }
@@ -202,6 +205,11 @@ static bool read_new_section(RecordLoop *loop, Error **errp)
 
     if (!stream_check(loop->f, errp)) {
         error_prepend(errp, "In the header of a section: ");
+        return false;
+    }
+    if (loop->late) {
+        error_setg(errp, "A section begins where only those may go on that "
+                   "had begun before the guest was handed over");
         return false;
     }
     trace_qemu_loadvm_state_section_startfull(id, name, instance_id,
@@ -310,7 +318,10 @@ static bool take_package(RecordLoop *outer, Error **errp)
         return false;
     }
     trace_loadvm_handle_cmd_packaged_received(len);
-    load->ops->package_ready(load->opaque);
+    if (!load->ops->package_ready(load->opaque, errp)) {
+        object_unref(OBJECT(package));
+        return false;
+    }
 
     loop.f = qemu_file_new_input(QIO_CHANNEL(package));
     object_unref(OBJECT(package));
@@ -446,6 +457,13 @@ DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
 bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp)
 {
     RecordLoop loop = { .load = load, .f = f };
+
+    return load_all(&loop, errp);
+}
+
+bool device_load_late(DeviceLoad *load, QEMUFile *f, Error **errp)
+{
+    RecordLoop loop = { .load = load, .f = f, .late = true };
 
     return load_all(&loop, errp);
 }

@@ -28,8 +28,8 @@ typedef struct DeviceLoadOps {
     bool (*command)(void *opaque, unsigned command, QEMUFile *f, uint16_t len,
                     Error **errp);
 
-    /* Waits until the records of a package may be loaded. */
-    void (*package_ready)(void *opaque);
+    /* Waits until the records of a package may be loaded, if they may. */
+    bool (*package_ready)(void *opaque, Error **errp);
 
     /* Optional: false if the load has to end for a reason of the owner's. */
     bool (*proceed)(void *opaque, Error **errp);
@@ -62,6 +62,7 @@ typedef struct DeviceLoadStream {
 
     /* Private */
     bool in_package;
+    bool late;                  /* devices are loaded, or are being */
     bool end;                   /* nothing more is to be read */
     bool ran;                   /* since the guest is to run */
     bool has_record;            /* read, and to be loaded next: */
@@ -94,6 +95,12 @@ void device_load_cleanup(void);
  * stream around it as well: what follows is the listen thread's.
  */
 bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
+
+/*
+ * What goes on beside a package, or when it has been loaded: only more of
+ * sections that were started before, and commands.  Takes no lock of its own.
+ */
+bool device_load_late(DeviceLoad *load, QEMUFile *f, Error **errp);
 
 /*
  * The same in turns: loads as long as there are records for a thread that

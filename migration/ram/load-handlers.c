@@ -117,6 +117,32 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
     return -EIO;
 }
 
+RamRegions *ram_load_regions(void)
+{
+    assert(incoming.ready);
+    return &incoming.regions;
+}
+
+void ram_load_divert(const RamPagesOps *pages, void *opaque)
+{
+    incoming.loader.pages = pages;
+    incoming.loader.pages_opaque = opaque;
+}
+
+bool ram_load_channel(QEMUFile *f, const RamPagesOps *pages, void *opaque,
+                      Error **errp)
+{
+    RamLoader loader = {
+        .regions = &incoming.regions,
+        .ops = &load_ops,
+        .page_bits = qemu_target_page_bits(),
+        .pages = pages,
+        .pages_opaque = opaque,
+    };
+
+    return ram_load_records(f, &loader, errp);
+}
+
 int ram_load_cleanup(void *opaque)
 {
     RAM_REGIONS_FOREACH_SENT(r, &incoming.regions) {

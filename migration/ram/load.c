@@ -49,6 +49,29 @@ static bool stream_ended(QEMUFile *f, Error **errp)
     return false;
 }
 
+/* Pages are put in place by others, who must not find them there. */
+static bool is_diverted(const RamLoader *l)
+{
+    return l->pages && l->pages->data;
+}
+
+static bool cannot_come_now(const RamLoader *l, const char *what, Error **errp)
+{
+    if (is_diverted(l)) {
+        error_setg(errp, "%s while the guest may be running: the source does "
+                   "not keep to the rules of postcopy", what);
+        return true;
+    }
+    return false;
+}
+
+static void tell_arrived(RamLoader *l, const Record *rec, uint64_t pages)
+{
+    if (l->pages && l->pages->arrived) {
+        l->pages->arrived(l->pages_opaque, rec->region, rec->page, pages);
+    }
+}
+
 static bool list_failed(const RamRegion *r, Error **errp)
 {
     error_prepend(errp, "RAM block '%s': ", r->name);
@@ -165,6 +188,9 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
     g_autofree unsigned long *seen = bitmap_new(l->regions->count + 1);
     uint64_t left = rec->value;
 
+    if (cannot_come_now(l, "The list of RAM blocks comes", errp)) {
+        return false;
+    }
     while (left) {
         RamRegion *r = get_region(f, l, errp);
         uint64_t bytes = r ? qemu_get_be64(f) : 0;
@@ -269,9 +295,14 @@ static void coroutine_mixed_fn clear_gathered(RamLoader *l)
 static bool coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
                                       uint64_t pages, Error **errp)
 {
+    if (is_diverted(l)) {
+        return l->pages->zeros(l->pages_opaque, rec->region, rec->page, pages,
+                               errp);
+    }
     if (rec->region->read_only) {
         return compare_zero(l, rec, pages, errp);
     }
+    tell_arrived(l, rec, pages);
     if (!zero_gather_add(&l->zeros, rec->region, rec->page, pages)) {
         clear_gathered(l);
         zero_gather_add(&l->zeros, rec->region, rec->page, pages);
@@ -322,12 +353,17 @@ static bool coroutine_mixed_fn get_pages(QEMUFile *f, RamLoader *l,
     uint8_t *host = ram_region_page(rec->region, rec->page);
 
     l->work += bytes;
+    if (is_diverted(l)) {
+        return l->pages->data(l->pages_opaque, f, rec->region, rec->page,
+                              pages, errp);
+    }
     if (rec->region->read_only) {
         return compare_pages(f, l, rec, pages, errp);
     }
     if (qemu_get_buffer(f, host, bytes) != bytes) {
         return stream_ended(f, errp);
     }
+    tell_arrived(l, rec, pages);
     return true;
 }
 
@@ -367,6 +403,9 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
     if (qemu_file_get_error(f)) {
         return stream_ended(f, errp);
     }
+    if (cannot_come_now(l, "A change of a page comes", errp)) {
+        return false;
+    }
     if (encoding != WIRE_XBZRLE_ENCODING || len > size) {
         error_setg(errp, "A change of a page in encoding 0x%02x with %zu "
                    "bytes, of which nothing is known", encoding, len);
@@ -383,6 +422,7 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
         return false;
     }
     qemu_file_skip(f, len);
+    tell_arrived(l, rec, 1);
     l->work += size;
     return true;
 }

@@ -30,6 +30,21 @@ typedef struct RamLoadOps {
 } RamLoadOps;
 
 /*
+ * What becomes of pages where it is not enough to write them to memory
+ * (postcopy).  All may be NULL.
+ */
+typedef struct RamPagesOps {
+    /* @pages from @page on are as they are to be, or will be soon. */
+    void (*arrived)(void *opaque, RamRegion *region, uint64_t page,
+                    uint64_t pages);
+    /* Take them from @f, and put them there. */
+    bool (*data)(void *opaque, QEMUFile *f, RamRegion *region, uint64_t page,
+                 uint64_t pages, Error **errp);
+    bool (*zeros)(void *opaque, RamRegion *region, uint64_t page,
+                  uint64_t pages, Error **errp);
+} RamPagesOps;
+
+/*
  * Work between two rests: bytes of guest memory written or looked at, and for
  * each record RAM_LOAD_RECORD in addition.  4 MiB take about a millisecond.
  */
@@ -42,6 +57,8 @@ typedef struct RamLoader {
     const RamLoadOps *ops;
     void *opaque;               /* of the ops */
     unsigned page_bits;         /* of the target's page: 10..16 */
+    const RamPagesOps *pages;   /* or NULL */
+    void *pages_opaque;
 
     /* What else is told of a block in the list, as capabilities say */
     bool page_sizes;            /* of the host, unless it is the usual one */
@@ -72,5 +89,21 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp);
 int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
                                       int version_id);
 int ram_load_cleanup(void *opaque);
+
+/* What is loaded to; from ram_load_setup() to ram_load_cleanup(). */
+RamRegions *ram_load_regions(void);
+
+/*
+ * What the sections "ram" bring goes there from now on; NULL: to memory.  While
+ * nobody loads them.
+ */
+void ram_load_divert(const RamPagesOps *pages, void *opaque);
+
+/*
+ * Load the records of a channel that has nothing but these, up to its end.  In
+ * a thread of its own, beside the one that loads sections.
+ */
+bool ram_load_channel(QEMUFile *f, const RamPagesOps *pages, void *opaque,
+                      Error **errp);
 
 #endif

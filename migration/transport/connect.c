@@ -94,8 +94,8 @@ static void opened(Attempt *attempt)
     plain = g_steal_pointer(&attempt->ioc);
     attempt->tls = transport_tls_start(plain,
                                        QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
-                                       attempt->hostname, secured, attempt,
-                                       &err);
+                                       attempt->hostname, NULL, secured,
+                                       attempt, &err);
     if (!attempt->tls) {
         finish(attempt, err);
     }

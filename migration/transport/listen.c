@@ -5,8 +5,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-sockets.h"
 #include "qemu/error-report.h"
+#include "qemu/lockable.h"
 #include "qemu/queue.h"
 #include "io/net-listener.h"
 #include "migration/options.h"
@@ -19,13 +22,15 @@ typedef struct Peer {
     QLIST_ENTRY(Peer) next;
 } Peer;
 
+/* Under transport_lock. */
 static struct {
     TransportAccepted *cb;          /* NULL: nobody listens */
     void *opaque;
+    GMainContext *context;          /* of who listens; NULL: the main loop */
     bool in_yank;                   /* registered, and nobody let in so far */
     QIONetListener *listener;       /* for sockets that are connected to */
     QIOChannel *opened;             /* or what is there, until data is */
-    guint watch;
+    GSource *watch;
     QLIST_HEAD(, Peer) peers;
     SocketAddressList *addresses;
 } listening;
@@ -74,7 +79,8 @@ static void arrived(QIOChannel *ioc)
     }
     peer = g_new0(Peer, 1);
     peer->tls = transport_tls_start(ioc, QCRYPTO_TLS_CREDS_ENDPOINT_SERVER,
-                                    NULL, secured, peer, &err);
+                                    NULL, listening.context, secured, peer,
+                                    &err);
     if (peer->tls) {
         QLIST_INSERT_HEAD(&listening.peers, peer, next);
     } else {
@@ -86,16 +92,24 @@ static void arrived(QIOChannel *ioc)
 static void connected(QIONetListener *listener, QIOChannelSocket *socket,
                       void *opaque)
 {
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (listener != listening.listener) {
+        return;
+    }
     qio_channel_set_name(QIO_CHANNEL(socket), "migration-socket-incoming");
     arrived(QIO_CHANNEL(socket));
 }
 
 static gboolean readable(QIOChannel *ioc, GIOCondition condition, void *opaque)
 {
-    g_autoptr(QIOChannel) opened = g_steal_pointer(&listening.opened);
+    g_autoptr(QIOChannel) opened = NULL;
 
-    listening.watch = 0;
-    arrived(opened);
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (ioc == listening.opened) {
+        opened = g_steal_pointer(&listening.opened);
+        g_clear_pointer(&listening.watch, g_source_unref);
+        arrived(opened);
+    }
     return G_SOURCE_REMOVE;
 }
 
@@ -125,7 +139,8 @@ static bool listen_at(const SocketAddress *at, Error **errp)
                                    TRANSPORT_BACKLOG, errp) < 0) {
         return false;
     }
-    qio_net_listener_set_client_func(listener, connected, NULL, NULL);
+    qio_net_listener_set_client_func_full(listener, connected, NULL, NULL,
+                                          listening.context);
     return note_addresses(listener, errp);
 }
 
@@ -135,9 +150,9 @@ static bool open_and_watch(const MigrationAddress *addr, Error **errp)
     if (!listening.opened) {
         return false;
     }
-    listening.watch = qio_channel_add_watch(listening.opened,
-                                            G_IO_IN | G_IO_HUP,
-                                            readable, NULL, NULL);
+    listening.watch = qio_channel_add_watch_source(
+        listening.opened, G_IO_IN | G_IO_HUP, readable, NULL, NULL,
+        listening.context);
     return true;
 }
 
@@ -145,7 +160,9 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
                       void *opaque, Error **errp)
 {
     const SocketAddress *at = transport_endpoint(addr);
+    GMainContext *context = g_main_context_get_thread_default();
 
+    QEMU_LOCK_GUARD(&transport_lock);
     if (listening.cb) {
         error_setg(errp, "A migration is waited for already");
         return false;
@@ -156,6 +173,7 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
     transport_addresses_drop();
     listening.cb = cb;
     listening.opaque = opaque;
+    listening.context = context ? g_main_context_ref(context) : NULL;
     if (at ? listen_at(at, errp) : open_and_watch(addr, errp)) {
         return true;
     }
@@ -168,8 +186,12 @@ void transport_listen_stop(void)
 {
     Peer *peer, *next;
 
+    QEMU_LOCK_GUARD(&transport_lock);
     listening.cb = NULL;
-    g_clear_handle_id(&listening.watch, g_source_remove);
+    if (listening.watch) {
+        g_source_destroy(listening.watch);
+        g_clear_pointer(&listening.watch, g_source_unref);
+    }
     g_clear_pointer(&listening.opened, object_unref);
     QLIST_FOREACH_SAFE(peer, &listening.peers, next, next) {
         QLIST_REMOVE(peer, next);
@@ -180,6 +202,7 @@ void transport_listen_stop(void)
         qio_net_listener_disconnect(listening.listener);
         g_clear_pointer(&listening.listener, object_unref);
     }
+    g_clear_pointer(&listening.context, g_main_context_unref);
     if (listening.in_yank) {
         listening.in_yank = false;
         transport_yank_leave();
@@ -191,7 +214,14 @@ SocketAddressList *transport_addresses(void)
     return listening.addresses;
 }
 
+SocketAddressList *transport_addresses_copy(void)
+{
+    QEMU_LOCK_GUARD(&transport_lock);
+    return QAPI_CLONE(SocketAddressList, listening.addresses);
+}
+
 void transport_addresses_drop(void)
 {
+    QEMU_LOCK_GUARD(&transport_lock);
     g_clear_pointer(&listening.addresses, qapi_free_SocketAddressList);
 }

@@ -3,14 +3,22 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Threads: main loop, with the BQL held.
+ * Threads: main loop, with the BQL held; what listens may also be in another
+ * thread's loop, see transport.h.
  */
 
 #ifndef MIGRATION_TRANSPORT_PRIVATE_H
 #define MIGRATION_TRANSPORT_PRIVATE_H
 
 #include "crypto/tlscreds.h"
+#include "qemu/thread.h"
 #include "transport.h"
+
+/*
+ * Of all that listens.  Callbacks are made with it: so whoever stops to listen
+ * knows that none is under way in another thread.
+ */
+extern QemuRecMutex transport_lock;
 
 /* For the kernel to hold while one connection is taken care of */
 #define TRANSPORT_BACKLOG 8
@@ -74,15 +82,17 @@ QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end,
 /*
  * Start a handshake over @plain.  @hostname is what the certificate of the
  * server has to be made out for, unless `tls-hostname` says otherwise; NULL
- * if not known.  On success @cb will be called once, later, unless
- * transport_tls_drop() comes first.
+ * if not known.  It goes on in the main loop or that of @context, which calls
+ * back.  On success @cb will be called once, later, unless
+ * transport_tls_drop() comes first.  The callback is made under transport_lock.
  */
 TransportTLS *transport_tls_start(QIOChannel *plain,
                                   QCryptoTLSCredsEndpoint end,
-                                  const char *hostname, TransportSecured *cb,
-                                  void *opaque, Error **errp);
+                                  const char *hostname, GMainContext *context,
+                                  TransportSecured *cb, void *opaque,
+                                  Error **errp);
 
-/* Give up a handshake.  The connection is closed. */
+/* Give up a handshake: its callback will not be called. */
 void transport_tls_drop(TransportTLS *tls);
 
 #endif

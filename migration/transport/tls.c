@@ -9,7 +9,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/timer.h"
+#include "qemu/lockable.h"
 #include "io/channel-tls.h"
 #include "migration/options.h"
 #include "migration/trace.h"
@@ -17,10 +17,12 @@
 
 struct TransportTLS {
     QIOChannel *ioc;        /* NULL once it is passed on */
-    TransportSecured *cb;
+    TransportSecured *cb;   /* NULL: given up */
     void *opaque;
-    guint start;            /* the source that starts it, until it did */
-    QEMUTimer limit;
+    GMainContext *context;  /* NULL: the main loop's */
+    GSource *start;         /* starts it; NULL once it did */
+    GSource *limit;
+    bool shaking;           /* shaken() will be called */
 };
 
 int transport_tls_ms = 30 * 1000;
@@ -45,16 +47,50 @@ QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end, Error **errp)
     return QCRYPTO_TLS_CREDS(creds);
 }
 
-void transport_tls_drop(TransportTLS *tls)
+static GSource *attach(TransportTLS *tls, GSource *source, GSourceFunc fn)
 {
-    g_clear_handle_id(&tls->start, g_source_remove);
-    timer_del(&tls->limit);
+    g_source_set_callback(source, fn, tls, NULL);
+    g_source_attach(source, tls->context);
+    return source;
+}
+
+static void detach(GSource **source)
+{
+    if (*source) {
+        g_source_destroy(*source);
+        g_clear_pointer(source, g_source_unref);
+    }
+}
+
+static void destroy(TransportTLS *tls)
+{
     if (tls->ioc) {
         /* An unfinished handshake holds a reference until it is closed. */
         qio_channel_close(tls->ioc, NULL);
         object_unref(OBJECT(tls->ioc));
     }
+    if (tls->context) {
+        g_main_context_unref(tls->context);
+    }
     g_free(tls);
+}
+
+/*
+ * To close the channel calls a handshake off if that is in the main loop.
+ * Anywhere else it has to end by itself, which it does at once when the
+ * connection is gone.
+ */
+void transport_tls_drop(TransportTLS *tls)
+{
+    QEMU_LOCK_GUARD(&transport_lock);
+    detach(&tls->start);
+    detach(&tls->limit);
+    if (tls->shaking && tls->context) {
+        tls->cb = NULL;
+        qio_channel_shutdown(tls->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    } else {
+        destroy(tls);
+    }
 }
 
 /* Takes over @err. */
@@ -70,28 +106,45 @@ static void finish(TransportTLS *tls, Error *err)
 
 static void shaken(QIOTask *task, void *opaque)
 {
+    TransportTLS *tls = opaque;
     Error *err = NULL;
 
-    qio_task_propagate_error(task, &err);
-    finish(opaque, err);
+    QEMU_LOCK_GUARD(&transport_lock);
+    tls->shaking = false;
+    if (!tls->cb) {
+        destroy(tls);
+    } else {
+        qio_task_propagate_error(task, &err);
+        finish(tls, err);
+    }
 }
 
-static void too_late(void *opaque)
+static gboolean too_late(void *opaque)
 {
     Error *err = NULL;
 
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (g_source_is_destroyed(g_main_current_source())) {
+        return G_SOURCE_REMOVE;
+    }
     error_setg(&err, "TLS handshake failed: the peer did not answer for "
                "%d seconds; does it use TLS?", transport_tls_ms / 1000);
     finish(opaque, err);
+    return G_SOURCE_REMOVE;
 }
 
 static gboolean begin(void *opaque)
 {
     TransportTLS *tls = opaque;
 
-    tls->start = 0;
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (g_source_is_destroyed(g_main_current_source())) {
+        return G_SOURCE_REMOVE;
+    }
+    detach(&tls->start);
+    tls->shaking = true;
     qio_channel_tls_handshake(QIO_CHANNEL_TLS(tls->ioc), shaken, tls, NULL,
-                              NULL);
+                              tls->context);
     return G_SOURCE_REMOVE;
 }
 
@@ -117,8 +170,9 @@ static QIOChannelTLS *wrap(QIOChannel *plain, QCryptoTLSCredsEndpoint end,
 
 TransportTLS *transport_tls_start(QIOChannel *plain,
                                   QCryptoTLSCredsEndpoint end,
-                                  const char *hostname, TransportSecured *cb,
-                                  void *opaque, Error **errp)
+                                  const char *hostname, GMainContext *context,
+                                  TransportSecured *cb, void *opaque,
+                                  Error **errp)
 {
     QIOChannelTLS *wrapped = NULL;
     TransportTLS *tls;
@@ -134,11 +188,10 @@ TransportTLS *transport_tls_start(QIOChannel *plain,
         .ioc = QIO_CHANNEL(wrapped),
         .cb = cb,
         .opaque = opaque,
-        .start = g_idle_add(begin, tls),
+        .context = context ? g_main_context_ref(context) : NULL,
     };
     qio_channel_set_name(tls->ioc, "migration-tls");
-    timer_init_ms(&tls->limit, QEMU_CLOCK_REALTIME, too_late, tls);
-    timer_mod(&tls->limit,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + transport_tls_ms);
+    tls->start = attach(tls, g_idle_source_new(), begin);
+    tls->limit = attach(tls, g_timeout_source_new(transport_tls_ms), too_late);
     return tls;
 }

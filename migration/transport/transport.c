@@ -11,7 +11,13 @@
 #include "migration/yank_functions.h"
 #include "private.h"
 
+QemuRecMutex transport_lock;
 static bool in_yank;
+
+static void __attribute__((constructor)) init_lock(void)
+{
+    qemu_rec_mutex_init(&transport_lock);
+}
 
 bool transport_yank_enter(bool *here, Error **errp)
 {

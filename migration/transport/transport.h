@@ -18,6 +18,10 @@
  *
  * Threads: everything is called in the main loop with the BQL held, and calls
  * back there.  No callback is made from inside the function it was given to.
+ * But a paused postcopy must be recovered while the main loop waits for a page
+ * that is missing: transport_listen() and transport_listen_stop() may be called
+ * in any thread, without the BQL.  If the thread has a context of its own
+ * (g_main_context_get_thread_default()), that is where its calls back come.
  *
  * `yank`: the instance of migration is registered by the first connect or
  * listen and stays until transport_end(), or until the attempt that
@@ -92,6 +96,9 @@ void transport_listen_stop(void);
  * transport_listen() or transport_end(); owned here.
  */
 SocketAddressList *transport_addresses(void);
+
+/* A copy of it, which the caller frees.  Any thread. */
+SocketAddressList *transport_addresses_copy(void);
 
 /*
  * The migration is over and all its channels are closed.  Stops what is under

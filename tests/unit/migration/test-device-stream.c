@@ -246,9 +246,10 @@ static CommandPhase phase_now(void *opaque)
     return phase;
 }
 
-static void package_ready(void *opaque)
+static bool package_ready(void *opaque, Error **errp)
 {
     commands_seen |= 1u << WIRE_CMD_PACKAGED;
+    return true;
 }
 
 static bool take_command(void *opaque, unsigned command, QEMUFile *f,

@@ -1,0 +1,610 @@
+/*
+ * Postcopy on the destination
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/coroutine.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "hw/core/cpu.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/postcopy/dest.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "migration/yank_functions.h"
+#include "ctx.h"
+#include "incoming.h"
+#include "postcopy-dest.h"
+#include "reply.h"
+
+/* How long the source may take for its second connection */
+#define CHANNEL_MS 30000
+#define LOOK_MS 10
+
+static struct {
+    int step;                   /* CommandPhase; atomic */
+    bool ram;                   /* else it is about dirty bitmaps; BQL */
+    bool has_thread;            /* for urgent pages; main loop, then thread */
+    QemuThread thread;
+
+    QemuMutex lock;
+    QemuCond cond;
+    /* under the lock, as is incoming.from_src from LISTEN on: */
+    QEMUFile *next;             /* the main stream of a new connection */
+    QEMUFile *urgent;           /* the channel for urgent pages */
+    bool urgent_read;           /* the thread reads it */
+    bool urgent_ended;          /* there is no more to read from it */
+    bool urgent_quit;           /* the thread is to end */
+    bool hopeless;              /* the guest will never run here */
+    Error *why;                 /* the channel for urgent pages is broken */
+} pc;
+
+void postcopy_dest_init(void)
+{
+    qemu_mutex_init(&pc.lock);
+    qemu_cond_init(&pc.cond);
+    qatomic_set(&pc.step, COMMAND_PRECOPY);
+}
+
+void postcopy_dest_begin(void)
+{
+    qatomic_set(&pc.step, COMMAND_PRECOPY);
+    pc.ram = false;
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.hopeless = false;
+    pc.urgent_ended = pc.urgent_quit = false;
+}
+
+CommandPhase postcopy_dest_step(void)
+{
+    return qatomic_read(&pc.step);
+}
+
+static bool is_step(CommandPhase from, CommandPhase to)
+{
+    CommandPhase step = postcopy_dest_step();
+
+    return from <= step && step <= to;
+}
+
+bool migration_in_incoming_postcopy(void)
+{
+    return is_step(COMMAND_DISCARDING, COMMAND_RUNNING);
+}
+
+bool migration_incoming_postcopy_advised(void)
+{
+    return is_step(COMMAND_ADVISED, COMMAND_RUNNING);
+}
+
+/*
+ * Requests
+ */
+
+static bool request(void *opaque, const RamRegion *region, uint64_t start,
+                    uint32_t len)
+{
+    return reply_request_pages(region->name, start, len);
+}
+
+static int vcpu_of_thread(void *opaque, uint32_t thread)
+{
+    CPUState *cpu;
+
+    RCU_READ_LOCK_GUARD();
+    CPU_FOREACH(cpu) {
+        if (cpu->thread_id == thread) {
+            return cpu->cpu_index;
+        }
+    }
+    return -1;
+}
+
+static const FaultsOps requests = { .request = request, .vcpu = vcpu_of_thread };
+
+/*
+ * The channel for urgent pages
+ */
+
+bool postcopy_dest_urgent_channel(QIOChannel *ioc)
+{
+    QEMUFile *f = qemu_file_new_input(ioc);
+
+    qemu_file_set_blocking(f, false);
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.urgent) {
+        migration_ioc_unregister_yank_from_file(f);
+        qemu_fclose(f);
+        return false;
+    }
+    pc.urgent = f;
+    pc.urgent_ended = false;
+    qemu_cond_broadcast(&pc.cond);
+    trace_postcopy_preempt_new_channel();
+    return true;
+}
+
+static bool has_urgent_channel(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return pc.urgent;
+}
+
+/* Waits for something to read. NULL: the thread is to end. */
+static QEMUFile *next_urgent(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.urgent_read = false;
+    qemu_cond_broadcast(&pc.cond);
+    while (!pc.urgent_quit && (!pc.urgent || pc.urgent_ended)) {
+        qemu_cond_wait(&pc.cond, &pc.lock);
+    }
+    pc.urgent_read = !pc.urgent_quit;
+    return pc.urgent_quit ? NULL : pc.urgent;
+}
+
+/* If one is gone, the other one is of no use: the migration pauses. */
+static void urgent_broke(Error *err)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.urgent_ended = true;
+    if (!err || pc.urgent_quit || pc.why) {
+        error_free(err);
+    } else {
+        pc.why = err;
+        qemu_file_shutdown(incoming.from_src);
+        dest_give_up();
+    }
+}
+
+static void *urgent_thread(void *opaque)
+{
+    QEMUFile *f;
+
+    trace_postcopy_preempt_thread_entry();
+    rcu_register_thread();
+    while ((f = next_urgent())) {
+        Error *err = NULL;
+
+        if (!dest_load_urgent(f, &err)) {
+            error_prepend(&err, "Channel for urgent pages: ");
+        }
+        urgent_broke(err);
+    }
+    rcu_unregister_thread();
+    trace_postcopy_preempt_thread_exit();
+    return NULL;
+}
+
+static void close_file(QEMUFile *f)
+{
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
+        qemu_fclose(f);
+    }
+}
+
+static void end_urgent_thread(void)
+{
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        pc.urgent_quit = true;
+        if (pc.urgent) {
+            qemu_file_shutdown(pc.urgent);
+        }
+        qemu_cond_broadcast(&pc.cond);
+    }
+    if (pc.has_thread) {
+        qemu_thread_join(&pc.thread);
+        pc.has_thread = false;
+    }
+}
+
+/*
+ * Commands before the guest runs
+ */
+
+bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
+                                             Error **errp)
+{
+    uint64_t host_page_sizes, target_page_size;
+
+    trace_loadvm_postcopy_handle_advise();
+    if (!len != !migrate_postcopy_ram()) {
+        error_setg(errp, len ? "The capability postcopy-ram is on on the "
+                   "source and off here; set it on both sides"
+                   : "The capability postcopy-ram is off on the source and on "
+                   "here; set it on both sides");
+        return false;
+    }
+    if (len) {
+        host_page_sizes = qemu_get_be64(f);
+        target_page_size = qemu_get_be64(f);
+        if (!stream_check(f, errp) ||
+            !dest_advise(host_page_sizes, target_page_size, errp)) {
+            return false;
+        }
+        pc.ram = true;
+    }
+    qatomic_set(&pc.step, COMMAND_ADVISED);
+    return true;
+}
+
+bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
+                                              Error **errp)
+{
+    trace_loadvm_postcopy_ram_handle_discard();
+    if (!pc.ram) {
+        error_setg(errp, "The source has not announced postcopy of RAM");
+        return false;
+    }
+    qatomic_set(&pc.step, COMMAND_DISCARDING);
+    if (!dest_forget(f, len, errp)) {
+        return false;
+    }
+    trace_loadvm_postcopy_ram_handle_discard_end();
+    return true;
+}
+
+bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + CHANNEL_MS;
+
+    if (!migrate_postcopy_preempt() || !migrate_postcopy_ram()) {
+        return true;
+    }
+    while (!has_urgent_channel()) {
+        if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) > end) {
+            error_setg(errp, "The source has made no second connection, for "
+                       "urgent pages: postcopy-preempt must be set on both "
+                       "sides");
+            return false;
+        }
+        if (!stream_check(incoming.from_src, errp)) {
+            return false;
+        }
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LOOK_MS * SCALE_MS);
+    }
+    return true;
+}
+
+static bool listen_for_faults(Error **errp)
+{
+    if (!reply_is_open()) {
+        error_setg(errp, "Pages cannot be asked for, as there is no return "
+                   "path");
+        return false;
+    }
+    if (!dest_listen(&requests, errp)) {
+        return false;
+    }
+    if (migrate_postcopy_preempt()) {
+        pc.has_thread = true;
+        qemu_thread_create(&pc.thread, MIGRATION_THREAD_DST_PREEMPT,
+                           urgent_thread, NULL, QEMU_THREAD_JOINABLE);
+    }
+    dest_resume();
+    return true;
+}
+
+bool postcopy_dest_listen(Error **errp)
+{
+    trace_loadvm_postcopy_handle_listen("enter");
+    if (pc.ram && !listen_for_faults(errp)) {
+        return false;
+    }
+    qatomic_set(&pc.step, COMMAND_LISTENING);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    trace_loadvm_postcopy_handle_listen("return");
+    return true;
+}
+
+bool postcopy_dest_run(Error **errp)
+{
+    trace_loadvm_postcopy_handle_run();
+    qatomic_set(&pc.step, COMMAND_RUNNING);
+    return true;
+}
+
+void postcopy_dest_package_failed(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.hopeless = true;
+    if (incoming.from_src) {
+        qemu_file_shutdown(incoming.from_src);
+    }
+    if (pc.ram) {
+        dest_give_up();
+    }
+    qemu_cond_broadcast(&pc.cond);
+}
+
+void postcopy_dest_quit(void)
+{
+    if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
+        postcopy_dest_package_failed();
+    }
+}
+
+/*
+ * Recovery
+ */
+
+bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp)
+{
+    char name[WIRE_NAME_MAX + 1];
+    size_t name_len = qemu_get_counted_string(f, name);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (len != 1 + name_len || strlen(name) != name_len) {
+        error_setg(errp, "The name of the RAM block is malformed");
+        return false;
+    }
+    if (!dest_knows(name)) {
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        error_setg(errp, "There is no RAM block '%s' here", shown);
+        return false;
+    }
+    trace_loadvm_handle_recv_bitmap(name);
+    /* If the source is gone, the stream will say so. */
+    reply_received(name, dest_put_received);
+    return true;
+}
+
+/* The source has made its second connection before it asks to go on. */
+static bool wait_for_urgent_channel(Error **errp)
+{
+    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + CHANNEL_MS;
+
+    if (!migrate_postcopy_preempt()) {
+        return true;
+    }
+    QEMU_LOCK_GUARD(&pc.lock);
+    while (!pc.urgent && !pc.hopeless) {
+        if (!stream_check(incoming.from_src, errp)) {
+            return false;
+        }
+        if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) > end) {
+            error_setg(errp, "The source has made no second connection");
+            return false;
+        }
+        qemu_cond_timedwait(&pc.cond, &pc.lock, LOOK_MS);
+    }
+    return true;
+}
+
+bool postcopy_dest_resume(Error **errp)
+{
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        error_setg(errp, "Nothing was paused");
+        return false;
+    }
+    if (!wait_for_urgent_channel(errp)) {
+        return false;
+    }
+    trace_loadvm_postcopy_handle_resume();
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    reply_resume_ack();
+    dest_resume();
+    return true;
+}
+
+/* What was there of the connection is closed; nobody reads any more. */
+static void hang_up(void)
+{
+    QEMUFile *main, *urgent;
+
+    dest_pause();
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        qemu_file_shutdown(incoming.from_src);
+        if (pc.urgent) {
+            qemu_file_shutdown(pc.urgent);
+        }
+        while (pc.urgent_read) {
+            qemu_cond_wait(&pc.cond, &pc.lock);
+        }
+        main = g_steal_pointer(&incoming.from_src);
+        urgent = g_steal_pointer(&pc.urgent);
+    }
+    reply_abandon();
+    close_file(urgent);
+    close_file(main);
+    dest_reset_channels();
+}
+
+/* The first of the reasons, and what it means */
+static void tell_pause(Error *err)
+{
+    Error *why;
+
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        why = g_steal_pointer(&pc.why);
+    }
+    if (why) {
+        error_free(err);
+        err = why;
+    }
+    error_prepend(&err, "Postcopy is paused: ");
+    warn_report("%s", error_get_pretty(err));
+    ctx_clear_error();
+    ctx_fail(err);
+}
+
+/* Takes over @err. False if there is nothing to wait for. */
+static bool pause_until_recovered(Error *err)
+{
+    trace_postcopy_pause_incoming();
+    transport_listen_stop();
+    if (migrate_dirty_bitmaps()) {
+        dirty_bitmap_mig_cancel_incoming();
+    }
+    hang_up();
+    tell_pause(err);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+
+    qatomic_set(&incoming.busy, false);
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        while (!pc.next && !pc.hopeless) {
+            qemu_cond_wait(&pc.cond, &pc.lock);
+        }
+        if (pc.hopeless) {
+            return false;
+        }
+        incoming.from_src = g_steal_pointer(&pc.next);
+    }
+    qatomic_set(&incoming.busy, true);
+    ctx_clear_error();
+    reply_open(incoming.from_src);
+    trace_postcopy_pause_incoming_continued();
+    return true;
+}
+
+/* A connection for a postcopy that is paused, or the second one of it */
+static bool recovered(QIOChannel *ioc, void *opaque)
+{
+    bool main = ctx_phase_move(&incoming.phase,
+                               MIGRATION_STATUS_POSTCOPY_PAUSED,
+                               MIGRATION_STATUS_POSTCOPY_RECOVER);
+
+    if (main) {
+        QEMUFile *f = qemu_file_new_input(ioc);
+
+        qemu_file_set_blocking(f, false);
+        WITH_QEMU_LOCK_GUARD(&pc.lock) {
+            pc.next = f;
+            qemu_cond_broadcast(&pc.cond);
+        }
+    } else {
+        postcopy_dest_urgent_channel(ioc);
+    }
+    object_unref(OBJECT(ioc));
+    return main && migrate_postcopy_preempt();
+}
+
+bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
+{
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_setg(errp, "Migrate recover can only be run when postcopy is "
+                   "paused.");
+        return false;
+    }
+    /* Whoever calls again has another address in mind. */
+    transport_listen_stop();
+    return transport_listen(addr, recovered, NULL, errp);
+}
+
+bool postcopy_dest_pause(Error **errp)
+{
+    MigrationStatus phase = phase_get(&incoming.phase);
+
+    if (phase != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
+        phase != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (!pc.why) {
+        error_setg(&pc.why, "The user wants it");
+    }
+    if (!incoming.from_src || qemu_file_shutdown(incoming.from_src)) {
+        error_setg(errp, "Failed to pause destination migration");
+    }
+    if (pc.ram) {
+        dest_give_up();
+    }
+    return true;
+}
+
+/*
+ * The thread
+ */
+
+/* What the main stream had to bring is here, but not all that was asked for. */
+static bool wait_for_rest(Error **errp)
+{
+    FaultsView view;
+
+    if (!pc.ram) {
+        return true;
+    }
+    dest_look(&view);
+    if (view.waiting && !migrate_postcopy_preempt()) {
+        error_setg(errp, "The source has ended, but did not send %u pages "
+                   "that it was asked for", view.waiting);
+        return false;
+    }
+    if (!dest_wait()) {
+        error_setg(errp, "The connection broke");
+        return false;
+    }
+    return true;
+}
+
+static bool read_main_stream(DeviceLoad *load, Error **errp)
+{
+    return device_load_late(load, incoming.from_src, errp) &&
+           wait_for_rest(errp);
+}
+
+static bool is_hopeless(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return pc.hopeless;
+}
+
+/* The guest runs, and lacks nothing but what is known of its disks' changes. */
+static void lose_bitmaps(Error *err)
+{
+    dirty_bitmap_mig_cancel_incoming();
+    error_prepend(&err, "Dirty bitmaps that have not come are lost: ");
+    warn_report_err(err);
+}
+
+bool postcopy_dest_load(DeviceLoad *load, Error **errp)
+{
+    Error *err = NULL;
+
+    trace_postcopy_ram_listen_thread_start();
+    while (!read_main_stream(load, &err)) {
+        if (is_hopeless()) {
+            error_propagate(errp, err);
+            return false;
+        }
+        if (!pc.ram) {
+            lose_bitmaps(g_steal_pointer(&err));
+            break;
+        }
+        if (!pause_until_recovered(g_steal_pointer(&err))) {
+            error_setg(errp, "Postcopy has ended before the guest ran");
+            return false;
+        }
+    }
+    end_urgent_thread();
+    if (pc.ram) {
+        dest_unregister();
+    }
+    trace_postcopy_ram_listen_thread_exit();
+    return true;
+}
+
+void postcopy_dest_end(void)
+{
+    end_urgent_thread();
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        close_file(g_steal_pointer(&pc.urgent));
+        close_file(g_steal_pointer(&pc.next));
+        error_free(g_steal_pointer(&pc.why));
+    }
+    dest_end();
+    qatomic_set(&pc.step, COMMAND_ENDED);
+}

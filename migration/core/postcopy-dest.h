@@ -1,0 +1,84 @@
+/*
+ * Postcopy on the destination: who reads what when, and what becomes of it when
+ * the connection breaks
+ *
+ *   incoming thread   the main stream, from LISTEN to its end; pauses, and goes
+ *                     on when there is a new one
+ *   urgent thread     the channel with pages that were asked for, if there is
+ *                     one (postcopy-preempt)
+ *   main loop, BQL    loads the devices in the package meanwhile, and starts
+ *                     the guest.  It may have to wait for a page.
+ *   fault thread      asks for pages (postcopy/fault-thread.h)
+ *
+ * From LISTEN on nothing that reads pages takes the BQL: whoever holds it may
+ * be waiting for one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_POSTCOPY_DEST_H
+#define MIGRATION_CORE_POSTCOPY_DEST_H
+
+#include "qapi/qapi-types-migration.h"
+#include "migration/device/load.h"
+#include "migration/qemu-file.h"
+
+void postcopy_dest_init(void);
+
+/* A new migration: nothing is known of postcopy.  BQL. */
+void postcopy_dest_begin(void);
+
+/* Where it stands; any thread. */
+CommandPhase postcopy_dest_step(void);
+
+/*
+ * Commands.  The first ones in the main loop, the others in the thread that
+ * reads the main stream.
+ */
+bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
+                                             Error **errp);
+bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
+                                              Error **errp);
+bool postcopy_dest_listen(Error **errp);
+bool postcopy_dest_run(Error **errp);
+bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp);
+bool postcopy_dest_resume(Error **errp);
+
+/*
+ * The package is here: waits, if need be, for the channel that its devices may
+ * need pages from.  Main loop, in a coroutine.
+ */
+bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp);
+
+/* The package cannot be loaded: the guest will never run.  Main loop. */
+void postcopy_dest_package_failed(void);
+
+/*
+ * Reads the main stream to its end, over however many connections.  False if
+ * there is no guest that could wait for more.  Incoming thread.
+ */
+bool postcopy_dest_load(DeviceLoad *load, Error **errp);
+
+/* After everything; idempotent.  BQL. */
+void postcopy_dest_end(void);
+
+/*
+ * A channel for urgent pages has come; owned here from now on.  False if there
+ * is one already.  Any thread.
+ */
+bool postcopy_dest_urgent_channel(QIOChannel *ioc);
+
+/* QEMU ends: nobody waits for a connection any more.  Any thread. */
+void postcopy_dest_quit(void);
+
+/*
+ * User's commands, in any thread, with or without the BQL.
+ */
+
+/* Waits at @addr for the source of a postcopy that is paused. */
+bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp);
+
+/* Breaks the connection. False if there is no postcopy that could pause. */
+bool postcopy_dest_pause(Error **errp);
+
+#endif

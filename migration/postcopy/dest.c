@@ -1,0 +1,603 @@
+/*
+ * The destination of a postcopy of RAM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/host-utils.h"
+#include "qemu/madvise.h"
+#include "qemu/mmap-alloc.h"
+#include "qemu/rcu.h"
+#include "exec/cpu-common.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/postcopy-ram.h"
+#include "migration/ram.h"
+#include "migration/ram/load.h"
+#include "migration/trace.h"
+#include "system/system.h"
+#include "dest.h"
+#include "fault-thread.h"
+#include "forget.h"
+#include "shared.h"
+#include "support.h"
+
+#include <sys/mman.h>
+
+static struct {
+    bool advised;               /* what follows is there */
+    bool emptied;               /* huge pages are off */
+    bool listening;
+    bool seen;                  /* faults are there, also after the end */
+    SupportHost host;
+    PlaceMemory memory;
+    Placer main, urgent;        /* channels */
+    Faults faults;
+    FaultThread thread;
+} dest = { .memory.ufd = -1 };
+
+static PlaceBlock *block_of(const RamRegion *region)
+{
+    return &dest.memory.blocks[region->index];
+}
+
+/*
+ * Is it possible?
+ */
+
+static SupportKind kind_of(RAMBlock *rb)
+{
+    if (rb->fd < 0) {
+        return SUPPORT_ANON;
+    }
+    switch (qemu_fd_getfs(rb->fd)) {
+    case QEMU_FS_TYPE_TMPFS:
+        return SUPPORT_SHMEM;
+    case QEMU_FS_TYPE_HUGETLBFS:
+        return SUPPORT_HUGETLB;
+    default:
+        return SUPPORT_OTHER_FILE;
+    }
+}
+
+static SupportBlock facts_of(RAMBlock *rb)
+{
+    return (SupportBlock) {
+        .name = *rb->idstr ? rb->idstr : memory_region_name(rb->mr),
+        .kind = kind_of(rb),
+        .bytes = rb->used_length,
+        .page_size = rb->page_size,
+        .read_only = rb->flags & (RAM_READONLY | RAM_READONLY_FD),
+        .shared = qemu_ram_is_shared(rb),
+    };
+}
+
+static bool blocks_are_possible(const SupportHost *host, Error **errp)
+{
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        SupportBlock facts = facts_of(rb);
+
+        if (!support_block(host, &facts, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool possible(SupportHost *host, Error **errp)
+{
+    support_look(host, qemu_target_page_size());
+    return support_host(host, errp) && blocks_are_possible(host, errp) &&
+           shared_notify(POSTCOPY_NOTIFY_PROBE, errp);
+}
+
+bool postcopy_possible_here(Error **errp)
+{
+    SupportHost host;
+
+    return possible(&host, errp);
+}
+
+/*
+ * Before the guest runs
+ */
+
+static bool discard(void *opaque, RamRegion *r, uint64_t start, uint64_t len,
+                    Error **errp)
+{
+    int ret = ram_block_discard_range(r->rb, start, len);
+
+    if (ret) {
+        error_setg_errno(errp, -ret, "RAM block '%s': cannot give back %"
+                         PRIu64 " bytes at 0x%" PRIx64, r->name, len, start);
+        return false;
+    }
+    received_clear(&block_of(r)->map, start >> r->page_bits,
+                   len >> r->page_bits);
+    return true;
+}
+
+static void arrived(void *opaque, RamRegion *r, uint64_t page, uint64_t pages)
+{
+    received_set(&block_of(r)->map, page, pages);
+}
+
+static const RamPagesOps precopy_pages = { .arrived = arrived };
+
+static uint64_t all_page_sizes(const RamRegions *regions)
+{
+    uint64_t sizes = 0;
+
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        sizes |= r->host_page_size;
+    }
+    return sizes;
+}
+
+static bool check_sizes(const RamRegions *regions, uint64_t host_page_sizes,
+                        uint64_t target_page_size, Error **errp)
+{
+    uint64_t here = all_page_sizes(regions);
+
+    if (target_page_size != qemu_target_page_size()) {
+        error_setg(errp, "The target's page size is %" PRIu64 " on the source "
+                   "and %zu here; they must be the same", target_page_size,
+                   qemu_target_page_size());
+        return false;
+    }
+    if (host_page_sizes != here) {
+        error_setg(errp, "The source's memory has page sizes 0x%" PRIx64
+                   ", that of this side 0x%" PRIx64 "; both must have the same "
+                   "memory backends", host_page_sizes, here);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * What the machine has put into its memory, such as firmware, comes from the
+ * source.  What is never sent as nobody ever wrote there has to be empty.
+ */
+static bool make_empty(RamRegion *r, Error **errp)
+{
+    uint64_t bytes = r->max_pages << r->page_bits;
+    unsigned shift = ctz64(r->host_page_size) - r->page_bits;
+
+    trace_postcopy_init_range(r->name, r->host, 0, bytes);
+    if (!received_init(&block_of(r)->map, r->max_pages, shift)) {
+        error_setg(errp, "RAM block '%s': there is no memory for a bitmap",
+                   r->name);
+        return false;
+    }
+    return discard(NULL, r, 0, QEMU_ALIGN_DOWN(bytes, r->host_page_size), errp);
+}
+
+static bool lay_out(RamRegions *regions, Error **errp)
+{
+    PlaceMemory *memory = &dest.memory;
+
+    *memory = (PlaceMemory) {
+        .regions = regions, .ufd = -1, .faults = &dest.faults,
+        .blocks = g_new0(PlaceBlock, regions->count),
+    };
+    dest.advised = true;
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        memory->largest_page = MAX(memory->largest_page, r->host_page_size);
+        if (!make_empty(r, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
+                 Error **errp)
+{
+    RamRegions *regions = ram_load_regions();
+
+    assert(!dest.advised);
+    if (!possible(&dest.host, errp) ||
+        !check_sizes(regions, host_page_sizes, target_page_size, errp)) {
+        return false;
+    }
+    /* Locked memory is never missing; dest_end() locks it again. */
+    if (munlockall()) {
+        error_setg_errno(errp, errno, "Cannot unlock the memory");
+        return false;
+    }
+    if (!shared_notify(POSTCOPY_NOTIFY_INBOUND_ADVISE, errp) ||
+        !lay_out(regions, errp)) {
+        return false;
+    }
+    ram_load_divert(&precopy_pages, NULL);
+    return true;
+}
+
+/* A huge page would bring back what is to be missing around a small one. */
+static void without_huge_pages(void)
+{
+    if (dest.emptied) {
+        return;
+    }
+    dest.emptied = true;
+    RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
+        uint64_t bytes = ram_region_bytes(r);
+
+        trace_postcopy_nhp_range(r->name, r->host, 0, bytes);
+        qemu_madvise(r->host, bytes, QEMU_MADV_NOHUGEPAGE);
+    }
+}
+
+bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp)
+{
+    without_huge_pages();
+    return forget_load(f, len, dest.memory.regions, discard, NULL, errp);
+}
+
+/*
+ * While pages may be missing
+ */
+
+static bool take_data(void *opaque, QEMUFile *f, RamRegion *r, uint64_t page,
+                      uint64_t pages, Error **errp)
+{
+    return placer_data(opaque, f, r, page, pages, errp);
+}
+
+static bool take_zeros(void *opaque, RamRegion *r, uint64_t page,
+                       uint64_t pages, Error **errp)
+{
+    return placer_zero(opaque, r, page, pages, errp);
+}
+
+static const RamPagesOps postcopy_pages = {
+    .data = take_data, .zeros = take_zeros,
+};
+
+static void wake_others(void *opaque, const RamRegion *r, uint64_t start,
+                        uint64_t len)
+{
+    shared_wake(r->rb, r->host_page_size, start, len);
+}
+
+/* Memory that the guest was never given has no content. */
+static bool never_comes(const RamRegion *r, uint64_t start)
+{
+    MemoryRegionSection section = {
+        .mr = r->rb->mr,
+        .offset_within_region = start,
+        .size = int128_make64(r->host_page_size),
+    };
+
+    return memory_region_has_ram_discard_manager(section.mr) &&
+           !ram_discard_manager_is_populated(
+               memory_region_get_ram_discard_manager(section.mr), &section);
+}
+
+/*
+ * Small pages are copied by the kernel at no more than it costs to write them
+ * by a second mapping; large ones would be written twice.
+ */
+static uint8_t *map_again(const RamRegion *r)
+{
+    SupportBlock facts = facts_of(r->rb);
+    void *again;
+
+    if (r->host_page_size == dest.host.page_size || shared_any() ||
+        !support_continue(&dest.host, &facts)) {
+        return NULL;
+    }
+    again = mmap(NULL, ram_region_bytes(r), PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_NORESERVE, r->rb->fd, r->rb->fd_offset);
+    return again == MAP_FAILED ? NULL : again;
+}
+
+static bool watch(RamRegion *r, Error **errp)
+{
+    ERRP_GUARD();
+    PlaceBlock *b = block_of(r);
+    uint64_t bytes = ROUND_UP(ram_region_bytes(r), r->host_page_size);
+
+    b->alias = map_again(r);
+    if (!ufd_register(dest.memory.ufd, r->host, bytes, b->alias, &b->ways,
+                      errp)) {
+        error_prepend(errp, "RAM block '%s': ", r->name);
+        return false;
+    }
+    b->bytes = bytes;
+    if (!(b->ways & (1u << UFD_COPY))) {
+        error_setg(errp, "RAM block '%s': the kernel cannot put pages in place "
+                   "there", r->name);
+        return false;
+    }
+    return true;
+}
+
+static unsigned count_vcpus(void)
+{
+    return migrate_postcopy_blocktime() && dest.host.ufd.thread_id
+           ? MACHINE(qdev_get_machine())->smp.cpus : 0;
+}
+
+static bool make_channels(Error **errp)
+{
+    PlaceMemory *memory = &dest.memory;
+    void *zeros = mmap(NULL, memory->largest_page, PROT_READ,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (zeros == MAP_FAILED) {
+        error_setg_errno(errp, errno, "Cannot map %" PRIu64 " bytes of zeros",
+                         memory->largest_page);
+        return false;
+    }
+    memory->zeros = zeros;
+    return placer_init(&dest.main, memory, errp) &&
+           placer_init(&dest.urgent, memory, errp);
+}
+
+bool dest_listen(const FaultsOps *ops, Error **errp)
+{
+    PlaceMemory *memory = &dest.memory;
+
+    without_huge_pages();
+    if (dest.seen) {
+        faults_destroy(&dest.faults);
+    }
+    faults_init(&dest.faults, ops, NULL, count_vcpus());
+    dest.seen = true;
+    memory->placed = wake_others;
+    memory->ufd = ufd_open(errp);
+    if (memory->ufd < 0 || !make_channels(errp)) {
+        return false;
+    }
+    dest.thread = (FaultThread) {
+        .memory = memory, .never_comes = never_comes,
+    };
+    /* Without the thread nobody could help who touches a page from here on. */
+    if (!fault_thread_start(&dest.thread, errp)) {
+        return false;
+    }
+    dest.listening = true;
+    RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
+        if (!watch(r, errp)) {
+            return false;
+        }
+    }
+    trace_postcopy_ram_enable_notify();
+    if (!shared_notify(POSTCOPY_NOTIFY_INBOUND_LISTEN, errp)) {
+        return false;
+    }
+    ram_load_divert(&postcopy_pages, &dest.main);
+    return true;
+}
+
+bool dest_load_urgent(QEMUFile *f, Error **errp)
+{
+    return ram_load_channel(f, &postcopy_pages, &dest.urgent, errp);
+}
+
+void dest_resume(void)
+{
+    faults_resume(&dest.faults);
+}
+
+void dest_pause(void)
+{
+    faults_pause(&dest.faults);
+}
+
+void dest_reset_channels(void)
+{
+    placer_reset(&dest.main);
+    placer_reset(&dest.urgent);
+}
+
+bool dest_wait(void)
+{
+    return faults_wait(&dest.faults);
+}
+
+void dest_give_up(void)
+{
+    faults_give_up(&dest.faults);
+}
+
+/*
+ * The end
+ */
+
+static void let_be(RamRegion *r)
+{
+    PlaceBlock *b = block_of(r);
+    Error *err = NULL;
+
+    if (b->bytes) {
+        trace_postcopy_cleanup_range(r->name, r->host, 0, b->bytes);
+        if (!ufd_unregister(dest.memory.ufd, r->host, b->bytes, &err)) {
+            warn_report_err(err);
+        }
+        b->bytes = 0;
+    }
+    if (b->alias) {
+        munmap(b->alias, ram_region_bytes(r));
+        b->alias = NULL;
+    }
+}
+
+void dest_unregister(void)
+{
+    PlaceMemory *memory = &dest.memory;
+
+    if (!dest.advised || memory->ufd < 0) {
+        return;
+    }
+    trace_postcopy_ram_incoming_cleanup_entry();
+    fault_thread_stop(&dest.thread);
+    trace_postcopy_ram_incoming_cleanup_join();
+    RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
+        let_be(r);
+    }
+    close(memory->ufd);
+    memory->ufd = -1;
+    trace_postcopy_ram_incoming_cleanup_closeuf();
+}
+
+static void tell_end(void)
+{
+    Error *err = NULL;
+
+    if (!shared_notify(POSTCOPY_NOTIFY_INBOUND_END, &err)) {
+        warn_report_err(err);
+    }
+}
+
+static void as_before(void)
+{
+    if (dest.emptied) {
+        RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
+            qemu_madvise(r->host, ram_region_bytes(r), QEMU_MADV_HUGEPAGE);
+        }
+        dest.emptied = false;
+    }
+    if (should_mlock(mlock_state) &&
+        os_mlock(is_mlock_on_fault(mlock_state)) < 0) {
+        warn_report("Cannot lock the memory again: %s", strerror(errno));
+    }
+}
+
+static void throw_away(void)
+{
+    PlaceMemory *memory = &dest.memory;
+
+    for (unsigned i = 0; i < memory->regions->count; i++) {
+        received_destroy(&memory->blocks[i].map);
+    }
+    g_clear_pointer(&memory->blocks, g_free);
+    placer_destroy(&dest.main);
+    placer_destroy(&dest.urgent);
+    if (memory->zeros) {
+        munmap(memory->zeros, memory->largest_page);
+        memory->zeros = NULL;
+    }
+}
+
+void dest_end(void)
+{
+    if (!dest.advised) {
+        return;
+    }
+    dest_unregister();
+    ram_load_divert(NULL, NULL);
+    if (dest.listening) {
+        tell_end();
+        dest.listening = false;
+    }
+    as_before();
+    throw_away();
+    dest.advised = false;
+    trace_postcopy_ram_incoming_cleanup_exit();
+}
+
+/*
+ * Questions
+ */
+
+static RamRegion *find_block(const char *name)
+{
+    RamRegion *r = dest.advised ? ram_regions_find(dest.memory.regions, name)
+                                : NULL;
+
+    return r && !r->ignored ? r : NULL;
+}
+
+bool dest_knows(const char *name)
+{
+    return find_block(name);
+}
+
+bool dest_put_received(const char *name, QEMUFile *f)
+{
+    RamRegion *r = find_block(name);
+
+    if (r) {
+        received_put(&block_of(r)->map, block_of(r)->bytes >> r->page_bits, f);
+    }
+    return r;
+}
+
+bool dest_look(FaultsView *view)
+{
+    if (dest.seen) {
+        faults_look(&dest.faults, view);
+    }
+    return dest.seen;
+}
+
+unsigned dest_blocktime(uint32_t *all, uint32_t **each)
+{
+    unsigned count = dest.seen ? dest.faults.blocktime.count : 0;
+
+    *each = g_new0(uint32_t, count);
+    return count ? faults_blocktime(&dest.faults, all, *each, count) : 0;
+}
+
+/*
+ * Processes that share memory
+ */
+
+int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
+                         RAMBlock *rb)
+{
+    uint64_t size = qemu_ram_pagesize(rb);
+    uint64_t at = QEMU_ALIGN_DOWN(client_addr, size);
+
+    trace_postcopy_wake_shared(client_addr, qemu_ram_get_idstr(rb));
+    return -ufd_wake(shared->fd, (void *)(uintptr_t)at, size);
+}
+
+static RamRegion *region_of(RAMBlock *rb)
+{
+    if (dest.listening) {
+        RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
+            if (r->rb == rb) {
+                return r;
+            }
+        }
+    }
+    return NULL;
+}
+
+int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
+                                 uint64_t client_addr, uint64_t offset)
+{
+    RamRegion *r = region_of(rb);
+    Error *err = NULL;
+    uint64_t host_page;
+
+    if (!r || offset >= block_of(r)->bytes) {
+        return -EINVAL;
+    }
+    trace_postcopy_request_shared_page(shared->idstr, r->name, offset);
+    host_page = offset / r->host_page_size;
+    if (never_comes(r, host_page * r->host_page_size)) {
+        if (!place_zero_page(&dest.memory, r, host_page, &err)) {
+            error_report_err(err);
+            return -EIO;
+        }
+    } else if (faults_note(&dest.faults, r, &block_of(r)->map, host_page, 0)) {
+        return 0;
+    }
+    trace_postcopy_request_shared_page_present(shared->idstr, r->name, offset);
+    return postcopy_wake_shared(shared, client_addr, rb);
+}

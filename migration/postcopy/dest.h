@@ -1,0 +1,78 @@
+/*
+ * The destination of a postcopy of RAM: from "it may come" to "it is all here"
+ *
+ *   advise   what is sent lands in empty memory, and it is noted what came
+ *   forget   what was sent in vain is given back
+ *   listen   memory tells who touches what is missing; pages are put in place
+ *   pause    nobody can be asked; resume asks for all that is missing
+ *   end      all is here: it is ordinary memory again
+ *
+ * There is one at a time.  Each function says where it is called; those of a
+ * step may follow those of the steps before it only.  Loading the main stream
+ * goes through ram/load.h, which is told here where pages go.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_POSTCOPY_DEST_H
+#define MIGRATION_POSTCOPY_DEST_H
+
+#include "migration/qemu-file.h"
+#include "faults.h"
+
+/*
+ * The source announces postcopy, with its page sizes.  Fails if this side
+ * cannot do that with this memory; it says why.  BQL.
+ */
+bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
+                 Error **errp);
+
+/* The command POSTCOPY_DISCARD with @len bytes.  BQL. */
+bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp);
+
+/*
+ * From now on the memory can be used by anybody.  @ops ask the source once
+ * dest_resume() was called.  BQL; nobody loads RAM meanwhile.
+ */
+bool dest_listen(const FaultsOps *ops, Error **errp);
+
+/* Pages from a channel of their own, up to its end.  A thread of its own. */
+bool dest_load_urgent(QEMUFile *f, Error **errp);
+
+/* Any thread */
+void dest_resume(void);
+void dest_pause(void);
+
+/* Nobody reads a stream: what is half there will be sent again. */
+void dest_reset_channels(void);
+
+/*
+ * The main stream has ended: waits for what is still asked for.  False if
+ * dest_give_up() is called meanwhile.  Thread that loads.
+ */
+bool dest_wait(void);
+void dest_give_up(void);
+
+/*
+ * No page is missing any more.  Thread that loads, without the BQL: who holds
+ * that may be waiting for a page.
+ */
+void dest_unregister(void);
+
+/* The end, however far it came; idempotent.  BQL. */
+void dest_end(void);
+
+/* The bitmap of what has come of a block. False if there is none of that name */
+bool dest_put_received(const char *name, QEMUFile *f);
+bool dest_knows(const char *name);
+
+/* What was seen, also after the end.  False if there was no postcopy.  BQL. */
+bool dest_look(FaultsView *view);
+
+/*
+ * Milliseconds: all vCPUs at once, and for each in *@each, which the caller
+ * frees.  Returns their number, 0 if it was not asked for.  BQL.
+ */
+unsigned dest_blocktime(uint32_t *all, uint32_t **each);
+
+#endif

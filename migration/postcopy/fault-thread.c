@@ -1,0 +1,186 @@
+/*
+ * The thread that reads faults and has the pages asked for
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/rcu.h"
+#include "migration/migration.h"
+#include "migration/trace.h"
+#include "fault-thread.h"
+#include "shared.h"
+
+#include <poll.h>
+
+/* Faults taken at once */
+#define BATCH 16
+
+/* Descriptors that are ours; those of other processes follow. */
+enum { OF_MEMORY, OF_WAKE, FIRST_SHARED };
+
+static RamRegion *find_region(const RamRegions *regions, uint64_t address,
+                              uint64_t *start)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        uint64_t offset = address - (uintptr_t)r->host;
+
+        if (address >= (uintptr_t)r->host &&
+            offset < r->max_pages << r->page_bits) {
+            *start = QEMU_ALIGN_DOWN(offset, r->host_page_size);
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* It has come: it need not be mapped where it was touched. */
+static void let_go_on(PlaceMemory *memory, RamRegion *region, uint64_t start,
+                      bool minor)
+{
+    if (minor) {
+        ufd_place(memory->ufd, UFD_CONTINUE, region->host + start, NULL,
+                  region->host_page_size, region->host_page_size);
+    } else {
+        ufd_wake(memory->ufd, region->host + start, region->host_page_size);
+    }
+}
+
+static void serve(FaultThread *t, const UfdFault *fault)
+{
+    PlaceMemory *memory = t->memory;
+    Error *err = NULL;
+    uint64_t start;
+    RamRegion *r = find_region(memory->regions, fault->address, &start);
+    ReceivedMap *map;
+
+    if (!r) {
+        error_report("postcopy: a fault at 0x%" PRIx64 ", where the guest has "
+                     "no memory", fault->address);
+        return;
+    }
+    trace_postcopy_ram_fault_thread_request(fault->address, r->name, start,
+                                            fault->thread);
+    map = &memory->blocks[r->index].map;
+    if (received_test(map, start >> r->page_bits)) {
+        let_go_on(memory, r, start, fault->minor);
+    } else if (t->never_comes && t->never_comes(r, start)) {
+        if (!place_zero_page(memory, r, start / r->host_page_size, &err)) {
+            error_report_err(err);
+        }
+    } else if (!faults_note(memory->faults, r, map, start / r->host_page_size,
+                            fault->thread)) {
+        let_go_on(memory, r, start, fault->minor);
+    }
+}
+
+/* False if the descriptor is of no more use. */
+static bool read_faults(FaultThread *t)
+{
+    UfdFault faults[BATCH];
+    int count = ufd_read(t->memory->ufd, faults, BATCH);
+
+    if (count < 0) {
+        error_report("postcopy: cannot read which pages are missing: %s",
+                     strerror(-count));
+        return false;
+    }
+    for (int i = 0; i < count; i++) {
+        serve(t, &faults[i]);
+    }
+    return true;
+}
+
+/* Those who share memory with us; they tell us which page it is. */
+static GArray *add_shared(GArray *pollfds)
+{
+    GArray *shared = shared_list();
+
+    for (unsigned i = 0; i < shared->len; i++) {
+        struct PostCopyFD *other = &g_array_index(shared, struct PostCopyFD, i);
+        struct pollfd pfd = { .fd = other->fd, .events = POLLIN };
+
+        g_array_append_val(pollfds, pfd);
+    }
+    return shared;
+}
+
+static void serve_shared(GArray *shared, const struct pollfd *pollfds)
+{
+    for (unsigned i = 0; i < shared->len; i++) {
+        if (pollfds[i].revents & POLLIN) {
+            shared_serve(&g_array_index(shared, struct PostCopyFD, i));
+        } else if (pollfds[i].revents) {
+            shared_lost(&g_array_index(shared, struct PostCopyFD, i));
+        }
+    }
+}
+
+/* Waits for something to do, and does it. False at the end. */
+static bool turn(FaultThread *t)
+{
+    g_autoptr(GArray) pollfds = g_array_new(false, false,
+                                            sizeof(struct pollfd));
+    g_autoptr(GArray) shared = NULL;
+    struct pollfd own[FIRST_SHARED] = {
+        [OF_MEMORY] = { .fd = t->memory->ufd, .events = POLLIN },
+        [OF_WAKE] = { .fd = event_notifier_get_fd(&t->wake), .events = POLLIN },
+    };
+    struct pollfd *pfd;
+
+    g_array_append_vals(pollfds, own, FIRST_SHARED);
+    shared = add_shared(pollfds);
+    pfd = (struct pollfd *)pollfds->data;
+    if (RETRY_ON_EINTR(poll(pfd, pollfds->len, -1)) < 0) {
+        error_report("postcopy: cannot wait for faults: %s", strerror(errno));
+        return false;
+    }
+    if (pfd[OF_WAKE].revents) {
+        event_notifier_test_and_clear(&t->wake);
+    }
+    if (pfd[OF_MEMORY].revents && !read_faults(t)) {
+        return false;
+    }
+    serve_shared(shared, pfd + FIRST_SHARED);
+    return !qatomic_read(&t->quit);
+}
+
+static void *fault_thread(void *opaque)
+{
+    trace_postcopy_ram_fault_thread_entry();
+    rcu_register_thread();
+    while (turn(opaque)) {
+        /* more to come */
+    }
+    rcu_unregister_thread();
+    trace_postcopy_ram_fault_thread_exit();
+    return NULL;
+}
+
+bool fault_thread_start(FaultThread *t, Error **errp)
+{
+    int ret = event_notifier_init(&t->wake, false);
+
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Cannot make an event descriptor");
+        return false;
+    }
+    t->started = true;
+    qemu_thread_create(&t->thread, MIGRATION_THREAD_DST_FAULT, fault_thread, t,
+                       QEMU_THREAD_JOINABLE);
+    return true;
+}
+
+void fault_thread_stop(FaultThread *t)
+{
+    if (!t->started) {
+        return;
+    }
+    qatomic_set(&t->quit, true);
+    event_notifier_set(&t->wake);
+    qemu_thread_join(&t->thread);
+    event_notifier_cleanup(&t->wake);
+    t->started = false;
+}

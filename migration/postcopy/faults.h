@@ -1,0 +1,92 @@
+/*
+ * Who waits for which page, since when, and what the source was asked for
+ *
+ * A page is asked for once, however many wait for it.  When it is in place,
+ * those who waited are struck off and the time they waited is counted.
+ *
+ * Threads: faults_note() and faults_resume() may send; faults_placed() never
+ * does, so whoever puts pages in place is not held up by the way back.  All may
+ * be called by any thread.  The lock is the only one that is taken, but for
+ * what FaultsOps take, and it is not held while those are called.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_POSTCOPY_FAULTS_H
+#define MIGRATION_POSTCOPY_FAULTS_H
+
+#include "qemu/thread.h"
+#include "migration/ram/region.h"
+#include "blocktime.h"
+#include "latency.h"
+#include "received.h"
+
+typedef struct FaultsOps {
+    /* Ask for @len bytes from @start on. False if nobody can be asked now. */
+    bool (*request)(void *opaque, const RamRegion *region, uint64_t start,
+                    uint32_t len);
+    /* The vCPU whose thread that is, below the number given, or -1 */
+    int (*vcpu)(void *opaque, uint32_t thread);
+} FaultsOps;
+
+/* What has been seen so far */
+typedef struct FaultsView {
+    Latency latency;
+    uint64_t requests;          /* that were sent */
+    unsigned waiting;           /* pages that are asked for and have not come */
+} FaultsView;
+
+typedef struct Faults {
+    const FaultsOps *ops;
+    void *opaque;
+
+    /* Private */
+    QemuMutex lock;
+    QemuCond none;              /* nobody waits */
+    bool open;                  /* the source may be asked */
+    bool given_up;
+    GArray *waiters;            /* FaultWaiter */
+    FaultsView view;
+    Blocktime blocktime;        /* of no vCPU, if nobody wants to know */
+} Faults;
+
+/* @vcpus: how many there are, 0 if it does not matter how long they wait */
+void faults_init(Faults *faults, const FaultsOps *ops, void *opaque,
+                 unsigned vcpus);
+void faults_destroy(Faults *faults);
+
+/*
+ * @thread waits for @host_page of @region, whose pages are in @map.  Returns
+ * false if that has come: then it has to be woken, as it may not have been.
+ */
+bool faults_note(Faults *faults, RamRegion *region, ReceivedMap *map,
+                 uint64_t host_page, uint32_t thread);
+
+/* The pages in [@first, @first + @count) have come: also marks them so. */
+void faults_placed(Faults *faults, RamRegion *region, ReceivedMap *map,
+                   uint64_t first, uint64_t count);
+
+/*
+ * From now on the source is asked, beginning with all that is still missing.
+ * Between a pause and this it is not.
+ */
+void faults_resume(Faults *faults);
+void faults_pause(Faults *faults);
+
+/*
+ * Waits until all that was asked for has come, or faults_give_up() was called.
+ * False for the latter, until faults_resume().
+ */
+bool faults_wait(Faults *faults);
+void faults_give_up(Faults *faults);
+
+void faults_look(Faults *faults, FaultsView *view);
+
+/*
+ * Milliseconds that all vCPUs were waiting at once, and in @each, if not NULL,
+ * for how long each of them was; returns how many there are, at most @max.
+ */
+unsigned faults_blocktime(Faults *faults, uint32_t *all, uint32_t *each,
+                          unsigned max);
+
+#endif

@@ -1,0 +1,224 @@
+/*
+ * userfaultfd: what postcopy needs of it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "ufd.h"
+
+#ifdef CONFIG_LINUX
+
+#include <sys/ioctl.h>
+#include "qemu/userfaultfd.h"
+
+/* Events fetched by one system call */
+#define BATCH 16
+
+void ufd_probe(UfdSupport *support)
+{
+    uint64_t features;
+
+    *support = (UfdSupport) {};
+    if (uffd_query_features(&features) < 0) {
+        support->error = errno ?: ENOSYS;
+        return;
+    }
+    support->hugetlb = features & UFFD_FEATURE_MISSING_HUGETLBFS;
+    support->shmem = features & UFFD_FEATURE_MISSING_SHMEM;
+    support->minor_hugetlb = features & UFFD_FEATURE_MINOR_HUGETLBFS;
+    support->minor_shmem = features & UFFD_FEATURE_MINOR_SHMEM;
+    support->thread_id = features & UFFD_FEATURE_THREAD_ID;
+}
+
+int ufd_open(Error **errp)
+{
+    const uint64_t useful = UFFD_FEATURE_THREAD_ID |
+                            UFFD_FEATURE_MINOR_HUGETLBFS |
+                            UFFD_FEATURE_MINOR_SHMEM;
+    uint64_t features = 0;
+    int ufd = -1;
+
+    if (uffd_query_features(&features) == 0) {
+        ufd = uffd_create_fd(features & useful, true);
+    }
+    if (ufd < 0) {
+        error_setg_errno(errp, errno, "Cannot open a userfaultfd");
+        return -1;
+    }
+    return ufd;
+}
+
+bool ufd_register(int ufd, void *at, uint64_t len, bool minor, unsigned *ways,
+                  Error **errp)
+{
+    static const unsigned bits[UFD_WAYS] = {
+        [UFD_COPY] = _UFFDIO_COPY,
+        [UFD_ZERO] = _UFFDIO_ZEROPAGE,
+        [UFD_CONTINUE] = _UFFDIO_CONTINUE,
+    };
+    struct uffdio_register reg = {
+        .range = { .start = (uintptr_t)at, .len = len },
+        .mode = UFFDIO_REGISTER_MODE_MISSING |
+                (minor ? UFFDIO_REGISTER_MODE_MINOR : 0),
+    };
+
+    if (ioctl(ufd, UFFDIO_REGISTER, &reg)) {
+        error_setg_errno(errp, errno, "The kernel cannot tell of missing "
+                         "pages of this memory");
+        return false;
+    }
+    *ways = 0;
+    for (int i = 0; i < UFD_WAYS; i++) {
+        if (reg.ioctls & (1ull << bits[i])) {
+            *ways |= 1u << i;
+        }
+    }
+    return true;
+}
+
+bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp)
+{
+    struct uffdio_range range = { .start = (uintptr_t)at, .len = len };
+
+    if (ioctl(ufd, UFFDIO_UNREGISTER, &range)) {
+        error_setg_errno(errp, errno, "Cannot unregister memory from its "
+                         "userfaultfd");
+        return false;
+    }
+    return true;
+}
+
+/* One attempt: bytes that it put in place, or a negative errno if none */
+static int64_t place(int ufd, UfdWay way, uint64_t to, uint64_t from,
+                     uint64_t len)
+{
+    struct uffdio_copy copy = { .dst = to, .src = from, .len = len };
+    struct uffdio_zeropage zero = { .range = { .start = to, .len = len } };
+    struct uffdio_continue cont = { .range = { .start = to, .len = len } };
+    int64_t done;
+    int ret;
+
+    switch (way) {
+    case UFD_COPY:
+        ret = ioctl(ufd, UFFDIO_COPY, &copy);
+        done = copy.copy;
+        break;
+    case UFD_ZERO:
+        ret = ioctl(ufd, UFFDIO_ZEROPAGE, &zero);
+        done = zero.zeropage;
+        break;
+    case UFD_CONTINUE:
+        ret = ioctl(ufd, UFFDIO_CONTINUE, &cont);
+        done = cont.mapped;
+        break;
+    default:
+        g_assert_not_reached();
+    }
+    if (ret == 0) {
+        return len;
+    }
+    /* What is partly done says how far; if nothing was, errno says why. */
+    return done > 0 ? done : -errno;
+}
+
+int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,
+              uint64_t page)
+{
+    uint64_t dst = (uintptr_t)to, src = (uintptr_t)from;
+
+    while (len) {
+        int64_t done = place(ufd, way, dst, src, len);
+
+        if (done == -EAGAIN || done == -EINTR) {
+            continue;
+        }
+        if (done == -EEXIST) {
+            /* Whoever came too late to see it being put there goes on. */
+            ufd_wake(ufd, (void *)(uintptr_t)dst, page);
+            done = page;
+        }
+        if (done < 0) {
+            return -done;
+        }
+        dst += done;
+        src += done;
+        len -= done;
+    }
+    return 0;
+}
+
+int ufd_wake(int ufd, void *at, uint64_t len)
+{
+    struct uffdio_range range = { .start = (uintptr_t)at, .len = len };
+
+    return ioctl(ufd, UFFDIO_WAKE, &range) ? errno : 0;
+}
+
+int ufd_read(int ufd, UfdFault *faults, unsigned max)
+{
+    struct uffd_msg msgs[BATCH];
+    ssize_t got = RETRY_ON_EINTR(read(ufd, msgs, sizeof(msgs[0]) *
+                                      MIN(max, BATCH)));
+    unsigned count = 0;
+
+    if (got < 0) {
+        return errno == EAGAIN ? 0 : -errno;
+    }
+    for (unsigned i = 0; i < got / sizeof(msgs[0]); i++) {
+        if (msgs[i].event == UFFD_EVENT_PAGEFAULT) {
+            faults[count++] = (UfdFault) {
+                .address = msgs[i].arg.pagefault.address,
+                .thread = msgs[i].arg.pagefault.feat.ptid,
+                .minor = msgs[i].arg.pagefault.flags &
+                         UFFD_PAGEFAULT_FLAG_MINOR,
+            };
+        }
+    }
+    return count;
+}
+
+#else
+
+void ufd_probe(UfdSupport *support)
+{
+    *support = (UfdSupport) { .error = ENOSYS };
+}
+
+int ufd_open(Error **errp)
+{
+    error_setg(errp, "This host has no userfaultfd");
+    return -1;
+}
+
+bool ufd_register(int ufd, void *at, uint64_t len, bool minor, unsigned *ways,
+                  Error **errp)
+{
+    error_setg(errp, "This host has no userfaultfd");
+    return false;
+}
+
+bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp)
+{
+    error_setg(errp, "This host has no userfaultfd");
+    return false;
+}
+
+int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,
+              uint64_t page)
+{
+    return ENOSYS;
+}
+
+int ufd_wake(int ufd, void *at, uint64_t len)
+{
+    return ENOSYS;
+}
+
+int ufd_read(int ufd, UfdFault *faults, unsigned max)
+{
+    return -ENOSYS;
+}
+
+#endif
