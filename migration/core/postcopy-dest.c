@@ -109,7 +109,9 @@ static int vcpu_of_thread(void *opaque, uint32_t thread)
     return -1;
 }
 
-static const FaultsOps requests = { .request = request, .vcpu = vcpu_of_thread };
+static const FaultsOps requests = {
+    .request = request, .vcpu = vcpu_of_thread,
+};
 
 /*
  * The channel for urgent pages

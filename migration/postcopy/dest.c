@@ -563,7 +563,7 @@ int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
     uint64_t at = QEMU_ALIGN_DOWN(client_addr, size);
 
     trace_postcopy_wake_shared(client_addr, qemu_ram_get_idstr(rb));
-    return -ufd_wake(shared->fd, (void *)(uintptr_t)at, size);
+    return ufd_wake(shared->fd, (void *)(uintptr_t)at, size);
 }
 
 static RamRegion *region_of(RAMBlock *rb)

@@ -62,7 +62,7 @@ void dest_unregister(void);
 /* The end, however far it came; idempotent.  BQL. */
 void dest_end(void);
 
-/* The bitmap of what has come of a block. False if there is none of that name */
+/* Puts the bitmap of what has come of a block; false if there is no such. */
 bool dest_put_received(const char *name, QEMUFile *f);
 bool dest_knows(const char *name);
 

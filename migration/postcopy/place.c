@@ -78,12 +78,12 @@ static PlaceBlock *block_of(PlaceMemory *memory, const RamRegion *region)
  * Putting in place
  */
 
-static bool failed(const RamRegion *region, uint64_t start, int error,
+static bool failed(const RamRegion *region, uint64_t start, int ret,
                    Error **errp)
 {
-    error_setg_errno(errp, error, "Cannot put the page at 0x%" PRIx64
+    error_setg_errno(errp, -ret, "Cannot put the page at 0x%" PRIx64
                      " in place", start);
-    if (error == ENOMEM || error == ENOSPC) {
+    if (ret == -ENOMEM || ret == -ENOSPC) {
         error_append_hint(errp, "There is not enough memory of the kind that "
                           "'%s' is made of.\n", region->name);
     }
@@ -95,11 +95,11 @@ static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
                 uint64_t start, const uint8_t *from, uint64_t len, Error **errp)
 {
     uint8_t *to = region->host + start;
-    int error = ufd_place(memory->ufd, way, to, from, len,
-                          region->host_page_size);
+    int ret = ufd_place(memory->ufd, way, to, from, len,
+                        region->host_page_size);
 
-    if (error) {
-        return failed(region, start, error, errp);
+    if (ret) {
+        return failed(region, start, ret, errp);
     }
     if (way == UFD_ZERO || from == memory->zeros) {
         trace_postcopy_place_page_zero(to);

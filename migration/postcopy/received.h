@@ -18,7 +18,7 @@
 #include "migration/qemu-file.h"
 
 typedef struct ReceivedMap {
-    uint64_t pages;             /* of the target; a whole number of host pages */
+    uint64_t pages;             /* of the target; whole pages of the host */
     unsigned host_shift;        /* target pages of a host page, as 2^n */
     unsigned long *received;    /* by target page */
     unsigned long *requested;   /* by host page */

@@ -140,7 +140,7 @@ int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,
             done = page;
         }
         if (done < 0) {
-            return -done;
+            return done;
         }
         dst += done;
         src += done;
@@ -153,7 +153,7 @@ int ufd_wake(int ufd, void *at, uint64_t len)
 {
     struct uffdio_range range = { .start = (uintptr_t)at, .len = len };
 
-    return ioctl(ufd, UFFDIO_WAKE, &range) ? errno : 0;
+    return ioctl(ufd, UFFDIO_WAKE, &range) ? -errno : 0;
 }
 
 int ufd_read(int ufd, UfdFault *faults, unsigned max)
@@ -208,12 +208,12 @@ bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp)
 int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,
               uint64_t page)
 {
-    return ENOSYS;
+    return -ENOSYS;
 }
 
 int ufd_wake(int ufd, void *at, uint64_t len)
 {
-    return ENOSYS;
+    return -ENOSYS;
 }
 
 int ufd_read(int ufd, UfdFault *faults, unsigned max)

@@ -58,12 +58,12 @@ bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp);
  * and let go on who waits for them.  @from counts for UFD_COPY only.  Pages of
  * @page bytes that are there already stay as they are.
  *
- * Returns zero or a positive errno; then some may be in place.
+ * Returns zero or a negative errno; then some may be in place.
  */
 int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,
               uint64_t page);
 
-/* Let go on who waits for these pages. */
+/* Let go on who waits for these pages. Returns zero or a negative errno. */
 int ufd_wake(int ufd, void *at, uint64_t len);
 
 /*

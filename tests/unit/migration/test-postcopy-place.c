@@ -242,7 +242,7 @@ static bool there(Bench *b, uint64_t page)
 
 typedef struct Toucher {
     QemuThread thread;
-    const volatile uint8_t *at;
+    const uint8_t *at;
     uint8_t saw;
     bool done;                  /* atomic */
 } Toucher;
@@ -251,7 +251,7 @@ static void *touch(void *opaque)
 {
     Toucher *t = opaque;
 
-    t->saw = *t->at;
+    t->saw = qatomic_read(t->at);
     qatomic_set(&t->done, true);
     return NULL;
 }
