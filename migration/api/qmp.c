@@ -49,18 +49,31 @@ static MigrationAddress *address_of(const char *uri,
     return addr;
 }
 
+/* A second connection can only be made to what listens. */
+static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
+{
+    if (migrate_postcopy_preempt() &&
+        (addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
+         addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD)) {
+        error_setg(errp, "Migration requires multi-channel URIs (e.g. tcp)");
+        return false;
+    }
+    return true;
+}
+
 void qmp_migrate(const char *uri, bool has_channels,
                  MigrationChannelList *channels, bool has_detach, bool detach,
                  bool has_resume, bool resume, Error **errp)
 {
     g_autoptr(MigrationAddress) addr = NULL;
 
-    if (has_resume && resume) {
-        error_setg(errp, "Cannot resume if there is no paused migration");
+    addr = address_of(uri, channels, errp);
+    if (!addr || !has_enough_channels(addr, errp)) {
         return;
     }
-    addr = address_of(uri, channels, errp);
-    if (addr) {
+    if (has_resume && resume) {
+        source_resume(addr, errp);
+    } else {
         source_start(addr, errp);
     }
 }
@@ -97,8 +110,7 @@ void qmp_migrate_continue(MigrationStatus state, Error **errp)
 
 void qmp_migrate_start_postcopy(Error **errp)
 {
-    error_setg(errp, "Enable postcopy with migrate_set_capability before the "
-               "start of migration");
+    source_start_postcopy(errp);
 }
 
 void qmp_migrate_recover(const char *uri, Error **errp)
@@ -109,6 +121,10 @@ void qmp_migrate_recover(const char *uri, Error **errp)
 
 void qmp_migrate_pause(Error **errp)
 {
+    if (source_can_pause()) {
+        source_pause();
+        return;
+    }
     error_setg(errp, "migrate-pause is currently only supported during "
                "postcopy-active or postcopy-recover state");
 }

@@ -75,6 +75,8 @@ static const CapRule rules[] = {
          "its channel is for pages that were asked for"),
     CONDITION(POSTCOPY_PREEMPT, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
     CONDITION(MULTIFD, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
+    RULE(POSTCOPY_AUTO, NEEDS, POSTCOPY_RAM,
+         "what it starts by itself has to be possible"),
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
     RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
          "the other side has to say when it could start the guest"),
@@ -96,13 +98,10 @@ static const CapRule rules[] = {
 /* They can be turned off, as management tools do, but not on. */
 static const MigrationCapability missing[] = {
     MIGRATION_CAPABILITY_RDMA_PIN_ALL,
-    MIGRATION_CAPABILITY_POSTCOPY_RAM,
     MIGRATION_CAPABILITY_X_COLO,
     MIGRATION_CAPABILITY_MULTIFD,
-    MIGRATION_CAPABILITY_POSTCOPY_BLOCKTIME,
     MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
     MIGRATION_CAPABILITY_ZERO_COPY_SEND,
-    MIGRATION_CAPABILITY_POSTCOPY_PREEMPT,
     MIGRATION_CAPABILITY_DIRTY_LIMIT,
     MIGRATION_CAPABILITY_MAPPED_RAM,
     MIGRATION_CAPABILITY_STRICT_DOWNTIME,

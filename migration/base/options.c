@@ -161,6 +161,8 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_HOST_CAN_POSTCOPY:
+        return !runstate_check(RUN_STATE_INMIGRATE) ||
+               lacks(errp, cap, "is not available yet");
     case CAP_HOST_TRACKS_WRITES:
         /* Nobody can ask for what is missing, see caps_available(). */
         return lacks(errp, cap, "is not available yet");
@@ -282,8 +284,13 @@ static bool resize_cache(const MigrateSetParameters *set, Error **errp)
 /* Now that @set is in force: tell a migration that runs. */
 static void act_on(const MigrateSetParameters *set)
 {
-    if (set->has_max_bandwidth && migration_is_running()) {
+    bool in_postcopy = migration_in_postcopy();
+
+    if (set->has_max_bandwidth && migration_is_running() && !in_postcopy) {
         migration_rate_set(set->max_bandwidth);
+    }
+    if (set->has_max_postcopy_bandwidth && in_postcopy) {
+        migration_rate_set(set->max_postcopy_bandwidth);
     }
     if (set->has_x_checkpoint_delay) {
         colo_checkpoint_delay_set();
