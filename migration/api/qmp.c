@@ -68,12 +68,13 @@ void qmp_migrate(const char *uri, bool has_channels,
 {
     g_autoptr(MigrationAddress) addr = NULL;
 
-    if (has_resume && resume) {
-        error_setg(errp, "Cannot resume if there is no paused migration");
+    addr = address_of(uri, channels, errp);
+    if (!addr || !has_enough_channels(addr, errp)) {
         return;
     }
-    addr = address_of(uri, channels, errp);
-    if (addr) {
+    if (has_resume && resume) {
+        source_resume(addr, errp);
+    } else {
         source_start(addr, errp);
     }
 }
@@ -110,8 +111,7 @@ void qmp_migrate_continue(MigrationStatus state, Error **errp)
 
 void qmp_migrate_start_postcopy(Error **errp)
 {
-    error_setg(errp, "Enable postcopy with migrate_set_capability before the "
-               "start of migration");
+    source_start_postcopy(errp);
 }
 
 void qmp_migrate_recover(const char *uri, Error **errp)
@@ -125,6 +125,10 @@ void qmp_migrate_recover(const char *uri, Error **errp)
 
 void qmp_migrate_pause(Error **errp)
 {
+    if (source_can_pause()) {
+        source_pause();
+        return;
+    }
     if (postcopy_dest_pause(errp)) {
         return;
     }

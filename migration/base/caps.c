@@ -75,6 +75,8 @@ static const CapRule rules[] = {
          "its channel is for pages that were asked for"),
     CONDITION(POSTCOPY_PREEMPT, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
     CONDITION(MULTIFD, NEEDS_TRUE_ONCE, INCOMING_NOT_STARTED),
+    RULE(POSTCOPY_AUTO, NEEDS, POSTCOPY_RAM,
+         "what it starts by itself has to be possible"),
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
     RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
          "the other side has to say when it could start the guest"),

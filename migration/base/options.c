@@ -285,8 +285,13 @@ static bool resize_cache(const MigrateSetParameters *set, Error **errp)
 /* Now that @set is in force: tell a migration that runs. */
 static void act_on(const MigrateSetParameters *set)
 {
-    if (set->has_max_bandwidth && migration_is_running()) {
+    bool in_postcopy = migration_in_postcopy();
+
+    if (set->has_max_bandwidth && migration_is_running() && !in_postcopy) {
         migration_rate_set(set->max_bandwidth);
+    }
+    if (set->has_max_postcopy_bandwidth && in_postcopy) {
+        migration_rate_set(set->max_postcopy_bandwidth);
     }
     if (set->has_x_checkpoint_delay) {
         colo_checkpoint_delay_set();

@@ -426,6 +426,23 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
     return d;
 }
 
+void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
+                              uint64_t remaining, uint64_t now_bytes,
+                              PolicyDecision *d)
+{
+    bool due = limits->postcopy_asked || (limits->postcopy && p->passes > 0);
+
+    if (!due || d->action == POLICY_SWITCH_OVER ||
+        now_bytes > policy_threshold(p, limits)) {
+        return;
+    }
+    d->action = POLICY_POSTCOPY;
+    say(d, "postcopy, %s: %.1f MiB will follow the guest",
+        limits->postcopy_asked ? "as was asked for"
+                               : "as a pass was not enough",
+        MIB(remaining - now_bytes));
+}
+
 /*
  * Progress is the share of the expected whole time that has passed, seen in
  * bytes: what was sent against that and what the series of passes still holds.

@@ -31,6 +31,8 @@ typedef struct PolicyLimits {
     uint8_t throttle_trigger;       /* percent: dirtied against sent */
     bool dirty_limit;
     uint64_t vcpu_dirty_rate;       /* bytes/s allowed to each vCPU */
+    bool postcopy;                  /* asked for, or by itself if need be */
+    bool postcopy_asked;            /* asked for */
 } PolicyLimits;
 
 /* A running mean with the mean distance from it; empty while !seen. */
@@ -71,6 +73,7 @@ typedef enum PolicyAction {
     POLICY_SEND,                    /* the pass is not over */
     POLICY_SYNC,                    /* collect the dirty log, start a pass */
     POLICY_SWITCH_OVER,             /* stop the guest, send the rest */
+    POLICY_POSTCOPY,                /* stop the guest, send the rest later */
 } PolicyAction;
 
 typedef struct PolicyDecision {
@@ -140,6 +143,18 @@ void policy_measured(Policy *p, PolicyPart part, uint64_t ns);
  */
 PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
                              uint64_t remaining, bool exact);
+
+/*
+ * The guest could go on over there now: whether it should.  @decision is what
+ * policy_decide() said, and is changed if so.  @now_bytes of @remaining have to
+ * be sent while the guest stands still, and must fit the limit.
+ *
+ * If it was not asked for, it is done once a pass is over and the rest does not
+ * fit the limit: then there is no telling whether it ever will.
+ */
+void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
+                              uint64_t remaining, uint64_t now_bytes,
+                              PolicyDecision *decision);
 
 /* Bytes that may remain when the guest is stopped; 0 while nothing is known. */
 uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits);

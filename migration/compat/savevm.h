@@ -58,6 +58,8 @@ void qemu_savevm_state_pending_exact(uint64_t *must_precopy,
 /* The guest is stopped: the rest of the live sections, then the devices. */
 int qemu_savevm_state_complete_precopy_iterable(QEMUFile *f, bool in_postcopy);
 int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f);
+/* Postcopy: the rest of those that did not complete before, and the end. */
+int qemu_savevm_state_complete_postcopy(QEMUFile *f);
 /* The end of the stream: who has read it may run the guest. */
 void qemu_savevm_state_end(QEMUFile *f);
 
@@ -79,6 +81,16 @@ void qemu_savevm_send_ping(QEMUFile *f, uint32_t value);
 void qemu_savevm_send_colo_enable(QEMUFile *f);
 /* Only if the machine type lets us. */
 void qemu_savevm_maybe_send_switchover_start(QEMUFile *f);
+/* Postcopy may follow: with which page sizes. */
+void qemu_savevm_send_postcopy_advise(QEMUFile *f);
+/*
+ * The devices of a guest that is to run before it has its memory, in a stream
+ * of their own: the caller's.  The guest is stopped.  @ping: there is a return
+ * path.
+ */
+GByteArray *savevm_make_package(bool ping, Error **errp);
+/* Puts the package, and does not flush: who has read it runs the guest. */
+void savevm_send_package(QEMUFile *f, const GByteArray *package);
 /* @len ranges of the block @name, in bytes. */
 void qemu_savevm_send_postcopy_ram_discard(QEMUFile *f, const char *name,
                                            uint16_t len, uint64_t *start_list,

@@ -19,6 +19,8 @@
 
 struct ReturnPath {
     QEMUFile *f;                /* only the thread reads it */
+    const ReturnPathUser *user; /* NULL: no postcopy */
+    bool acted;                 /* the thread's: the user was called */
     QemuThread thread;
 
     QemuMutex lock;             /* of all below */
@@ -28,6 +30,8 @@ struct ReturnPath {
     bool answered;
     bool met;                   /* the fence was answered */
     bool acked;
+    bool loaded;
+    bool resumed;
     Peer peer;
     uint32_t attempt;           /* whose reports we want */
     bool ready, started;        /* those came: */
@@ -40,6 +44,16 @@ typedef struct Message {
     int64_t at_ns;              /* when it came */
     uint8_t payload[WIRE_RP_PAYLOAD_MAX];
 } Message;
+
+/* A kind of message: it is taken under the lock, or acted on without. */
+typedef struct MessageRow {
+    uint16_t type;
+    const char *name;
+    uint16_t len_min, len_max;
+    bool of_postcopy;
+    ReturnPathEnd (*take)(ReturnPath *, const Message *);
+    bool (*act)(ReturnPath *, const Message *, Error **errp);
+} MessageRow;
 
 /*
  * Messages; each handler is called under the lock, and says what is known of
@@ -66,8 +80,12 @@ static ReturnPathEnd take_pong(ReturnPath *rp, const Message *m)
     trace_source_return_path_thread_pong(value);
     if (value == WIRE_PING_START) {
         rp->met = true;
-    } else if (!rp->met) {
-        peer_recognize(value, &rp->peer);
+    } else if (value == WIRE_PING_PACKAGE_START) {
+        rp->loaded = true;
+    } else if (!rp->met && peer_recognize(value, &rp->peer)) {
+        return RETURN_PATH_OPEN;
+    } else if (rp->user && rp->user->pong) {
+        rp->user->pong(rp->user->opaque, value);
     }
     return RETURN_PATH_OPEN;
 }
@@ -106,46 +124,111 @@ static ReturnPathEnd take_started(ReturnPath *rp, const Message *m)
     return take_report(rp, m, &rp->started, &rp->started_report);
 }
 
-/* All that may come: the rest belongs to postcopy, which was not asked for. */
-typedef struct MessageRow {
-    uint16_t type;
-    const char *name;
-    uint16_t len_min, len_max;
-    ReturnPathEnd (*take)(ReturnPath *, const Message *);
-} MessageRow;
+static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
+{
+    uint32_t value = ldl_be_p(m->payload);
 
-#define FIXED(name, take) \
-    { WIRE_RP_##name, #name, WIRE_RP_##name##_LEN, WIRE_RP_##name##_LEN, take }
+    trace_source_return_path_thread_resume_ack(value);
+    if (value != WIRE_RESUME_ACK_OK) {
+        error_setg(&rp->error, "The destination does not want to go on: its "
+                   "answer is %" PRIu32, value);
+        return RETURN_PATH_BROKEN;
+    }
+    rp->resumed = true;
+    return RETURN_PATH_OPEN;
+}
 
+/*
+ * Messages that others act on: without the lock
+ */
+
+/* A name of @len bytes, after its own length, ends the message. */
+static bool read_name(const Message *m, unsigned at, char *name, Error **errp)
+{
+    unsigned len = m->payload[at];
+
+    if (!len || at + 1 + len != m->len) {
+        error_setg(errp, "Message 0x%04x from the destination has %u bytes "
+                   "with a name of %u", m->row->type, m->len, len);
+        return false;
+    }
+    memcpy(name, m->payload + at + 1, len);
+    name[len] = 0;
+    return true;
+}
+
+static bool act_on_req_pages(ReturnPath *rp, const Message *m, Error **errp)
+{
+    char name[WIRE_NAME_MAX + 1];
+    bool named = m->row->type == WIRE_RP_REQ_PAGES_ID;
+
+    if (named && !read_name(m, WIRE_RP_REQ_PAGES_LEN, name, errp)) {
+        return false;
+    }
+    return rp->user->asked(rp->user->opaque, named ? name : NULL,
+                           ldq_be_p(m->payload), ldl_be_p(m->payload + 8),
+                           errp);
+}
+
+static bool act_on_recv_bitmap(ReturnPath *rp, const Message *m, Error **errp)
+{
+    char name[WIRE_NAME_MAX + 1];
+
+    return read_name(m, 0, name, errp) &&
+           rp->user->received(rp->user->opaque, name, rp->f, errp);
+}
+
+#define FIXED(name_, ...) \
+    { \
+        WIRE_RP_##name_, #name_, WIRE_RP_##name_##_LEN, \
+        WIRE_RP_##name_##_LEN, __VA_ARGS__ \
+    }
+/* The last part is a name of at least a byte, with its length. */
+#define NAMED(name_, ...) \
+    { \
+        WIRE_RP_##name_, #name_, WIRE_RP_##name_##_MIN + 1, \
+        WIRE_RP_##name_##_MIN + WIRE_NAME_MAX, __VA_ARGS__ \
+    }
+#define REPORT(name_, ...) \
+    { \
+        WIRE_RP_##name_, #name_, WIRE_RP_REPORT_MIN, WIRE_RP_REPORT_MAX, \
+        __VA_ARGS__ \
+    }
+
+/* All that may come; some of it only where there is a user. */
 static const MessageRow messages[] = {
-    FIXED(SHUT, take_shut),
-    FIXED(PONG, take_pong),
-    FIXED(SWITCHOVER_ACK, take_switchover_ack),
-    { WIRE_RP_READY, "READY", WIRE_RP_REPORT_MIN, WIRE_RP_REPORT_MAX,
-      take_ready },
-    { WIRE_RP_STARTED, "STARTED", WIRE_RP_REPORT_MIN, WIRE_RP_REPORT_MAX,
-      take_started },
+    FIXED(SHUT, .take = take_shut),
+    FIXED(PONG, .take = take_pong),
+    NAMED(REQ_PAGES_ID, .act = act_on_req_pages, .of_postcopy = true),
+    FIXED(REQ_PAGES, .act = act_on_req_pages, .of_postcopy = true),
+    NAMED(RECV_BITMAP, .act = act_on_recv_bitmap, .of_postcopy = true),
+    FIXED(RESUME_ACK, .take = take_resume_ack, .of_postcopy = true),
+    FIXED(SWITCHOVER_ACK, .take = take_switchover_ack),
+    REPORT(READY, .take = take_ready),
+    REPORT(STARTED, .take = take_started),
 };
 
-static const MessageRow *find_row(uint16_t type)
+static const MessageRow *find_row(const ReturnPath *rp, uint16_t type)
 {
     for (size_t i = 0; i < ARRAY_SIZE(messages); i++) {
-        if (messages[i].type == type) {
+        if (messages[i].type == type &&
+            (rp->user || !messages[i].of_postcopy)) {
             return &messages[i];
         }
     }
     return NULL;
 }
 
-static bool read_message(QEMUFile *f, Message *m, Error **errp)
+static bool read_message(ReturnPath *rp, Message *m, Error **errp)
 {
+    QEMUFile *f = rp->f;
     uint16_t type = qemu_get_be16(f);
 
     m->len = qemu_get_be16(f);
     if (!stream_check(f, errp)) {
         return false;
     }
-    m->row = find_row(type);
+    m->row = find_row(rp, type);
     if (!m->row) {
         error_setg(errp, "Unexpected message 0x%04x from the destination",
                    type);
@@ -161,24 +244,46 @@ static bool read_message(QEMUFile *f, Message *m, Error **errp)
     return stream_check(f, errp);
 }
 
-/* Returns whether there may be more. */
-static bool take_message(ReturnPath *rp, const Message *m)
+static void tell_user(const ReturnPath *rp)
 {
-    QEMU_LOCK_GUARD(&rp->lock);
-    rp->answered = true;
-    rp->end = m->row->take(rp, m);
-    qemu_cond_broadcast(&rp->changed);
-    return rp->end == RETURN_PATH_OPEN;
+    if (rp->user) {
+        rp->user->changed(rp->user->opaque);
+    }
+}
+
+/* Whether there may be more, which is so if @errp is not set */
+static bool take_message(ReturnPath *rp, const Message *m, Error **errp)
+{
+    ReturnPathEnd end;
+
+    if (m->row->act) {
+        if (!rp->acted) {
+            rp->acted = true;
+            qemu_mutex_lock(&rp->lock);
+            rp->answered = true;
+            qemu_mutex_unlock(&rp->lock);
+        }
+        return m->row->act(rp, m, errp);
+    }
+    WITH_QEMU_LOCK_GUARD(&rp->lock) {
+        rp->answered = true;
+        rp->end = end = m->row->take(rp, m);
+        qemu_cond_broadcast(&rp->changed);
+    }
+    tell_user(rp);
+    return end == RETURN_PATH_OPEN;
 }
 
 /* Takes over @err. */
 static void break_off(ReturnPath *rp, Error *err)
 {
-    QEMU_LOCK_GUARD(&rp->lock);
     error_prepend(&err, "Return path: ");
-    rp->error = err;
-    rp->end = RETURN_PATH_BROKEN;
-    qemu_cond_broadcast(&rp->changed);
+    WITH_QEMU_LOCK_GUARD(&rp->lock) {
+        rp->error = err;
+        rp->end = RETURN_PATH_BROKEN;
+        qemu_cond_broadcast(&rp->changed);
+    }
+    tell_user(rp);
 }
 
 static void *return_path_thread(void *opaque)
@@ -189,7 +294,7 @@ static void *return_path_thread(void *opaque)
 
     trace_source_return_path_thread_entry();
     rcu_register_thread();
-    while (read_message(rp->f, &m, &err) && take_message(rp, &m)) {
+    while (read_message(rp, &m, &err) && take_message(rp, &m, &err)) {
         trace_source_return_path_thread_loop_top();
     }
     if (err) {
@@ -204,11 +309,12 @@ static void *return_path_thread(void *opaque)
  * For the others
  */
 
-ReturnPath *return_path_open(QEMUFile *to_dst)
+ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user)
 {
     ReturnPath *rp = g_new0(ReturnPath, 1);
 
     rp->f = qemu_file_get_return_path(to_dst);
+    rp->user = user;
     qemu_mutex_init(&rp->lock);
     qemu_cond_init(&rp->changed);
     qemu_thread_create(&rp->thread, MIGRATION_THREAD_SRC_RETURN,
@@ -289,6 +395,18 @@ bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
     return true;
 }
 
+bool return_path_loaded(ReturnPath *rp)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return rp->loaded;
+}
+
+bool return_path_resumed(ReturnPath *rp, int timeout_ms)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return wait_for(rp, &rp->resumed, timeout_ms);
+}
+
 /* Under the lock. */
 static ReturnPathEnd tell(ReturnPath *rp, Error **errp)
 {
@@ -324,7 +442,9 @@ void return_path_close(ReturnPath *rp)
     if (!rp) {
         return;
     }
-    return_path_hang_up(rp);
+    if (return_path_state(rp, NULL) == RETURN_PATH_OPEN) {
+        return_path_hang_up(rp);
+    }
     qemu_thread_join(&rp->thread);
     qemu_fclose(rp->f);
     error_free(rp->error);

@@ -30,8 +30,29 @@ typedef enum ReturnPathEnd {
     RETURN_PATH_BROKEN,         /* anything else */
 } ReturnPathEnd;
 
-/* @to_dst: the stream to the same destination. Starts the thread. */
-ReturnPath *return_path_open(QEMUFile *to_dst);
+/*
+ * What postcopy does with messages of its own.  All are called by the thread,
+ * without the lock, but for pong(); false ends the conversation.
+ */
+typedef struct ReturnPathUser {
+    /* @len bytes at @start of block @name, or, if NULL, of that before */
+    bool (*asked)(void *opaque, const char *name, uint64_t start, uint32_t len,
+                  Error **errp);
+    /* What the destination has got of the block @name comes next on @f. */
+    bool (*received)(void *opaque, const char *name, QEMUFile *f,
+                     Error **errp);
+    /* A PONG that is none of those which mark a stage.  With the lock. */
+    void (*pong)(void *opaque, uint32_t value);
+    /* Something was learnt, or the conversation has ended. */
+    void (*changed)(void *opaque);
+    void *opaque;
+} ReturnPathUser;
+
+/*
+ * @to_dst: the stream to the same destination.  @user: who has to stay until
+ * it is closed, or NULL if there is no postcopy.  Starts the thread.
+ */
+ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user);
 
 /*
  * Waits for the answer to the fence (peer.h), at most @timeout_ms.  Returns
@@ -63,6 +84,15 @@ typedef struct ReturnPathReport {
  */
 bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r);
 bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r);
+
+/*
+ * The destination has loaded all devices: what is left of the package is the
+ * order to run the guest.
+ */
+bool return_path_loaded(ReturnPath *rp);
+
+/* RESUME_ACK came; waits for it at most @timeout_ms. */
+bool return_path_resumed(ReturnPath *rp, int timeout_ms);
 
 /* How it ended, if it did; then @errp is set if that was not well. */
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);

@@ -27,8 +27,10 @@
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "postcopy-source.h"
 #include "source.h"
 #include "throttle.h"
+#include "urgent-channel.h"
 
 /* How long a destination has to say who it is; the guest runs meanwhile. */
 #define MEET_MS 1000
@@ -77,7 +79,8 @@ bool source_was_cancelled(Error **errp)
 /* A channel that goes one way only looks like a path that breaks at once. */
 static bool path_is_needed(void)
 {
-    return migrate_return_path() || return_path_answered(source.return_path);
+    return migrate_return_path() || migrate_postcopy_ram() ||
+           return_path_answered(source.return_path);
 }
 
 bool source_may_go_on(Error **errp)
@@ -87,7 +90,8 @@ bool source_may_go_on(Error **errp)
     if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
         return source_was_cancelled(errp);
     }
-    if (!stream_check(source.to_dst, errp)) {
+    if (!stream_check(source.to_dst, errp) ||
+        (source.urgent && !stream_check(source.urgent, errp))) {
         return false;
     }
     end = source.return_path ? return_path_state(source.return_path, NULL)
@@ -174,6 +178,14 @@ static bool set_up(Error **errp)
     if (source.return_path) {
         greet(f);
     }
+    if (migrate_postcopy()) {
+        qemu_savevm_send_postcopy_advise(f);
+    }
+    if (migrate_postcopy_preempt() &&
+        migrate_get_current()->preempt_pre_7_2 &&
+        !urgent_channel_connect(errp)) {
+        return false;
+    }
     since = source_lock_bql();
     ok = !qemu_savevm_state_setup(f, errp);
     source_unlock_bql("setup", since);
@@ -201,11 +213,11 @@ static bool set_up(Error **errp)
  */
 
 /* Speeds as query-migrate shows them: of the last period. */
-typedef struct Speed {
+static struct {
     int64_t since_ns;
     uint64_t bytes;
     uint64_t pages;
-} Speed;
+} speed;
 
 static uint64_t pages_sent(void)
 {
@@ -213,24 +225,33 @@ static uint64_t pages_sent(void)
            stat64_get(&mig_stats.zero_pages);
 }
 
-static void measure_speed(Speed *s)
+static void start_period(int64_t now)
+{
+    speed.since_ns = now;
+    speed.bytes = migration_transferred_bytes();
+    speed.pages = pages_sent();
+}
+
+void source_measure_speed(void)
 {
     int64_t now = now_ns();
-    double seconds = (now - s->since_ns) / 1e9;
-    Speed next = { now, migration_transferred_bytes(), pages_sent() };
+    double seconds = (now - speed.since_ns) / 1e9;
 
-    if (now - s->since_ns < SPEED_PERIOD_NS) {
+    if (now - speed.since_ns < SPEED_PERIOD_NS) {
         return;
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.view.mbps = (next.bytes - s->bytes) * 8 / seconds / 1e6;
-        source.view.pages_per_second = (next.pages - s->pages) / seconds;
+        source.view.mbps = (migration_transferred_bytes() - speed.bytes) * 8 /
+                           seconds / 1e6;
+        source.view.pages_per_second = (pages_sent() - speed.pages) / seconds;
     }
-    *s = next;
+    start_period(now);
 }
 
 static PolicyLimits limits_in_force(void)
 {
+    bool asked = qatomic_read(&source.start_postcopy);
+
     return (PolicyLimits) {
         .downtime_ns = migrate_downtime_limit() * SCALE_MS,
         .switchover_bandwidth = migrate_avail_switchover_bandwidth(),
@@ -243,16 +264,19 @@ static PolicyLimits limits_in_force(void)
         .dirty_limit = migrate_dirty_limit(),
         .vcpu_dirty_rate =
             migrate_get_current()->parameters.vcpu_dirty_limit * MiB,
+        .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
+        .postcopy_asked = asked,
     };
 }
 
-static uint64_t remaining_estimate(void)
+/* *@now: what cannot be sent once the guest has gone */
+static uint64_t remaining_estimate(uint64_t *now)
 {
-    uint64_t now, later;
+    uint64_t later;
 
-    qemu_savevm_state_pending_estimate(&now, &later);
-    trace_migrate_pending_estimate(now + later, now, later);
-    return now + later;
+    qemu_savevm_state_pending_estimate(now, &later);
+    trace_migrate_pending_estimate(*now + later, *now, later);
+    return *now + later;
 }
 
 /* If the dirty log has been collected: what that found, and what it cost */
@@ -272,14 +296,14 @@ static void note_sync(Policy *policy)
 }
 
 /* Collects the dirty log. Returns what remains. */
-static uint64_t remaining_exact(Policy *policy)
+static uint64_t remaining_exact(Policy *policy, uint64_t *now)
 {
-    uint64_t now, later;
+    uint64_t later;
 
-    qemu_savevm_state_pending_exact(&now, &later);
-    trace_migrate_pending_exact(now + later, now, later);
+    qemu_savevm_state_pending_exact(now, &later);
+    trace_migrate_pending_exact(*now + later, *now, later);
     note_sync(policy);
-    return now + later;
+    return *now + later;
 }
 
 static void carry_out(const PolicyDecision *decision,
@@ -302,12 +326,15 @@ static void show(Policy *policy, const PolicyLimits *limits,
 static PolicyDecision decide(Policy *policy)
 {
     PolicyLimits limits = limits_in_force();
-    uint64_t remaining = remaining_estimate();
+    uint64_t now, remaining = remaining_estimate(&now);
     PolicyDecision decision = policy_decide(policy, &limits, remaining, false);
 
     if (decision.action == POLICY_SYNC) {
-        remaining = remaining_exact(policy);
+        remaining = remaining_exact(policy, &now);
         decision = policy_decide(policy, &limits, remaining, true);
+    }
+    if (limits.postcopy && ram_source_may_postcopy()) {
+        policy_consider_postcopy(policy, &limits, remaining, now, &decision);
     }
     trace_migration_decision(decision.reason, remaining);
     carry_out(&decision, &limits);
@@ -344,21 +371,49 @@ static void send_slice(Policy *policy)
                 now_ns() - start);
 }
 
-static bool send_until_little_is_left(Policy *policy, Error **errp)
+/* Until the guest is to stop. Returns what the policy has decided. */
+static PolicyAction send_until_enough(Policy *policy, Error **errp)
 {
-    Speed speed = { now_ns(), migration_transferred_bytes(), pages_sent() };
+    PolicyAction action;
+    uint64_t now;
 
+    start_period(now_ns());
     /* the first estimate has what there is to send found out */
-    policy_init(policy, remaining_estimate());
+    policy_init(policy, remaining_estimate(&now));
     note_sync(policy);
     while (source_may_go_on(errp)) {
-        if (decide(policy).action == POLICY_SWITCH_OVER && may_switch_over()) {
-            return true;
+        action = decide(policy).action;
+        if ((action == POLICY_SWITCH_OVER || action == POLICY_POSTCOPY) &&
+            may_switch_over()) {
+            return action;
         }
         send_slice(policy);
-        measure_speed(&speed);
+        source_measure_speed();
     }
-    return false;
+    return POLICY_SEND;
+}
+
+static bool run_postcopy(Policy *policy, Error **errp)
+{
+    return postcopy_channels_ready(errp) &&
+           switchover_to_postcopy(policy, errp) && postcopy_run(errp);
+}
+
+static bool run(Error **errp)
+{
+    Policy policy;
+
+    if (!set_up(errp)) {
+        return false;
+    }
+    switch (send_until_enough(&policy, errp)) {
+    case POLICY_SWITCH_OVER:
+        return switchover_run(&policy, errp);
+    case POLICY_POSTCOPY:
+        return run_postcopy(&policy, errp);
+    default:
+        return false;
+    }
 }
 
 static void show_average_speed(void)
@@ -376,13 +431,10 @@ void *source_thread(void *opaque)
 {
     QEMUBHFunc *ended = opaque;
     Error *err = NULL;
-    Policy policy;
 
     rcu_register_thread();
     qatomic_set(&source.thread_id, qemu_get_thread_id());
-    source.succeeded = set_up(&err) &&
-                       send_until_little_is_left(&policy, &err) &&
-                       switchover_run(&policy, &err);
+    source.succeeded = run(&err);
     throttle_dirty_rate(0);
     if (source.succeeded) {
         show_average_speed();

@@ -7,7 +7,9 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-migration.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
@@ -23,6 +25,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "postcopy-source.h"
 #include "source.h"
 #include "throttle.h"
 
@@ -36,6 +39,7 @@ void source_init(void)
     phase_init(&source.phase, PHASE_SOURCE);
     qemu_mutex_init(&source.lock);
     qemu_sem_init(&source.wake, 0);
+    qemu_sem_init(&source.resumed, 0);
 }
 
 bool migration_is_running(void)
@@ -79,26 +83,38 @@ int source_thread_id(void)
  * The end
  */
 
-static void close_streams(bool succeeded)
+/* Nobody waits any more for what is left, so it need not be written. */
+static void close_file(QEMUFile *f, bool succeeded)
+{
+    if (f) {
+        if (!succeeded) {
+            qemu_file_set_error(f, -ECANCELED);
+        }
+        qemu_fclose(f);
+    }
+}
+
+void source_close_streams(bool succeeded)
 {
     ReturnPath *rp;
-    QEMUFile *f;
+    QEMUFile *f, *urgent;
 
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         rp = g_steal_pointer(&source.return_path);
         f = g_steal_pointer(&source.to_dst);
+        urgent = g_steal_pointer(&source.urgent);
     }
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
-        if (!succeeded) {
-            /* Nobody waits for what is left, so it need not be written. */
-            qemu_file_set_error(f, -ECANCELED);
-        }
+    }
+    if (urgent) {
+        /* The return path's thread may be about to write to it. */
+        migration_ioc_unregister_yank_from_file(urgent);
+        qemu_file_shutdown(urgent);
     }
     return_path_close(rp);
-    if (f) {
-        qemu_fclose(f);
-    }
+    close_file(urgent, false);
+    close_file(f, succeeded);
 }
 
 /*
@@ -122,8 +138,10 @@ static void finish(bool succeeded)
     } else {
         switchover_undo();
     }
+    /* The return path's thread may look at what the cleanup frees. */
+    source_close_streams(succeeded);
+    postcopy_cleanup();
     qemu_savevm_state_cleanup();
-    close_streams(succeeded);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
                                source.view.start_ms;
@@ -135,8 +153,10 @@ static void finish(bool succeeded)
     if (err) {
         error_report_err(err);
     }
-    ctx_notify(succeeded ? MIG_EVENT_PRECOPY_DONE : MIG_EVENT_PRECOPY_FAILED,
-               NULL);
+    if (!succeeded || !source.postcopy) {
+        ctx_notify(succeeded ? MIG_EVENT_PRECOPY_DONE
+                             : MIG_EVENT_PRECOPY_FAILED, NULL);
+    }
 }
 
 static void thread_ended(void *opaque)
@@ -155,6 +175,12 @@ static void fail_early(Error *err)
 /*
  * The beginning
  */
+
+void source_set_address(const MigrationAddress *addr)
+{
+    qapi_free_MigrationAddress(source.addr);
+    source.addr = QAPI_CLONE(MigrationAddress, addr);
+}
 
 static bool vm_may_leave(Error **errp)
 {
@@ -189,7 +215,9 @@ static bool begin(Error **errp)
         /* what is left of earlier calls */
     }
     qatomic_set(&source.go_on, false);
+    qatomic_set(&source.start_postcopy, false);
     source.succeeded = source.lost = source.stopped_guest = false;
+    source.postcopy = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;
         source.view = (SourceView) {
@@ -207,24 +235,25 @@ static bool begin(Error **errp)
  * that are secured it is left to the user: GnuTLS does not always bear it when
  * one thread reads and another writes.
  */
-static bool open_return_path(Error **errp)
+bool source_open_return_path(Error **errp)
 {
     QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
+    bool wanted = migrate_return_path() || migrate_postcopy_ram();
     ReturnPath *rp;
 
     if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
-        if (migrate_return_path()) {
-            error_setg(errp, "Capability 'return-path' requires a channel "
-                       "that is a socket");
+        if (wanted) {
+            error_setg(errp, "Capability '%s' requires a channel that is a "
+                       "socket", migrate_return_path() ? "return-path"
+                                                       : "postcopy-ram");
             return false;
         }
         return true;
     }
-    if (!migrate_return_path() &&
-        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
+    if (!wanted && object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
         return true;
     }
-    rp = return_path_open(source.to_dst);
+    rp = return_path_open(source.to_dst, postcopy_return_path());
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.return_path = rp;
     }
@@ -244,7 +273,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     }
     object_unref(OBJECT(ioc));
     if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err) ||
-        !open_return_path(&err)) {
+        !source_open_return_path(&err)) {
         fail_early(err);
         return;
     }
@@ -261,6 +290,7 @@ bool source_start(MigrationAddress *addr, Error **errp)
     if (!vm_may_leave(errp) || !begin(errp)) {
         return false;
     }
+    source_set_address(addr);
     source.connecting = true;
     if (!transport_connect(addr, connected, NULL, &err)) {
         source.connecting = false;
@@ -352,6 +382,23 @@ bool source_continue(MigrationStatus phase, Error **errp)
         return false;
     }
     qatomic_set(&source.go_on, true);
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+bool source_start_postcopy(Error **errp)
+{
+    if (!migrate_postcopy()) {
+        error_setg(errp, "Enable postcopy with migrate_set_capability before "
+                   "the start of migration");
+        return false;
+    }
+    if (phase_get(&source.phase) == MIGRATION_STATUS_NONE) {
+        error_setg(errp, "Postcopy must be started after migration has been "
+                   "started");
+        return false;
+    }
+    qatomic_set(&source.start_postcopy, true);
     qemu_sem_post(&source.wake);
     return true;
 }

@@ -43,13 +43,16 @@ typedef struct SourceView {
  * One that runs, or the last one.  There is one object for the life of QEMU.
  *
  * to_dst and return_path come before the thread does and go after it has been
- * joined; the thread uses them freely, and others under the lock.
+ * joined; the thread uses them freely, and others under the lock.  When
+ * postcopy is paused the thread itself lets them go, and waits until the main
+ * loop has made new ones.
  */
 typedef struct Source {
     Phase phase;
 
-    QemuMutex lock;             /* of the next four, for others */
+    QemuMutex lock;             /* of the next five, for others */
     QEMUFile *to_dst;
+    QEMUFile *urgent;           /* postcopy-preempt: the second channel */
     ReturnPath *return_path;    /* NULL if the channel goes one way */
     bool handed_over;           /* it cannot be cancelled any more */
     SourceView view;
@@ -62,6 +65,10 @@ typedef struct Source {
     bool lost;                  /* the same: nobody knows who has the guest */
     QemuSemaphore wake;         /* go on, or look whether to go on */
     bool go_on;                 /* atomic; migrate-continue was given */
+    MigrationAddress *addr;     /* main loop: where the destination is */
+    bool start_postcopy;        /* atomic; migrate-start-postcopy was given */
+    bool postcopy;              /* the guest has been told to run over there */
+    QemuSemaphore resumed;      /* a paused migration has a new connection */
 
     bool stopped_guest;         /* by us, who was vm_before */
     RunState vm_before;
@@ -100,6 +107,21 @@ bool source_continue(MigrationStatus phase, Error **errp);
 bool source_begin_snapshot(QEMUFile *f, Error **errp);
 void source_end_snapshot(bool ok);
 
+/* Postcopy may begin as soon as it can. Main loop. */
+bool source_start_postcopy(Error **errp);
+
+/*
+ * Goes on at @addr with a migration that is paused.  BQL.  Fails as
+ * source_start() does; it is then paused as before.
+ */
+bool source_resume(MigrationAddress *addr, Error **errp);
+
+/* Whether there is something for source_pause(), that is postcopy. */
+bool source_can_pause(void);
+
+/* Cuts the connection, so that postcopy is paused. Any thread. */
+void source_pause(void);
+
 /* A copy of what is to be seen. Any thread. */
 void source_look(SourceView *view);
 
@@ -122,11 +144,35 @@ bool source_may_go_on(Error **errp);
  */
 bool source_hand_over(Error **errp);
 
+/* Now and then: has query-migrate show how fast it goes. */
+void source_measure_speed(void);
+
 /* For those who find that they were cancelled. Returns false. */
 bool source_was_cancelled(Error **errp);
 
 /* The guest stops, and what is left goes to the destination. */
 bool switchover_run(Policy *policy, Error **errp);
+
+/*
+ * The guest stops, and goes on over there while memory is still here.  False
+ * if it has not been handed over.
+ */
+bool switchover_to_postcopy(Policy *policy, Error **errp);
+
+/*
+ * Sends memory to the guest that runs over there, however often the connection
+ * breaks and is made anew.  False if it turns out that the guest never ran.
+ */
+bool postcopy_run(Error **errp);
+
+/* Keeps a copy of where the destination is. Main loop. */
+void source_set_address(const MigrationAddress *addr);
+
+/* To the destination that source.to_dst goes to. Main loop. */
+bool source_open_return_path(Error **errp);
+
+/* Closes all connections.  Main loop, or the thread for itself. */
+void source_close_streams(bool succeeded);
 
 /* BQL: what was done to the guest and its disks is undone. */
 void switchover_undo(void);

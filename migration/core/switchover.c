@@ -20,8 +20,10 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "postcopy-source.h"
 #include "source.h"
 #include "vmstate.h"
 
@@ -162,11 +164,9 @@ static bool saved(int ret, Error **errp)
 }
 
 /* The last collection of the dirty log is a part of sending memory. */
-static bool send_memory(Switchover *s, Error **errp)
+static void memory_done(Switchover *s)
 {
     RamSyncReport sync;
-    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
-                                                          false);
 
     if (ram_source_last_sync(&sync)) {
         int64_t synced = s->since_ns + sync.took_ns;
@@ -175,6 +175,14 @@ static bool send_memory(Switchover *s, Error **errp)
         s->since_ns = synced;
     }
     part_done(s, POLICY_PART_RAM);
+}
+
+static bool send_memory(Switchover *s, Error **errp)
+{
+    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
+                                                          false);
+
+    memory_done(s);
     return saved(ret, errp);
 }
 
@@ -281,6 +289,106 @@ static void join(Switchover *s, const ReturnPathReport *started)
     ledger_add(&s->ledger, POLICY_PART_ACTIVATE, r->activate_ns);
     ledger_add(&s->ledger, POLICY_PART_START, r->start_ns);
     s->loaded = r->devices;
+}
+
+/*
+ * Postcopy
+ */
+
+/* What cannot follow later, and what must not be used over there. */
+static bool send_before_package(Switchover *s, Error **errp)
+{
+    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, true);
+
+    if (!saved(ret, errp) ||
+        (migrate_postcopy_ram() &&
+         !postcopy_discard_dirty(source.to_dst, errp))) {
+        return false;
+    }
+    if (source.return_path) {
+        qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
+    }
+    memory_done(s);
+    return stream_check(source.to_dst, errp);
+}
+
+/*
+ * The last byte of the package is an order to run the guest.  As long as not
+ * all of it went out, the guest is here; whatever fails after that, it is not.
+ */
+static bool hand_over_package(Switchover *s, const GByteArray *package,
+                              Error **errp)
+{
+    QEMUFile *f = source.to_dst;
+    uint64_t end;
+
+    if (!saved(qemu_fflush(f), errp) || !source_hand_over(errp)) {
+        return false;
+    }
+    postcopy_open_requests();
+    end = stream_position(f) + sizeof(WireCommand) + sizeof(WirePackaged) +
+          package->len;
+    savevm_send_package(f, package);
+    qemu_fflush(f);
+    part_done(s, POLICY_PART_FLUSH);
+    if (stream_position(f) < end) {
+        stream_check(f, errp);
+        return false;
+    }
+    return true;
+}
+
+static bool send_guest(Switchover *s, Error **errp)
+{
+    g_autoptr(GByteArray) package = NULL;
+
+    trace_postcopy_start_set_run();
+    if (!stop_guest(s, errp) || !enter_device_phase(s, errp) ||
+        !hand_over_disks(errp)) {
+        return false;
+    }
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    announce_completion();
+    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    if (!send_before_package(s, errp)) {
+        return false;
+    }
+    package = savevm_make_package(source.return_path, errp);
+    part_done(s, POLICY_PART_DEVICE_SAVE);
+    return package && hand_over_package(s, package, errp);
+}
+
+static void enter_postcopy(void)
+{
+    source.postcopy = true;
+    ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
+    if (source.return_path) {
+        qemu_savevm_send_ping(source.to_dst, WIRE_PING_PACKAGE_SENT);
+    }
+    postcopy_release_sent();
+    migration_rate_set(migrate_max_postcopy_bandwidth());
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+}
+
+bool switchover_to_postcopy(Policy *policy, Error **errp)
+{
+    Switchover s = { .policy = policy };
+    bool ok;
+
+    trace_postcopy_start();
+    bql_lock();
+    ok = send_guest(&s, errp);
+    if (ok) {
+        trace_vmstate_downtime_checkpoint("src-downtime-end");
+        WITH_QEMU_LOCK_GUARD(&source.lock) {
+            source.view.downtime = s.ledger;
+            source.view.downtime_ms = now_ns() / SCALE_MS -
+                                      source.downtime_start_ms;
+        }
+        enter_postcopy();
+    }
+    bql_unlock();
+    return ok;
 }
 
 bool switchover_run(Policy *policy, Error **errp)

@@ -9,9 +9,12 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
 #include "qemu/error-report.h"
+#include "qemu/units.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
+#include "io/channel-buffer.h"
 #include "system/hw_accel.h"
 #include "system/cpus.h"
 #include "system/system.h"
@@ -21,6 +24,7 @@
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "source.h"
@@ -181,6 +185,79 @@ void qemu_savevm_state_end(QEMUFile *f)
     DeviceSave save = save_to(f);
 
     device_save_end(&save);
+}
+
+int qemu_savevm_state_complete_postcopy(QEMUFile *f)
+{
+    DeviceSave save = save_to(f);
+    Error *err = NULL;
+
+    if (!device_save_complete_postcopy(&save, &err)) {
+        /* The migration thread acts on what is latched in the stream. */
+        error_free(err);
+        return qemu_file_get_error(f) ?: -EINVAL;
+    }
+    return 0;
+}
+
+/*
+ * Postcopy
+ */
+
+void qemu_savevm_send_postcopy_advise(QEMUFile *f)
+{
+    uint64_t sizes = migrate_postcopy_ram() ? ram_source_host_page_sizes() : 0;
+
+    trace_qemu_savevm_send_postcopy_advise();
+    command_send_advise(f, sizes, qemu_target_page_size());
+}
+
+static bool package_fits(const GByteArray *package, Error **errp)
+{
+    if (package->len <= WIRE_PACKAGED_MAX) {
+        return true;
+    }
+    error_setg(errp, "The state of the devices has %u MiB, and a destination "
+               "takes %u MiB at most", package->len >> 20,
+               WIRE_PACKAGED_MAX >> 20);
+    return false;
+}
+
+GByteArray *savevm_make_package(bool ping, Error **errp)
+{
+    g_autoptr(QIOChannelBuffer) buffer = qio_channel_buffer_new(64 * KiB);
+    g_autoptr(QEMUFile) f = qemu_file_new_output(QIO_CHANNEL(buffer));
+    g_autoptr(GByteArray) package = g_byte_array_new();
+
+    qio_channel_set_name(QIO_CHANNEL(buffer), "migration-postcopy-package");
+    /* Nothing follows that it could describe. */
+    g_clear_pointer(&vmdesc, json_writer_free);
+
+    qemu_savevm_send_postcopy_listen(f);
+    if (qemu_savevm_state_complete_precopy_non_iterable(f)) {
+        error_setg(errp, "The state of the guest cannot be saved");
+        return NULL;
+    }
+    if (ping) {
+        qemu_savevm_send_ping(f, WIRE_PING_PACKAGE_START);
+    }
+    qemu_savevm_send_postcopy_run(f);
+    if (qemu_fflush(f)) {
+        qemu_file_get_error_obj(f, errp);
+        return NULL;
+    }
+    g_byte_array_append(package, buffer->data, buffer->usage);
+    return package_fits(package, errp) ? g_steal_pointer(&package) : NULL;
+}
+
+void savevm_send_package(QEMUFile *f, const GByteArray *package)
+{
+    WirePackaged head;
+
+    trace_qemu_savevm_send_packaged();
+    stl_be_p(&head.len, package->len);
+    command_send(f, WIRE_CMD_PACKAGED, &head, sizeof(head));
+    qemu_put_buffer(f, package->data, package->len);
 }
 
 /*

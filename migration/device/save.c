@@ -193,7 +193,7 @@ bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
         if (in_postcopy && !section_has_postcopy(s)) {
             continue;
         }
-        if (migration_rate_exceeded(save->f)) {
+        if (!in_postcopy && migration_rate_exceeded(save->f)) {
             return true;
         }
         ret = save_record(save, s, WIRE_SECTION_PART,
@@ -225,6 +225,22 @@ bool device_save_complete(const DeviceSave *save, bool in_postcopy,
         note_time(save, s, "iterable", start);
     }
     return true;
+}
+
+bool device_save_complete_postcopy(const DeviceSave *save, Error **errp)
+{
+    Section *s;
+
+    FOR_EACH_SECTION_WITH(s, save_live_complete_postcopy) {
+        if (section_active(s) && section_has_postcopy(s) &&
+            save_record(save, s, WIRE_SECTION_END,
+                        s->ops->save_live_complete_postcopy, errp) < 0) {
+            return false;
+        }
+    }
+    qemu_put_byte(save->f, WIRE_EOF);
+    qemu_fflush(save->f);
+    return stream_check(save->f, errp);
 }
 
 void qemu_savevm_state_pending_estimate(uint64_t *must_precopy,

@@ -43,7 +43,9 @@ bool device_save_setup(const DeviceSave *save, uint64_t target_page_size,
 
 /*
  * A part of each live section, until the rate limit is reached; in postcopy
- * only of those that know of it.  *@finished: no section has more to send.
+ * only of those that know of it, which look at the limit themselves, as some
+ * of what they send does not wait for it.  *@finished: no section has more to
+ * send.
  */
 bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
                          bool *finished, Error **errp);
@@ -54,6 +56,9 @@ bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
  */
 bool device_save_complete(const DeviceSave *save, bool in_postcopy,
                           Error **errp);
+
+/* Last record of those that know of postcopy, and the end of the stream. */
+bool device_save_complete_postcopy(const DeviceSave *save, Error **errp);
 
 /* Devices, each in one record. */
 bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp);

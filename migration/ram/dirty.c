@@ -18,29 +18,7 @@
 #include "qemu/bitops.h"
 #include "qemu/host-utils.h"
 #include "qemu/lockable.h"
-#include "qemu/thread.h"
-#include "migration/ram/dirty.h"
-
-#define WORD_PAGES 64
-#define GROUP_PAGES 4096
-#define GROUP_WORDS (GROUP_PAGES / WORD_PAGES)
-
-typedef struct Tables {
-    uint64_t pages;
-    uint64_t *words;            /* a bit a page */
-    uint16_t *in_group;         /* dirty pages of each group */
-    unsigned long *groups;      /* a bit a group */
-    unsigned long *stale;       /* a bit a chunk */
-} Tables;
-
-struct DirtyMap {
-    QemuMutex lock;
-    Tables t;
-    uint64_t dirty;             /* read without the lock */
-    unsigned chunk_shift;
-    DirtyLogClearFn *clear_log;
-    void *opaque;
-};
+#include "migration/ram/dirty-private.h"
 
 static uint64_t groups_of(uint64_t pages)
 {

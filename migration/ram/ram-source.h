@@ -10,6 +10,8 @@
 #ifndef MIGRATION_RAM_RAM_SOURCE_H
 #define MIGRATION_RAM_RAM_SOURCE_H
 
+#include "send.h"
+
 /* What a sync of the dirty log found, and what it took */
 typedef struct RamSyncReport {
     bool first;             /* nothing was dirtied: everything is to be sent */
@@ -31,5 +33,34 @@ bool ram_source_last_sync(RamSyncReport *report);
  * thread.
  */
 void ram_source_set_peer(uint32_t features);
+
+/*
+ * Postcopy
+ */
+
+/* Page sizes of the memory behind all blocks that are sent, or-ed.  BQL */
+uint64_t ram_source_host_page_sizes(void);
+
+/* All that can be told of without the guest standing still has been. */
+bool ram_source_may_postcopy(void);
+
+/* Who sends from now on, as ram_sender_run() does. */
+typedef RamSendResult RamRunFn(void *opaque, RamSender *main, bool all);
+
+/*
+ * The guest has stopped, and will go on elsewhere before its memory is there:
+ * the last sync, after which nothing becomes dirty any more.  The section is
+ * then sent by @run.  Migration thread, with the BQL.
+ *
+ * What is returned stays valid until the section is cleaned up.
+ */
+RamSender *ram_source_enter_postcopy(RamRunFn *run, void *opaque);
+
+/*
+ * The connection is another one: @f, whose peer understands what the one
+ * before did.  Its maps may have been made anew, which this makes right where
+ * there is nothing to send.  Migration thread, without the BQL.
+ */
+void ram_source_resume(QEMUFile *f);
 
 #endif

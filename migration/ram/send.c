@@ -40,6 +40,16 @@ uint64_t ram_sender_left(const RamRegions *regions)
     return bytes;
 }
 
+bool ram_sender_untold(const RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        if (qatomic_read_u64(&r->untold_pages)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Tell of up to @limit pages of the next range; returns how many. */
 static uint64_t tell_untouched(RamSink *sink, RamRegion *r, uint64_t limit)
 {
@@ -140,6 +150,14 @@ static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
         } else {
             send_content(s, r, first + at, segment);
         }
+    }
+}
+
+void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
+                      uint64_t count)
+{
+    for (uint64_t done = 0; done < count; done += CLASSIFY_MAX) {
+        send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX));
     }
 }
 

@@ -44,6 +44,16 @@ uint64_t ram_sender_left(const RamRegions *regions);
  */
 RamSendResult ram_sender_run(RamSender *s, bool all);
 
+/*
+ * Send pages that are the caller's to send (ram/dirty-claim.h), as many as he
+ * likes.  Whoever @s belongs to.
+ */
+void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
+                      uint64_t count);
+
+/* Pages that nobody ever wrote to are still to be told of. */
+bool ram_sender_untold(const RamRegions *regions);
+
 #define RAM_SEND_NS (50 * 1000 * 1000)
 
 #endif

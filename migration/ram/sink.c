@@ -44,8 +44,9 @@ static bool peer_has(const RamSink *sink, const RamRegion *r, uint32_t feature)
 }
 
 void ram_sink_announce(RamSink *sink, const RamRegions *regions,
-                       bool addresses)
+                       unsigned what)
 {
+    uint64_t usual = qemu_real_host_page_size();
     QEMUFile *f = sink->file;
     uint64_t total = 0;
 
@@ -56,7 +57,11 @@ void ram_sink_announce(RamSink *sink, const RamRegions *regions,
     RAM_REGIONS_FOREACH(r, regions) {
         put_name(f, r->name);
         qemu_put_be64(f, ram_region_bytes(r));
-        if (addresses) {
+        if ((what & RAM_ANNOUNCE_HOST_PAGE) &&
+            r->host_page_size != MAX(usual, ram_region_page_size(r))) {
+            qemu_put_be64(f, r->host_page_size);
+        }
+        if (what & RAM_ANNOUNCE_ADDRESS) {
             qemu_put_be64(f, r->guest_addr);
         }
     }

@@ -25,9 +25,15 @@ typedef struct RamSink {
 /* Records for @file, whose peer understands @features */
 void ram_sink_init(RamSink *sink, QEMUFile *file, uint32_t features);
 
-/* The regions, and with x-ignore-shared their @addresses */
+/* What the list of regions says of each, besides name and size */
+typedef enum RamAnnounce {
+    RAM_ANNOUNCE_ADDRESS = 1 << 0,      /* x-ignore-shared */
+    RAM_ANNOUNCE_HOST_PAGE = 1 << 1,    /* postcopy-ram; unless as usual */
+} RamAnnounce;
+
+/* The regions.  @what: RAM_ANNOUNCE_* */
 void ram_sink_announce(RamSink *sink, const RamRegions *regions,
-                       bool addresses);
+                       unsigned what);
 
 /*
  * Pages as they are.  They are read when the stream is flushed, at the latest

@@ -10,10 +10,12 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
+#include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "migration/migration-stats.h"
@@ -23,9 +25,11 @@
 #include "migration/ram.h"
 #include "migration/register.h"
 #include "migration/trace.h"
+#include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "blocks.h"
 #include "delta.h"
+#include "dirty-claim.h"
 #include "hints.h"
 #include "load.h"
 #include "ram-source.h"
@@ -40,6 +44,8 @@ static struct {
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
     bool reported;              /* it has been asked for */
+    RamRunFn *run;              /* postcopy: who sends; or NULL */
+    void *run_opaque;
 } source;
 
 /*
@@ -131,6 +137,12 @@ static void save_cleanup(void *opaque)
     memset(&source, 0, sizeof(source));
 }
 
+static unsigned announced(void)
+{
+    return (migrate_ignore_shared() ? RAM_ANNOUNCE_ADDRESS : 0) |
+           (migrate_postcopy_ram() ? RAM_ANNOUNCE_HOST_PAGE : 0);
+}
+
 static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     int ret;
@@ -154,8 +166,7 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     ram_sender_init(&source.sender, &source.regions, f);
     source.sender.find_zeros =
         migrate_zero_page_detection() != ZERO_PAGE_DETECTION_NONE;
-    ram_sink_announce(&source.sender.sink, &source.regions,
-                      migrate_ignore_shared());
+    ram_sink_announce(&source.sender.sink, &source.regions, announced());
     ret = ram_sink_end(&source.sender.sink);
     if (ret) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
@@ -164,17 +175,21 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 }
 
 /* Account for what was sent since the stream was at @before. */
-static void count_bytes(uint64_t before, bool last)
+static void count_bytes(QEMUFile *f, uint64_t before, Stat64 *stat)
 {
-    uint64_t bytes = qemu_file_transferred(source.sender.sink.file) - before;
+    stat64_add(source.run ? &mig_stats.postcopy_bytes : stat,
+               stream_position(f) - before);
+}
 
-    stat64_add(last ? &mig_stats.downtime_bytes : &mig_stats.precopy_bytes,
-               bytes);
+static RamSendResult run(bool all)
+{
+    return source.run ? source.run(source.run_opaque, &source.sender, all)
+                      : ram_sender_run(&source.sender, all);
 }
 
 static int save_iterate(QEMUFile *f, void *opaque)
 {
-    uint64_t before = qemu_file_transferred(f);
+    uint64_t before = stream_position(f);
     RamSendResult result;
     int ret;
 
@@ -182,25 +197,55 @@ static int save_iterate(QEMUFile *f, void *opaque)
         sync_maps(false);
     }
     WITH_RCU_READ_LOCK_GUARD() {
-        result = ram_sender_run(&source.sender, false);
+        result = run(false);
         ret = ram_sink_end(&source.sender.sink);
     }
-    count_bytes(before, false);
+    count_bytes(f, before, &mig_stats.precopy_bytes);
     return ret ? ret : result == RAM_SEND_ALL;
 }
 
 static int save_complete(QEMUFile *f, void *opaque)
 {
-    uint64_t before = qemu_file_transferred(f);
+    uint64_t before = stream_position(f);
     int ret;
 
-    sync_maps(source.filled);
+    if (!source.run) {
+        sync_maps(source.filled);
+    }
     WITH_RCU_READ_LOCK_GUARD() {
-        ram_sender_run(&source.sender, true);
+        run(true);
         ret = ram_sink_end(&source.sender.sink);
     }
-    count_bytes(before, true);
+    count_bytes(f, before, &mig_stats.downtime_bytes);
     return ret;
+}
+
+/* Memory that only keeps its content if it is flushed is written in order. */
+static bool has_postcopy(void *opaque)
+{
+    if (!migrate_postcopy_ram()) {
+        return false;
+    }
+    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+        if (r->rb->flags & RAM_PMEM) {
+            warn_report_once("RAM block '%s' is persistent memory, for which "
+                             "there is no postcopy: all memory is sent before "
+                             "the guest goes on", r->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void add_left(uint64_t *must_precopy, uint64_t *can_postcopy)
+{
+    uint64_t left = ram_sender_left(&source.regions);
+
+    if (has_postcopy(NULL)) {
+        *can_postcopy += left;
+    } else {
+        *must_precopy += left;
+    }
 }
 
 static void state_pending_estimate(void *opaque, uint64_t *must_precopy,
@@ -209,20 +254,69 @@ static void state_pending_estimate(void *opaque, uint64_t *must_precopy,
     if (!source.filled) {
         sync_maps(false);
     }
-    *must_precopy += ram_sender_left(&source.regions);
+    add_left(must_precopy, can_postcopy);
 }
 
 static void state_pending_exact(void *opaque, uint64_t *must_precopy,
                                 uint64_t *can_postcopy)
 {
-    sync_maps(false);
-    *must_precopy += ram_sender_left(&source.regions);
+    if (!source.run) {
+        sync_maps(false);
+    }
+    add_left(must_precopy, can_postcopy);
+}
+
+/*
+ * Postcopy
+ */
+
+uint64_t ram_source_host_page_sizes(void)
+{
+    uint64_t sizes = 0;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH_NOT_IGNORED(rb) {
+        sizes |= qemu_ram_pagesize(rb);
+    }
+    return sizes;
+}
+
+bool ram_source_may_postcopy(void)
+{
+    return source.filled && !ram_sender_untold(&source.regions);
+}
+
+RamSender *ram_source_enter_postcopy(RamRunFn *run, void *opaque)
+{
+    sync_maps(true);
+    ram_hints_stop();
+    ram_delta_stop();
+    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+        dirty_map_freeze(r->map);
+    }
+    source.sender.age = 1;
+    source.run = run;
+    source.run_opaque = opaque;
+    return &source.sender;
+}
+
+void ram_source_resume(QEMUFile *f)
+{
+    uint32_t peer = source.sender.sink.peer;
+
+    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+        ram_log_drop_unplugged(r);
+    }
+    ram_sink_init(&source.sender.sink, f, peer);
 }
 
 static SaveVMHandlers handlers = {
     .save_setup = save_setup,
     .save_live_iterate = save_iterate,
     .save_live_complete_precopy = save_complete,
+    .save_live_complete_postcopy = save_complete,
+    .has_postcopy = has_postcopy,
     .state_pending_exact = state_pending_exact,
     .state_pending_estimate = state_pending_estimate,
     .save_cleanup = save_cleanup,

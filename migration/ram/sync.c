@@ -278,6 +278,25 @@ static void fill_region(RamRegion *r)
     }
 }
 
+void ram_log_drop_unplugged(RamRegion *r)
+{
+    g_autoptr(GArray) plugged = plugged_parts(r);
+    uint64_t at = 0, first;
+
+    if (!plugged) {
+        return;
+    }
+    for (unsigned i = 0; i < plugged->len; i++) {
+        const MemoryRegionSection *part =
+            &g_array_index(plugged, MemoryRegionSection, i);
+
+        first = part->offset_within_region >> r->page_bits;
+        dirty_map_drop(r->map, at, first - at);
+        at = first + (int128_get64(part->size) >> r->page_bits);
+    }
+    dirty_map_drop(r->map, at, r->pages - at);
+}
+
 void ram_log_first(RamRegions *regions, RamSyncReport *report)
 {
     int64_t start = now_ns();

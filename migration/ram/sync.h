@@ -45,6 +45,12 @@ void ram_log_first(RamRegions *regions, RamSyncReport *report);
  */
 void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report);
 
+/*
+ * What devices like virtio-mem have unplugged of @r is not to be sent, whatever
+ * its map says.  Takes the BQL unless it is held.
+ */
+void ram_log_drop_unplugged(RamRegion *r);
+
 /* DirtyLogClearFn of a region's map */
 void ram_log_clear(void *region, uint64_t first, uint64_t count);
 

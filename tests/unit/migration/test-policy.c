@@ -456,6 +456,57 @@ static void test_reasons_are_complete(void)
     }
 }
 
+/* What policy_consider_postcopy() makes of a pass that was not enough */
+static PolicyAction consider(Policy *p, bool possible, bool asked,
+                             uint64_t now_bytes, PolicyAction before)
+{
+    PolicyLimits limits = plain;
+    PolicyDecision d = { .action = before };
+
+    limits.postcopy = possible;
+    limits.postcopy_asked = asked;
+    policy_consider_postcopy(p, &limits, GIB_, now_bytes, &d);
+    g_assert_cmpint(d.action == before, ==, !*d.reason);
+    return d.action;
+}
+
+static void test_postcopy(void)
+{
+    Policy p;
+
+    policy_init(&p, 4 * GIB_);
+    /* Asked for: at once, but for what has to go before. */
+    g_assert_cmpint(consider(&p, true, true, 0, POLICY_SEND), ==,
+                    POLICY_POSTCOPY);
+    g_assert_cmpint(consider(&p, true, true, 1, POLICY_SEND), ==, POLICY_SEND);
+    policy_sent(&p, GIB_, SEC_);
+    policy_synced(&p, GIB_ / 2, SEC_);
+    g_assert_cmpint(consider(&p, true, true, GIB_ / 10, POLICY_SEND), ==,
+                    POLICY_POSTCOPY);
+    g_assert_cmpint(consider(&p, true, true, GIB_ / 2, POLICY_SEND), ==,
+                    POLICY_SEND);
+    /* Who can switch over does. */
+    g_assert_cmpint(consider(&p, true, true, 0, POLICY_SWITCH_OVER), ==,
+                    POLICY_SWITCH_OVER);
+}
+
+static void test_postcopy_auto(void)
+{
+    Policy p;
+
+    policy_init(&p, 4 * GIB_);
+    policy_sent(&p, GIB_, SEC_);
+    g_assert_cmpint(consider(&p, true, false, 0, POLICY_SEND), ==,
+                    POLICY_SEND);
+    policy_synced(&p, GIB_ / 2, SEC_);
+    g_assert_cmpint(consider(&p, true, false, 0, POLICY_SEND), ==,
+                    POLICY_POSTCOPY);
+    g_assert_cmpint(consider(&p, false, false, 0, POLICY_SEND), ==,
+                    POLICY_SEND);
+    g_assert_cmpint(consider(&p, true, false, 0, POLICY_SWITCH_OVER), ==,
+                    POLICY_SWITCH_OVER);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -479,6 +530,8 @@ int main(int argc, char **argv)
     ADD("percent", test_percent_never_falls);
     ADD("recorded", test_recorded);
     ADD("reasons", test_reasons_are_complete);
+    ADD("postcopy/asked", test_postcopy);
+    ADD("postcopy/auto", test_postcopy_auto);
 #undef ADD
     return g_test_run();
 }

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "io/channel-socket.h"
+#include "qemu/atomic.h"
 #include "qapi/qapi-builtin-types.h"
 #include "migration/core/peer.h"
 #include "migration/core/return-path.h"
@@ -19,7 +20,7 @@ typedef struct Talk {
     ReturnPath *rp;
 } Talk;
 
-static void talk_begin(Talk *t)
+static void talk_with(Talk *t, const ReturnPathUser *user)
 {
     int fds[2];
 
@@ -28,7 +29,12 @@ static void talk_begin(Talk *t)
     t->there = QIO_CHANNEL(qio_channel_socket_new_fd(fds[1], &error_abort));
     t->to_dst = qemu_file_new_output(t->here);
     t->to_src = qemu_file_new_output(t->there);
-    t->rp = return_path_open(t->to_dst);
+    t->rp = return_path_open(t->to_dst, user);
+}
+
+static void talk_begin(Talk *t)
+{
+    talk_with(t, NULL);
 }
 
 static void talk_end(Talk *t)
@@ -231,6 +237,160 @@ static void test_lies(void)
     }
 }
 
+/*
+ * Postcopy: what others act on
+ */
+
+typedef struct Acts {
+    GString *log;               /* by the thread, until it has ended */
+    bool fail;
+    unsigned changes;           /* atomic */
+} Acts;
+
+static bool act_asked(void *opaque, const char *name, uint64_t start,
+                      uint32_t len, Error **errp)
+{
+    Acts *acts = opaque;
+
+    g_string_append_printf(acts->log, "%s %" PRIx64 "+%x;", name ?: "same",
+                           start, len);
+    if (acts->fail) {
+        error_setg(errp, "no such page");
+    }
+    return !acts->fail;
+}
+
+/* What follows the message is the user's to read. */
+static bool act_received(void *opaque, const char *name, QEMUFile *f,
+                         Error **errp)
+{
+    Acts *acts = opaque;
+
+    g_string_append_printf(acts->log, "%s has %x;", name, qemu_get_be32(f));
+    return true;
+}
+
+static void act_pong(void *opaque, uint32_t value)
+{
+    g_string_append_printf(((Acts *)opaque)->log, "pong %x;", value);
+}
+
+static void act_changed(void *opaque)
+{
+    qatomic_inc(&((Acts *)opaque)->changes);
+}
+
+static void acts_begin(Talk *t, Acts *acts, ReturnPathUser *user)
+{
+    *acts = (Acts) { .log = g_string_new(NULL) };
+    *user = (ReturnPathUser) {
+        .asked = act_asked, .received = act_received, .pong = act_pong,
+        .changed = act_changed, .opaque = acts,
+    };
+    talk_with(t, user);
+}
+
+static void acts_end(Talk *t, Acts *acts)
+{
+    talk_end(t);
+    g_string_free(acts->log, true);
+}
+
+static void say_request(Talk *t, const char *name, uint64_t start, uint32_t len)
+{
+    say(t, name ? WIRE_RP_REQ_PAGES_ID : WIRE_RP_REQ_PAGES,
+        12 + (name ? 1 + strlen(name) : 0));
+    qemu_put_be64(t->to_src, start);
+    qemu_put_be32(t->to_src, len);
+    if (name) {
+        qemu_put_counted_string(t->to_src, name);
+    }
+}
+
+static void test_postcopy(void)
+{
+    ReturnPathUser user;
+    Acts acts;
+    Talk t;
+
+    acts_begin(&t, &acts, &user);
+    say_request(&t, "pc.ram", 0x123000, 0x1000);
+    say_request(&t, NULL, 0xffffffffffff0000, 0x2000);
+    say(&t, WIRE_RP_RECV_BITMAP, 7);
+    qemu_put_counted_string(t.to_src, "pc.ram");
+    qemu_put_be32(t.to_src, 0xabcd);
+    say_number(&t, WIRE_RP_PONG, 0x51234567);
+    g_assert_false(return_path_loaded(t.rp));
+    say_number(&t, WIRE_RP_PONG, WIRE_PING_PACKAGE_START);
+    say_number(&t, WIRE_RP_RESUME_ACK, WIRE_RESUME_ACK_OK);
+    g_assert_true(return_path_resumed(t.rp, 5000));
+    g_assert_true(return_path_loaded(t.rp));
+    g_assert_true(return_path_answered(t.rp));
+    say_number(&t, WIRE_RP_SHUT, 0);
+    expect_end(&t, RETURN_PATH_DONE, NULL);
+    g_assert_cmpstr(acts.log->str, ==,
+                    "pc.ram 123000+1000;same ffffffffffff0000+2000;"
+                    "pc.ram has abcd;pong 51234567;");
+    acts_end(&t, &acts);
+}
+
+/* Who does not like what was asked for ends the conversation. */
+static void test_postcopy_refuses(void)
+{
+    ReturnPathUser user;
+    Acts acts;
+    Talk t;
+
+    acts_begin(&t, &acts, &user);
+    acts.fail = true;
+    say_request(&t, "pc.ram", 0, 0x1000);
+    qemu_fflush(t.to_src);
+    expect_end(&t, RETURN_PATH_BROKEN, "no such page");
+    while (!qatomic_read(&acts.changes)) {
+        g_usleep(1000);
+    }
+    acts_end(&t, &acts);
+}
+
+static void test_postcopy_lies(void)
+{
+    static const struct {
+        uint16_t type, len;
+        uint8_t name_len;       /* where there is a name */
+        const char *text;
+    } lies[] = {
+        { WIRE_RP_REQ_PAGES, 11, 0, "REQ_PAGES" },
+        { WIRE_RP_REQ_PAGES, 13, 0, "REQ_PAGES" },
+        { WIRE_RP_REQ_PAGES_ID, 13, 0, "REQ_PAGES_ID" },
+        { WIRE_RP_REQ_PAGES_ID, 14, 2, "a name of 2" },
+        { WIRE_RP_REQ_PAGES_ID, 20, 0, "a name of 0" },
+        { WIRE_RP_REQ_PAGES_ID, 20, 255, "a name of 255" },
+        { WIRE_RP_REQ_PAGES_ID, 269, 255, "REQ_PAGES_ID" },
+        { WIRE_RP_RECV_BITMAP, 1, 0, "RECV_BITMAP" },
+        { WIRE_RP_RECV_BITMAP, 9, 7, "a name of 7" },
+        { WIRE_RP_RECV_BITMAP, 257, 255, "RECV_BITMAP" },
+        { WIRE_RP_RESUME_ACK, 3, 0, "RESUME_ACK" },
+        { WIRE_RP_RESUME_ACK, 4, 0, "does not want to go on" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        uint8_t payload[512] = { 0 };
+        ReturnPathUser user;
+        Acts acts;
+        Talk t;
+
+        acts_begin(&t, &acts, &user);
+        payload[lies[i].type == WIRE_RP_REQ_PAGES_ID ? 12 : 0] =
+            lies[i].name_len;
+        say(&t, lies[i].type, lies[i].len);
+        qemu_put_buffer(t.to_src, payload, lies[i].len);
+        qemu_fflush(t.to_src);
+        expect_end(&t, RETURN_PATH_BROKEN, lies[i].text);
+        g_assert_cmpstr(acts.log->str, ==, "");
+        acts_end(&t, &acts);
+    }
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -245,5 +405,8 @@ int main(int argc, char **argv)
     g_test_add_func("/return-path/broken", test_broken);
     g_test_add_func("/return-path/hang-up", test_hang_up);
     g_test_add_func("/return-path/lies", test_lies);
+    g_test_add_func("/return-path/postcopy", test_postcopy);
+    g_test_add_func("/return-path/postcopy-refuses", test_postcopy_refuses);
+    g_test_add_func("/return-path/postcopy-lies", test_postcopy_lies);
     return g_test_run();
 }

@@ -1,0 +1,241 @@
+/*
+ * The source in postcopy: pausing when the connection breaks, and going on
+ *
+ * Main loop and migration thread take turns.  While it is paused the thread
+ * waits for the semaphore, and the main loop may make connections; from the
+ * moment it has posted the semaphore they are the thread's.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/postcopy/resume.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "ctx.h"
+#include "postcopy-source.h"
+#include "source.h"
+#include "urgent-channel.h"
+
+/* How often a destination is looked after that is waited for */
+#define POLL_MS 50
+
+/*
+ * Main loop: a new connection
+ */
+
+/* Takes over @err. */
+static void still_paused(Error *err)
+{
+    error_report("Postcopy cannot be resumed: %s", error_get_pretty(err));
+    ctx_fail(err);
+    source_close_streams(false);
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+}
+
+/* Takes over @ioc and @err, of which there is one. */
+static void connected(QIOChannel *ioc, Error *err, void *opaque)
+{
+    source.connecting = false;
+    if (err) {
+        still_paused(err);
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.to_dst = qemu_file_new_output(ioc);
+    }
+    object_unref(OBJECT(ioc));
+    if (!source_open_return_path(&err)) {
+        still_paused(err);
+        return;
+    }
+    migration_rate_set(migrate_max_postcopy_bandwidth());
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_RECOVER);
+    qemu_sem_post(&source.resumed);
+}
+
+bool source_resume(MigrationAddress *addr, Error **errp)
+{
+    Error *err = NULL;
+
+    if (phase_get(&source.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_setg(errp, "Cannot resume if there is no paused migration");
+        return false;
+    }
+    if (migrate_release_ram()) {
+        /* What was on its way when the connection broke is nowhere. */
+        error_setg(errp, "Postcopy recovery cannot work when release-ram "
+                   "capability is set");
+        return false;
+    }
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP);
+    ctx_clear_error();
+    source_set_address(addr);
+    source.connecting = true;
+    if (!transport_connect(addr, connected, NULL, &err)) {
+        source.connecting = false;
+        error_propagate(errp, error_copy(err));
+        still_paused(err);
+        return false;
+    }
+    return true;
+}
+
+bool source_can_pause(void)
+{
+    MigrationStatus now = phase_get(&source.phase);
+
+    return now == MIGRATION_STATUS_POSTCOPY_ACTIVE ||
+           now == MIGRATION_STATUS_POSTCOPY_RECOVER;
+}
+
+void source_pause(void)
+{
+    Error *err = NULL;
+
+    error_setg(&err, "Postcopy migration is paused by the user");
+    ctx_fail(err);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (source.to_dst) {
+            qemu_file_shutdown(source.to_dst);
+        }
+        if (source.urgent) {
+            qemu_file_shutdown(source.urgent);
+        }
+    }
+    qemu_sem_post(&source.wake);
+}
+
+/*
+ * Return path's thread
+ */
+
+bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp)
+{
+    bool *awaited = qatomic_load_acquire(&postcopy.awaited);
+    const RamRegion *r = awaited ? ram_regions_find(postcopy.main->regions,
+                                                    name) : NULL;
+
+    if (!r || !qatomic_read(&awaited[r->index])) {
+        error_setg(errp, "The destination sends a bitmap of RAM block '%s' "
+                   "that it was not asked for", name);
+        return false;
+    }
+    if (!postcopy_resume_read(f, r, errp)) {
+        return false;
+    }
+    qatomic_store_release(&awaited[r->index], false);
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+/*
+ * Migration thread
+ */
+
+static bool some_awaited(void)
+{
+    RAM_REGIONS_FOREACH(r, postcopy.main->regions) {
+        if (qatomic_load_acquire(&postcopy.awaited[r->index])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The maps are made anew of what the destination has. */
+static bool get_bitmaps(Error **errp)
+{
+    trace_ram_dirty_bitmap_sync_start();
+    RAM_REGIONS_FOREACH_SENT(r, postcopy.main->regions) {
+        qatomic_set(&postcopy.awaited[r->index], true);
+        trace_ram_dirty_bitmap_request(r->name);
+        qemu_savevm_send_recv_bitmap(source.to_dst, r->name);
+    }
+    trace_ram_dirty_bitmap_sync_wait();
+    while (some_awaited()) {
+        if (!source_may_go_on(errp)) {
+            return false;
+        }
+        qemu_sem_timedwait(&source.wake, POLL_MS);
+    }
+    trace_ram_dirty_bitmap_sync_complete();
+    return true;
+}
+
+/* From the moment it is told so the destination may ask for pages. */
+static bool tell_to_resume(Error **errp)
+{
+    postcopy_open_requests();
+    qemu_savevm_send_postcopy_resume(source.to_dst);
+    while (!return_path_resumed(source.return_path, POLL_MS)) {
+        if (!source_may_go_on(errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool resume(Error **errp)
+{
+    bool ok;
+
+    if (!postcopy.begun) {
+        error_setg(errp, "Memory is not migrated by postcopy: there is "
+                   "nothing to go on with");
+        return false;
+    }
+    trace_savevm_state_resume_prepare();
+    ok = get_bitmaps(errp);
+    if (ok) {
+        ram_source_resume(source.to_dst);
+        ok = postcopy_channels_ready(errp) && tell_to_resume(errp);
+    }
+    return ok;
+}
+
+/* Takes over @err, which may be no more than a consequence. */
+static void break_off(Error *err)
+{
+    Error *first;
+
+    if (!err) {
+        error_setg(&err, "The connection is of no use any more");
+    }
+    postcopy.paused = true;
+    postcopy_sender_close(&postcopy.sender);
+    trace_postcopy_pause(error_get_pretty(err));
+    source_close_streams(false);
+    if (postcopy.begun) {
+        memset(postcopy.awaited, 0, postcopy.main->regions->count);
+    }
+    ctx_fail(err);
+    first = ctx_error();
+    error_reportf_err(first, "Postcopy is paused; 'migrate-recover' on the "
+                      "destination and then 'migrate' with 'resume' here have "
+                      "it go on: ");
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+}
+
+void postcopy_pause(Error *err)
+{
+    bool ok;
+
+    do {
+        break_off(g_steal_pointer(&err));
+        qemu_sem_wait(&source.resumed);
+        ok = resume(&err);
+    } while (!ok);
+
+    trace_postcopy_pause_continued();
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+}

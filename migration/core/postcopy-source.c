@@ -1,0 +1,277 @@
+/*
+ * The source in postcopy: the guest runs elsewhere, its memory follows
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "exec/ramblock.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/postcopy/discard.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "ctx.h"
+#include "postcopy-source.h"
+#include "source.h"
+#include "urgent-channel.h"
+
+/* How long the limit is waited for before anything else is looked at */
+#define LIMIT_POLL_NS (50 * SCALE_MS)
+/* How long a destination that broke off may take to say why */
+#define VERDICT_MS 1000
+
+PostcopySource postcopy;
+
+static int64_t now_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+/*
+ * What the return path's thread calls
+ */
+
+static bool asked(void *opaque, const char *name, uint64_t start, uint32_t len,
+                  Error **errp)
+{
+    trace_migrate_handle_rp_req_pages(name ?: "", start, len);
+    return postcopy_sender_ask(&postcopy.sender, name, start, len, errp);
+}
+
+static bool received(void *opaque, const char *name, QEMUFile *f, Error **errp)
+{
+    return postcopy_take_bitmap(name, f, errp);
+}
+
+static void pong(void *opaque, uint32_t value)
+{
+    qatomic_set(&postcopy.pong, value);
+}
+
+static void changed(void *opaque)
+{
+    qemu_sem_post(&source.wake);
+}
+
+const ReturnPathUser *postcopy_return_path(void)
+{
+    static const ReturnPathUser user = {
+        .asked = asked,
+        .received = received,
+        .pong = pong,
+        .changed = changed,
+    };
+
+    return migrate_postcopy_ram() ? &user : NULL;
+}
+
+/*
+ * Memory
+ */
+
+static RamSendResult run_ram(void *opaque, RamSender *main, bool all)
+{
+    return postcopy_sender_run(&postcopy.sender, main, all);
+}
+
+/* What cannot be released stays until QEMU ends, which does no harm. */
+static void release(void *opaque, const RamRegion *r, uint64_t first,
+                    uint64_t count)
+{
+    ram_block_discard_range(r->rb, first << r->page_bits,
+                            count << r->page_bits);
+}
+
+static const PostcopySenderOps keeping = { .wake = changed };
+static const PostcopySenderOps releasing = {
+    .wake = changed, .release = release
+};
+
+bool postcopy_channels_ready(Error **errp)
+{
+    if (!migrate_postcopy_preempt() || source.urgent) {
+        return true;
+    }
+    /* Until it has answered it may not have taken the first connection. */
+    while (!return_path_answered(source.return_path)) {
+        if (!source_may_go_on(errp)) {
+            return false;
+        }
+        qemu_sem_timedwait(&source.wake, LIMIT_POLL_NS / SCALE_MS);
+    }
+    return urgent_channel_connect(errp);
+}
+
+bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
+{
+    uint64_t runs;
+
+    postcopy.main = ram_source_enter_postcopy(run_ram, NULL);
+    postcopy.begun = true;
+    postcopy_sender_init(&postcopy.sender, postcopy.main->regions,
+                         migrate_release_ram() ? &releasing : &keeping, NULL);
+    qatomic_store_release(&postcopy.awaited,
+                          g_new0(bool, postcopy.main->regions->count));
+    runs = postcopy_discard(postcopy.main->regions, f);
+    trace_ram_postcopy_send_discard_bitmap();
+    trace_postcopy_discarded(runs, ram_sender_left(postcopy.main->regions));
+    return stream_check(f, errp);
+}
+
+/* Pages that are urgent must not wait for others to come together. */
+void postcopy_open_requests(void)
+{
+    trace_postcopy_preempt_enabled(source.urgent);
+    qio_channel_set_delay(qemu_file_get_ioc(source.to_dst), false);
+    if (postcopy.begun) {
+        postcopy_sender_set_channel(&postcopy.sender, source.urgent,
+                                    postcopy.main);
+        postcopy_sender_open(&postcopy.sender);
+    }
+    pace_init(&postcopy.pace, postcopy.begun && !source.urgent,
+              stream_position(source.to_dst), now_ns());
+}
+
+void postcopy_release_sent(void)
+{
+    if (postcopy.begun && migrate_release_ram()) {
+        postcopy_release_clean(postcopy.main->regions, release, NULL);
+    }
+}
+
+/*
+ * Sending
+ */
+
+static bool is_wanted(void)
+{
+    return postcopy.begun && postcopy_sender_asked(&postcopy.sender);
+}
+
+/* How much the background may send now. */
+static uint64_t allowance(void)
+{
+    uint64_t position = stream_position(source.to_dst);
+
+    if (migration_rate_exceeded(source.to_dst)) {
+        return 0;
+    }
+    pace_pong(&postcopy.pace, qatomic_read(&postcopy.pong), now_ns());
+    return pace_allows(&postcopy.pace, position, now_ns());
+}
+
+static void ping(void)
+{
+    uint32_t value;
+
+    if (pace_ping(&postcopy.pace, stream_position(source.to_dst), now_ns(),
+                  &value)) {
+        qemu_savevm_send_ping(source.to_dst, value);
+    }
+}
+
+/* Until the limit lets more be sent, a PONG comes, or somebody asks. */
+static void wait_for_allowance(void)
+{
+    uint64_t wait = migration_rate_wait_ns();
+
+    wait = wait ? MIN(wait, LIMIT_POLL_NS) : LIMIT_POLL_NS;
+    qemu_sem_timedwait(&source.wake, DIV_ROUND_UP(wait, SCALE_MS));
+}
+
+/*
+ * What is asked for waits for nothing.  Whatever breaks is latched in a stream
+ * or known to the return path, which is looked at each time.
+ */
+static bool send_memory(Error **errp)
+{
+    while (source_may_go_on(errp)) {
+        uint64_t bytes = allowance();
+
+        if (bytes || is_wanted()) {
+            postcopy.sender.quota = bytes;
+            if (qemu_savevm_state_iterate(source.to_dst, true) > 0) {
+                return true;
+            }
+            ping();
+        } else {
+            wait_for_allowance();
+        }
+        source_measure_speed();
+    }
+    return false;
+}
+
+/* Unless it is known that the destination did not come that far */
+static bool may_have_run(void)
+{
+    return !source.return_path || postcopy.paused ||
+           return_path_loaded(source.return_path);
+}
+
+/* All is sent, and the destination says that it has it. */
+static bool send_end(Error **errp)
+{
+    trace_migration_completion_postcopy_end();
+    bql_lock();
+    qemu_savevm_state_complete_postcopy(source.to_dst);
+    bql_unlock();
+    trace_migration_completion_postcopy_end_after_complete();
+    if (!stream_check(source.to_dst, errp)) {
+        return false;
+    }
+    return !source.return_path ||
+           (return_path_wait_end(source.return_path, -1, errp) ==
+            RETURN_PATH_DONE && may_have_run());
+}
+
+/*
+ * The destination said goodbye before it came to the end of the package, which
+ * is where it is told to run the guest: the guest never ran there.  Only a
+ * connection that never broke can tell.
+ */
+static bool guest_never_ran(void)
+{
+    ReturnPathEnd end;
+
+    if (may_have_run()) {
+        return false;
+    }
+    end = return_path_wait_end(source.return_path, VERDICT_MS, NULL);
+    return (end == RETURN_PATH_DONE || end == RETURN_PATH_REFUSED) &&
+           !may_have_run();
+}
+
+bool postcopy_run(Error **errp)
+{
+    Error *err = NULL;
+    bool never_ran = false;
+
+    migration_rate_reset();
+    while (!never_ran && (!send_memory(&err) || !send_end(&err))) {
+        never_ran = guest_never_ran();
+        if (!never_ran) {
+            postcopy_pause(g_steal_pointer(&err));
+        }
+    }
+    if (never_ran) {
+        error_free(err);
+        error_setg(errp, "The destination failed to load the guest, which "
+                   "goes on here; its own log and query-migrate say why");
+    }
+    return !never_ran;
+}
+
+void postcopy_cleanup(void)
+{
+    postcopy_sender_close(&postcopy.sender);
+    g_clear_pointer(&postcopy.awaited, g_free);
+    postcopy.begun = postcopy.paused = false;
+}

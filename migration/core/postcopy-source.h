@@ -1,0 +1,69 @@
+/*
+ * The source in postcopy: core/ around the modules of postcopy/
+ *
+ *   postcopy-source.c   what happens when the guest stops, and sending then
+ *   postcopy-resume.c   pausing when the connection breaks, and going on
+ *
+ * Threads: the migration thread, if nothing else is said.  The return path's
+ * thread comes in by the functions of postcopy_return_path().
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_POSTCOPY_SOURCE_H
+#define MIGRATION_CORE_POSTCOPY_SOURCE_H
+
+#include "migration/postcopy/pace.h"
+#include "migration/postcopy/sender.h"
+#include "return-path.h"
+
+typedef struct PostcopySource {
+    bool begun;                 /* the next two are of this migration */
+    bool paused;                /* it was, at least once */
+    RamSender *main;
+    PostcopySender sender;
+    Pace pace;                  /* of the main channel */
+    uint32_t pong;              /* the last that came; atomic */
+    /*
+     * By region: its bitmap is to come; atomic, and so is the pointer, which
+     * is changed only where there is no return path's thread, or from NULL.
+     */
+    bool *awaited;
+} PostcopySource;
+
+extern PostcopySource postcopy;
+
+/* Who acts on messages of postcopy; NULL if the capability is off. */
+const ReturnPathUser *postcopy_return_path(void);
+
+/* The destination may be sent pages on two channels, and asks for them. */
+bool postcopy_channels_ready(Error **errp);
+
+/*
+ * The guest has stopped: collects the log for the last time, and tells the
+ * destination what to throw away.  BQL.
+ */
+bool postcopy_discard_dirty(QEMUFile *f, Error **errp);
+
+/*
+ * From now on pages may be asked for: the guest is about to be handed over, or
+ * there is a new connection to where it is.
+ */
+void postcopy_open_requests(void);
+
+/* It has been: memory that is not needed here any more goes.  BQL */
+void postcopy_release_sent(void);
+
+/*
+ * The connection is broken, as @err says, which is taken over.  Waits until
+ * there is another one, and until the destination has agreed to go on.
+ */
+void postcopy_pause(Error *err);
+
+/* It is all over, and the connections are closed.  Main loop. */
+void postcopy_cleanup(void);
+
+/* What ReturnPathUser.received is to do: the return path's thread. */
+bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp);
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * What the destination has to throw away before the guest runs there
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "migration/ram/dirty-claim.h"
+#include "migration/savevm.h"
+#include "discard.h"
+#include "requests.h"
+
+/* Each command is written on its own, so it should be worth that. */
+#define RANGES 512
+QEMU_BUILD_BUG_ON(RANGES > WIRE_POSTCOPY_DISCARD_RANGES_MAX / 2);
+
+/* Runs of one region that were found and not told of yet */
+typedef struct Batch {
+    QEMUFile *f;
+    const RamRegion *region;
+    unsigned count;
+    uint64_t start[RANGES], length[RANGES];     /* bytes */
+} Batch;
+
+static void tell(Batch *b)
+{
+    if (b->count) {
+        qemu_savevm_send_postcopy_ram_discard(b->f, b->region->name, b->count,
+                                              b->start, b->length);
+        b->count = 0;
+    }
+}
+
+/* Whole host pages, as far as the block has them: its end may be in one. */
+static void add(Batch *b, uint64_t first, uint64_t end)
+{
+    const RamRegion *r = b->region;
+
+    end = MIN(ROUND_UP(end, postcopy_unit(r)), MAX(r->max_pages, r->pages));
+    b->start[b->count] = first << r->page_bits;
+    b->length[b->count] = (end - first) << r->page_bits;
+    if (++b->count == RANGES) {
+        tell(b);
+    }
+}
+
+static uint64_t discard_region(Batch *b)
+{
+    const RamRegion *r = b->region;
+    uint64_t at = 0, runs = 0, first, count;
+
+    dirty_map_round(r->map, postcopy_unit(r));
+    while ((count = dirty_map_find(r->map, at, UINT64_MAX, &first))) {
+        at = first + count;
+        add(b, first, at);
+        runs++;
+    }
+    tell(b);
+    return runs;
+}
+
+uint64_t postcopy_discard(const RamRegions *regions, QEMUFile *f)
+{
+    g_autofree Batch *b = g_new0(Batch, 1);
+    uint64_t runs = 0;
+
+    b->f = f;
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        b->region = r;
+        runs += discard_region(b);
+    }
+    return runs;
+}
+
+void postcopy_release_clean(const RamRegions *regions, PostcopyReleaseFn *fn,
+                            void *opaque)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        uint64_t at = 0, first, count;
+
+        while (at < r->pages) {
+            count = dirty_map_find(r->map, at, UINT64_MAX, &first);
+            first = count ? first : r->pages;
+            if (first > at) {
+                fn(opaque, r, at, first - at);
+            }
+            at = first + count;
+        }
+    }
+}

@@ -1,0 +1,36 @@
+/*
+ * What the destination has to throw away before the guest runs there
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Pages that are dirty when the guest stops: some have been sent and changed
+ * since, others were never sent, but the kernel over there may have filled a
+ * huge page around their neighbours.  They have to be missing, so that a fault
+ * asks for them.  The destination can only throw away whole host pages; such a
+ * page is sent again as a whole, however little of it is dirty.
+ *
+ * What was told to be zero and not written to since is not among them.
+ */
+
+#ifndef MIGRATION_POSTCOPY_DISCARD_H
+#define MIGRATION_POSTCOPY_DISCARD_H
+
+#include "migration/qemu-file.h"
+#include "migration/ram/region.h"
+
+/*
+ * Makes partly dirty host pages of @regions wholly dirty, and tells @f of all
+ * that are, by runs.  Returns how many runs.  The guest stands still, and the
+ * maps are complete.
+ */
+uint64_t postcopy_discard(const RamRegions *regions, QEMUFile *f);
+
+/* Pages that are not needed here any more, whole host pages */
+typedef void PostcopyReleaseFn(void *opaque, const RamRegion *r,
+                               uint64_t first, uint64_t count);
+
+/* Calls @fn for all that is clean, after postcopy_discard(). */
+void postcopy_release_clean(const RamRegions *regions, PostcopyReleaseFn *fn,
+                            void *opaque);
+
+#endif

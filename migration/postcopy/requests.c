@@ -1,0 +1,109 @@
+/*
+ * What the destination asks for: whether that makes sense, and in which order
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "requests.h"
+
+QEMU_BUILD_BUG_ON(POSTCOPY_QUEUE_LEN & (POSTCOPY_QUEUE_LEN - 1));
+
+static const RamRegion *find_region(const RamRegions *regions,
+                                    const RamRegion *last, const char *name,
+                                    Error **errp)
+{
+    const RamRegion *r = name ? ram_regions_find(regions, name) : last;
+
+    if (!r) {
+        error_setg(errp, name ? "there is no RAM block '%s'"
+                              : "no RAM block was named before", name);
+        return NULL;
+    }
+    if (qatomic_read(&r->ignored)) {
+        error_setg(errp, "RAM block '%s' is not migrated", r->name);
+        return NULL;
+    }
+    return r;
+}
+
+static bool range_is_whole(const RamRegion *r, uint64_t start, uint32_t len,
+                           Error **errp)
+{
+    uint64_t page = MAX(r->host_page_size, ram_region_page_size(r));
+    uint64_t end = ROUND_UP(ram_region_bytes(r), page);
+    const char *wrong = NULL;
+
+    if (!len) {
+        wrong = "is empty";
+    } else if (!QEMU_IS_ALIGNED(start, page) || !QEMU_IS_ALIGNED(len, page)) {
+        wrong = "is not made of whole host pages";
+    } else if (start >= end || len > end - start) {
+        wrong = "goes beyond its end";
+    } else if (len > MAX(POSTCOPY_REQUEST_MAX, page)) {
+        wrong = "is more than is asked for at once";
+    }
+    if (wrong) {
+        error_setg(errp, "0x%" PRIx32 " bytes at 0x%" PRIx64 " of RAM block "
+                   "'%s', whose pages have 0x%" PRIx64 " bytes, %s", len,
+                   start, r->name, page, wrong);
+    }
+    return !wrong;
+}
+
+bool postcopy_request_read(const RamRegions *regions, const RamRegion **last,
+                           const char *name, uint64_t start, uint32_t len,
+                           PageRequest *request, Error **errp)
+{
+    ERRP_GUARD();
+    const RamRegion *r = find_region(regions, *last, name, errp);
+    uint64_t first;
+
+    if (!r || !range_is_whole(r, start, len, errp)) {
+        error_prepend(errp, "Bad request for pages: ");
+        return false;
+    }
+    *last = r;
+    first = start >> r->page_bits;
+    *request = (PageRequest) {
+        .region = r,
+        .first = first,
+        .count = MIN(len >> r->page_bits, r->pages - first),
+    };
+    return true;
+}
+
+bool postcopy_queue_put(PostcopyQueue *q, const PageRequest *request)
+{
+    unsigned in = q->in;
+
+    if (in - qatomic_load_acquire(&q->out) == POSTCOPY_QUEUE_LEN) {
+        return false;
+    }
+    q->list[in % POSTCOPY_QUEUE_LEN] = *request;
+    qatomic_store_release(&q->in, in + 1);
+    return true;
+}
+
+bool postcopy_queue_take(PostcopyQueue *q, PageRequest *request)
+{
+    unsigned out = q->out;
+
+    if (qatomic_load_acquire(&q->in) == out) {
+        return false;
+    }
+    *request = q->list[out % POSTCOPY_QUEUE_LEN];
+    qatomic_store_release(&q->out, out + 1);
+    return true;
+}
+
+bool postcopy_queue_empty(const PostcopyQueue *q)
+{
+    return qatomic_read(&q->in) == qatomic_read(&q->out);
+}
+
+void postcopy_queue_clear(PostcopyQueue *q)
+{
+    q->in = q->out = 0;
+}

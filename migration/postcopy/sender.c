@@ -1,0 +1,287 @@
+/*
+ * Sending memory to a guest that runs already
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "migration/migration-stats.h"
+#include "migration/qemu-file.h"
+#include "migration/ram/dirty-claim.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "sender.h"
+
+/*
+ * What the background writes at once.  An urgent page waits for one of these
+ * if it has no channel of its own.
+ */
+#define BATCH_BYTES (128 * 1024)
+/* With one, it only waits to be aimed anew. */
+#define BATCH_BYTES_ALONE (256 * 1024)
+/* With a limit, what that allows in so much of a second */
+#define BATCH_SHARE 100
+/* What follows a page that was asked for, at most */
+#define ALONG_BYTES (256 * 1024)
+/* Runs in a batch, whose memory may be released together */
+#define BATCH_RUNS 64
+
+/* A place in memory as one word */
+#define NO_AIM UINT64_MAX
+#define AIM_PAGE_BITS 48
+
+static uint64_t aim_at(const RamRegion *r, uint64_t page)
+{
+    return (uint64_t)r->index << AIM_PAGE_BITS | page;
+}
+
+void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
+                          const PostcopySenderOps *ops, void *opaque)
+{
+    memset(ps, 0, sizeof(*ps));
+    ps->regions = regions;
+    ps->ops = ops;
+    ps->opaque = opaque;
+    ps->aim = NO_AIM;
+    ps->quota = UINT64_MAX;
+    locality_init(&ps->locality);
+}
+
+void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
+                                 const RamSender *main)
+{
+    assert(!ps->open);
+    ram_sender_init(&ps->urgent, ps->regions, f);
+    ps->urgent.sink.peer = main->sink.peer;
+    ps->urgent.find_zeros = main->find_zeros;
+}
+
+static bool has_channel(const PostcopySender *ps)
+{
+    return ps->urgent.sink.file;
+}
+
+void postcopy_sender_open(PostcopySender *ps)
+{
+    ps->last_asked = NULL;
+    postcopy_queue_clear(&ps->queue);
+    qatomic_store_release(&ps->open, true);
+}
+
+void postcopy_sender_close(PostcopySender *ps)
+{
+    qatomic_set(&ps->open, false);
+}
+
+/* It was written, so nobody reads it here again. */
+static void release(PostcopySender *ps, const RamRegion *r, uint64_t first,
+                    uint64_t count)
+{
+    if (ps->ops->release) {
+        ps->ops->release(ps->opaque, r, first, count);
+    }
+}
+
+/*
+ * Requests
+ */
+
+static void add_stat(uint64_t *stat, uint64_t n)
+{
+    qatomic_set_u64(stat, qatomic_read_u64(stat) + n);
+}
+
+/* Those of the units from @page to @end that nobody else has. */
+static uint64_t send_units(PostcopySender *ps, RamSender *via,
+                           const RamRegion *r, uint64_t page, uint64_t end)
+{
+    uint64_t unit = postcopy_unit(r), sent = 0, run;
+
+    for (; page < end; page += MAX(run, unit)) {
+        for (run = 0; page + run < end; run += unit) {
+            if (!dirty_map_claim(r->map, page + run, unit)) {
+                break;
+            }
+        }
+        run = MIN(run, r->pages - page);
+        if (run) {
+            ram_sender_pages(via, r, page, run);
+            qemu_fflush(via->sink.file);
+            release(ps, r, page, run);
+            sent += run;
+        }
+    }
+    return sent;
+}
+
+/* First what was asked for, and only then what is likely to be asked next. */
+static void serve(PostcopySender *ps, RamSender *via,
+                  const PageRequest *request)
+{
+    const RamRegion *r = request->region;
+    uint64_t unit = postcopy_unit(r);
+    uint64_t end = request->first + request->count, sent, along;
+    unsigned most = has_channel(ps) ? 0
+                                    : ALONG_BYTES / (unit << r->page_bits);
+    unsigned window = locality_fault(&ps->locality, r->index,
+                                     request->first / unit, most);
+
+    sent = send_units(ps, via, r, request->first, end);
+    along = MIN(end + window * unit, r->pages);
+    along = send_units(ps, via, r, end, MAX(end, along));
+    qatomic_set_u64(&ps->aim, aim_at(r, MIN(end + window * unit, r->pages)));
+
+    add_stat(&ps->sent.urgent, sent);
+    add_stat(&ps->sent.along, along);
+    trace_postcopy_served(r->name, request->first, sent, along);
+}
+
+bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
+                         uint32_t len, Error **errp)
+{
+    PageRequest request;
+
+    if (!qatomic_load_acquire(&ps->open)) {
+        error_setg(errp, "Bad request for pages: the guest does not run there "
+                   "yet");
+        return false;
+    }
+    if (!postcopy_request_read(ps->regions, &ps->last_asked, name, start, len,
+                               &request, errp)) {
+        return false;
+    }
+    stat64_add(&mig_stats.postcopy_requests, 1);
+    add_stat(&ps->sent.asked, request.count);
+    if (!has_channel(ps)) {
+        postcopy_queue_put(&ps->queue, &request);
+        ps->ops->wake(ps->opaque);
+        return true;
+    }
+    WITH_RCU_READ_LOCK_GUARD() {
+        uint64_t before = stream_position(ps->urgent.sink.file);
+
+        serve(ps, &ps->urgent, &request);
+        stat64_add(&mig_stats.postcopy_bytes,
+                   stream_position(ps->urgent.sink.file) - before);
+    }
+    return stream_check(ps->urgent.sink.file, errp);
+}
+
+bool postcopy_sender_asked(const PostcopySender *ps)
+{
+    return !postcopy_queue_empty(&ps->queue);
+}
+
+/*
+ * Background
+ */
+
+/* Go on behind the last page that was asked for. */
+static void re_aim(PostcopySender *ps)
+{
+    uint64_t aim = NO_AIM;
+
+    if (qatomic_read_u64(&ps->aim) != NO_AIM) {
+        aim = qatomic_xchg(&ps->aim, NO_AIM);
+    }
+    if (aim != NO_AIM) {
+        ps->region = aim >> AIM_PAGE_BITS;
+        ps->page = aim & MAKE_64BIT_MASK(0, AIM_PAGE_BITS);
+    }
+}
+
+/* A run of up to @limit bytes, or of one host page.  0 if all are clean. */
+static uint64_t claim_run(PostcopySender *ps, uint64_t limit,
+                          const RamRegion **region, uint64_t *first)
+{
+    /* once more than there are: the first may have been begun in its middle */
+    for (unsigned tries = 0; tries <= ps->regions->count; tries++) {
+        RamRegion *r = &ps->regions->list[ps->region];
+
+        if (!qatomic_read(&r->ignored) && dirty_map_count(r->map)) {
+            uint64_t count = dirty_map_claim_run(r->map, ps->page,
+                                                 postcopy_unit(r),
+                                                 limit >> r->page_bits, first);
+
+            if (count) {
+                ps->page = *first + count;
+                *region = r;
+                return count;
+            }
+        }
+        ps->region = (ps->region + 1) % ps->regions->count;
+        ps->page = 0;
+    }
+    return 0;
+}
+
+static uint64_t batch_bytes(const PostcopySender *ps, bool all)
+{
+    uint64_t most = has_channel(ps) ? BATCH_BYTES_ALONE : BATCH_BYTES;
+    uint64_t rate = migration_rate_get();
+
+    if (all || rate == RATE_LIMIT_DISABLED) {
+        return most;
+    }
+    return MIN(rate / BATCH_SHARE, most);
+}
+
+/* At least a host page, and up to @limit bytes.  False: nothing is left */
+static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
+{
+    PageRequest runs[BATCH_RUNS];
+    unsigned n = 0;
+
+    re_aim(ps);
+    do {
+        PageRequest *run = &runs[n];
+        uint64_t bytes;
+
+        run->count = claim_run(ps, limit, &run->region, &run->first);
+        if (!run->count) {
+            break;
+        }
+        ram_sender_pages(main, run->region, run->first, run->count);
+        bytes = run->count << run->region->page_bits;
+        limit -= MIN(bytes, limit);
+        n++;
+    } while (limit && n < BATCH_RUNS);
+
+    qemu_fflush(main->sink.file);
+    for (unsigned i = 0; i < n; i++) {
+        release(ps, runs[i].region, runs[i].first, runs[i].count);
+    }
+    return n;
+}
+
+RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
+                                  bool all)
+{
+    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RAM_SEND_NS;
+    QEMUFile *f = main->sink.file;
+    uint64_t start = stream_position(f);
+    PageRequest request;
+
+    while (ps->regions->count) {
+        if (qemu_file_get_error(f)) {
+            return RAM_SEND_ERROR;
+        }
+        while (postcopy_queue_take(&ps->queue, &request)) {
+            serve(ps, main, &request);
+        }
+        if (!all && ps->quota <= stream_position(f) - start) {
+            return ram_sender_left(ps->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
+        }
+        if (!all && (migration_rate_exceeded(f) ||
+                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= end)) {
+            return RAM_SEND_SOME;
+        }
+        if (!send_batch(ps, main, batch_bytes(ps, all))) {
+            break;
+        }
+    }
+    return RAM_SEND_ALL;
+}

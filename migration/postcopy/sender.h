@@ -1,0 +1,102 @@
+/*
+ * Sending memory to a guest that runs already
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Two streams of pages.  The background one sends all that is dirty.  Pages
+ * that somebody over there waits for overtake it:
+ *
+ *  - without a second channel requests are queued, and the migration thread
+ *    looks at the queue after each small batch of the background;
+ *  - with one, the thread that hears the request sends the pages there and then
+ *    by itself, so that nobody has to be woken.
+ *
+ * Either way the background goes on behind them.  Without a second channel
+ * neighbours follow the page at once, as far as locality.h says so.  With one
+ * they do not: at the end a destination waits for no more on that channel than
+ * it asked for, and what else is on its way there would be lost.
+ *
+ * Both threads claim pages before they send them (ram/dirty-claim.h) and share
+ * nothing else but two words: where the background shall go on, and the queue.
+ *
+ * Errors are latched in the stream that they happen on.
+ */
+
+#ifndef MIGRATION_POSTCOPY_SENDER_H
+#define MIGRATION_POSTCOPY_SENDER_H
+
+#include "migration/ram/send.h"
+#include "discard.h"
+#include "locality.h"
+#include "requests.h"
+
+typedef struct PostcopySenderOps {
+    /* Any thread that asks: there is something in the queue. */
+    void (*wake)(void *opaque);
+    /* May be NULL.  Whoever sent them. */
+    PostcopyReleaseFn *release;
+} PostcopySenderOps;
+
+/* Told by whoever sends; read by any thread */
+typedef struct PostcopySent {
+    uint64_t asked;             /* pages that were asked for, atomic */
+    uint64_t urgent;            /* of these: sent because of that, atomic */
+    uint64_t along;             /* pages sent along with them, atomic */
+} PostcopySent;
+
+typedef struct PostcopySender {
+    RamRegions *regions;
+    const PostcopySenderOps *ops;
+    void *opaque;
+
+    bool open;                  /* requests may come; atomic */
+    const RamRegion *last_asked; /* of the thread that asks */
+    PostcopyQueue queue;
+    RamSender urgent;           /* its stream is NULL without that channel */
+    Locality locality;          /* of whoever serves requests */
+    uint64_t aim;               /* where the background goes on; atomic */
+    PostcopySent sent;
+
+    /* the background */
+    uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
+    unsigned region;            /* where it is */
+    uint64_t page;
+} PostcopySender;
+
+/*
+ * @regions have maps that are complete and frozen.  While nobody else uses
+ * @ps.
+ */
+void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
+                          const PostcopySenderOps *ops, void *opaque);
+
+/*
+ * From now on urgent pages go to @f, in the form that @main's peer knows; with
+ * NULL they go where the others do.  While requests are not open.
+ */
+void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
+                                 const RamSender *main);
+
+/* Whether requests may come.  Those that are left are forgotten. */
+void postcopy_sender_open(PostcopySender *ps);
+void postcopy_sender_close(PostcopySender *ps);
+
+/*
+ * A message asks for pages: see postcopy_request_read().  False if it makes
+ * no sense, or the second channel is broken.  The thread that reads messages.
+ */
+bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
+                         uint32_t len, Error **errp);
+
+/* Somebody waits for the migration thread to send pages.  Any thread. */
+bool postcopy_sender_asked(const PostcopySender *ps);
+
+/*
+ * Send requested pages by @main, then others, for a time, up to @ps->quota
+ * bytes and at the rate that is set; with @all until nothing is left.
+ * Migration thread.
+ */
+RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
+                                  bool all);
+
+#endif

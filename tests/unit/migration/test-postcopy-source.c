@@ -1,0 +1,938 @@
+/*
+ * Unit tests of the source of postcopy: requests, discards, what is sent when
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bitmap.h"
+#include "qemu/bswap.h"
+#include "qemu/memalign.h"
+#include "qemu/thread.h"
+#include "io/channel-buffer.h"
+#include "setup.h"
+#include "migration/migration-stats.h"
+#include "migration/postcopy/discard.h"
+#include "migration/postcopy/locality.h"
+#include "migration/postcopy/pace.h"
+#include "migration/postcopy/requests.h"
+#include "migration/postcopy/resume.h"
+#include "migration/postcopy/sender.h"
+#include "migration/ram/dirty-claim.h"
+#include "migration/ram/load.h"
+#include "migration/wire/wire.h"
+
+#define BITS 12
+#define PAGE (1u << BITS)
+#define HUGE_PAGES 512
+
+enum { SMALL, SHARED, HUGE, REGIONS };
+
+static const struct {
+    const char *name;
+    uint64_t pages, unit;
+    bool ignored;
+} layout[REGIONS] = {
+    [SMALL] = { "pc.ram", 5000, 1 },
+    [SHARED] = { "shared", 64, 1, true },
+    [HUGE] = { "mem.huge", 3 * HUGE_PAGES, HUGE_PAGES },
+};
+
+typedef struct Side {
+    RamRegion list[REGIONS];
+    RamRegions regions;
+} Side;
+
+static void side_init(Side *side)
+{
+    *side = (Side) { .regions = { side->list, REGIONS } };
+    for (unsigned i = 0; i < REGIONS; i++) {
+        uint64_t size = layout[i].pages * PAGE;
+        RamRegion *r = &side->list[i];
+
+        *r = (RamRegion) {
+            .name = (char *)layout[i].name,
+            .index = i,
+            .page_bits = BITS,
+            .pages = layout[i].pages,
+            .max_pages = layout[i].pages,
+            .ignored = layout[i].ignored,
+            .host_page_size = layout[i].unit * PAGE,
+            .host = qemu_memalign(PAGE, size),
+        };
+        memset(r->host, 0, size);
+        r->map = dirty_map_new(r->pages, 18, NULL, NULL);
+        r->untouched = g_array_new(false, false, sizeof(RamRange));
+    }
+}
+
+static void side_destroy(Side *side)
+{
+    RAM_REGIONS_FOREACH(r, &side->regions) {
+        qemu_vfree(r->host);
+        dirty_map_free(r->map);
+        g_array_free(r->untouched, true);
+    }
+}
+
+/*
+ * Requests
+ */
+
+static void expect_bad(Side *side, const char *name, uint64_t start,
+                       uint32_t len, const char *text)
+{
+    const RamRegion *last = NULL;
+    Error *err = NULL;
+    PageRequest request;
+
+    g_assert_false(postcopy_request_read(&side->regions, &last, name, start,
+                                         len, &request, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), text));
+    g_assert_null(last);
+    error_free(err);
+}
+
+static void test_bad_requests(void)
+{
+    uint64_t end = layout[SMALL].pages * PAGE;
+    Side s;
+
+    side_init(&s);
+    expect_bad(&s, NULL, 0, PAGE, "no RAM block was named");
+    expect_bad(&s, "pc.rom", 0, PAGE, "'pc.rom'");
+    expect_bad(&s, "shared", 0, PAGE, "not migrated");
+    expect_bad(&s, "pc.ram", 0, 0, "empty");
+    expect_bad(&s, "pc.ram", 1, PAGE, "whole host pages");
+    expect_bad(&s, "pc.ram", 0, PAGE - 1, "whole host pages");
+    expect_bad(&s, "pc.ram", end, PAGE, "beyond");
+    expect_bad(&s, "pc.ram", end - PAGE, 2 * PAGE, "beyond");
+    expect_bad(&s, "pc.ram", UINT64_MAX - PAGE + 1, PAGE, "beyond");
+    expect_bad(&s, "pc.ram", 0, -PAGE, "beyond");
+    expect_bad(&s, "pc.ram", 0, POSTCOPY_REQUEST_MAX + PAGE, "at once");
+    expect_bad(&s, "mem.huge", PAGE, HUGE_PAGES * PAGE, "whole host pages");
+    expect_bad(&s, "mem.huge", 0, PAGE, "whole host pages");
+    side_destroy(&s);
+}
+
+static void test_good_requests(void)
+{
+    const RamRegion *last = NULL;
+    PageRequest q;
+    Side s;
+
+    side_init(&s);
+    g_assert_true(postcopy_request_read(&s.regions, &last, "mem.huge",
+                                        HUGE_PAGES * PAGE, HUGE_PAGES * PAGE,
+                                        &q, &error_abort));
+    g_assert_true(q.region == &s.list[HUGE]);
+    g_assert_cmpuint(q.first, ==, HUGE_PAGES);
+    g_assert_cmpuint(q.count, ==, HUGE_PAGES);
+    g_assert_true(postcopy_request_read(&s.regions, &last, NULL, 0,
+                                        HUGE_PAGES * PAGE, &q, &error_abort));
+    g_assert_true(q.region == &s.list[HUGE]);
+    g_assert_cmpuint(q.first, ==, 0);
+
+    /* A block that ends within a huge page has that page. */
+    s.list[HUGE].pages -= 100;
+    g_assert_true(postcopy_request_read(&s.regions, &last, NULL,
+                                        2 * HUGE_PAGES * PAGE,
+                                        HUGE_PAGES * PAGE, &q, &error_abort));
+    g_assert_cmpuint(q.count, ==, HUGE_PAGES - 100);
+    side_destroy(&s);
+}
+
+/*
+ * The queue: what comes out went in, in that order, whatever the pace
+ */
+
+typedef struct Traffic {
+    PostcopyQueue queue;
+    uint64_t put;
+    bool done;                  /* atomic */
+} Traffic;
+
+#define REQUESTS 200000
+
+static void *put_many(void *opaque)
+{
+    Traffic *t = opaque;
+
+    for (uint64_t i = 1; i <= REQUESTS; i++) {
+        t->put += postcopy_queue_put(&t->queue,
+                                     &(PageRequest) { NULL, i, 2 * i });
+    }
+    qatomic_store_release(&t->done, true);
+    return NULL;
+}
+
+static void test_full_queue(void)
+{
+    g_autofree PostcopyQueue *queue = g_new0(PostcopyQueue, 1);
+    PageRequest q;
+
+    g_assert_false(postcopy_queue_take(queue, &q));
+    for (unsigned i = 0; i < POSTCOPY_QUEUE_LEN; i++) {
+        g_assert_true(postcopy_queue_put(queue, &(PageRequest) { }));
+    }
+    g_assert_false(postcopy_queue_put(queue, &(PageRequest) { }));
+    g_assert_true(postcopy_queue_take(queue, &q));
+    g_assert_true(postcopy_queue_put(queue, &(PageRequest) { }));
+    g_assert_false(postcopy_queue_empty(queue));
+    postcopy_queue_clear(queue);
+    g_assert_true(postcopy_queue_empty(queue));
+}
+
+static void test_queue(void)
+{
+    g_autofree Traffic *t = g_new0(Traffic, 1);
+    uint64_t taken = 0, last = 0;
+    bool done = false;
+    QemuThread thread;
+    PageRequest q;
+
+    /* begin shortly before the counters wrap around */
+    t->queue.in = t->queue.out = UINT_MAX - 1000;
+    qemu_thread_create(&thread, "put", put_many, t, QEMU_THREAD_JOINABLE);
+    while (!done) {
+        done = qatomic_load_acquire(&t->done);
+        while (postcopy_queue_take(&t->queue, &q)) {
+            g_assert_cmpuint(q.first, >, last);
+            g_assert_cmpuint(q.count, ==, 2 * q.first);
+            last = q.first;
+            taken++;
+        }
+    }
+    qemu_thread_join(&thread);
+    g_assert_cmpuint(taken, ==, t->put);
+}
+
+/*
+ * Locality
+ */
+
+static void test_walk(void)
+{
+    Locality l;
+    uint64_t at = 100, sent = 0;
+    unsigned faults = 0;
+
+    locality_init(&l);
+    while (sent < 10000) {
+        unsigned window = locality_fault(&l, 3, at, 64);
+
+        g_assert_cmpuint(window, <=, 64);
+        at += 1 + window;
+        sent += 1 + window;
+        faults++;
+    }
+    /* A fault a window, and a few until it is as large as it gets */
+    g_assert_cmpuint(faults, <, 10000 / 65 + 10);
+    g_assert_cmpuint(l.hits, ==, faults - 1);
+}
+
+static void test_jumps(void)
+{
+    uint64_t along = 0;
+    Locality l;
+
+    locality_init(&l);
+    for (unsigned i = 0; i < 1000; i++) {
+        along += locality_fault(&l, 0, (uint64_t)i * 7919 % 100000, 64);
+    }
+    g_assert_cmpuint(along, ==, 0);
+}
+
+/* Who jumps does not spoil it for those who walk. */
+static void test_several_walks(void)
+{
+    uint64_t at[4] = { 0, 100000, 200000, 300000 };
+    Locality l;
+
+    locality_init(&l);
+    for (unsigned i = 0; i < 200; i++) {
+        for (unsigned w = 0; w < ARRAY_SIZE(at); w++) {
+            unsigned window = locality_fault(&l, 1, at[w], 32);
+
+            if (i > 8) {
+                g_assert_cmpuint(window, ==, 32);
+            }
+            at[w] += 1 + window;
+        }
+        locality_fault(&l, 2, (uint64_t)i * 7919 % 100000, 32);
+    }
+}
+
+/* A walk that ends costs half as much each time that another begins. */
+static void test_halves(void)
+{
+    uint64_t at = 0;
+    Locality l;
+
+    locality_init(&l);
+    for (unsigned i = 0; i < 10; i++) {
+        at += 1 + locality_fault(&l, 0, at, 64);
+    }
+    for (unsigned i = 1; i < LOCALITY_WALKS; i++) {
+        g_assert_cmpuint(locality_fault(&l, 0, 1000000 * i, 64), ==, 0);
+    }
+    g_assert_cmpuint(locality_fault(&l, 0, 20000000, 64), ==, 32);
+    g_assert_cmpuint(locality_fault(&l, 1, 20000033, 64), ==, 0);
+}
+
+/*
+ * Discards
+ */
+
+typedef struct Wire {
+    QIOChannelBuffer *buffer;
+    QEMUFile *f;
+} Wire;
+
+static void wire_init(Wire *w)
+{
+    w->buffer = qio_channel_buffer_new(1024);
+    w->f = qemu_file_new_output(QIO_CHANNEL(w->buffer));
+}
+
+static void wire_destroy(Wire *w)
+{
+    qemu_fclose(w->f);
+    object_unref(OBJECT(w->buffer));
+}
+
+/* Reads DISCARD commands; sets bits of all pages they name. */
+static unsigned read_discards(Wire *w, const Side *side,
+                              unsigned long *maps[REGIONS])
+{
+    const uint8_t *at = w->buffer->data, *end = at + w->buffer->usage;
+    unsigned ranges = 0;
+
+    while (at < end) {
+        const WireCommand *head = (const WireCommand *)at;
+        const uint8_t *p = at + sizeof(*head);
+        const uint8_t *stop = p + lduw_be_p(&head->len);
+        g_autofree char *name = g_strndup((char *)p + 2, p[1]);
+        RamRegion *r = ram_regions_find(&side->regions, name);
+
+        g_assert_cmpuint(lduw_be_p(&head->command), ==,
+                         WIRE_CMD_POSTCOPY_DISCARD);
+        g_assert_cmpuint(p[0], ==, WIRE_POSTCOPY_DISCARD_VERSION);
+        g_assert_cmpuint(p[2 + p[1]], ==, 0);
+        g_assert_nonnull(r);
+        for (p += 3 + p[1]; p < stop; p += sizeof(WireRange), ranges++) {
+            uint64_t start = ldq_be_p(p), len = ldq_be_p(p + 8);
+
+            g_assert_cmpuint(start % r->host_page_size, ==, 0);
+            g_assert_cmpuint(len % r->host_page_size, ==, 0);
+            g_assert_cmpuint(len, >, 0);
+            g_assert_cmpuint(start + len, <=, ram_region_bytes(r));
+            bitmap_set(maps[r->index], start >> BITS, len >> BITS);
+        }
+        at = stop;
+    }
+    return ranges;
+}
+
+static void test_discards(void)
+{
+    unsigned long *maps[REGIONS];
+    unsigned runs = 0;
+    Wire w;
+    Side s;
+
+    side_init(&s);
+    wire_init(&w);
+    for (unsigned i = 0; i < REGIONS; i++) {
+        maps[i] = bitmap_new(layout[i].pages);
+    }
+    /* more runs than a command has */
+    for (uint64_t page = 1; page < 3000; page += 4, runs++) {
+        dirty_map_set(s.list[SMALL].map, page, 1 + page % 3);
+    }
+    dirty_map_set(s.list[SMALL].map, 4999, 1);
+    /* a page of the first huge page, and all but one of the last */
+    dirty_map_set(s.list[HUGE].map, 17, 1);
+    dirty_map_set(s.list[HUGE].map, 2 * HUGE_PAGES + 1, HUGE_PAGES - 1);
+
+    g_assert_cmpuint(postcopy_discard(&s.regions, w.f), ==, runs + 3);
+    qemu_fflush(w.f);
+    g_assert_cmpuint(read_discards(&w, &s, maps), ==, runs + 3);
+    RAM_REGIONS_FOREACH_SENT(r, &s.regions) {
+        for (uint64_t page = 0; page < r->pages; page++) {
+            g_assert_cmpint(test_bit(page, maps[r->index]), ==,
+                            dirty_map_test(r->map, page));
+        }
+    }
+    g_assert_cmpuint(dirty_map_count(s.list[HUGE].map), ==, 2 * HUGE_PAGES);
+    g_assert_false(dirty_map_test(s.list[HUGE].map, HUGE_PAGES));
+    g_assert_true(bitmap_empty(maps[SHARED], layout[SHARED].pages));
+
+    for (unsigned i = 0; i < REGIONS; i++) {
+        g_free(maps[i]);
+    }
+    wire_destroy(&w);
+    side_destroy(&s);
+}
+
+/* Nothing is dirty: nothing is said. */
+static void test_no_discards(void)
+{
+    Wire w;
+    Side s;
+
+    side_init(&s);
+    wire_init(&w);
+    g_assert_cmpuint(postcopy_discard(&s.regions, w.f), ==, 0);
+    qemu_fflush(w.f);
+    g_assert_cmpuint(w.buffer->usage, ==, 0);
+    wire_destroy(&w);
+    side_destroy(&s);
+}
+
+static void count_released(void *opaque, const RamRegion *r, uint64_t first,
+                           uint64_t count)
+{
+    uint64_t *released = opaque;
+
+    for (uint64_t page = first; page < first + count; page++) {
+        g_assert_false(dirty_map_test(r->map, page));
+    }
+    released[r->index] += count;
+}
+
+static void test_release_clean(void)
+{
+    uint64_t released[REGIONS] = { 0 };
+    Side s;
+
+    side_init(&s);
+    dirty_map_set(s.list[SMALL].map, 0, 10);
+    dirty_map_set(s.list[SMALL].map, 4000, 1000);
+    postcopy_release_clean(&s.regions, count_released, released);
+    g_assert_cmpuint(released[SMALL], ==, 5000 - 1010);
+    g_assert_cmpuint(released[HUGE], ==, 3 * HUGE_PAGES);
+    g_assert_cmpuint(released[SHARED], ==, 0);
+    side_destroy(&s);
+}
+
+/*
+ * What the destination has after the connection broke
+ */
+
+static QEMUFile *bitmap_stream(uint64_t len, const unsigned long *got,
+                               uint64_t pages, uint64_t mark, uint64_t cut)
+{
+    uint64_t real = ROUND_UP(DIV_ROUND_UP(pages, 8), 8);
+    g_autofree uint8_t *bytes = g_malloc0(real + 24);
+
+    stq_be_p(bytes, len);
+    for (uint64_t page = 0; page < pages; page++) {
+        if (test_bit(page, got)) {
+            bytes[8 + page / 8] |= 1 << page % 8;
+        }
+    }
+    stq_be_p(bytes + 8 + real, mark);
+    return test_input(bytes, cut ?: real + 16);
+}
+
+static bool resume_from(const RamRegion *r, uint64_t len,
+                        const unsigned long *got, uint64_t mark, uint64_t cut)
+{
+    QEMUFile *f = bitmap_stream(len, got, r->pages, mark, cut);
+    Error *err = NULL;
+    bool ok = postcopy_resume_read(f, r, &err);
+
+    g_assert_cmpint(ok, ==, !err);
+    error_free(err);
+    qemu_fclose(f);
+    return ok;
+}
+
+static void test_resume(void)
+{
+    uint64_t len = ROUND_UP(DIV_ROUND_UP(5000, 8), 8);
+    g_autofree unsigned long *got = bitmap_new(5000);
+    const RamRegion *r;
+    Side s;
+
+    side_init(&s);
+    r = &s.list[SMALL];
+    dirty_map_set(r->map, 100, 50);
+    bitmap_set(got, 0, 4990);
+    clear_bit(1234, got);
+
+    /* What makes no sense changes nothing. */
+    g_assert_false(resume_from(r, len + 8, got, WIRE_RECV_BITMAP_END, 0));
+    g_assert_false(resume_from(r, UINT64_MAX, got, WIRE_RECV_BITMAP_END, 0));
+    g_assert_false(resume_from(r, 0, got, WIRE_RECV_BITMAP_END, 0));
+    g_assert_false(resume_from(r, len, got, 0, 0));
+    g_assert_false(resume_from(r, len, got, WIRE_RECV_BITMAP_END, 7));
+    g_assert_false(resume_from(r, len, got, WIRE_RECV_BITMAP_END, 300));
+    g_assert_cmpuint(dirty_map_count(r->map), ==, 50);
+
+    g_assert_true(resume_from(r, len, got, WIRE_RECV_BITMAP_END, 0));
+    g_assert_cmpuint(dirty_map_count(r->map), ==, 11);
+    g_assert_true(dirty_map_test(r->map, 1234));
+    g_assert_true(dirty_map_test(r->map, 4990));
+    g_assert_false(dirty_map_test(r->map, 120));
+    side_destroy(&s);
+}
+
+/* A huge page of which a part is there is not there. */
+static void test_resume_huge(void)
+{
+    uint64_t pages = layout[HUGE].pages;
+    g_autofree unsigned long *got = bitmap_new(pages);
+    Side s;
+
+    side_init(&s);
+    bitmap_set(got, 0, HUGE_PAGES + 1);
+    g_assert_true(resume_from(&s.list[HUGE], pages / 8, got,
+                              WIRE_RECV_BITMAP_END, 0));
+    g_assert_cmpuint(dirty_map_count(s.list[HUGE].map), ==, 2 * HUGE_PAGES);
+    side_destroy(&s);
+}
+
+/*
+ * Sending: pages are noted by the sections of a stream that is read back
+ */
+
+typedef struct Bench {
+    Side from, to;
+    Wire main, urgent;
+    RamSender sender;
+    PostcopySender ps;
+    unsigned woken;
+    uint64_t released;
+} Bench;
+
+static void wake(void *opaque)
+{
+    ((Bench *)opaque)->woken++;
+}
+
+static void released(void *opaque, const RamRegion *r, uint64_t first,
+                     uint64_t count)
+{
+    ((Bench *)opaque)->released += count;
+}
+
+static const PostcopySenderOps ops = { .wake = wake, .release = released };
+
+static void bench_init(Bench *b, bool second)
+{
+    memset(b, 0, sizeof(*b));
+    side_init(&b->from);
+    side_init(&b->to);
+    wire_init(&b->main);
+    wire_init(&b->urgent);
+    RAM_REGIONS_FOREACH_SENT(r, &b->from.regions) {
+        for (uint64_t page = 0; page < r->pages; page++) {
+            /* some are zero */
+            memset(ram_region_page(r, page), page % 5 ? 1 + page % 251 : 0,
+                   PAGE);
+        }
+        dirty_map_set(r->map, 0, r->pages);
+        dirty_map_freeze(r->map);
+    }
+    memset(&mig_stats, 0, sizeof(mig_stats));
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    ram_sender_init(&b->sender, &b->from.regions, b->main.f);
+    postcopy_sender_init(&b->ps, &b->from.regions, &ops, b);
+    if (second) {
+        postcopy_sender_set_channel(&b->ps, b->urgent.f, &b->sender);
+    }
+    postcopy_sender_open(&b->ps);
+}
+
+static void bench_destroy(Bench *b)
+{
+    wire_destroy(&b->main);
+    wire_destroy(&b->urgent);
+    side_destroy(&b->from);
+    side_destroy(&b->to);
+}
+
+static bool no_resize(void *opaque, RamRegion *r, uint64_t bytes, Error **errp)
+{
+    g_assert_not_reached();
+}
+
+static const RamLoadOps load_ops = { .resize = no_resize };
+
+static void load(Bench *b, Wire *w)
+{
+    RamLoader loader = {
+        .regions = &b->to.regions, .ops = &load_ops, .page_bits = BITS,
+    };
+    QEMUFile *f;
+
+    qemu_put_be64(w->f, WIRE_RAM_EOS);
+    qemu_fflush(w->f);
+    f = test_input(w->buffer->data, w->buffer->usage);
+    g_assert_true(ram_load_records(f, &loader, &error_abort));
+    qemu_fclose(f);
+}
+
+static void check_same(Bench *b)
+{
+    RAM_REGIONS_FOREACH_SENT(r, &b->from.regions) {
+        g_assert_true(!memcmp(r->host, b->to.list[r->index].host,
+                              ram_region_bytes(r)));
+    }
+}
+
+static void ask(Bench *b, const char *name, uint64_t page, uint64_t count)
+{
+    g_assert_true(postcopy_sender_ask(&b->ps, name, page * PAGE, count * PAGE,
+                                      &error_abort));
+}
+
+/* The first record of a stream: which page it is about */
+static uint64_t first_page(const Wire *w)
+{
+    g_assert_cmpuint(w->buffer->usage, >=, 8);
+    return ldq_be_p(w->buffer->data) >> BITS;
+}
+
+static void test_send_all(void)
+{
+    Bench b;
+
+    bench_init(&b, false);
+    g_assert_cmpint(postcopy_sender_run(&b.ps, &b.sender, true), ==,
+                    RAM_SEND_ALL);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    load(&b, &b.main);
+    check_same(&b);
+    g_assert_cmpuint(b.released, ==, 5000 + 3 * HUGE_PAGES);
+    g_assert_cmpuint(stat64_get(&mig_stats.normal_pages) +
+                     stat64_get(&mig_stats.zero_pages), ==, b.released);
+    bench_destroy(&b);
+}
+
+/* What is asked for comes first, and the others from there on. */
+static void test_send_asked(void)
+{
+    Bench b;
+
+    bench_init(&b, false);
+    ask(&b, "pc.ram", 3001, 1);
+    g_assert_cmpuint(b.woken, ==, 1);
+    g_assert_true(postcopy_sender_asked(&b.ps));
+    ask(&b, NULL, 4001, 1);
+    postcopy_sender_run(&b.ps, &b.sender, true);
+    g_assert_false(postcopy_sender_asked(&b.ps));
+    g_assert_cmpuint(first_page(&b.main), ==, 3001);
+    g_assert_cmpuint(b.ps.sent.asked, ==, 2);
+    g_assert_cmpuint(b.ps.sent.urgent, ==, 2);
+    g_assert_cmpuint(stat64_get(&mig_stats.postcopy_requests), ==, 2);
+    load(&b, &b.main);
+    check_same(&b);
+    bench_destroy(&b);
+}
+
+/* The background goes on behind what was asked for last. */
+static void test_aim(void)
+{
+    uint64_t first;
+    Bench b;
+
+    bench_init(&b, true);
+    ask(&b, "pc.ram", 2000, 1);
+    /* as little at a time as a limit makes it */
+    migration_rate_set(1);
+    postcopy_sender_run(&b.ps, &b.sender, false);
+    g_assert_cmpuint(first_page(&b.main), ==, 2001);
+    g_assert_cmpuint(dirty_map_find(b.from.list[SMALL].map, 2000, 1, &first),
+                     ==, 1);
+    g_assert_cmpuint(first, >, 2001);
+    g_assert_cmpuint(dirty_map_find(b.from.list[SMALL].map, 0, 1, &first), ==,
+                     1);
+    g_assert_cmpuint(first, ==, 0);
+    bench_destroy(&b);
+}
+
+/* With a second channel it is sent at once, alone, and never again. */
+static void test_urgent(void)
+{
+    Bench b;
+
+    bench_init(&b, true);
+    for (unsigned i = 0; i < 20; i++) {
+        ask(&b, i ? NULL : "pc.ram", 100 + i, 1);
+    }
+    ask(&b, NULL, 100, 1);
+    g_assert_cmpuint(b.woken, ==, 0);
+    g_assert_false(postcopy_sender_asked(&b.ps));
+    g_assert_cmpuint(b.ps.sent.urgent, ==, 20);
+    g_assert_cmpuint(b.ps.sent.along, ==, 0);
+    ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
+    g_assert_cmpuint(b.ps.sent.urgent, ==, 20 + HUGE_PAGES);
+    postcopy_sender_run(&b.ps, &b.sender, true);
+    load(&b, &b.main);
+    load(&b, &b.urgent);
+    check_same(&b);
+    g_assert_cmpuint(b.released, ==, 5000 + 3 * HUGE_PAGES);
+    bench_destroy(&b);
+}
+
+/* Who walks gets more and more along with what he asked for. */
+static void test_along(void)
+{
+    uint64_t page = 100;
+    Bench b;
+
+    bench_init(&b, false);
+    for (unsigned i = 0; i < 12 && page < 4000; i++) {
+        uint64_t next;
+
+        ask(&b, "pc.ram", page, 1);
+        migration_rate_set(1);
+        /* only what was asked for: the limit stops the background */
+        postcopy_sender_run(&b.ps, &b.sender, false);
+        next = page + 1;
+        while (!dirty_map_test(b.from.list[SMALL].map, next)) {
+            next++;
+        }
+        page = next;
+    }
+    g_assert_cmpuint(b.ps.sent.along, >, 64);
+    bench_destroy(&b);
+}
+
+static void test_closed(void)
+{
+    Error *err = NULL;
+    Bench b;
+
+    bench_init(&b, false);
+    postcopy_sender_close(&b.ps);
+    g_assert_false(postcopy_sender_ask(&b.ps, "pc.ram", 0, PAGE, &err));
+    g_assert_nonnull(err);
+    error_free(err);
+    g_assert_cmpuint(stat64_get(&mig_stats.postcopy_requests), ==, 0);
+    bench_destroy(&b);
+}
+
+/* A channel that is broken says so to whoever asks. */
+static void test_urgent_broken(void)
+{
+    Error *err = NULL;
+    Bench b;
+
+    bench_init(&b, true);
+    qemu_file_set_error(b.urgent.f, -EPIPE);
+    g_assert_false(postcopy_sender_ask(&b.ps, "pc.ram", 0, PAGE, &err));
+    g_assert_nonnull(err);
+    error_free(err);
+    bench_destroy(&b);
+}
+
+/*
+ * Both at the same time: each page goes one way, and all arrive.
+ */
+
+static void *ask_many(void *opaque)
+{
+    Bench *b = opaque;
+
+    for (unsigned i = 0; i < 3000; i++) {
+        if (i % 100) {
+            ask(b, "pc.ram", (uint64_t)i * 7919 % 5000, 1);
+        } else {
+            ask(b, "mem.huge", i / 100 % 3 * HUGE_PAGES, HUGE_PAGES);
+        }
+    }
+    return NULL;
+}
+
+static void race(bool second)
+{
+    QemuThread thread;
+    Bench b;
+
+    bench_init(&b, second);
+    qemu_thread_create(&thread, "ask", ask_many, &b, QEMU_THREAD_JOINABLE);
+    while (postcopy_sender_run(&b.ps, &b.sender, false) != RAM_SEND_ALL) {
+        /* more */
+    }
+    qemu_thread_join(&thread);
+    postcopy_sender_run(&b.ps, &b.sender, true);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    g_assert_cmpuint(stat64_get(&mig_stats.normal_pages) +
+                     stat64_get(&mig_stats.zero_pages), ==,
+                     5000 + 3 * HUGE_PAGES);
+    load(&b, &b.main);
+    load(&b, &b.urgent);
+    check_same(&b);
+    bench_destroy(&b);
+}
+
+static void test_race(void)
+{
+    for (unsigned i = 0; i < 5; i++) {
+        race(true);
+    }
+}
+
+/*
+ * Pace: a way of so many bytes a second that takes so long, with a buffer that
+ * holds whatever is put into it
+ */
+
+#define MS_ (1000 * 1000ll)
+#define FULL (4 * 1024 * 1024)          /* bytes that a sender puts at once */
+
+typedef struct Way {
+    double speed;               /* bytes/s */
+    int64_t trip_ns;            /* without a queue */
+    uint64_t put;               /* bytes */
+    int64_t free_ns;            /* when the last of them will be through */
+    GQueue pongs;               /* of int64_t: time, value */
+} Way;
+
+static void way_put(Way *w, uint64_t bytes, int64_t now)
+{
+    w->free_ns = MAX(w->free_ns, now) + bytes * 1e9 / w->speed;
+    w->put += bytes;
+}
+
+static void way_ping(Way *w, uint32_t value)
+{
+    int64_t *pong = g_new(int64_t, 2);
+
+    pong[0] = w->free_ns + w->trip_ns;
+    pong[1] = value;
+    g_queue_push_tail(&w->pongs, pong);
+}
+
+static void way_pongs(Way *w, Pace *p, int64_t now)
+{
+    int64_t *pong;
+
+    while ((pong = g_queue_peek_head(&w->pongs)) && pong[0] <= now) {
+        pace_pong(p, pong[1], pong[0]);
+        g_free(g_queue_pop_head(&w->pongs));
+    }
+}
+
+/* A second of it.  Returns bytes put; *@queue: the longest wait in it, in ns */
+static uint64_t drive(Way *w, Pace *p, int64_t *queue)
+{
+    uint32_t value;
+
+    *queue = 0;
+    for (int64_t now = 0; now < 1000 * MS_; now += MS_ / 100) {
+        uint64_t bytes;
+
+        way_pongs(w, p, now);
+        bytes = MIN(pace_allows(p, w->put, now), FULL);
+        if (bytes) {
+            way_put(w, bytes, now);
+            if (pace_ping(p, w->put, now, &value)) {
+                way_ping(w, value);
+            }
+            /* the first windows are for learning */
+            if (now > 300 * MS_) {
+                *queue = MAX(*queue, w->free_ns - now);
+            }
+        }
+    }
+    g_queue_clear_full(&w->pongs, g_free);
+    return w->put;
+}
+
+static void test_pace(void)
+{
+    const struct {
+        double speed;
+        int64_t trip_ns;
+    } ways[] = {
+        { 1e9, MS_ / 20 }, { 1e9, 10 * MS_ }, { 1e8, 30 * MS_ }, { 1e7, MS_ },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(ways); i++) {
+        Way w = { .speed = ways[i].speed, .trip_ns = ways[i].trip_ns };
+        int64_t queue, most;
+        uint64_t put;
+        Pace p;
+
+        g_queue_init(&w.pongs);
+        pace_init(&p, true, 0, 0);
+        put = drive(&w, &p, &queue);
+        /* The way is kept full, but for the time to learn what it holds, */
+        g_assert_cmpfloat(put, >, w.speed * 0.75);
+        /* and what waits in it is about a round trip, or the least there is */
+        most = MAX(4 * w.trip_ns, 2 * PACE_WINDOW_MIN * 1e9 / w.speed);
+        g_assert_cmpint(queue, <, most);
+    }
+}
+
+static void test_pace_off(void)
+{
+    uint32_t value;
+    Pace p;
+
+    pace_init(&p, false, 0, 0);
+    g_assert_cmpuint(pace_allows(&p, 1ull << 40, 0), ==, UINT64_MAX);
+    g_assert_false(pace_ping(&p, 1ull << 40, 0, &value));
+}
+
+/* Who does not answer is not waited for; nor are wrong answers believed. */
+static void test_pace_silence(void)
+{
+    uint64_t position = 0;
+    uint32_t value;
+    Pace p;
+
+    pace_init(&p, true, 0, 0);
+    while (pace_allows(&p, position, MS_)) {
+        position += pace_allows(&p, position, MS_);
+        g_assert_true(pace_ping(&p, position, MS_, &value));
+    }
+    g_assert_cmpuint(position, ==, PACE_WINDOW_MIN);
+    pace_pong(&p, WIRE_PING_POSTCOPY, 2 * MS_);
+    pace_pong(&p, value + 1, 2 * MS_);
+    pace_pong(&p, PACE_PING | 0xffffff, 2 * MS_);
+    g_assert_cmpuint(pace_allows(&p, position, 2 * MS_), ==, 0);
+    g_assert_cmpuint(pace_allows(&p, position, PACE_PATIENCE_NS + 2 * MS_), ==,
+                     UINT64_MAX);
+    pace_pong(&p, value, 2 * MS_);
+    g_assert_cmpuint(pace_allows(&p, position, 2 * MS_), >, 0);
+    /* the same once more tells nothing new */
+    pace_pong(&p, value, 900 * MS_);
+    g_assert_cmpuint(p.trip_ns, ==, MS_);
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+#define TEST(path, fn) g_test_add_func("/migration/postcopy/" path, fn)
+    TEST("requests/bad", test_bad_requests);
+    TEST("requests/good", test_good_requests);
+    TEST("requests/full", test_full_queue);
+    TEST("requests/queue", test_queue);
+    TEST("locality/walk", test_walk);
+    TEST("locality/jumps", test_jumps);
+    TEST("locality/several", test_several_walks);
+    TEST("locality/halves", test_halves);
+    TEST("discard/runs", test_discards);
+    TEST("discard/none", test_no_discards);
+    TEST("discard/release", test_release_clean);
+    TEST("resume/bitmap", test_resume);
+    TEST("resume/huge", test_resume_huge);
+    TEST("sender/all", test_send_all);
+    TEST("sender/asked", test_send_asked);
+    TEST("sender/aim", test_aim);
+    TEST("sender/urgent", test_urgent);
+    TEST("sender/along", test_along);
+    TEST("sender/closed", test_closed);
+    TEST("sender/broken", test_urgent_broken);
+    TEST("sender/race", test_race);
+    TEST("pace/ways", test_pace);
+    TEST("pace/off", test_pace_off);
+    TEST("pace/silence", test_pace_silence);
+    return g_test_run();
+}
