@@ -96,6 +96,7 @@ static SourceInfo source_info(const SourceView *view)
             .downtime = view->downtime,
             .saved = view->saved,
             .loaded = view->loaded,
+            .strict = migrate_strict_downtime() ? &view->strict : NULL,
             .peer_version = view->peer.version,
         },
     };

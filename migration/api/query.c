@@ -52,15 +52,6 @@ static FerryPhase dest_phase(MigrationStatus status)
     return phase == FERRY_PHASE_FIRST_PASS ? FERRY_PHASE_RECEIVING : phase;
 }
 
-static FerryPart *new_part(const char *name, uint64_t ns)
-{
-    FerryPart *part = g_new0(FerryPart, 1);
-
-    part->name = g_strdup(name);
-    part->us = ns / SCALE_US;
-    return part;
-}
-
 static FerryEta *new_eta(const PolicyRange *ns)
 {
     FerryEta *eta = g_new0(FerryEta, 1);
@@ -86,45 +77,10 @@ static FerryPrediction *new_prediction(const PolicyView *view)
         uint64_t ns = view->downtime_part[i].likely;
 
         if (ns && ns != POLICY_NEVER) {
-            QAPI_LIST_APPEND(tail, new_part(policy_part_name(i), ns));
+            QAPI_LIST_APPEND(tail, ledger_part(policy_part_name(i), ns));
         }
     }
     return p;
-}
-
-static FerryPartList *new_devices(const LedgerDevices *devices)
-{
-    FerryPartList *list = NULL, **tail = &list;
-
-    for (unsigned i = 0; i < devices->count; i++) {
-        QAPI_LIST_APPEND(tail, new_part(devices->list[i].name,
-                                        devices->list[i].ns));
-    }
-    return list;
-}
-
-static FerryDowntime *new_downtime(const FerryInfo *info)
-{
-    const DowntimeLedger *ledger = &info->downtime;
-    FerryDowntime *downtime = g_new0(FerryDowntime, 1);
-    FerryPartList **tail = &downtime->parts;
-    uint64_t gap = ledger_gap_ns(ledger);
-
-    downtime->total_us = ledger_total_ns(ledger) / SCALE_US;
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
-        if (ledger_knows(ledger, i)) {
-            QAPI_LIST_APPEND(tail, new_part(policy_part_name(i),
-                                            ledger->part_ns[i]));
-        }
-    }
-    if (gap >= SCALE_US) {
-        QAPI_LIST_APPEND(tail, new_part("other", gap));
-    }
-    downtime->slowest_saved = new_devices(&info->saved);
-    downtime->has_slowest_saved = downtime->slowest_saved;
-    downtime->slowest_loaded = new_devices(&info->loaded);
-    downtime->has_slowest_loaded = downtime->slowest_loaded;
-    return downtime;
 }
 
 static FerryStall *new_stall(const StallLedger *ledger)
@@ -136,6 +92,17 @@ static FerryStall *new_stall(const StallLedger *ledger)
     stall->longest_us = ledger->longest_ns / SCALE_US;
     stall->step = g_strdup(ledger->longest_step);
     return stall;
+}
+
+static FerryStrict *new_strict(const StrictView *view)
+{
+    FerryStrict *strict = g_new0(FerryStrict, 1);
+
+    strict->attempts = view->attempts;
+    strict->attempts_max = view->attempts_max;
+    strict->one_sided = view->one_sided;
+    strict->why = view->why[0] ? g_strdup(view->why) : NULL;
+    return strict;
 }
 
 static FerryPeer *new_peer(const FerryInfo *info)
@@ -219,7 +186,11 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
         ferry->stall = new_stall(&info->stalls);
     }
     if (info->downtime.known) {
-        ferry->downtime = new_downtime(info);
+        ferry->downtime = ledger_downtime(&info->downtime, &info->saved,
+                                          &info->loaded);
+    }
+    if (info->strict && info->strict->attempts) {
+        ferry->strict = new_strict(info->strict);
     }
     if (info->peer_version) {
         ferry->peer = new_peer(info);

@@ -14,6 +14,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/base/ledger.h"
 #include "migration/base/policy.h"
+#include "migration/core/strict.h"
 #include "migration/postcopy/latency.h"
 
 /* Counters of guest memory since the migration began, and what is left. */
@@ -43,6 +44,7 @@ typedef struct FerryInfo {
     StallLedger stalls;
     DowntimeLedger downtime;
     LedgerDevices saved, loaded;    /* devices that took longest */
+    const StrictView *strict;       /* NULL: the limit is not enforced */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
     const Latency *faults;          /* NULL: no page was ever missing */

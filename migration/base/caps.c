@@ -80,6 +80,8 @@ static const CapRule rules[] = {
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
     RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
          "the other side has to say when it could start the guest"),
+    RULE(STRICT_DOWNTIME, EXCLUDES, POSTCOPY_RAM,
+         "what its guest waits for afterwards cannot be limited"),
     RULE(STRICT_DOWNTIME, EXCLUDES, X_COLO,
          "its guest runs on both sides"),
 
@@ -104,7 +106,6 @@ static const MigrationCapability missing[] = {
     MIGRATION_CAPABILITY_ZERO_COPY_SEND,
     MIGRATION_CAPABILITY_DIRTY_LIMIT,
     MIGRATION_CAPABILITY_MAPPED_RAM,
-    MIGRATION_CAPABILITY_STRICT_DOWNTIME,
 };
 
 bool caps_available(const bool *wanted, Error **errp)

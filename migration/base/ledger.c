@@ -6,6 +6,8 @@
 
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
+#include "qapi/util.h"
+#include "qemu/timer.h"
 #include "ledger.h"
 
 void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
@@ -45,6 +47,64 @@ uint64_t ledger_gap_ns(const DowntimeLedger *l)
         parts += l->part_ns[i];
     }
     return total > parts ? total - parts : 0;
+}
+
+char *ledger_text(const DowntimeLedger *l)
+{
+    GString *text = g_string_new(NULL);
+
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        if (ledger_knows(l, i)) {
+            g_string_append_printf(text, "%s%s %.1f ms", text->len ? ", " : "",
+                                   policy_part_name(i), l->part_ns[i] / 1e6);
+        }
+    }
+    return g_string_free(text, false);
+}
+
+FerryPart *ledger_part(const char *name, uint64_t ns)
+{
+    FerryPart *part = g_new0(FerryPart, 1);
+
+    part->name = g_strdup(name);
+    part->us = ns / SCALE_US;
+    return part;
+}
+
+static FerryPartList *new_devices(const LedgerDevices *devices)
+{
+    FerryPartList *list = NULL, **tail = &list;
+
+    for (unsigned i = 0; i < devices->count; i++) {
+        QAPI_LIST_APPEND(tail, ledger_part(devices->list[i].name,
+                                        devices->list[i].ns));
+    }
+    return list;
+}
+
+FerryDowntime *ledger_downtime(const DowntimeLedger *ledger,
+                               const LedgerDevices *saved,
+                               const LedgerDevices *loaded)
+{
+    FerryDowntime *downtime = g_new0(FerryDowntime, 1);
+    FerryPartList **tail = &downtime->parts;
+    uint64_t gap = ledger_gap_ns(ledger);
+
+    downtime->total_us = ledger_total_ns(ledger) / SCALE_US;
+    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+        if (ledger_knows(ledger, i)) {
+            QAPI_LIST_APPEND(tail, ledger_part(policy_part_name(i),
+                                            ledger->part_ns[i]));
+        }
+    }
+    if (gap >= SCALE_US) {
+        QAPI_LIST_APPEND(tail, ledger_part("other", gap));
+    }
+    downtime->slowest_saved = new_devices(saved);
+    downtime->has_slowest_saved = downtime->slowest_saved;
+    downtime->slowest_loaded = new_devices(loaded);
+    downtime->has_slowest_loaded = downtime->slowest_loaded;
+    return downtime;
 }
 
 void ledger_device(LedgerDevices *l, const char *name, uint32_t instance,

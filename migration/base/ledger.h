@@ -18,6 +18,7 @@
 #ifndef MIGRATION_BASE_LEDGER_H
 #define MIGRATION_BASE_LEDGER_H
 
+#include "qapi/qapi-types-migration.h"
 #include "policy.h"
 
 typedef struct DowntimeLedger {
@@ -56,6 +57,9 @@ uint64_t ledger_total_ns(const DowntimeLedger *l);
 /* How much of the total no part accounts for; 0 if parts overlap. */
 uint64_t ledger_gap_ns(const DowntimeLedger *l);
 
+/* "stop 0.1 ms, ram 3.2 ms", for people; the caller frees it. */
+char *ledger_text(const DowntimeLedger *l);
+
 /* What the longest of many steps took, such as those of devices. */
 #define LEDGER_DEVICES_MAX 10
 #define LEDGER_NAME_MAX 40
@@ -73,6 +77,12 @@ typedef struct LedgerDevices {
 /* @name, with @instance unless that is 0, took @ns; below zero counts as 0. */
 void ledger_device(LedgerDevices *l, const char *name, uint32_t instance,
                    int64_t ns);
+
+/* As QMP has them; the caller frees them. */
+FerryPart *ledger_part(const char *name, uint64_t ns);
+FerryDowntime *ledger_downtime(const DowntimeLedger *l,
+                               const LedgerDevices *saved,
+                               const LedgerDevices *loaded);
 
 typedef struct StallLedger {
     uint64_t count;

@@ -92,6 +92,11 @@ void policy_measured(Policy *p, PolicyPart part, uint64_t ns)
     mean_add(&p->cost[part], ns, COST_WEIGHT);
 }
 
+uint64_t policy_cost(const Policy *p, PolicyPart part)
+{
+    return to_count(p->cost[part].mean);
+}
+
 /*
  * A pass overruns if the guest dirtied more than the trigger's share of what
  * was sent meanwhile.  What was sent is kept until the next decision needs it.

@@ -136,6 +136,9 @@ void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns);
  */
 void policy_measured(Policy *p, PolicyPart part, uint64_t ns);
 
+/* What it is likely to take, ns; 0 if it was never measured. */
+uint64_t policy_cost(const Policy *p, PolicyPart part);
+
 /*
  * What to do with @remaining bytes known to be dirty and not sent, @exact
  * if the log was collected just before.  Switching over is only ever decided

@@ -22,6 +22,7 @@
 #include "system/hw_accel.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "hold.h"
 #include "incoming.h"
 #include "postcopy-dest.h"
 #include "reply.h"
@@ -75,7 +76,7 @@ static void complete(void *opaque)
 }
 
 /* In the main loop, or in the thread of the vCPU that runs last. */
-static void tell_start(void *opaque)
+static void tell_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
     ctx_in_main_loop(complete, NULL);
@@ -85,10 +86,10 @@ static void start(void)
 {
     incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                               stream_arrived_ns(incoming.from_src);
-    guest_start(&incoming.report, tell_start, NULL);
+    guest_start(&incoming.report, tell_start);
 }
 
-static void tell_early_start(void *opaque)
+static void tell_early_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
 }
@@ -110,7 +111,7 @@ void incoming_start_early(int64_t package_ns)
     cpu_synchronize_all_post_init();
     incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                               package_ns;
-    guest_start(&incoming.report, tell_early_start, NULL);
+    guest_start(&incoming.report, tell_early_start);
     qemu_announce_self(&incoming.announce, migrate_announce_params());
     incoming.started = true;
 }
@@ -133,6 +134,8 @@ static void thread_ended(void *opaque)
     if (ctx_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
+    } else if (hold_committed()) {
+        complete(NULL);
     } else if (!incoming.loaded || (late && !incoming.started)) {
         fail();
     } else if (late) {

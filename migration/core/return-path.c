@@ -34,6 +34,8 @@ struct ReturnPath {
     bool resumed;
     Peer peer;
     uint32_t attempt;           /* whose reports we want */
+    uint32_t wanted_pong;       /* and the value of a PING that came back */
+    bool ponged;
     bool ready, started;        /* those came: */
     ReturnPathReport ready_report, started_report;
 };
@@ -78,6 +80,7 @@ static ReturnPathEnd take_pong(ReturnPath *rp, const Message *m)
     uint32_t value = ldl_be_p(m->payload);
 
     trace_source_return_path_thread_pong(value);
+    rp->ponged |= value == rp->wanted_pong;
     if (value == WIRE_PING_START) {
         rp->met = true;
     } else if (value == WIRE_PING_PACKAGE_START) {
@@ -368,11 +371,18 @@ bool return_path_acked(ReturnPath *rp, int timeout_ms)
     return wait_for(rp, &rp->acked, timeout_ms);
 }
 
-void return_path_expect(ReturnPath *rp, uint32_t attempt)
+void return_path_expect(ReturnPath *rp, uint32_t attempt, uint32_t value)
 {
     QEMU_LOCK_GUARD(&rp->lock);
     rp->attempt = attempt;
-    rp->ready = rp->started = false;
+    rp->wanted_pong = value;
+    rp->ponged = rp->ready = rp->started = false;
+}
+
+bool return_path_ponged(ReturnPath *rp, int timeout_ms)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return wait_for(rp, &rp->ponged, timeout_ms);
 }
 
 bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)

@@ -69,8 +69,12 @@ bool return_path_acked(ReturnPath *rp, int timeout_ms);
 /*
  * A new attempt to switch over, counted from 1: reports of others are
  * ignored from now on.  Before the first call they are about attempt 0.
+ * A PING of @value is about to be sent.
  */
-void return_path_expect(ReturnPath *rp, uint32_t attempt);
+void return_path_expect(ReturnPath *rp, uint32_t attempt, uint32_t value);
+
+/* It was answered; waits for that at most @timeout_ms. */
+bool return_path_ponged(ReturnPath *rp, int timeout_ms);
 
 /* A report that came, and when, on QEMU_CLOCK_REALTIME */
 typedef struct ReturnPathReport {

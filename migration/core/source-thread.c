@@ -41,6 +41,9 @@
 #define ACK_POLL_MS 50
 /* How long the limit is waited for before it is looked at again */
 #define LIMIT_POLL_NS (50 * SCALE_MS)
+/* How long the guest runs between two attempts, at first and at most */
+#define RETRY_NS (100 * SCALE_MS)
+#define RETRY_NS_MAX (2000 * SCALE_MS)
 /* How often speeds are worked out */
 #define SPEED_PERIOD_NS (100 * SCALE_MS)
 
@@ -371,16 +374,39 @@ static void send_slice(Policy *policy)
                 now_ns() - start);
 }
 
-/* Until the guest is to stop. Returns what the policy has decided. */
-static PolicyAction send_until_enough(Policy *policy, Error **errp)
+/* What was found out in an attempt is worth more than another at once. */
+static void rest_after_attempt(void)
 {
-    PolicyAction action;
+    SourceView view;
+
+    source_look(&view);
+    doze(MIN((uint64_t)RETRY_NS << MIN(view.strict.attempts - 1, 16),
+             RETRY_NS_MAX));
+}
+
+static StrictResult switch_over(Policy *policy, Error **errp)
+{
+    if (!migrate_strict_downtime()) {
+        return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
+    }
+    return strict_run(policy, errp);
+}
+
+static void begin_to_send(Policy *policy)
+{
     uint64_t now;
 
     start_period(now_ns());
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
     note_sync(policy);
+}
+
+/* Until the guest is to stop. Returns what the policy has decided. */
+static PolicyAction send_until_enough(Policy *policy, Error **errp)
+{
+    PolicyAction action;
+
     while (source_may_go_on(errp)) {
         action = decide(policy).action;
         if ((action == POLICY_SWITCH_OVER || action == POLICY_POSTCOPY) &&
@@ -399,6 +425,28 @@ static bool run_postcopy(Policy *policy, Error **errp)
            switchover_to_postcopy(policy, errp) && postcopy_run(errp);
 }
 
+/* Sends, and has the guest leave, as often as it takes. */
+static bool send_guest(Policy *policy, Error **errp)
+{
+    for (;;) {
+        StrictResult result;
+
+        switch (send_until_enough(policy, errp)) {
+        case POLICY_SWITCH_OVER:
+            result = switch_over(policy, errp);
+            if (result != STRICT_AGAIN) {
+                return result == STRICT_DONE;
+            }
+            rest_after_attempt();
+            break;
+        case POLICY_POSTCOPY:
+            return run_postcopy(policy, errp);
+        default:
+            return false;
+        }
+    }
+}
+
 static bool run(Error **errp)
 {
     Policy policy;
@@ -406,14 +454,8 @@ static bool run(Error **errp)
     if (!set_up(errp)) {
         return false;
     }
-    switch (send_until_enough(&policy, errp)) {
-    case POLICY_SWITCH_OVER:
-        return switchover_run(&policy, errp);
-    case POLICY_POSTCOPY:
-        return run_postcopy(&policy, errp);
-    default:
-        return false;
-    }
+    begin_to_send(&policy);
+    return send_guest(&policy, errp);
 }
 
 static void show_average_speed(void)

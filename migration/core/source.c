@@ -205,7 +205,8 @@ static bool vm_may_leave(Error **errp)
 /* Nothing of the last migration is left. */
 static bool begin(Error **errp)
 {
-    if (qemu_savevm_state_prepare(errp)) {
+    if (qemu_savevm_state_prepare(errp) ||
+        (migrate_strict_downtime() && !strict_possible(errp))) {
         return false;
     }
     ctx_clear_error();

@@ -22,6 +22,7 @@
 #include "migration/qemu-file.h"
 #include "peer.h"
 #include "return-path.h"
+#include "strict.h"
 
 /* What the migration thread lets others see. */
 typedef struct SourceView {
@@ -30,6 +31,7 @@ typedef struct SourceView {
     StallLedger stalls;
     DowntimeLedger downtime;
     LedgerDevices saved, loaded;        /* the slowest, here and there */
+    StrictView strict;
     Peer peer;
     double mbps;                        /* 10^6 bits/s, lately or at the end */
     double pages_per_second;

@@ -18,8 +18,7 @@
 /* One start at a time; BQL. */
 static struct {
     Report *report;
-    void (*done)(void *opaque);
-    void *opaque;
+    GuestStarted *done;
     unsigned waiting;           /* vCPUs that do not run yet */
     int64_t since_ns;
 } start;
@@ -50,18 +49,18 @@ static RunState wanted_state(void)
     }
 }
 
-static void started(void)
+static void started(GuestStart how)
 {
     start.report->start_ns = now_ns() - start.since_ns;
     trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
-    start.done(start.opaque);
+    start.done(how);
 }
 
 /* In the thread of a vCPU, just before it runs. */
 static void vcpu_runs(CPUState *cpu, run_on_cpu_data data)
 {
     if (!--start.waiting) {
-        started();
+        started(GUEST_RUNS);
     }
 }
 
@@ -80,19 +79,17 @@ static void start_vcpus(void)
         async_run_on_cpu(cpu, vcpu_runs, RUN_ON_CPU_NULL);
     }
     if (!--start.waiting) {
-        started();
+        started(GUEST_RUNS);
     }
 }
 
-GuestStart guest_start(Report *report, void (*done)(void *opaque),
-                       void *opaque)
+GuestStart guest_start(Report *report, GuestStarted *done)
 {
     GuestStart how = GUEST_WAITS;
     RunState state = wanted_state();
 
     start.report = report;
     start.done = done;
-    start.opaque = opaque;
     start.since_ns = now_ns();
     dirty_bitmap_mig_before_vm_start();
     if (!runstate_is_live(state)) {
@@ -108,6 +105,6 @@ GuestStart guest_start(Report *report, void (*done)(void *opaque),
     } else {
         how = GUEST_NO_DISKS;
     }
-    started();
+    started(how);
     return how;
 }

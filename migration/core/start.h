@@ -18,13 +18,13 @@ typedef enum GuestStart {
     GUEST_NO_DISKS,             /* they cannot be opened */
 } GuestStart;
 
+typedef void GuestStarted(GuestStart how);
+
 /*
  * Opens the disks and has the guest go on as it did on the source.  Times go
- * to @report, which stays until @done was called with @opaque: if the guest
- * runs, by the last vCPU as soon as it does, with the BQL; otherwise before
- * this returns.
+ * to @report, which stays until @done was called: if the guest runs, by the
+ * thread of the last vCPU as soon as it does; otherwise before this returns.
  */
-GuestStart guest_start(Report *report, void (*done)(void *opaque),
-                       void *opaque);
+GuestStart guest_start(Report *report, GuestStarted *done);
 
 #endif

@@ -20,11 +20,10 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
-#include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "ctx.h"
-#include "postcopy-source.h"
 #include "source.h"
+#include "switchover.h"
 #include "vmstate.h"
 
 /* How long a destination that never said a word may still take for its first */
@@ -32,24 +31,12 @@
 /* How often a destination is looked after while the user is waited for */
 #define USER_POLL_MS 100
 
-/* One switchover: its ledger, and where the part that runs began. */
-typedef struct Switchover {
-    Policy *policy;
-    DowntimeLedger ledger;
-    LedgerDevices saved, loaded;    /* the slowest devices, here and there */
-    int64_t since_ns;
-} Switchover;
-
 static int64_t now_ns(void)
 {
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-/*
- * The part that ran until now was @part; the next begins.  What RAM costs the
- * policy works out from speeds.
- */
-static void part_done(Switchover *s, PolicyPart part)
+void switchover_part(Switchover *s, PolicyPart part)
 {
     int64_t now = now_ns();
 
@@ -61,11 +48,7 @@ static void part_done(Switchover *s, PolicyPart part)
     s->since_ns = now;
 }
 
-/*
- * Steps, under the BQL; each says by @errp why it did not work
- */
-
-static bool stop_guest(Switchover *s, Error **errp)
+bool switchover_stop(Switchover *s, Error **errp)
 {
     int ret;
 
@@ -81,7 +64,7 @@ static bool stop_guest(Switchover *s, Error **errp)
         error_setg_errno(errp, -ret, "The guest's disks cannot be flushed");
         return false;
     }
-    part_done(s, POLICY_PART_STOP);
+    switchover_part(s, POLICY_PART_STOP);
     return true;
 }
 
@@ -109,7 +92,7 @@ static bool wait_for_user(Error **errp)
                   source_was_cancelled(errp));
 }
 
-static bool enter_device_phase(Switchover *s, Error **errp)
+bool switchover_enter_device(Switchover *s, Error **errp)
 {
     if (migrate_pause_before_switchover()) {
         bool ok = wait_for_user(errp);
@@ -123,8 +106,7 @@ static bool enter_device_phase(Switchover *s, Error **errp)
            source_was_cancelled(errp);
 }
 
-/* The destination will open the disks before it has read the last byte. */
-static bool hand_over_disks(Error **errp)
+bool switchover_disks(Error **errp)
 {
     if (!migration_block_inactivate()) {
         error_setg(errp, "The guest's disks cannot be handed over; the log "
@@ -134,7 +116,7 @@ static bool hand_over_disks(Error **errp)
     return true;
 }
 
-static void announce_completion(void)
+void switchover_announce(void)
 {
     Error *err = NULL;
 
@@ -144,8 +126,7 @@ static void announce_completion(void)
     trace_migration_precopy_complete();
 }
 
-/* @ret of a function that left its reason in the stream or the context. */
-static bool saved(int ret, Error **errp)
+bool switchover_saved(int ret, Error **errp)
 {
     if (!ret) {
         return stream_check(source.to_dst, errp);
@@ -164,7 +145,7 @@ static bool saved(int ret, Error **errp)
 }
 
 /* The last collection of the dirty log is a part of sending memory. */
-static void memory_done(Switchover *s)
+void switchover_memory_sent(Switchover *s)
 {
     RamSyncReport sync;
 
@@ -174,7 +155,7 @@ static void memory_done(Switchover *s)
         ledger_mark(&s->ledger, POLICY_PART_SYNC, s->since_ns, synced);
         s->since_ns = synced;
     }
-    part_done(s, POLICY_PART_RAM);
+    switchover_part(s, POLICY_PART_RAM);
 }
 
 static bool send_memory(Switchover *s, Error **errp)
@@ -182,16 +163,16 @@ static bool send_memory(Switchover *s, Error **errp)
     int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
                                                           false);
 
-    memory_done(s);
-    return saved(ret, errp);
+    switchover_memory_sent(s);
+    return switchover_saved(ret, errp);
 }
 
 static bool send_devices(Switchover *s, Error **errp)
 {
     int ret = vmstate_save_devices(source.to_dst, &s->saved);
 
-    part_done(s, POLICY_PART_DEVICE_SAVE);
-    return saved(ret, errp);
+    switchover_part(s, POLICY_PART_DEVICE_SAVE);
+    return switchover_saved(ret, errp);
 }
 
 /*
@@ -202,23 +183,23 @@ static bool send_end(Switchover *s, Error **errp)
 {
     int ret = qemu_fflush(source.to_dst);
 
-    if (saved(ret, errp) && source_hand_over(errp)) {
+    if (switchover_saved(ret, errp) && source_hand_over(errp)) {
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
-        part_done(s, POLICY_PART_FLUSH);
-        return saved(ret, errp);
+        switchover_part(s, POLICY_PART_FLUSH);
+        return switchover_saved(ret, errp);
     }
     return false;
 }
 
 static bool send_rest(Switchover *s, Error **errp)
 {
-    if (!stop_guest(s, errp) || !enter_device_phase(s, errp) ||
-        !hand_over_disks(errp)) {
+    if (!switchover_stop(s, errp) || !switchover_enter_device(s, errp) ||
+        !switchover_disks(errp)) {
         return false;
     }
     migration_rate_set(RATE_LIMIT_DISABLED);
-    announce_completion();
+    switchover_announce();
     qemu_savevm_maybe_send_switchover_start(source.to_dst);
     return send_memory(s, errp) && send_devices(s, errp) && send_end(s, errp);
 }
@@ -240,14 +221,7 @@ static bool guest_is_lost(Error **errp)
     return false;
 }
 
-/*
- * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
- * says when it has the guest, or that it failed; a peer also what it did with
- * the time, which goes to *@started.  One that never said a word is a channel
- * that goes one way, and nothing more can be known.
- */
-static bool destination_has_guest(bool sent, ReturnPathReport *started,
-                                  Error **errp)
+bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp)
 {
     ReturnPath *rp = source.return_path;
 
@@ -278,7 +252,7 @@ static bool destination_has_guest(bool sent, ReturnPathReport *started,
  * Our clock does not reach the other side.  What @started says of its part is
  * taken as it is, and the rest of the time until it came is that of two ways.
  */
-static void join(Switchover *s, const ReturnPathReport *started)
+void switchover_join(Switchover *s, const ReturnPathReport *started)
 {
     const Report *r = &started->report;
     int64_t there = r->load_ns + r->activate_ns + r->start_ns;
@@ -291,104 +265,13 @@ static void join(Switchover *s, const ReturnPathReport *started)
     s->loaded = r->devices;
 }
 
-/*
- * Postcopy
- */
-
-/* What cannot follow later, and what must not be used over there. */
-static bool send_before_package(Switchover *s, Error **errp)
+void switchover_show(const Switchover *s, int64_t downtime_ms)
 {
-    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, true);
-
-    if (!saved(ret, errp) ||
-        (migrate_postcopy_ram() &&
-         !postcopy_discard_dirty(source.to_dst, errp))) {
-        return false;
-    }
-    if (source.return_path) {
-        qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
-    }
-    memory_done(s);
-    return stream_check(source.to_dst, errp);
-}
-
-/*
- * The last byte of the package is an order to run the guest.  As long as not
- * all of it went out, the guest is here; whatever fails after that, it is not.
- */
-static bool hand_over_package(Switchover *s, const GByteArray *package,
-                              Error **errp)
-{
-    QEMUFile *f = source.to_dst;
-    uint64_t end;
-
-    if (!saved(qemu_fflush(f), errp) || !source_hand_over(errp)) {
-        return false;
-    }
-    postcopy_open_requests();
-    end = stream_position(f) + sizeof(WireCommand) + sizeof(WirePackaged) +
-          package->len;
-    savevm_send_package(f, package);
-    qemu_fflush(f);
-    part_done(s, POLICY_PART_FLUSH);
-    if (stream_position(f) < end) {
-        stream_check(f, errp);
-        return false;
-    }
-    return true;
-}
-
-static bool send_guest(Switchover *s, Error **errp)
-{
-    g_autoptr(GByteArray) package = NULL;
-
-    trace_postcopy_start_set_run();
-    if (!stop_guest(s, errp) || !enter_device_phase(s, errp) ||
-        !hand_over_disks(errp)) {
-        return false;
-    }
-    migration_rate_set(RATE_LIMIT_DISABLED);
-    announce_completion();
-    qemu_savevm_maybe_send_switchover_start(source.to_dst);
-    if (!send_before_package(s, errp)) {
-        return false;
-    }
-    package = savevm_make_package(source.return_path, errp);
-    part_done(s, POLICY_PART_DEVICE_SAVE);
-    return package && hand_over_package(s, package, errp);
-}
-
-static void enter_postcopy(void)
-{
-    source.postcopy = true;
-    ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
-    if (source.return_path) {
-        qemu_savevm_send_ping(source.to_dst, WIRE_PING_PACKAGE_SENT);
-    }
-    postcopy_release_sent();
-    migration_rate_set(migrate_max_postcopy_bandwidth());
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
-}
-
-bool switchover_to_postcopy(Policy *policy, Error **errp)
-{
-    Switchover s = { .policy = policy };
-    bool ok;
-
-    trace_postcopy_start();
-    bql_lock();
-    ok = send_guest(&s, errp);
-    if (ok) {
-        trace_vmstate_downtime_checkpoint("src-downtime-end");
-        WITH_QEMU_LOCK_GUARD(&source.lock) {
-            source.view.downtime = s.ledger;
-            source.view.downtime_ms = now_ns() / SCALE_MS -
-                                      source.downtime_start_ms;
-        }
-        enter_postcopy();
-    }
-    bql_unlock();
-    return ok;
+    QEMU_LOCK_GUARD(&source.lock);
+    source.view.downtime = s->ledger;
+    source.view.saved = s->saved;
+    source.view.loaded = s->loaded;
+    source.view.downtime_ms = downtime_ms;
 }
 
 bool switchover_run(Policy *policy, Error **errp)
@@ -404,9 +287,9 @@ bool switchover_run(Policy *policy, Error **errp)
     bql_unlock();
     end_ns = now_ns();
     if (source.handed_over) {
-        ok = destination_has_guest(ok, &started, &verdict);
+        ok = switchover_arrived(ok, &started, &verdict);
         if (started.at_ns) {
-            join(&s, &started);
+            switchover_join(&s, &started);
             end_ns = s.ledger.first_ns + ledger_total_ns(&s.ledger);
         } else if (answered()) {
             end_ns = now_ns();
@@ -420,14 +303,7 @@ bool switchover_run(Policy *policy, Error **errp)
     error_propagate(errp, err);
 
     trace_vmstate_downtime_checkpoint("src-downtime-end");
-    QEMU_LOCK_GUARD(&source.lock);
-    source.view.downtime = s.ledger;
-    source.view.saved = s.saved;
-    source.view.loaded = s.loaded;
-    if (ok) {
-        source.view.downtime_ms = end_ns / SCALE_MS -
-                                  source.downtime_start_ms;
-    }
+    switchover_show(&s, ok ? end_ns / SCALE_MS - source.downtime_start_ms : 0);
     return ok;
 }
 

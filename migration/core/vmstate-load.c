@@ -24,6 +24,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "ctx.h"
+#include "hold.h"
 #include "incoming.h"
 #include "postcopy-dest.h"
 #include "reply.h"
@@ -128,6 +129,12 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
         return postcopy_dest_received(f, len, errp);
     case WIRE_CMD_POSTCOPY_RESUME:
         return postcopy_dest_resume(errp);
+    case WIRE_CMD_HOLD:
+        return hold_begin(f, errp);
+    case WIRE_CMD_ABORT:
+        return hold_abort(f, errp);
+    case WIRE_CMD_COMMIT:
+        return hold_commit(f, errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
     default:
@@ -137,7 +144,21 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
 
 static CommandPhase phase_now(void *opaque)
 {
-    return from_file ? COMMAND_SNAPSHOT : postcopy_dest_step();
+    if (from_file) {
+        return COMMAND_SNAPSHOT;
+    }
+    return hold_phase() != COMMAND_PRECOPY ? hold_phase()
+                                           : postcopy_dest_step();
+}
+
+static bool take_state(void *opaque, QEMUFile *f, uint32_t *len, Error **errp)
+{
+    return hold_state(f, len, errp);
+}
+
+static bool state_loaded(void *opaque, int64_t arrived_ns, Error **errp)
+{
+    return hold_loaded(&current_load.times, arrived_ns, errp);
 }
 
 static bool package_ready(void *opaque, Error **errp)
@@ -149,6 +170,8 @@ static bool package_ready(void *opaque, Error **errp)
 static const DeviceLoadOps load_ops = {
     .phase = phase_now,
     .command = take_command,
+    .state = take_state,
+    .state_loaded = state_loaded,
     .package_ready = package_ready,
 };
 
@@ -175,6 +198,7 @@ static bool begin(bool file, Error **errp)
         device_load_destroy(&current_load);
     }
     from_file = file;
+    hold_init();
     acks_needed = 0;
     device_load_init(&current_load, &load_ops, NULL);
     current_load.footers = migrate_get_current()->send_section_footer;
@@ -340,7 +364,9 @@ static bool load_end(QEMUFile *f, Error **errp)
     bool ok;
 
     bql_lock();
-    incoming.report.devices = current_load.times;
+    if (!hold_committed()) {
+        incoming.report.devices = current_load.times;
+    }
     ok = load_threads_join(errp);
     bql_unlock();
     if (ok && migrate_has_error(migrate_get_current())) {
@@ -376,6 +402,10 @@ static bool load_stream(QEMUFile *f, Error **errp)
         return ok;
     }
     ok = ok && load_end(f, errp);
+    if (hold_committed()) {
+        /* The guest runs already. */
+        return ok;
+    }
 
     bql_lock();
     cpu_synchronize_all_post_init();
@@ -389,8 +419,12 @@ void *incoming_thread(void *opaque)
     Error *err = NULL;
 
     rcu_register_thread();
-    incoming.loaded = load_stream(incoming.from_src, &err);
-    if (!incoming.loaded) {
+    incoming.loaded = load_stream(incoming.from_src, &err) ||
+                      hold_committed();
+    if (err && incoming.loaded) {
+        /* All that mattered had come. */
+        error_free(err);
+    } else if (err) {
         error_prepend(&err, "load of migration failed: ");
         if (!incoming.exit_on_error) {
             /* Otherwise it is printed as QEMU's last words. */

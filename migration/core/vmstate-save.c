@@ -175,6 +175,16 @@ int vmstate_save_devices(QEMUFile *f, LedgerDevices *times)
     return 0;
 }
 
+bool vmstate_save_again(QEMUFile *f, LedgerDevices *times, Error **errp)
+{
+    DeviceSave save = save_to(f);
+
+    save.desc = NULL;
+    save.times = times;
+    cpu_synchronize_all_states();
+    return device_save_state(&save, DEVICES_AFTER_SETUP, errp);
+}
+
 int qemu_savevm_state_complete_precopy_non_iterable(QEMUFile *f)
 {
     return vmstate_save_devices(f, NULL);

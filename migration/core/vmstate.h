@@ -23,6 +23,12 @@ const Configuration *vmstate_configuration(Configuration *here);
  */
 int vmstate_save_devices(QEMUFile *f, LedgerDevices *times);
 
+/*
+ * The same, of a guest that may go on here afterwards: what is saved is not
+ * described, as it may be saved again.  BQL.
+ */
+bool vmstate_save_again(QEMUFile *f, LedgerDevices *times, Error **errp);
+
 /* Once. */
 void vmstate_load_init(void);
 

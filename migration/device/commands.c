@@ -40,7 +40,7 @@ typedef struct CommandRule {
     RULE(name_, WIRE_CMD_##name_##_LEN, WIRE_CMD_##name_##_LEN, 0,      \
          place_, phases_)
 
-static const CommandRule rules[COMMAND_COUNT] = {
+static const CommandRule base_rules[] = {
     FIXED(OPEN_RETURN_PATH, STREAM, IN(PRECOPY)),
     FIXED(PING, ANY, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING) |
                      IN(LISTENING) | IN(RUNNING)),
@@ -59,6 +59,33 @@ static const CommandRule rules[COMMAND_COUNT] = {
     FIXED(SWITCHOVER_START, STREAM, IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED)),
 };
 
+#undef RULE
+#define RULE(name_, min, max, step, place_, phases_)                    \
+    [WIRE_CMD_##name_ - WIRE_CMD_PEER_FIRST] = {                        \
+        .name = #name_, .len_min = (min), .len_max = (max),             \
+        .len_step = (step), .place = PLACE_##place_, .phases = (phases_), \
+    }
+
+static const CommandRule peer_rules[] = {
+    FIXED(HOLD, STREAM, IN(PRECOPY)),
+    FIXED(STATE, STREAM, IN(HELD)),
+    FIXED(COMMIT, STREAM, IN(READY)),
+    FIXED(ABORT, STREAM, IN(HELD) | IN(READY)),
+};
+
+static const CommandRule *find_rule(unsigned command)
+{
+    const CommandRule *rule = NULL;
+
+    if (command < ARRAY_SIZE(base_rules)) {
+        rule = &base_rules[command];
+    } else if (command >= WIRE_CMD_PEER_FIRST &&
+               command - WIRE_CMD_PEER_FIRST < ARRAY_SIZE(peer_rules)) {
+        rule = &peer_rules[command - WIRE_CMD_PEER_FIRST];
+    }
+    return rule && rule->name ? rule : NULL;
+}
+
 static const char *const phase_names[COMMAND_PHASES] = {
     [COMMAND_SNAPSHOT] = "while loading a file",
     [COMMAND_PRECOPY] = "during precopy",
@@ -66,21 +93,24 @@ static const char *const phase_names[COMMAND_PHASES] = {
     [COMMAND_DISCARDING] = "while postcopy discards pages",
     [COMMAND_LISTENING] = "before postcopy started the guest",
     [COMMAND_RUNNING] = "during postcopy",
-    [COMMAND_ENDED] = "after the end of postcopy",
+    [COMMAND_ENDED] = "after the guest was started",
+    [COMMAND_HELD] = "while the guest is being held",
+    [COMMAND_READY] = "when the guest is ready to be started",
 };
 
 const char *command_name(unsigned command)
 {
-    return command < COMMAND_COUNT && rules[command].name
-           ? rules[command].name : "unknown";
+    const CommandRule *rule = find_rule(command);
+
+    return rule ? rule->name : "unknown";
 }
 
 bool command_check(unsigned command, unsigned len, CommandPhase phase,
                    bool in_package, Error **errp)
 {
-    const CommandRule *rule = &rules[command < COMMAND_COUNT ? command : 0];
+    const CommandRule *rule = find_rule(command);
 
-    if (!rule->name) {
+    if (!rule) {
         error_setg(errp, "Received the unknown migration command 0x%x with "
                    "%u bytes", command, len);
     } else if (len < rule->len_min || len > rule->len_max ||

@@ -19,11 +19,10 @@ typedef enum CommandPhase {
     COMMAND_LISTENING,      /* can be sent pages while it loads devices */
     COMMAND_RUNNING,        /* runs the guest; pages may be missing */
     COMMAND_ENDED,
+    COMMAND_HELD,           /* loads what it must not start yet */
+    COMMAND_READY,          /* has all of it */
     COMMAND_PHASES
 } CommandPhase;
-
-/* Numbers of commands are below this. */
-#define COMMAND_COUNT (WIRE_CMD_SWITCHOVER_START + 1)
 
 /* For traces and messages; never NULL. */
 const char *command_name(unsigned command);

@@ -300,31 +300,66 @@ static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
     return package;
 }
 
-static bool take_package(RecordLoop *outer, Error **errp)
+/* A stream of @len bytes that follow in @f, or NULL */
+static QEMUFile *get_package(QEMUFile *f, uint32_t len, Error **errp)
 {
-    DeviceLoad *load = outer->load;
-    RecordLoop loop = { .load = load, .in_package = true };
-    uint32_t len = qemu_get_be32(outer->f);
     QIOChannelBuffer *package;
-    bool ok;
+    QEMUFile *stream;
 
     if (len > WIRE_PACKAGED_MAX) {
         error_setg(errp, "%" PRIu32 " bytes are more than the limit of %u",
                    len, WIRE_PACKAGED_MAX);
-        return false;
+        return NULL;
     }
-    package = read_package(outer->f, len, errp);
+    package = read_package(f, len, errp);
     if (!package) {
-        return false;
+        return NULL;
     }
     trace_loadvm_handle_cmd_packaged_received(len);
+    stream = qemu_file_new_input(QIO_CHANNEL(package));
+    object_unref(OBJECT(package));
+    return stream;
+}
+
+/* Devices that are loaded, and are loaded again if that was in vain */
+static bool take_state(RecordLoop *outer, Error **errp)
+{
+    DeviceLoad *load = outer->load;
+    RecordLoop loop = { .load = load, .in_package = true };
+    int64_t arrived_ns;
+    uint32_t len;
+    bool ok;
+
+    if (!load->ops->state(load->opaque, outer->f, &len, errp)) {
+        return false;
+    }
+    loop.f = get_package(outer->f, len, errp);
+    if (!loop.f) {
+        return false;
+    }
+    arrived_ns = stream_arrived_ns(outer->f);
+    load->times = (LedgerDevices) { 0 };
+    ok = load_all(&loop, errp) &&
+         load->ops->state_loaded(load->opaque, arrived_ns, errp);
+    qemu_fclose(loop.f);
+    return ok;
+}
+
+static bool take_package(RecordLoop *outer, Error **errp)
+{
+    DeviceLoad *load = outer->load;
+    RecordLoop loop = { .load = load, .in_package = true };
+    bool ok;
+
+    loop.f = get_package(outer->f, qemu_get_be32(outer->f), errp);
+    if (!loop.f) {
+        return false;
+    }
     if (!load->ops->package_ready(load->opaque, errp)) {
-        object_unref(OBJECT(package));
+        qemu_fclose(loop.f);
         return false;
     }
 
-    loop.f = qemu_file_new_input(QIO_CHANNEL(package));
-    object_unref(OBJECT(package));
     ok = load_all(&loop, errp);
     if (ok && !loop.ran) {
         /* Two threads would read on from the stream around it. */
@@ -354,9 +389,16 @@ static bool take_command(RecordLoop *loop, Error **errp)
                        loop->in_package, errp)) {
         return false;
     }
-    ok = command == WIRE_CMD_PACKAGED
-         ? take_package(loop, errp)
-         : load->ops->command(load->opaque, command, loop->f, len, errp);
+    switch (command) {
+    case WIRE_CMD_PACKAGED:
+        ok = take_package(loop, errp);
+        break;
+    case WIRE_CMD_STATE:
+        ok = take_state(loop, errp);
+        break;
+    default:
+        ok = load->ops->command(load->opaque, command, loop->f, len, errp);
+    }
     if (!ok) {
         error_prepend(errp, "Migration command %s: ", command_name(command));
     }

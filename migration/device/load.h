@@ -28,6 +28,14 @@ typedef struct DeviceLoadOps {
     bool (*command)(void *opaque, unsigned command, QEMUFile *f, uint16_t len,
                     Error **errp);
 
+    /*
+     * The same for STATE, whose payload is the owner's; *@len bytes of records
+     * follow.  When they have been loaded state_loaded() is called, with the
+     * time at which the last of them had arrived.
+     */
+    bool (*state)(void *opaque, QEMUFile *f, uint32_t *len, Error **errp);
+    bool (*state_loaded)(void *opaque, int64_t arrived_ns, Error **errp);
+
     /* Waits until the records of a package may be loaded, if they may. */
     bool (*package_ready)(void *opaque, Error **errp);
 

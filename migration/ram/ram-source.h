@@ -28,6 +28,12 @@ typedef struct RamSyncReport {
 bool ram_source_last_sync(RamSyncReport *report);
 
 /*
+ * Whether each turn of the section sends all there is, at any rate, or only a
+ * slice.  Migration thread.
+ */
+void ram_source_drain(bool all);
+
+/*
  * What the peer understands: WIRE_PEER_*.  After the section has been set up,
  * which sets it to nothing, and before it is first iterated over.  Migration
  * thread.

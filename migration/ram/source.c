@@ -46,6 +46,7 @@ static struct {
     bool reported;              /* it has been asked for */
     RamRunFn *run;              /* postcopy: who sends; or NULL */
     void *run_opaque;
+    bool drain;                 /* all is to be sent, and no slice of it */
 } source;
 
 /*
@@ -104,6 +105,11 @@ bool ram_source_last_sync(RamSyncReport *report)
     *report = source.report;
     source.reported = true;
     return true;
+}
+
+void ram_source_drain(bool all)
+{
+    source.drain = all;
 }
 
 void ram_source_set_peer(uint32_t features)
@@ -197,7 +203,7 @@ static int save_iterate(QEMUFile *f, void *opaque)
         sync_maps(false);
     }
     WITH_RCU_READ_LOCK_GUARD() {
-        result = run(false);
+        result = run(source.drain);
         ret = ram_sink_end(&source.sender.sink);
     }
     count_bytes(f, before, &mig_stats.precopy_bytes);

@@ -1,0 +1,184 @@
+/*
+ * The destination's part of a strict downtime
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/coroutine.h"
+#include "qemu/timer.h"
+#include "migration/device/load-threads.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "system/hw_accel.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "ctx.h"
+#include "hold.h"
+#include "incoming.h"
+#include "reply.h"
+#include "start.h"
+
+static struct {
+    uint32_t attempt;           /* counted from 1 by the source */
+    CommandPhase phase;         /* COMMAND_PRECOPY: there is none */
+    bool committed;             /* atomic */
+    GuestStart how;
+} hold;
+
+void hold_init(void)
+{
+    hold.attempt = 0;
+    hold.phase = COMMAND_PRECOPY;
+    qatomic_set(&hold.committed, false);
+}
+
+CommandPhase hold_phase(void)
+{
+    return hold.phase;
+}
+
+bool hold_committed(void)
+{
+    return qatomic_read(&hold.committed);
+}
+
+/*
+ * Work for the main loop that must not be done by a coroutine, such as opening
+ * disks and resetting devices.
+ */
+typedef struct Errand {
+    Coroutine *co;
+    void (*fn)(void);
+} Errand;
+
+static void run_errand(void *opaque)
+{
+    Errand *errand = opaque;
+
+    errand->fn();
+    qemu_coroutine_enter(errand->co);
+}
+
+static void coroutine_fn outside(void (*fn)(void))
+{
+    Errand errand = { .co = qemu_coroutine_self(), .fn = fn };
+
+    ctx_in_main_loop(run_errand, &errand);
+    qemu_coroutine_yield();
+}
+
+bool hold_begin(QEMUFile *f, Error **errp)
+{
+    uint32_t attempt = qemu_get_be32(f);
+    uint32_t limit_us = qemu_get_be32(f);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (attempt <= hold.attempt) {
+        error_setg(errp, "Attempt %" PRIu32 " comes after attempt %" PRIu32,
+                   attempt, hold.attempt);
+        return false;
+    }
+    trace_migration_hold(attempt, limit_us);
+    hold.attempt = attempt;
+    hold.phase = COMMAND_HELD;
+    return true;
+}
+
+/* Whether the attempt that @f speaks of is the one under way */
+static bool same_attempt(QEMUFile *f, Error **errp)
+{
+    uint32_t attempt = qemu_get_be32(f);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (attempt != hold.attempt) {
+        error_setg(errp, "It is about attempt %" PRIu32 " and not %" PRIu32,
+                   attempt, hold.attempt);
+        return false;
+    }
+    return true;
+}
+
+bool hold_state(QEMUFile *f, uint32_t *len, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    *len = qemu_get_be32(f);
+    return stream_check(f, errp);
+}
+
+bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
+                 Error **errp)
+{
+    incoming.report = (Report) {
+        .attempt = hold.attempt,
+        .devices = *devices,
+    };
+    if (!load_threads_join(errp)) {
+        return false;
+    }
+    cpu_synchronize_all_post_init();
+    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
+                              arrived_ns;
+    hold.phase = COMMAND_READY;
+    if (!reply_report(WIRE_RP_READY, &incoming.report)) {
+        error_setg(errp, "The source cannot be told that all is ready");
+        return false;
+    }
+    return true;
+}
+
+/* What devices have loaded must not be added to. */
+static void forget_devices(void)
+{
+    qemu_system_reset(SHUTDOWN_CAUSE_NONE);
+    cpu_synchronize_all_pre_loadvm();
+}
+
+bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    trace_migration_hold_abort(hold.attempt);
+    if (hold.phase == COMMAND_READY) {
+        outside(forget_devices);
+    }
+    hold.phase = COMMAND_PRECOPY;
+    return true;
+}
+
+static void tell_start(GuestStart how)
+{
+    if (how != GUEST_NO_DISKS) {
+        reply_report(WIRE_RP_STARTED, &incoming.report);
+    }
+}
+
+static void start(void)
+{
+    hold.how = guest_start(&incoming.report, tell_start);
+}
+
+bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    trace_migration_hold_commit(hold.attempt);
+    hold.phase = COMMAND_ENDED;
+    outside(start);
+    if (hold.how == GUEST_NO_DISKS) {
+        error_setg(errp, "The guest's disks cannot be opened");
+        return false;
+    }
+    qatomic_set(&hold.committed, true);
+    return true;
+}

@@ -1,0 +1,497 @@
+/*
+ * The source: switching over within the downtime limit, or not at all
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-events-migration.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "io/channel-buffer.h"
+#include "migration/device/commands.h"
+#include "migration/device/sections.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "attempt.h"
+#include "ctx.h"
+#include "source.h"
+#include "strict.h"
+#include "switchover.h"
+#include "vmstate.h"
+
+/* Of the limit, for the guest to be resumed in */
+#define RESUME_NS (1 * SCALE_MS)
+/* How long everything that was sent may take to arrive; the guest runs */
+#define DRAIN_MS 1000
+/* What the values of PINGs begin with that ask for that */
+#define DRAIN_PING 0x100
+
+typedef struct Strict {
+    Switchover s;
+    uint32_t number;            /* of the attempt, from 1 */
+    bool one_sided;
+    bool held;                  /* the destination has been told to hold */
+    int64_t deadline_ns;        /* when the guest has to run somewhere */
+    int64_t way_ns;             /* from here to there, as it was just now */
+    GByteArray *state;          /* of the devices, up to and with the end mark */
+} Strict;
+
+static int64_t now_ns(void)
+{
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+bool strict_possible(Error **errp)
+{
+    Section *s;
+
+    FOR_EACH_SECTION_WITH(s, save_live_complete_precopy) {
+        if (section_active(s) && strcmp(s->name, WIRE_RAM_NAME)) {
+            error_setg(errp, "Capability 'strict-downtime' cannot be kept: "
+                       "'%s' can be completed only once", s->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The end of an attempt that can be repeated is no error. */
+static bool still_open(Error **errp)
+{
+    return source_may_go_on(errp) && attempt_open();
+}
+
+static void send_number(unsigned command, uint32_t number)
+{
+    WireAttempt payload;
+
+    stl_be_p(&payload.attempt, number);
+    command_send(source.to_dst, command, &payload, sizeof(payload));
+}
+
+/*
+ * Before the guest stops
+ */
+
+/* What is still on its way would be part of the downtime. */
+static bool drain(Strict *a, Error **errp)
+{
+    uint32_t value = DRAIN_PING + a->number;
+
+    return_path_expect(source.return_path, a->one_sided ? 0 : a->number,
+                       value);
+    qemu_savevm_send_ping(source.to_dst, value);
+    return_path_ponged(source.return_path, DRAIN_MS);
+    return source_may_go_on(errp);
+}
+
+static bool send_hold(Strict *a, Error **errp)
+{
+    WireHold hold;
+
+    if (!a->one_sided) {
+        stl_be_p(&hold.attempt, a->number);
+        stl_be_p(&hold.limit_us, MIN(migrate_downtime_limit() * 1000ull,
+                                     UINT32_MAX));
+        command_send(source.to_dst, WIRE_CMD_HOLD, &hold, sizeof(hold));
+        a->held = true;
+    }
+    return source_may_go_on(errp);
+}
+
+/*
+ * Under the BQL: the guest stops, and what there is to send is found out
+ */
+
+/* Writing waits for the network, so what is saved goes to memory first. */
+static bool save_devices(Strict *a, Error **errp)
+{
+    QIOChannelBuffer *memory = qio_channel_buffer_new(64 * KiB);
+    QEMUFile *f;
+    bool ok;
+
+    attempt_step("device-save");
+    qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
+    f = qemu_file_new_output(QIO_CHANNEL(memory));
+    ok = vmstate_save_again(f, &a->s.saved, errp);
+    qemu_put_byte(f, WIRE_EOF);
+    ok = !qemu_fflush(f) && ok;
+    a->state = g_byte_array_sized_new(memory->usage);
+    g_byte_array_append(a->state, memory->data, memory->usage);
+    qemu_fclose(f);
+    object_unref(OBJECT(memory));
+    switchover_part(&a->s, POLICY_PART_DEVICE_SAVE);
+    return ok;
+}
+
+/* Returns how much memory there is to send. */
+static uint64_t sync_log(Strict *a)
+{
+    uint64_t now, later;
+    RamSyncReport sync;
+
+    attempt_step("sync");
+    qemu_savevm_state_pending_exact(&now, &later);
+    if (ram_source_last_sync(&sync)) {
+        policy_measured(a->s.policy, POLICY_PART_SYNC, sync.took_ns);
+    }
+    return now + later;
+}
+
+/* The time that a user takes in between is his. */
+static bool stop(Strict *a, Error **errp)
+{
+    int64_t limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
+    int64_t stop_ns;
+
+    if (!switchover_stop(&a->s, errp)) {
+        return false;
+    }
+    stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
+    if (!switchover_enter_device(&a->s, errp)) {
+        return false;
+    }
+    a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
+    attempt_begin(a->deadline_ns - RESUME_NS, switchover_undo);
+    return true;
+}
+
+static bool stop_and_collect(Strict *a, Error **errp)
+{
+    bool ok;
+
+    bql_lock();
+    ok = stop(a, errp);
+    if (ok) {
+        migration_rate_set(RATE_LIMIT_DISABLED);
+        switchover_announce();
+        ok = save_devices(a, errp);
+        if (ok) {
+            sync_log(a);
+            switchover_part(&a->s, POLICY_PART_SYNC);
+        }
+    }
+    bql_unlock();
+    return ok && still_open(errp);
+}
+
+/*
+ * Without it: all goes to the other side
+ */
+
+static bool send_memory(Strict *a, Error **errp)
+{
+    int ret;
+
+    attempt_step("ram");
+    ram_source_drain(true);
+    do {
+        ret = qemu_savevm_state_iterate(source.to_dst, false);
+    } while (!ret && source_may_go_on(NULL));
+    ram_source_drain(false);
+    qemu_fflush(source.to_dst);
+    switchover_part(&a->s, POLICY_PART_RAM);
+    return still_open(errp);
+}
+
+static bool send_state(Strict *a, Error **errp)
+{
+    WireState head;
+
+    attempt_step("flush");
+    stl_be_p(&head.attempt, a->number);
+    stl_be_p(&head.len, a->state->len);
+    command_send(source.to_dst, WIRE_CMD_STATE, &head, sizeof(head));
+    qemu_put_buffer(source.to_dst, a->state->data, a->state->len);
+    qemu_fflush(source.to_dst);
+    switchover_part(&a->s, POLICY_PART_FLUSH);
+    return still_open(errp);
+}
+
+/*
+ * Nobody writes to memory, it should be thought; but what a reset does, or a
+ * device that did not notice, is not among what has been sent.
+ */
+static bool nothing_changed(Strict *a, Error **errp)
+{
+    bql_lock();
+    if (attempt_open() && sync_log(a)) {
+        attempt_abort("memory was written to while the guest stood still");
+    }
+    bql_unlock();
+    return still_open(errp);
+}
+
+static void give_up(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+static void give_up(const char *fmt, ...)
+{
+    char reason[ATTEMPT_REASON_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(reason, sizeof(reason), fmt, ap);
+    va_end(ap);
+    bql_lock();
+    attempt_abort(reason);
+    bql_unlock();
+}
+
+static double ms(int64_t ns)
+{
+    return ns / 1e6;
+}
+
+/* READY: of the time since the last byte left, loading is theirs. */
+static bool wait_ready(Strict *a, Error **errp)
+{
+    int64_t left_ns = MAX(a->deadline_ns - now_ns(), 0);
+    ReturnPathReport ready;
+    int64_t ways_ns;
+
+    attempt_step("device-load");
+    if (!return_path_ready(source.return_path,
+                           DIV_ROUND_UP(left_ns, SCALE_MS), &ready)) {
+        if (still_open(errp)) {
+            give_up("the destination was not ready in time");
+        }
+        return false;
+    }
+    ways_ns = ready.at_ns - a->s.since_ns - ready.report.load_ns;
+    a->way_ns = MAX(ways_ns, 0) / 2;
+    ledger_mark(&a->s.ledger, POLICY_PART_TRANSIT, a->s.since_ns,
+                a->s.since_ns + MAX(ways_ns, 0));
+    ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD,
+                ready.at_ns - ready.report.load_ns, ready.at_ns);
+    policy_measured(a->s.policy, POLICY_PART_DEVICE_LOAD,
+                    ready.report.load_ns);
+    policy_measured(a->s.policy, POLICY_PART_TRANSIT, 3 * a->way_ns);
+    a->s.loaded = ready.report.devices;
+    a->s.since_ns = ready.at_ns;
+    return still_open(errp);
+}
+
+/*
+ * The decision; under the BQL
+ */
+
+/* What is left to do once the guest is handed over. */
+static int64_t rest_ns(const Strict *a)
+{
+    const Policy *p = a->s.policy;
+    int64_t rest = policy_cost(p, POLICY_PART_ACTIVATE) +
+                   policy_cost(p, POLICY_PART_START);
+
+    if (a->one_sided) {
+        return rest + policy_cost(p, POLICY_PART_FLUSH) +
+               policy_cost(p, POLICY_PART_TRANSIT);
+    }
+    return rest + a->way_ns;
+}
+
+static bool fits(const Strict *a)
+{
+    int64_t rest = rest_ns(a), left = a->deadline_ns - now_ns();
+    g_autofree char *reason = NULL;
+
+    if (rest <= left) {
+        return true;
+    }
+    reason = g_strdup_printf("what is left to do would take %.1f ms, and "
+                             "%.1f ms are left", ms(rest), ms(left));
+    attempt_abort(reason);
+    return false;
+}
+
+/* Live sections end with nothing more to say; the devices follow. */
+static void send_plain_state(const Strict *a)
+{
+    qemu_savevm_state_complete_precopy_iterable(source.to_dst, false);
+    if (a->one_sided) {
+        /* without the end mark, which comes with the end of all */
+        qemu_put_buffer(source.to_dst, a->state->data, a->state->len - 1);
+    }
+    qemu_savevm_state_end(source.to_dst);
+}
+
+static bool commit(Strict *a, Error **errp)
+{
+    bool ok = false;
+
+    bql_lock();
+    attempt_step("commit");
+    if (attempt_open() && fits(a) && attempt_commit() &&
+        switchover_disks(errp) && source_hand_over(errp)) {
+        ok = true;
+        switchover_part(&a->s, POLICY_PART_ACTIVATE);
+        if (a->one_sided) {
+            send_plain_state(a);
+        } else {
+            send_number(WIRE_CMD_COMMIT, a->number);
+        }
+        qemu_fflush(source.to_dst);
+        switchover_part(&a->s, POLICY_PART_FLUSH);
+    }
+    bql_unlock();
+    return ok;
+}
+
+static bool attempt_it(Strict *a, Error **errp)
+{
+    if (!drain(a, errp) || !send_hold(a, errp) ||
+        !stop_and_collect(a, errp) || !send_memory(a, errp)) {
+        return false;
+    }
+    if (!a->one_sided && !send_state(a, errp)) {
+        return false;
+    }
+    return nothing_changed(a, errp) &&
+           (a->one_sided || wait_ready(a, errp)) && commit(a, errp);
+}
+
+/*
+ * How it ended
+ */
+
+static void show(const Strict *a, const char *why)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.view.strict.attempts = a->number;
+    source.view.strict.attempts_max = migrate_strict_downtime_attempts();
+    source.view.strict.one_sided = a->one_sided;
+    pstrcpy(source.view.strict.why, sizeof(source.view.strict.why), why);
+}
+
+/* The guest is on its way and will not be resumed here. */
+static StrictResult handed_over(Strict *a, Error **errp)
+{
+    ReturnPathReport started = { 0 };
+    int64_t total_ns;
+
+    if (!switchover_arrived(stream_check(source.to_dst, NULL), &started,
+                            errp)) {
+        switchover_show(&a->s, 0);
+        return STRICT_FAILED;
+    }
+    if (started.at_ns) {
+        if (!a->one_sided) {
+            /* It was told, and accounted for, with READY. */
+            started.report.load_ns = 0;
+        }
+        switchover_join(&a->s, &started);
+    }
+    if (!a->one_sided) {
+        bql_lock();
+        send_plain_state(a);
+        bql_unlock();
+        qemu_fflush(source.to_dst);
+    }
+    total_ns = ledger_total_ns(&a->s.ledger);
+    switchover_show(&a->s, total_ns / SCALE_MS);
+    return STRICT_DONE;
+}
+
+static void announce_abort(const Strict *a, const char *reason)
+{
+    g_autoptr(FerryDowntime) downtime =
+        ledger_downtime(&a->s.ledger, &a->s.saved, &a->s.loaded);
+
+    trace_migration_attempt_aborted(a->number, reason,
+                                    ledger_total_ns(&a->s.ledger) / SCALE_US);
+    if (migrate_events()) {
+        qapi_event_send_migration_switchover_aborted(a->number, reason,
+                                                     downtime);
+    }
+}
+
+/* The guest goes on here, and what was learnt helps the next attempt. */
+static void aborted(Strict *a, const AttemptEnd *end)
+{
+    ledger_mark(&a->s.ledger, POLICY_PART_START, end->resumed_ns,
+                end->resumed_ns);
+    switchover_show(&a->s, 0);
+    show(a, end->reason);
+    migration_rate_set(migrate_max_bandwidth());
+    if (a->held) {
+        send_number(WIRE_CMD_ABORT, a->number);
+    }
+    announce_abort(a, end->reason);
+}
+
+static bool may_try_again(const Strict *a, const AttemptEnd *end, Error **errp)
+{
+    g_autofree char *parts = NULL;
+
+    if (!source_may_go_on(errp)) {
+        return false;
+    }
+    if (a->number < migrate_strict_downtime_attempts()) {
+        return ctx_phase_move(&source.phase, MIGRATION_STATUS_DEVICE,
+                              MIGRATION_STATUS_ACTIVE) ||
+               source_was_cancelled(errp);
+    }
+    parts = ledger_text(&a->s.ledger);
+    error_setg(errp, "The guest could not be switched over within the downtime "
+               "limit of %" PRIu64 " ms in %" PRIu32 " attempts; in the last, "
+               "%s (%s)", migrate_downtime_limit(), a->number, end->reason,
+               parts);
+    return false;
+}
+
+static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
+{
+    AttemptEnd end;
+
+    if (!begun) {
+        return STRICT_FAILED;
+    }
+    bql_lock();
+    if (attempt_open()) {
+        attempt_abort("the migration cannot go on");
+    }
+    end = attempt_end();
+    bql_unlock();
+    if (end.committed) {
+        return STRICT_FAILED;
+    }
+    aborted(a, &end);
+    return !*errp && may_try_again(a, &end, errp) ? STRICT_AGAIN
+                                                  : STRICT_FAILED;
+}
+
+StrictResult strict_run(Policy *policy, Error **errp)
+{
+    ERRP_GUARD();
+    Strict a = { .s.policy = policy };
+    StrictResult result;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        a.number = source.view.strict.attempts + 1;
+        a.one_sided = !(source.view.peer.features & WIRE_PEER_STRICT);
+    }
+    show(&a, "");
+    if (attempt_it(&a, errp)) {
+        bql_lock();
+        attempt_end();
+        bql_unlock();
+        result = handed_over(&a, errp);
+    } else {
+        result = not_handed_over(&a, a.deadline_ns, errp);
+    }
+    if (a.state) {
+        g_byte_array_unref(a.state);
+    }
+    return result;
+}

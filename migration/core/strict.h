@@ -1,0 +1,57 @@
+/*
+ * The source: switching over within the downtime limit, or not at all
+ *
+ * An attempt goes as follows; the guest stands still from "stop" on.
+ *
+ *     source                              destination
+ *     drain: all sent has been read
+ *     HOLD                      ------>
+ *     stop, devices, last sync
+ *     memory, STATE             ------>   loads all of it
+ *                               <------   READY, with what that took
+ *     would the rest still fit?
+ *     COMMIT                    ------>   opens disks, starts the guest
+ *                               <------   STARTED
+ *     what closes the stream    ------>
+ *
+ * Before COMMIT anything may end the attempt: then the guest goes on here, at
+ * the latest when its time is over, and ABORT has the destination forget what
+ * it knows of devices.  After COMMIT it stays stopped, whatever happens, unless
+ * the destination says that it has not started it and never will.
+ *
+ * A destination that is no peer cannot hold.  Until all memory is there the
+ * attempt is the same, and then COMMIT is the state of the devices.
+ *
+ * Migration thread, without the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_STRICT_H
+#define MIGRATION_CORE_STRICT_H
+
+#include "migration/base/policy.h"
+
+/* What is to be seen of it */
+typedef struct StrictView {
+    uint32_t attempts;
+    uint32_t attempts_max;
+    bool one_sided;
+    char why[POLICY_REASON_MAX];    /* the last attempt was given up; or "" */
+} StrictView;
+
+typedef enum StrictResult {
+    STRICT_DONE,                /* the guest has left */
+    STRICT_AGAIN,               /* it goes on here, for now */
+    STRICT_FAILED,              /* as the error says; undo is the caller's */
+} StrictResult;
+
+/*
+ * Before anything is sent, with the BQL: whether what this machine consists of
+ * can be sent more than once.
+ */
+bool strict_possible(Error **errp);
+
+StrictResult strict_run(Policy *policy, Error **errp);
+
+#endif

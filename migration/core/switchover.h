@@ -1,0 +1,70 @@
+/*
+ * The source: steps of stopping the guest and handing it over
+ *
+ * They are put together in switchover.c, for a migration that ends at once,
+ * and in strict.c, for one that may have to try again.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_SWITCHOVER_H
+#define MIGRATION_CORE_SWITCHOVER_H
+
+#include "migration/base/ledger.h"
+#include "migration/base/policy.h"
+#include "return-path.h"
+
+/* One switchover: its ledger, and where the part that runs began. */
+typedef struct Switchover {
+    Policy *policy;
+    DowntimeLedger ledger;
+    LedgerDevices saved, loaded;    /* the slowest devices, here and there */
+    int64_t since_ns;
+} Switchover;
+
+/*
+ * The part that ran until now was @part; the next begins.  What RAM costs the
+ * policy works out from speeds.
+ */
+void switchover_part(Switchover *s, PolicyPart part);
+
+/*
+ * Steps, under the BQL; each says by @errp why it did not work
+ */
+
+bool switchover_stop(Switchover *s, Error **errp);
+
+/* DEVICE, or first PRE_SWITCHOVER, in which the BQL is let go. */
+bool switchover_enter_device(Switchover *s, Error **errp);
+
+/* The destination will open the disks before it has read the last byte. */
+bool switchover_disks(Error **errp);
+
+/* No more hints come of pages that need not be sent. */
+void switchover_announce(void);
+
+/* Memory was sent, or what postcopy needs of it: with that the last sync. */
+void switchover_memory_sent(Switchover *s);
+
+/* Of a function that left its reason in the stream or the context */
+bool switchover_saved(int ret, Error **errp);
+
+/*
+ * And without it
+ */
+
+/*
+ * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
+ * says when it has the guest, or that it failed; a peer also what it did with
+ * the time, which goes to *@started.  One that never said a word is a channel
+ * that goes one way, and nothing more can be known.
+ */
+bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp);
+
+/* What @started says of the other side's part belongs to the ledger. */
+void switchover_join(Switchover *s, const ReturnPathReport *started);
+
+/* What others may see of it; @downtime_ms is 0 if the guest is still here. */
+void switchover_show(const Switchover *s, int64_t downtime_ms);
+
+#endif
