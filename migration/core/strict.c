@@ -45,7 +45,7 @@ typedef struct Strict {
     bool held;                  /* the destination has been told to hold */
     int64_t deadline_ns;        /* when the guest has to run somewhere */
     int64_t way_ns;             /* from here to there, as it was just now */
-    GByteArray *state;          /* of the devices, up to and with the end mark */
+    GByteArray *state;          /* of the devices, with the end mark */
 } Strict;
 
 static int64_t now_ns(void)

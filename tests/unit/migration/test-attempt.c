@@ -113,6 +113,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     qemu_init_main_loop(&error_abort);
+    rust_bql_mock_lock();
     g_test_add_func("/attempt/committed", test_committed);
     g_test_add_func("/attempt/time-is-over", test_time_is_over);
     g_test_add_func("/attempt/time-was-over", test_time_was_over);
