@@ -110,6 +110,14 @@ class FerryInfo:
     attempts_max: Optional[int] = None
     one_sided: bool = False
     why: str = ''
+    fault_count: Optional[int] = None
+    fault_requests: Optional[int] = None
+    fault_mean_ms: Optional[float] = None
+    fault_p50_ms: Optional[float] = None
+    fault_p90_ms: Optional[float] = None
+    fault_p99_ms: Optional[float] = None
+    fault_longest_ms: Optional[float] = None
+    fault_histogram: list = field(default_factory=list)
     peer_version: Optional[int] = None
     features: list = field(default_factory=list)
 
@@ -147,6 +155,8 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
     eta, predicted = member(obj, 'eta'), member(obj, 'predicted-downtime')
     stall, downtime = member(obj, 'stall'), member(obj, 'downtime')
     peer, strict = member(obj, 'peer'), member(obj, 'strict')
+    faults = member(obj, 'faults')
+    histogram = faults.get('histogram')
     features = peer.get('features')
     return FerryInfo(
         phase=text(obj.get('phase')),
@@ -173,6 +183,16 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
         attempts_max=number(strict.get('attempts-max'), None),
         one_sided=strict.get('one-sided') is True,
         why=text(strict.get('why')),
+        fault_count=number(faults.get('count'), None),
+        fault_requests=number(faults.get('requests'), None),
+        fault_mean_ms=milliseconds(faults, 'mean-us'),
+        fault_p50_ms=milliseconds(faults, 'p50-us'),
+        fault_p90_ms=milliseconds(faults, 'p90-us'),
+        fault_p99_ms=milliseconds(faults, 'p99-us'),
+        fault_longest_ms=milliseconds(faults, 'max-us'),
+        fault_histogram=[count for count in
+                         (histogram if isinstance(histogram, list) else [])
+                         if number(count, None) is not None],
         peer_version=number(peer.get('version'), None),
         features=[name for name in
                   (features if isinstance(features, list) else [])

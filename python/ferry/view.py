@@ -451,6 +451,9 @@ def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
         if devices:
             lines += flow(name, part_words(devices[:SLOWEST]), style.dot,
                           width)
+    if info.fault_count:
+        lines += flow('faults', [(w, '') for w in fault_words(info)],
+                      style.dot, width)
     if info.attempts is not None:
         lines += flow('promise', [(w, '') for w in strict_words(info)],
                       style.dot, width)
@@ -480,6 +483,18 @@ def strict_words(info: FerryInfo) -> list[str]:
         words.append('one-sided: the other side is no Ferry')
     if info.why:
         words.append(clean(info.why))
+    return words
+
+
+def fault_words(info: FerryInfo) -> list[str]:
+    words = [f'{info.fault_count:,.0f} waits for memory']
+    for name, ms in (('p50', info.fault_p50_ms), ('p90', info.fault_p90_ms),
+                     ('p99', info.fault_p99_ms),
+                     ('longest', info.fault_longest_ms)):
+        if ms is not None:
+            words.append(f'{name} {millis(ms)}')
+    if info.fault_requests is not None:
+        words.append(f'{info.fault_requests:,.0f} requests')
     return words
 
 

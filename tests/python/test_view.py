@@ -49,7 +49,7 @@ def schema_members() -> list[str]:
                    if line.startswith('+') and not line.startswith('+#'))
     structs = re.findall(r"'struct': 'Ferry\w+',\s*'data': {(.*?)}", ours, re.S)
     return sorted({name for struct in structs
-                   for name in re.findall(r"'\*?([a-z-]+)':", struct)})
+                   for name in re.findall(r"'\*?([a-z0-9-]+)':", struct)})
 
 
 class Numbers(unittest.TestCase):
@@ -308,7 +308,7 @@ class FerryObject(unittest.TestCase):
 
         part = [{'name': 'stop', 'us': 1}]
         full = {**FERRY, 'downtime': {'total-us': 1, 'parts': part},
-                'strict': {'attempts': 1}}
+                'strict': {'attempts': 1}, 'faults': {'count': 1}}
         read_ferry(Spy(full))
         told.update({name: 0 for name in part[0]})
         self.assertEqual(sorted(told), sorted(schema))
