@@ -14,7 +14,8 @@
  * Settings come from the kernel's command line: ferry.fill=MiB,
  * ferry.work=MiB (the part of it that is written to), ferry.rate=PAGES a
  * second, ferry.seed=N, ferry.order=random|linear, ferry.stripes=1..16 (words
- * that a write changes, all 16 unless given).
+ * that a write changes, all 16 unless given), ferry.modules=1 (load what is
+ * in /modules, in the order of the names).
  *
  * A command is a line "ID WORD [NUMBER [NUMBER]]"; the answer is a line
  * "ID ok|bad|error ...".  A command that comes again with the ID of the
@@ -23,6 +24,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -37,11 +39,13 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "churn.h"
 #include "pages.h"
 
 #define MIB_PAGES (1024 * 1024 / PAGE_BYTES)
@@ -62,6 +66,7 @@ static struct {
     uint64_t fill, work;        /* pages */
     uint64_t seed;
     bool linear;
+    bool modules;
 } conf = { .fill = 64 * MIB_PAGES, .work = 16 * MIB_PAGES, .seed = 1 };
 
 static Pages pages;
@@ -322,6 +327,7 @@ static void do_rate(const Command *c, Answer *a)
 
 static void do_verify(const Command *c, Answer *a)
 {
+    ChurnCount churn;
     Verdict v;
     uint64_t writes;
     bool ok;
@@ -330,9 +336,13 @@ static void do_verify(const Command *c, Answer *a)
     ok = pages_verify(&pages, &v);
     writes = pages.writes;
     give_pages();
+    churn_verify(&churn);
     answer(a, "%s pages=%" PRIu64 " writes=%" PRIu64 " sum=%" PRIu64
-           " wrong=%" PRIu64, ok ? "ok" : "bad", pages.count, writes,
-           v.sum, v.wrong);
+           " wrong=%" PRIu64 " blocks=%" PRIu64 " made=%" PRIu64
+           " refused=%" PRIu64 " lost=%" PRIu64,
+           ok && !churn.wrong ? "ok" : "bad", pages.count, writes,
+           v.sum, v.wrong, churn.blocks, churn.made, churn.refused,
+           churn.wrong);
     if (v.wrong) {
         size_t used = strlen(a->text);
 
@@ -340,6 +350,24 @@ static void do_verify(const Command *c, Answer *a)
                  " index=%" PRIu64 " offset=%u seq=%u expected=%016" PRIx64
                  " got=%016" PRIx64, v.index, v.offset, v.seq,
                  v.expected, v.got);
+    }
+}
+
+static void do_churn(const Command *c, Answer *a)
+{
+    if (churn_set(c->arg[0])) {
+        answer(a, "ok churn=%" PRIu64, c->arg[0]);
+    } else {
+        answer(a, "error that is too much");
+    }
+}
+
+static void do_scratch(const Command *c, Answer *a)
+{
+    if (churn_once(c->arg[0])) {
+        answer(a, "ok scratch=%" PRIu64, c->arg[0]);
+    } else {
+        answer(a, "error there is no memory");
     }
 }
 
@@ -376,6 +404,8 @@ static const struct {
     { "status", 0, do_status, NULL },
     { "verify", 0, do_verify, NULL },
     { "rate", 1, do_rate, NULL },
+    { "churn", 1, do_churn, NULL },
+    { "scratch", 1, do_scratch, NULL },
     { "peek", 1, NULL, pages_peek },
     { "corrupt", 1, NULL, pages_corrupt },
     { "stale", 1, NULL, pages_stale },
@@ -466,6 +496,8 @@ static void take_setting(const char *word)
     } else if (sscanf(word, "ferry.stripes=%" SCNu64, &n) == 1 && n &&
                n <= PAGE_STRIPES) {
         pages.stripes = n;
+    } else if (!strcmp(word, "ferry.modules=1")) {
+        conf.modules = true;
     } else if (!strcmp(word, "ferry.order=linear")) {
         conf.linear = true;
     } else if (!strncmp(word, "ferry.", 6) &&
@@ -489,6 +521,29 @@ static void read_settings(void)
     if (!conf.work || conf.work > conf.fill) {
         die("ferry.work must be from 1 to ferry.fill");
     }
+}
+
+static void load_module(const char *name)
+{
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)) {
+        die("cannot load %s: %s", name, strerror(errno));
+    }
+    close(fd);
+}
+
+static void load_modules(void)
+{
+    glob_t found;
+
+    if (glob("/modules/*.ko", 0, NULL, &found)) {
+        die("there are no modules for this kernel");
+    }
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        load_module(found.gl_pathv[i]);
+    }
+    globfree(&found);
 }
 
 static void fill_memory(void)
@@ -529,11 +584,17 @@ int main(void)
     mount_one("devtmpfs", "/dev");
     mount_one("proc", "/proc");
     read_settings();
+    if (conf.modules) {
+        load_modules();
+    }
     control = open_serial("/dev/ttyS1");
     fill_memory();
     mlockall(MCL_CURRENT);      /* keep compaction from moving pages */
     start(beat);
     start(nice_writer);
+    if (!churn_init()) {
+        die("cannot start a thread");
+    }
     printf("ferry-guest: ready\n");
     start(status);
     for (;;) {
