@@ -176,9 +176,11 @@ bool balloon_hints_negotiated(void *opaque)
 
 static void enter_state(VirtIOBalloon *s, BalloonHintState state)
 {
-    trace_virtio_balloon_hint_state(s->free_page_hint_status, state,
-                                    s->free_page_hint_cmd_id);
-    s->free_page_hint_status = state;
+    if (s->free_page_hint_status != state) {
+        trace_virtio_balloon_hint_state(s->free_page_hint_status, state,
+                                        s->free_page_hint_cmd_id);
+        s->free_page_hint_status = state;
+    }
 }
 
 /* The same, and have the guest read the configuration. */
