@@ -212,7 +212,8 @@ class Balloon:
             flags = F_NEXT if number + 1 < len(parts) else 0
             if isinstance(part, Out):
                 address, size = self._scratch, len(part.data)
-                self.m.write(address, part.data)
+                if part.data:
+                    self.m.write(address, part.data)
                 self._scratch += -(-size // 16) * 16
                 if self._scratch > SCRATCH + 0x40000:
                     self._scratch = SCRATCH
