@@ -20,7 +20,7 @@ static struct {
     QemuMutex lock;
     RamRegions *regions;        /* NULL: no RAM is being sent */
     bool open;                  /* a round is under way */
-    uint64_t dropped;           /* bytes, in this round */
+    uint64_t dropped, hinted;   /* bytes, in this round */
 } hints;
 
 static void __attribute__((constructor)) init_lock(void)
@@ -95,7 +95,7 @@ void ram_hints_stop(void)
     notify_around_sync(PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC);
     QEMU_LOCK_GUARD(&hints.lock);
     if (hints.open) {
-        trace_ram_hints(hints.dropped);
+        trace_ram_hints(hints.dropped, hints.hinted);
         hints.open = false;
     }
 }
@@ -119,6 +119,7 @@ void ram_hints_go_on(bool last)
         clear_logs(hints.regions);
         WITH_QEMU_LOCK_GUARD(&hints.lock) {
             hints.dropped = 0;
+            hints.hinted = 0;
             hints.open = true;
         }
     }
@@ -157,6 +158,7 @@ void qemu_guest_free_page_hint(void *addr, size_t len)
     if (!hints.open) {
         return;
     }
+    hints.hinted += len;
     RAM_REGIONS_FOREACH_SENT(r, hints.regions) {
         hints.dropped += drop_pages(r, (uintptr_t)addr, len);
     }
