@@ -11,8 +11,8 @@
 #include "churn.h"
 #include "pages.h"
 
-#define BLOCK_PAGES 256         /* 1 MiB */
-#define BLOCKS_MAX 16384
+#define BLOCK_PAGES 1024        /* 4 MiB, the size of a hint */
+#define BLOCKS_MAX 4096
 #define WRITES 32               /* to a block that is there */
 #define PAUSE_NS 1000000        /* when there is no memory, or no work */
 
@@ -23,6 +23,7 @@ typedef struct Block {
 
 static Block blocks[BLOCKS_MAX];
 static uint64_t in_use;         /* blocks the thread picks from */
+static bool shrinking;
 static ChurnCount counted;
 static uint64_t random_state = 0x9e3779b97f4a7c15ULL;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -68,7 +69,17 @@ static bool make_block(Block *b)
     return true;
 }
 
-/* Returns false if there was nothing to do. */
+static void write_block(Block *b)
+{
+    for (int i = 0; i < WRITES; i++) {
+        pages_touch(&b->pages, any_number() % BLOCK_PAGES);
+    }
+}
+
+/*
+ * Memory is filled up, then most of it is freed, and so on.  Returns false if
+ * there was nothing to do.
+ */
 static bool work(void)
 {
     Block *b;
@@ -76,18 +87,21 @@ static bool work(void)
     if (!in_use) {
         return false;
     }
+    if (counted.blocks >= in_use - in_use / 8) {
+        shrinking = true;
+    } else if (counted.blocks <= in_use / 8) {
+        shrinking = false;
+    }
     b = &blocks[any_number() % in_use];
-    if (!b->there) {
-        return make_block(b);
+    if (b->there) {
+        write_block(b);
+        if (shrinking) {
+            check_block(b);
+            free_block(b);
+        }
+        return true;
     }
-    for (int i = 0; i < WRITES; i++) {
-        pages_touch(&b->pages, any_number() % BLOCK_PAGES);
-    }
-    if (any_number() % 2) {
-        check_block(b);
-        free_block(b);
-    }
-    return true;
+    return shrinking || make_block(b);
 }
 
 static void *churner(void *unused)

@@ -5,9 +5,10 @@
  *
  * Each block is a set of pages with accounts of their own (pages.h) and a seed
  * that is new each time, so that what an earlier owner of the memory left
- * behind is not taken for right.  One thread picks blocks at random: one that
- * is not there is allocated and filled, one that is there is written to, or
- * checked and freed.  All functions may be called from other threads.
+ * behind is not taken for right.  One thread fills memory with blocks, picked
+ * at random, then frees most of them, and begins anew.  All blocks are written
+ * to as long as they are there, and checked before they are freed.  All
+ * functions may be called from other threads.
  */
 #ifndef FERRY_GUEST_CHURN_H
 #define FERRY_GUEST_CHURN_H
@@ -26,8 +27,7 @@ typedef struct ChurnCount {
 bool churn_init(void);
 
 /*
- * Use up to @mib MiB from now on, half of them at a time on average.  0: free
- * all of it.  Returns false, and changes nothing, if it is too much.
+ * Use up to @mib MiB from now on.  0: free all of it.  Returns false, and changes nothing, if it is too much.
  */
 bool churn_set(uint64_t mib);
 
