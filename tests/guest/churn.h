@@ -27,7 +27,8 @@ typedef struct ChurnCount {
 bool churn_init(void);
 
 /*
- * Use up to @mib MiB from now on.  0: free all of it.  Returns false, and changes nothing, if it is too much.
+ * Use up to @mib MiB from now on; 0: free all.  Returns false, and changes
+ * nothing, if it is too much.
  */
 bool churn_set(uint64_t mib);
 

@@ -32,22 +32,27 @@ class Pair:
 
     src: str
     dst: str
+    hints: bool = False         # the guest's balloon tells what is free
 
     @property
     def name(self) -> str:
         """How the pair is called in options, tables and files."""
-        if self.src == self.dst:
-            return self.src
-        return f'{self.src}:{self.dst}'
+        engines = (self.src if self.src == self.dst
+                   else f'{self.src}:{self.dst}')
+        return engines + (HINTS if self.hints else '')
+
+
+HINTS = '+hints'
 
 
 def pair(text: str) -> Pair:
-    """Parse 'ENGINE' or 'SOURCE:DESTINATION'."""
-    src, colon, dst = text.partition(':')
+    """Parse 'ENGINE' or 'SOURCE:DESTINATION', and '+hints' behind it."""
+    engines = text.removesuffix(HINTS)
+    src, colon, dst = engines.partition(':')
     if not src or (colon and not dst):
         raise FerryError(f"'{text}' is no pair of engines: give ENGINE or "
                          'SOURCE:DESTINATION, each ferry, pristine or a path')
-    return Pair(src, dst or src)
+    return Pair(src, dst or src, engines != text)
 
 
 PRISTINE = Pair('pristine', 'pristine')
@@ -64,6 +69,7 @@ class Load:
     work: int           # MiB of those that it keeps writing to
     rate: int           # pages it changes per second
     stripes: int = 16   # words of 8 bytes that it changes in each
+    freed: int = 0      # MiB that it has filled and freed; it has a balloon
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,12 @@ CASES: tuple[Case, ...] = (
     _linux('fast', 20000, 'Linux guest changing 20,000 pages/s',
            targets=[_faster(0.8)]),
     _XBZRLE,
+    Case('linux-freed', 'Linux guest at rest, 1 GiB touched, 800 MiB of it '
+         'freed, 128 MiB/s', 1536, 'linux', default=False,
+         load=Load(fill=128, work=32, rate=0, freed=800),
+         params={'max-bandwidth': 128 << 20},
+         pairs=(replace(PRISTINE, hints=True), FERRY,
+                replace(FERRY, hints=True))),
     replace(_idle(16, pairs=_MIXED, targets=[_faster(0.5, OUT)]),
             name='mixed-idle-16g',
             title='idle guest, 16 GiB never touched, mixed engines'),
