@@ -18,24 +18,12 @@
 #include "hw/virtio/virtio-access.h"
 #include "virtio-balloon-private.h"
 
-/* Members of the property guest-stats */
+/* Members of the property guest-stats, after "stat-", in the order of tags */
 static const char *const names[] = {
-    [VIRTIO_BALLOON_S_SWAP_IN] = "stat-swap-in",
-    [VIRTIO_BALLOON_S_SWAP_OUT] = "stat-swap-out",
-    [VIRTIO_BALLOON_S_MAJFLT] = "stat-major-faults",
-    [VIRTIO_BALLOON_S_MINFLT] = "stat-minor-faults",
-    [VIRTIO_BALLOON_S_MEMFREE] = "stat-free-memory",
-    [VIRTIO_BALLOON_S_MEMTOT] = "stat-total-memory",
-    [VIRTIO_BALLOON_S_AVAIL] = "stat-available-memory",
-    [VIRTIO_BALLOON_S_CACHES] = "stat-disk-caches",
-    [VIRTIO_BALLOON_S_HTLB_PGALLOC] = "stat-htlb-pgalloc",
-    [VIRTIO_BALLOON_S_HTLB_PGFAIL] = "stat-htlb-pgfail",
-    [VIRTIO_BALLOON_S_OOM_KILL] = "stat-oom-kills",
-    [VIRTIO_BALLOON_S_ALLOC_STALL] = "stat-alloc-stalls",
-    [VIRTIO_BALLOON_S_ASYNC_SCAN] = "stat-async-scans",
-    [VIRTIO_BALLOON_S_DIRECT_SCAN] = "stat-direct-scans",
-    [VIRTIO_BALLOON_S_ASYNC_RECLAIM] = "stat-async-reclaims",
-    [VIRTIO_BALLOON_S_DIRECT_RECLAIM] = "stat-direct-reclaims",
+    "swap-in", "swap-out", "major-faults", "minor-faults", "free-memory",
+    "total-memory", "available-memory", "disk-caches", "htlb-pgalloc",
+    "htlb-pgfail", "oom-kills", "alloc-stalls", "async-scans",
+    "direct-scans", "async-reclaims", "direct-reclaims",
 };
 QEMU_BUILD_BUG_ON(ARRAY_SIZE(names) != VIRTIO_BALLOON_S_NR);
 
@@ -162,7 +150,9 @@ static bool visit_figures(VirtIOBalloon *s, Visitor *v, Error **errp)
         return false;
     }
     for (unsigned i = 0; ok && i < VIRTIO_BALLOON_S_NR; i++) {
-        ok = visit_type_uint64(v, names[i], &s->stats.value[i], errp);
+        g_autofree char *name = g_strconcat("stat-", names[i], NULL);
+
+        ok = visit_type_uint64(v, name, &s->stats.value[i], errp);
     }
     ok = ok && visit_check_struct(v, errp);
     visit_end_struct(v, NULL);
@@ -183,6 +173,24 @@ static void get_stats(Object *obj, Visitor *v, const char *name, void *opaque,
     }
 }
 
+static void set_seconds(VirtIOBalloon *s, int64_t seconds)
+{
+    bool first = !s->stats.timer;
+
+    if (!seconds) {
+        balloon_stats_cleanup(s);
+        return;
+    }
+    if (seconds == s->stats.interval) {
+        return;
+    }
+    if (first) {
+        s->stats.timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, time_to_ask, s);
+    }
+    s->stats.interval = seconds;
+    ask_in(s, first ? 0 : seconds);
+}
+
 static void get_interval(Object *obj, Visitor *v, const char *name,
                          void *opaque, Error **errp)
 {
@@ -192,27 +200,15 @@ static void get_interval(Object *obj, Visitor *v, const char *name,
 static void set_interval(Object *obj, Visitor *v, const char *name,
                          void *opaque, Error **errp)
 {
-    VirtIOBalloon *s = VIRTIO_BALLOON(obj);
-    int64_t seconds;
+    int64_t value;
 
-    if (!visit_type_int(v, name, &seconds, errp)) {
-        return;
-    }
-    if (seconds < 0 || seconds > UINT32_MAX) {
-        error_setg(errp, "%s is a number of seconds from 0 (do not ask) "
-                   "to %u", name, UINT32_MAX);
-        return;
-    }
-    if (!seconds) {
-        balloon_stats_cleanup(s);
-    } else if (seconds != s->stats.interval) {
-        bool first = !s->stats.timer;
-
-        if (first) {
-            s->stats.timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, time_to_ask, s);
+    if (visit_type_int(v, name, &value, errp)) {
+        if (value >= 0 && value <= UINT32_MAX) {
+            set_seconds(VIRTIO_BALLOON(obj), value);
+        } else {
+            error_setg(errp, "%s is a number of seconds from 0 (do not ask) "
+                       "to %u", name, UINT32_MAX);
         }
-        s->stats.interval = seconds;
-        ask_in(s, first ? 0 : seconds);
     }
 }
 

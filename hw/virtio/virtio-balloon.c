@@ -81,16 +81,20 @@ static uint64_t get_features(VirtIODevice *vdev, uint64_t features,
     return features;
 }
 
-/* Guests of older machine types have seen all of it, or less. */
+/*
+ * Bytes of it that there are: all, or up to the last word that is good for
+ * something.  Guests of some older machine types have always seen all.
+ */
 static size_t config_size(const VirtIOBalloon *s)
 {
-    if (s->qemu_4_0_config_size || offers(s, VIRTIO_BALLOON_F_PAGE_POISON)) {
-        return sizeof(struct virtio_balloon_config);
+    unsigned words = 2;
+
+    if (offers(s, VIRTIO_BALLOON_F_PAGE_POISON) || s->qemu_4_0_config_size) {
+        words = 4;
+    } else if (offers(s, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
+        words = 3;
     }
-    if (offers(s, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
-        return offsetof(struct virtio_balloon_config, poison_val);
-    }
-    return offsetof(struct virtio_balloon_config, free_page_hint_cmd_id);
+    return words * sizeof(uint32_t);
 }
 
 static void get_config(VirtIODevice *vdev, uint8_t *data)
@@ -149,51 +153,45 @@ static int device_post_load(void *opaque, int version_id)
     return 0;
 }
 
+#define FIRST_VERSION(state) \
+    .name = (state), .version_id = 1, .minimum_version_id = 1
+#define NUMBER(member) VMSTATE_UINT32(member, VirtIOBalloon)
+
 static const VMStateDescription vmstate_hints = {
-    .name = "virtio-balloon-device/free-page-report",
-    .version_id = 1,
-    .minimum_version_id = 1,
+    FIRST_VERSION("virtio-balloon-device/free-page-report"),
     .needed = balloon_hints_negotiated,
     .post_load = hints_post_load,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT32(free_page_hint_cmd_id, VirtIOBalloon),
-        VMSTATE_UINT32(free_page_hint_status, VirtIOBalloon),
+        NUMBER(free_page_hint_cmd_id),
+        NUMBER(free_page_hint_status),
         VMSTATE_END_OF_LIST()
     }
 };
 
 static const VMStateDescription vmstate_poison = {
-    .name = "virtio-balloon-device/page-poison",
-    .version_id = 1,
-    .minimum_version_id = 1,
+    FIRST_VERSION("virtio-balloon-device/page-poison"),
     .needed = poison_negotiated,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT32(poison_val, VirtIOBalloon),
+        NUMBER(poison_val),
         VMSTATE_END_OF_LIST()
     }
 };
 
 static const VMStateDescription vmstate_device = {
-    .name = "virtio-balloon-device",
-    .version_id = 1,
-    .minimum_version_id = 1,
+    FIRST_VERSION("virtio-balloon-device"),
     .post_load = device_post_load,
-    .fields = (const VMStateField[]) {
-        VMSTATE_UINT32(num_pages, VirtIOBalloon),
-        VMSTATE_UINT32(actual, VirtIOBalloon),
-        VMSTATE_END_OF_LIST()
-    },
     .subsections = (const VMStateDescription * const []) {
-        &vmstate_hints,
-        &vmstate_poison,
-        NULL
+        &vmstate_hints, &vmstate_poison, NULL
+    },
+    .fields = (const VMStateField[]) {
+        NUMBER(num_pages),
+        NUMBER(actual),
+        VMSTATE_END_OF_LIST()
     }
 };
 
 static const VMStateDescription vmstate_virtio = {
-    .name = "virtio-balloon",
-    .version_id = 1,
-    .minimum_version_id = 1,
+    FIRST_VERSION("virtio-balloon"),
     .fields = (const VMStateField[]) {
         VMSTATE_VIRTIO_DEVICE,
         VMSTATE_END_OF_LIST()
@@ -306,20 +304,20 @@ static void instance_init(Object *obj)
     balloon_stats_init(VIRTIO_BALLOON(obj));
 }
 
+#define FEATURE(name, bit, on) \
+    DEFINE_PROP_BIT(name, VirtIOBalloon, host_features, \
+                    VIRTIO_BALLOON_F_##bit, on)
+
 static const Property properties[] = {
-    DEFINE_PROP_BIT("deflate-on-oom", VirtIOBalloon, host_features,
-                    VIRTIO_BALLOON_F_DEFLATE_ON_OOM, false),
-    DEFINE_PROP_BIT("free-page-hint", VirtIOBalloon, host_features,
-                    VIRTIO_BALLOON_F_FREE_PAGE_HINT, false),
-    DEFINE_PROP_BIT("page-poison", VirtIOBalloon, host_features,
-                    VIRTIO_BALLOON_F_PAGE_POISON, true),
-    DEFINE_PROP_BIT("free-page-reporting", VirtIOBalloon, host_features,
-                    VIRTIO_BALLOON_F_REPORTING, false),
+    FEATURE("deflate-on-oom", DEFLATE_ON_OOM, false),
+    FEATURE("free-page-hint", FREE_PAGE_HINT, false),
+    FEATURE("page-poison", PAGE_POISON, true),
+    FEATURE("free-page-reporting", REPORTING, false),
+    DEFINE_PROP_LINK("iothread", VirtIOBalloon, iothread, TYPE_IOTHREAD,
+                     IOThread *),
     /* machine types of QEMU 4.0, see config_size() */
     DEFINE_PROP_BOOL("qemu-4-0-config-size", VirtIOBalloon,
                      qemu_4_0_config_size, false),
-    DEFINE_PROP_LINK("iothread", VirtIOBalloon, iothread, TYPE_IOTHREAD,
-                     IOThread *),
 };
 
 static void class_init(ObjectClass *klass, void *data)
@@ -327,31 +325,28 @@ static void class_init(ObjectClass *klass, void *data)
     DeviceClass *dc = DEVICE_CLASS(klass);
     VirtioDeviceClass *vdc = VIRTIO_DEVICE_CLASS(klass);
 
-    device_class_set_props(dc, properties);
-    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
-    dc->vmsd = &vmstate_virtio;
     RESETTABLE_CLASS(klass)->phases.enter = reset_enter;
-    vdc->realize = realize;
-    vdc->unrealize = unrealize;
-    vdc->reset = reset;
+    dc->vmsd = &vmstate_virtio;
+    vdc->vmsd = &vmstate_device;
+    vdc->get_features = get_features;
     vdc->get_config = get_config;
     vdc->set_config = set_config;
-    vdc->get_features = get_features;
     vdc->set_status = set_status;
-    vdc->vmsd = &vmstate_device;
+    vdc->reset = reset;
+    vdc->realize = realize;
+    vdc->unrealize = unrealize;
+    device_class_set_props(dc, properties);
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
 }
 
-static const TypeInfo type_info = {
-    .name = TYPE_VIRTIO_BALLOON,
-    .parent = TYPE_VIRTIO_DEVICE,
-    .instance_size = sizeof(VirtIOBalloon),
-    .instance_init = instance_init,
-    .class_init = class_init,
+static const TypeInfo types[] = {
+    {
+        .parent = TYPE_VIRTIO_DEVICE,
+        .name = TYPE_VIRTIO_BALLOON,
+        .class_init = class_init,
+        .instance_init = instance_init,
+        .instance_size = sizeof(VirtIOBalloon),
+    },
 };
 
-static void register_types(void)
-{
-    type_register_static(&type_info);
-}
-
-type_init(register_types)
+DEFINE_TYPES(types)
