@@ -423,8 +423,18 @@ uint64_t dirty_map_take(DirtyMap *map, uint64_t from, uint64_t limit,
 
 uint64_t dirty_map_drop(DirtyMap *map, uint64_t first, uint64_t count)
 {
+    uint64_t page = first, dropped = 0;
+
     QEMU_LOCK_GUARD(&map->lock);
     check_range(map, first, count);
-    clear_log(map, first, count);
-    return clear_range(map, first, count);
+    while (page < first + count) {
+        uint64_t c = page >> map->chunk_shift;
+        uint64_t end = MIN(first + count, (c + 1) << map->chunk_shift);
+
+        if (!test_bit(c, map->t.stale)) {
+            dropped += clear_range(map, page, end - page);
+        }
+        page = end;
+    }
+    return dropped;
 }

@@ -119,10 +119,11 @@ uint64_t dirty_map_take(DirtyMap *map, uint64_t from, uint64_t limit,
                         uint64_t *first);
 
 /*
- * Make pages clean that need not be sent, since nobody cares what is in them.
- * Their log is cleared too, or the next sync would bring them back.  The
- * caller knows that they are not written to meanwhile.  Returns how many were
- * dirty.
+ * Make pages clean that need not be sent: nobody needs what was written there
+ * before the last merge.  What has been written since stays in the log, for
+ * the next merge to find.  A stale log cannot tell the one from the other, so
+ * pages of such chunks stay dirty: call dirty_map_clear_log() before the time
+ * from which on writes count.  Returns how many pages were dirty.
  */
 uint64_t dirty_map_drop(DirtyMap *map, uint64_t first, uint64_t count);
 

@@ -10,23 +10,27 @@
 #include "qemu/rcu.h"
 #include "qapi/error.h"
 #include "migration/misc.h"
+#include "migration/trace.h"
 #include "hints.h"
 
 static NotifierWithReturnList notifiers;
 
-/*
- * The regions hints are about.  The lock is held while a hint is applied, so
- * that they do not go away meanwhile.
- */
+/* Held while a hint is applied: so a round does not end meanwhile. */
 static struct {
     QemuMutex lock;
     RamRegions *regions;        /* NULL: no RAM is being sent */
+    bool open;                  /* a round is under way */
+    uint64_t dropped, hinted;   /* bytes, in this round */
 } hints;
 
 static void __attribute__((constructor)) init_lock(void)
 {
     qemu_mutex_init(&hints.lock);
 }
+
+/*
+ * Those who know of free pages
+ */
 
 void precopy_infrastructure_init(void)
 {
@@ -50,10 +54,32 @@ int precopy_notify(PrecopyNotifyReason reason, Error **errp)
     return notifier_with_return_list_notify(&notifiers, &data, errp);
 }
 
+/* A device that cannot be told makes hints worse, not the migration wrong. */
+static void notify_around_sync(PrecopyNotifyReason reason)
+{
+    Error *err = NULL;
+
+    BQL_LOCK_GUARD();
+    if (precopy_notify(reason, &err)) {
+        error_report_err(err);
+    }
+}
+
+/* One that is plugged in just now is told after the next sync. */
+static bool somebody_listens(void)
+{
+    return !QLIST_EMPTY_RCU(&notifiers.notifiers);
+}
+
+/*
+ * Rounds
+ */
+
 void ram_hints_begin(RamRegions *regions)
 {
     QEMU_LOCK_GUARD(&hints.lock);
     hints.regions = regions;
+    hints.open = false;
 }
 
 void ram_hints_end(void)
@@ -61,57 +87,79 @@ void ram_hints_end(void)
     ram_hints_begin(NULL);
 }
 
-/* A device that cannot be told makes hints worse, not the migration wrong. */
-static void notify_around_sync(PrecopyNotifyReason reason)
-{
-    Error *err = NULL;
-
-    if (QLIST_EMPTY(&notifiers.notifiers)) {
-        return;
-    }
-    BQL_LOCK_GUARD();
-    if (precopy_notify(reason, &err)) {
-        error_report_err(err);
-    }
-}
-
 void ram_hints_stop(void)
 {
+    if (!somebody_listens()) {
+        return;
+    }
     notify_around_sync(PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC);
+    QEMU_LOCK_GUARD(&hints.lock);
+    if (hints.open) {
+        trace_ram_hints(hints.dropped, hints.hinted);
+        hints.open = false;
+    }
 }
 
-void ram_hints_go_on(void)
+static void clear_logs(RamRegions *regions)
 {
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        RCU_READ_LOCK_GUARD();
+        if (!qatomic_read(&r->ignored)) {
+            dirty_map_clear_log(r->map, 0, dirty_map_size(r->map));
+        }
+    }
+}
+
+void ram_hints_go_on(bool last)
+{
+    if (!somebody_listens()) {
+        return;
+    }
+    if (!last) {
+        clear_logs(hints.regions);
+        WITH_QEMU_LOCK_GUARD(&hints.lock) {
+            hints.dropped = 0;
+            hints.hinted = 0;
+            hints.open = true;
+        }
+    }
     notify_around_sync(PRECOPY_NOTIFY_AFTER_BITMAP_SYNC);
 }
 
-/* Drop what of [@addr, @addr + @len) is whole pages of @r. */
-static void drop_pages(RamRegion *r, const uint8_t *addr, size_t len)
+/*
+ * Hints
+ */
+
+/* Forget what of [@from, @from + @len) is whole pages of @r.  Bytes. */
+static uint64_t drop_pages(RamRegion *r, uintptr_t from, size_t len)
 {
     uint64_t page_size = ram_region_page_size(r);
-    uintptr_t host = (uintptr_t)r->host, from = (uintptr_t)addr;
-    uint64_t start, end;
+    uintptr_t host = (uintptr_t)r->host;
+    uint64_t bytes = ram_region_bytes(r), start = 0, end;
 
-    if (from + len <= host || from >= host + ram_region_bytes(r)) {
-        return;
+    if (from >= host) {
+        start = from - host;
+        end = start + MIN(len, bytes - MIN(start, bytes));
+    } else {
+        end = len - MIN(len, host - from);
     }
-    start = from > host ? from - host : 0;
-    end = MIN(from + len - host, ram_region_bytes(r));
     start = DIV_ROUND_UP(start, page_size);
-    end /= page_size;
-    if (start < end) {
-        dirty_map_drop(r->map, start, end - start);
+    end = MIN(end, bytes) / page_size;
+    if (start >= end) {
+        return 0;
     }
+    return dirty_map_drop(r->map, start, end - start) * page_size;
 }
 
 void qemu_guest_free_page_hint(void *addr, size_t len)
 {
     QEMU_LOCK_GUARD(&hints.lock);
     RCU_READ_LOCK_GUARD();
-    if (!hints.regions) {
+    if (!hints.open) {
         return;
     }
+    hints.hinted += len;
     RAM_REGIONS_FOREACH_SENT(r, hints.regions) {
-        drop_pages(r, addr, len);
+        hints.dropped += drop_pages(r, (uintptr_t)addr, len);
     }
 }

@@ -94,7 +94,7 @@ static void sync_maps(bool last)
     count_sync();
     trace_migration_bitmap_sync_end(source.report.dirtied >>
                                     qemu_target_page_bits());
-    ram_hints_go_on();
+    ram_hints_go_on(last);
 }
 
 bool ram_source_last_sync(RamSyncReport *report)

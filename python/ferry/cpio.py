@@ -63,7 +63,8 @@ class Archive:
 def initramfs(files: dict[str, Path]) -> bytes:
     """The archive of the test guest: FILES, and a console for its init."""
     archive = Archive()
-    for name in ('dev', 'proc'):
+    folders = {name.rsplit('/', 1)[0] for name in files if '/' in name}
+    for name in ('dev', 'proc', *sorted(folders - {'dev', 'proc'})):
         archive.directory(name)
     archive.char_device('dev/console', 5, 1)
     for name, path in files.items():

@@ -55,18 +55,21 @@ def ensure() -> tuple[Path, Path]:
 
 def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
                order: str = 'random', stripes: int = 16,
-               timed: bool = False) -> str:
+               timed: bool = False, modules: bool = False) -> str:
     """The kernel's command line for a guest with these settings.
 
     FILL_MIB are filled with a pattern, the first WORK_MIB of it are written
     to, RATE pages a second, in random or linear ORDER.  Each write changes
     STRIPES words of 8 bytes, at most one in every 256 bytes.  With TIMED the
-    guest measures how long the access to each page takes.
+    guest measures how long the access to each page takes.  With
+    MODULES the drivers are loaded that tests/guest/build has put in, as
+    virtio_balloon.
     """
     return ('console=ttyS0 quiet mitigations=off tsc=reliable '
             f'ferry.fill={fill_mib} ferry.work={work_mib} ferry.rate={rate} '
             f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}'
-            + (' ferry.timed=1' if timed else ''))
+            + (' ferry.timed=1' if timed else '')
+            + (' ferry.modules=1' if modules else ''))
 
 
 @dataclasses.dataclass
@@ -127,6 +130,9 @@ def parse_verify(answer: str, seen_writes: int = 0) -> Verify:
                   f'{values.get("index")} (sequence {values.get("seq")}) at '
                   f'byte {values.get("offset")}: expected '
                   f'{values.get("expected")}, got {values.get("got")}')
+    elif values.get('lost'):
+        detail = (f'{values["lost"]} of the {values.get("made")} blocks that '
+                  'the guest allocated did not hold what it wrote there')
     elif total != writes:
         detail = (f'the pages account for {total} writes, but {writes} were '
                   'made')

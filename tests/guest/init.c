@@ -15,7 +15,8 @@
  * ferry.work=MiB (the part of it that is written to), ferry.rate=PAGES a
  * second, ferry.seed=N, ferry.order=random|linear, ferry.stripes=1..16 (words
  * that a write changes, all 16 unless given), ferry.timed=1 (time the first
- * access to each page that is written, see timing.h).
+ * access to each page that is written, see timing.h), ferry.modules=1 (load
+ * what is in /modules, in the order of the names).
  *
  * A command is a line "ID WORD [NUMBER [NUMBER]]"; the answer is a line
  * "ID ok|bad|error ...".  A command that comes again with the ID of the
@@ -24,6 +25,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -38,11 +40,13 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "churn.h"
 #include "pages.h"
 #include "timing.h"
 
@@ -65,6 +69,7 @@ static struct {
     uint64_t seed;
     bool linear;
     bool timed;
+    bool modules;
 } conf = { .fill = 64 * MIB_PAGES, .work = 16 * MIB_PAGES, .seed = 1 };
 
 static Pages pages;
@@ -333,6 +338,7 @@ static void do_rate(const Command *c, Answer *a)
 
 static void do_verify(const Command *c, Answer *a)
 {
+    ChurnCount churn;
     Verdict v;
     uint64_t writes;
     bool ok;
@@ -341,9 +347,13 @@ static void do_verify(const Command *c, Answer *a)
     ok = pages_verify(&pages, &v);
     writes = pages.writes;
     give_pages();
+    churn_verify(&churn);
     answer(a, "%s pages=%" PRIu64 " writes=%" PRIu64 " sum=%" PRIu64
-           " wrong=%" PRIu64, ok ? "ok" : "bad", pages.count, writes,
-           v.sum, v.wrong);
+           " wrong=%" PRIu64 " blocks=%" PRIu64 " made=%" PRIu64
+           " refused=%" PRIu64 " lost=%" PRIu64,
+           ok && !churn.wrong ? "ok" : "bad", pages.count, writes,
+           v.sum, v.wrong, churn.blocks, churn.made, churn.refused,
+           churn.wrong);
     if (v.wrong) {
         size_t used = strlen(a->text);
 
@@ -368,6 +378,24 @@ static void do_times(const Command *c, Answer *a)
     all = timing_tell(text, sizeof(text), &next);
     answer(a, "ok next=%u ns=%" PRId64 " %s", all ? 0 : next, now_ns(),
            text);
+}
+
+static void do_churn(const Command *c, Answer *a)
+{
+    if (churn_set(c->arg[0])) {
+        answer(a, "ok churn=%" PRIu64, c->arg[0]);
+    } else {
+        answer(a, "error that is too much");
+    }
+}
+
+static void do_scratch(const Command *c, Answer *a)
+{
+    if (churn_once(c->arg[0])) {
+        answer(a, "ok scratch=%" PRIu64, c->arg[0]);
+    } else {
+        answer(a, "error there is no memory");
+    }
 }
 
 /* The commands that are about one page: INDEX, or INDEX and OFFSET. */
@@ -404,6 +432,8 @@ static const struct {
     { "verify", 0, do_verify, NULL },
     { "rate", 1, do_rate, NULL },
     { "times", 1, do_times, NULL },
+    { "churn", 1, do_churn, NULL },
+    { "scratch", 1, do_scratch, NULL },
     { "peek", 1, NULL, pages_peek },
     { "corrupt", 1, NULL, pages_corrupt },
     { "stale", 1, NULL, pages_stale },
@@ -496,6 +526,8 @@ static void take_setting(const char *word)
         pages.stripes = n;
     } else if (!strcmp(word, "ferry.timed=1")) {
         conf.timed = true;
+    } else if (!strcmp(word, "ferry.modules=1")) {
+        conf.modules = true;
     } else if (!strcmp(word, "ferry.order=linear")) {
         conf.linear = true;
     } else if (!strncmp(word, "ferry.", 6) &&
@@ -519,6 +551,29 @@ static void read_settings(void)
     if (!conf.work || conf.work > conf.fill) {
         die("ferry.work must be from 1 to ferry.fill");
     }
+}
+
+static void load_module(const char *name)
+{
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)) {
+        die("cannot load %s: %s", name, strerror(errno));
+    }
+    close(fd);
+}
+
+static void load_modules(void)
+{
+    glob_t found;
+
+    if (glob("/modules/*.ko", 0, NULL, &found)) {
+        die("there are no modules for this kernel");
+    }
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        load_module(found.gl_pathv[i]);
+    }
+    globfree(&found);
 }
 
 static void fill_memory(void)
@@ -559,11 +614,17 @@ int main(void)
     mount_one("devtmpfs", "/dev");
     mount_one("proc", "/proc");
     read_settings();
+    if (conf.modules) {
+        load_modules();
+    }
     control = open_serial("/dev/ttyS1");
     fill_memory();
     mlockall(MCL_CURRENT);      /* keep compaction from moving pages */
     start(beat);
     start(nice_writer);
+    if (!churn_init()) {
+        die("cannot start a thread");
+    }
     printf("ferry-guest: ready\n");
     start(status);
     for (;;) {

@@ -75,6 +75,18 @@ static void *allocate(uint64_t bytes)
     return mem == MAP_FAILED ? NULL : mem;
 }
 
+void pages_free(Pages *p)
+{
+    if (p->mem) {
+        munmap(p->mem, p->count * PAGE_BYTES);
+    }
+    if (p->seq) {
+        munmap(p->seq, p->count * sizeof(*p->seq));
+    }
+    p->mem = NULL;
+    p->seq = NULL;
+}
+
 bool pages_init(Pages *p, uint64_t count, uint64_t seed)
 {
     p->count = count;
@@ -83,6 +95,7 @@ bool pages_init(Pages *p, uint64_t count, uint64_t seed)
     p->mem = allocate(count * PAGE_BYTES);
     p->seq = allocate(count * sizeof(*p->seq));
     if (!p->mem || !p->seq) {
+        pages_free(p);
         return false;
     }
     for (uint64_t i = 0; i < count; i++) {

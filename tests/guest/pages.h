@@ -50,6 +50,7 @@ typedef struct Verdict {
  * Returns false if there is not enough memory.
  */
 bool pages_init(Pages *p, uint64_t count, uint64_t seed);
+void pages_free(Pages *p);
 
 /* Write page @index once more and account for it. */
 void pages_touch(Pages *p, uint64_t index);

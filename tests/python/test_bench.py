@@ -149,7 +149,10 @@ class Cases(unittest.TestCase):
     def test_pair_names(self):
         self.assertEqual(cases.pair('ferry').name, 'ferry')
         self.assertEqual(cases.pair('ferry:pristine'), cases.OUT)
-        for wrong in ('', ':', 'ferry:', ':ferry'):
+        hints = cases.pair('ferry+hints')
+        self.assertEqual((hints.src, hints.dst, hints.hints, hints.name),
+                         ('ferry', 'ferry', True, 'ferry+hints'))
+        for wrong in ('', ':', 'ferry:', ':ferry', '+hints'):
             with self.subTest(wrong), self.assertRaises(FerryError):
                 cases.pair(wrong)
 

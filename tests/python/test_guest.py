@@ -46,6 +46,12 @@ class Parsing(unittest.TestCase):
         self.assertFalse(verdict.ok)
         self.assertIn('account for 7', verdict.detail)
 
+    def test_verify_lost_block(self):
+        verdict = guest.parse_verify('bad pages=10 writes=7 sum=7 wrong=0 '
+                                     'blocks=3 made=9 refused=0 lost=2')
+        self.assertFalse(verdict.ok)
+        self.assertIn('2 of the 9 blocks', verdict.detail)
+
     def test_verify_went_back(self):
         verdict = guest.parse_verify('ok pages=10 writes=7 sum=7 wrong=0', 8)
         self.assertFalse(verdict.ok)

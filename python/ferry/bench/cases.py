@@ -32,22 +32,27 @@ class Pair:
 
     src: str
     dst: str
+    hints: bool = False         # the guest's balloon tells what is free
 
     @property
     def name(self) -> str:
         """How the pair is called in options, tables and files."""
-        if self.src == self.dst:
-            return self.src
-        return f'{self.src}:{self.dst}'
+        engines = (self.src if self.src == self.dst
+                   else f'{self.src}:{self.dst}')
+        return engines + (HINTS if self.hints else '')
+
+
+HINTS = '+hints'
 
 
 def pair(text: str) -> Pair:
-    """Parse 'ENGINE' or 'SOURCE:DESTINATION'."""
-    src, colon, dst = text.partition(':')
+    """Parse 'ENGINE' or 'SOURCE:DESTINATION', and '+hints' behind it."""
+    engines = text.removesuffix(HINTS)
+    src, colon, dst = engines.partition(':')
     if not src or (colon and not dst):
         raise FerryError(f"'{text}' is no pair of engines: give ENGINE or "
                          'SOURCE:DESTINATION, each ferry, pristine or a path')
-    return Pair(src, dst or src)
+    return Pair(src, dst or src, engines != text)
 
 
 PRISTINE = Pair('pristine', 'pristine')
@@ -65,6 +70,7 @@ class Load:
     rate: int           # pages it changes per second
     stripes: int = 16   # words of 8 bytes that it changes in each
     timed: bool = False     # measure how long each access takes
+    freed: int = 0      # MiB that it has filled and freed; it has a balloon
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,12 @@ CASES: tuple[Case, ...] = (
     _XBZRLE,
     *(_postcopy(name, mib, preempt) for name, mib in
       (('256m', 256), ('1g', GIB)) for preempt in (False, True)),
+    Case('linux-freed', 'Linux guest at rest, 1 GiB touched, 800 MiB of it '
+         'freed, 128 MiB/s', 1536, 'linux', default=False,
+         load=Load(fill=128, work=32, rate=0, freed=800),
+         params={'max-bandwidth': 128 << 20},
+         pairs=(replace(PRISTINE, hints=True), FERRY,
+                replace(FERRY, hints=True))),
     replace(_idle(16, pairs=_MIXED, targets=[_faster(0.5, OUT)]),
             name='mixed-idle-16g',
             title='idle guest, 16 GiB never touched, mixed engines'),

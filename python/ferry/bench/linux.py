@@ -24,8 +24,10 @@ from .cases import Case, Pair
 from .run import Meter, reported, vcpu_threads, workdir
 
 SETTLE = 1.0            # s at the set rate before the migration starts
+SETTLE_FREED = 3.0      # s, in which the kernel puts together what was freed
 POLL = 0.1              # s between looks at the migration
 VERIFY_TIMEOUT = 60.0
+SCRATCH_TIMEOUT = 60.0
 TCP = 'tcp:127.0.0.1:0'       # the destination chooses the port
 
 # How a migration is held up, and let go; speeds in bytes/s.
@@ -39,16 +41,24 @@ NEVER = {'downtime-limit': 1, 'max-bandwidth': FIRST_SPEED}
 RELEASE = {'max-bandwidth': 0, 'downtime-limit': 30000}
 
 
+def _balloon(hints: bool) -> list[str]:
+    """Arguments for a balloon, of the same shape with and without hints."""
+    return ['-object', 'iothread,id=hints', '-device',
+            'virtio-balloon-pci,iothread=hints,free-page-hint='
+            + ('on' if hints else 'off')]
+
+
 def machine_for(case: Case, kind: str, name: str, where: Path, seed: int,
-                incoming: bool) -> VM:
+                incoming: bool, hints: bool = False) -> VM:
     """One end of a migration of the guest of CASE, not started."""
     kernel, initrd = guests.ensure()
     load = case.load
     append = guests.guest_args(load.fill, load.work, load.rate, seed=seed,
-                               stripes=load.stripes, timed=load.timed)
+                               stripes=load.stripes, timed=load.timed,
+                               modules=load.freed > 0)
     return VM(kind, name, where, case.mem, kernel=kernel, initrd=initrd,
               append=append, incoming='defer' if incoming else None,
-              pace=load.timed)
+              args=_balloon(hints) if load.freed else (), pace=load.timed)
 
 
 class Hold:
@@ -130,12 +140,17 @@ def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
 def measure(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
     """One migration of the Linux guest of CASE; see run.one()."""
     with workdir() as where, \
-         machine_for(case, pair.src, 'src', where, seed, False) as src, \
+         machine_for(case, pair.src, 'src', where, seed, False,
+                     pair.hints) as src, \
          guests.Guest(src) as guest, \
-         machine_for(case, pair.dst, 'dst', where, seed, True) as dst, \
+         machine_for(case, pair.dst, 'dst', where, seed, True,
+                     pair.hints) as dst, \
          Observer() as observer:
         observer.attach(src)
         guest.wait_ready()
+        if case.load.freed:
+            guest.command(f'scratch {case.load.freed}', SCRATCH_TIMEOUT)
+            time.sleep(SETTLE_FREED)
         time.sleep(SETTLE)
         native.warm(case.warm_mib())
         hold = Hold(case, src) if case.hold_pages else None
