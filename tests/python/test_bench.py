@@ -378,6 +378,7 @@ class Tables(unittest.TestCase):
     def test_encoding(self):
         def runs(time, size):
             values = {'total_ms': 9.0, 'xbzrle_us_per_page': time,
+                      'xbzrle_sender_us_per_page': time / 4,
                       'xbzrle_bytes_per_page': size}
             return [{'round': 0, 'error': None, 'verified': True,
                      'values': values}]
@@ -385,9 +386,10 @@ class Tables(unittest.TestCase):
         case = a_case('linux-xbzrle', pristine=runs(2.0, 16.0),
                       ferry=runs(0.5, 15.0))
         self.assertEqual(report.case_rows(case).splitlines()[-1],
-                         '  xbzrle: pristine 2.00 us (x 1.00) and 16.0 bytes '
-                         'a page, ferry 0.500 us (x 0.250) and 15.0 bytes a '
-                         'page')
+                         '  xbzrle: pristine 2.00 us (x 1.00), 0.500 us of it '
+                         'in the sender, 16.0 bytes a page, ferry 0.500 us '
+                         '(x 0.250), 0.125 us of it in the sender, 15.0 bytes '
+                         'a page')
 
 
 class FakeSource:
@@ -443,6 +445,21 @@ class Holding(unittest.TestCase):
         self.assertAlmostEqual(values['xbzrle_us_per_page'],
                                0.6e6 / self.enough)
         self.assertEqual(values['xbzrle_bytes_per_page'], 17)
+
+    def test_threads_of_the_migration(self):
+        old, new = sorted(self.hold._before)[0], -1
+        seconds = {old: 5.0, new: 1.0}
+        with mock.patch.object(machine, 'threads',
+                               return_value=[old, new]), \
+             mock.patch.object(machine, 'thread_seconds',
+                               side_effect=lambda _pid, tids:
+                               sum(seconds[tid] for tid in tids)):
+            self.look(3, 50 << 20, 1000)
+            seconds.update({old: 9.0, new: 1.3})
+            self.look(9, 50 << 20, self.enough + 1000)
+        self.assertAlmostEqual(
+            self.hold.values()['xbzrle_sender_us_per_page'],
+            0.3e6 / self.enough)
 
     def test_a_missed_second_pass(self):
         self.assertEqual(self.look(3, 60 << 20),

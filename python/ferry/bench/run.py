@@ -17,6 +17,8 @@ xbzrle_pages, xbzrle_us_per_page, xbzrle_bytes_per_page    pages encoded while
              a migration was held up for that, and CPU time and bytes of each
 fault_p50_us, fault_p99_us, faults, full_speed_ms, clock_lag_ms, requests
              of a switch to postcopy; see postcopy.py
+xbzrle_sender_us_per_page    of that time, what threads took that the migration
+             had begun: without the main loop, which serves a running guest
 others       CPUs that were kept busy by anything else meanwhile
 
 Nothing polls QEMU while a stopped guest is measured: the end of a migration
