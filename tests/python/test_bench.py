@@ -375,6 +375,7 @@ class Tables(unittest.TestCase):
     def test_encoding(self):
         def runs(time, size):
             values = {'total_ms': 9.0, 'xbzrle_us_per_page': time,
+                      'xbzrle_sender_us_per_page': time / 4,
                       'xbzrle_bytes_per_page': size}
             return [{'round': 0, 'error': None, 'verified': True,
                      'values': values}]
@@ -382,9 +383,10 @@ class Tables(unittest.TestCase):
         case = a_case('linux-xbzrle', pristine=runs(2.0, 16.0),
                       ferry=runs(0.5, 15.0))
         self.assertEqual(report.case_rows(case).splitlines()[-1],
-                         '  xbzrle: pristine 2.00 us (x 1.00) and 16.0 bytes '
-                         'a page, ferry 0.500 us (x 0.250) and 15.0 bytes a '
-                         'page')
+                         '  xbzrle: pristine 2.00 us (x 1.00), 0.500 us of it '
+                         'in the sender, 16.0 bytes a page, ferry 0.500 us '
+                         '(x 0.250), 0.125 us of it in the sender, 15.0 bytes '
+                         'a page')
 
 
 class FakeSource:

@@ -138,6 +138,7 @@ _XBZRLE = Case('linux-xbzrle', 'Linux guest changing 8 bytes a page, xbzrle, '
                caps={'xbzrle': True}, params={'xbzrle-cache-size': 512 << 20},
                hold_pages=300000,
                targets=(Target(FERRY, 'encode', 0.5),
+                        Target(FERRY, 'encode-all', 0.5),
                         Target(FERRY, 'encoded-bytes', 1.0)))
 _MIXED = (PRISTINE, OUT, IN, FERRY)
 

@@ -63,6 +63,7 @@ class Hold:
         self._src = src
         self._pages = case.hold_pages
         self._vcpus = vcpu_threads(src)
+        self._before = set(machine.threads(src.pid))
         self._speed: int | None = None
         self._begin: dict[str, float] | None = None
         self._end: dict[str, float] | None = None
@@ -93,7 +94,13 @@ class Hold:
     def _now(self, cache: dict[str, Any]) -> dict[str, float]:
         return {'cpu': self._src.cpu_seconds() - machine.thread_seconds(
                     self._src.pid, self._vcpus),
+                'sender': machine.thread_seconds(self._src.pid, self._begun()),
                 'pages': cache['pages'], 'bytes': cache['bytes']}
+
+    def _begun(self) -> list[int]:
+        """The threads that the migration has begun."""
+        return [tid for tid in machine.threads(self._src.pid)
+                if tid not in self._before]
 
     def _set(self, params: dict[str, Any]) -> None:
         self._src.qmp.cmd('migrate-set-parameters', params)
@@ -108,6 +115,8 @@ class Hold:
             raise FerryError('no pages were encoded while it was measured')
         return {'xbzrle_pages': used['pages'],
                 'xbzrle_us_per_page': 1e6 * used['cpu'] / used['pages'],
+                'xbzrle_sender_us_per_page':
+                    1e6 * used['sender'] / used['pages'],
                 'xbzrle_bytes_per_page': used['bytes'] / used['pages']}
 
 

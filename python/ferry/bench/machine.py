@@ -169,6 +169,14 @@ def why_not_idle(sample_s: float = 1.0) -> str | None:
 
 # CPU time of others
 
+def threads(pid: int) -> list[int]:
+    """The threads that process PID has now."""
+    try:
+        return [int(task.name) for task in Path(f'/proc/{pid}/task').iterdir()]
+    except OSError:
+        return []
+
+
 def thread_seconds(pid: int, tids: list[int]) -> float:
     """CPU seconds used so far by the threads TIDS of process PID."""
     total = 0

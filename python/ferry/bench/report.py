@@ -141,7 +141,10 @@ MEASURES: dict[str, tuple[str, Callable[[CaseResult, str], float | None],
     'time': ('time x', _times('total_ms'), True),
     'cpu': ('CPU x', _times('engine'), True),
     'bare': ('share of the bare pair', share_of_bare, False),
-    'encode': ('CPU of an encoded page x', _times('xbzrle_us_per_page'), True),
+    'encode': ("sender's CPU of an encoded page x",
+               _times('xbzrle_sender_us_per_page'), True),
+    'encode-all': ('CPU of an encoded page x', _times('xbzrle_us_per_page'),
+                   True),
     'encoded-bytes': ('bytes of an encoded page x',
                       _times('xbzrle_bytes_per_page'), True),
 }
@@ -326,9 +329,12 @@ def _encoding(case: CaseResult) -> str:
         time = of_pair(case, name, 'xbzrle_us_per_page')
         size = of_pair(case, name, 'xbzrle_bytes_per_page')
         times = against_reference(case, name, 'xbzrle_us_per_page')
+        sender = of_pair(case, name, 'xbzrle_sender_us_per_page')
         if time and size and times:
+            part = (f'{number(sender.median)} us of it in the sender, '
+                    if sender else '')
             said.append(f'{short(name)} {number(time.median)} us '
-                        f'(x {number(times.median)}) and '
+                        f'(x {number(times.median)}), {part}'
                         f'{number(size.median)} bytes a page')
     return '  xbzrle: ' + ', '.join(said) if said else ''
 

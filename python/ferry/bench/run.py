@@ -15,6 +15,8 @@ grown_src, grown_dst    how far that is above what it was before
 instr_src, instr_dst    instructions retired (with --perf, where it works)
 xbzrle_pages, xbzrle_us_per_page, xbzrle_bytes_per_page    pages encoded while
              a migration was held up for that, and CPU time and bytes of each
+xbzrle_sender_us_per_page    of that time, what threads took that the migration
+             had begun: without the main loop, which serves a running guest
 others       CPUs that were kept busy by anything else meanwhile
 
 Nothing polls QEMU while a stopped guest is measured: the end of a migration
