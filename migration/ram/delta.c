@@ -5,9 +5,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "migration/ram.h"
+#include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "delta.h"
 #include "page-cache.h"
@@ -75,79 +77,180 @@ bool ram_delta_resize(uint64_t size, Error **errp)
     return true;
 }
 
-/* Where the page stands serves as its name. */
-static uint64_t key_of(const RamRegion *r, uint64_t page)
+/*
+ * The pages of some runs one after the other.  Nearly all the time of a page
+ * that has changed little goes into waiting for memory, its own and that of
+ * its slot.  Hardware guesses what will be read within a page, but neither
+ * where the next one is nor its slot: so pages are looked up a few ahead, and
+ * their first lines fetched.
+ */
+#define AHEAD 4                 /* pages; and the one that is at work */
+#define AHEAD_SETS 8            /* pages whose look-up is prepared */
+#define AHEAD_LINES 8           /* fetched of a page */
+#define LINE 64
+
+typedef struct DeltaPage {
+    const RamRegion *region;
+    uint64_t page;
+    uint8_t *now;               /* in the guest */
+    uint8_t *theirs;            /* what the peer has, or NULL: not known */
+} DeltaPage;
+
+typedef struct Walk {
+    const RamRun *run, *end;
+    uint64_t at;                /* the next page of the run */
+    uint64_t age;
+} Walk;
+
+static void fetch(const uint8_t *page)
 {
-    return (uintptr_t)ram_region_page(r, page);
+    for (unsigned i = 0; i < AHEAD_LINES; i++) {
+        __builtin_prefetch(page + i * LINE);
+    }
+}
+
+/*
+ * Where the page stands serves as its name.  A slot that was found keeps its
+ * page until the end of this pass: it has been used in it.
+ */
+static bool walk_next(Walk *w, DeltaPage *p)
+{
+    const RamRun *run = w->run;
+
+    if (run == w->end) {
+        return false;
+    }
+    p->region = run->region;
+    p->page = run->first + w->at;
+    p->now = ram_region_page(run->region, p->page);
+    p->theirs = page_cache_use(delta.cache, (uintptr_t)p->now, w->age);
+    page_cache_prefetch(delta.cache,
+                        (uintptr_t)p->now + AHEAD_SETS * delta.page_size);
+    fetch(p->now);
+    if (p->theirs) {
+        fetch(p->theirs);
+    }
+    if (++w->at == run->count) {
+        w->run++;
+        w->at = 0;
+    }
+    return true;
+}
+
+/* Zero pages that were found, and of which the peer was not told yet */
+typedef struct Zeros {
+    const RamRegion *region;
+    uint64_t first, count;
+} Zeros;
+
+static void tell_zeros(RamSink *sink, Zeros *zeros)
+{
+    if (zeros->count) {
+        ram_sink_zeros(sink, zeros->region, zeros->first, zeros->count);
+        zeros->count = 0;
+    }
+}
+
+static void send_zero(RamSink *sink, const DeltaPage *p, Zeros *zeros)
+{
+    if (zeros->region != p->region ||
+        zeros->first + zeros->count != p->page) {
+        tell_zeros(sink, zeros);
+        *zeros = (Zeros) { p->region, p->page };
+    }
+    zeros->count++;
+    if (p->theirs) {
+        memset(p->theirs, 0, delta.page_size);
+    }
 }
 
 /* Enter the page, and send what was entered; or send it as it is. */
-static void send_new(RamSink *sink, const RamRegion *r, uint64_t page,
-                     uint64_t age)
+static void send_new(RamSink *sink, const DeltaPage *p, uint64_t age)
 {
-    uint64_t key = key_of(r, page);
+    uint8_t *copy = page_cache_enter(delta.cache, (uintptr_t)p->now, p->now,
+                                     age);
 
     xbzrle_counters.cache_miss++;
-    if (cache_insert(delta.cache, key, ram_region_page(r, page), age) < 0) {
-        ram_sink_pages(sink, r, page, 1);
+    if (copy) {
+        ram_sink_copy(sink, p->region, p->page, copy);
     } else {
-        ram_sink_copy(sink, r, page, get_cached_data(delta.cache, key));
+        ram_sink_pages(sink, p->region, p->page, 1);
     }
 }
 
-/* Returns whether the page was sent as it is. */
-static bool send_page(RamSink *sink, const RamRegion *r, uint64_t page,
-                      uint64_t age)
+/* @len bytes of code say what has changed in the page; or -1, it is too much */
+static void send_change(RamSink *sink, const DeltaPage *p, int len)
 {
-    uint8_t *now = ram_region_page(r, page);
-    uint8_t *theirs;
-    int len;
-
-    if (!cache_is_cached(delta.cache, key_of(r, page), age)) {
-        send_new(sink, r, page, age);
-        return true;
-    }
-    theirs = get_cached_data(delta.cache, key_of(r, page));
-    len = xbzrle_encode_buffer(theirs, now, delta.page_size,
-                               delta.code, delta.page_size);
     if (len < 0) {
         xbzrle_counters.overflow++;
-        memcpy(theirs, now, delta.page_size);
-        ram_sink_copy(sink, r, page, theirs);
-        return true;
-    }
-    if (len > 0) {
-        xbzrle_decode_buffer(delta.code, len, theirs, delta.page_size);
-        ram_sink_xbzrle(sink, r, page, delta.code, len);
+        memcpy(p->theirs, p->now, delta.page_size);
+        ram_sink_copy(sink, p->region, p->page, p->theirs);
+    } else if (len > 0) {
+        xbzrle_decode_buffer(delta.code, len, p->theirs, delta.page_size);
+        ram_sink_xbzrle(sink, p->region, p->page, delta.code, len);
         xbzrle_counters.pages++;
         /* without the header that every page has */
         xbzrle_counters.bytes += sizeof(WireXbzrle) + len;
     }
-    return false;
 }
 
-unsigned ram_delta_send(RamSink *sink, const RamRegion *r, uint64_t first,
-                        unsigned count, uint64_t age)
+static bool is_zero(const DeltaPage *p)
 {
-    unsigned plain = 0;
+    return !*(const uint64_t *)p->now &&
+           buffer_is_zero(p->now, delta.page_size);
+}
 
-    QEMU_LOCK_GUARD(&delta.lock);
-    for (unsigned i = 0; i < count; i++) {
-        plain += send_page(sink, r, first + i, age);
+/*
+ * The page is compared first: if that shows no change, or a small one, and the
+ * page does not begin with zeros, then it was read but once.
+ */
+static void send_page(RamSink *sink, const DeltaPage *p, Zeros *zeros,
+                      bool find_zeros, RamDeltaSent *sent, uint64_t age)
+{
+    int len = -1;
+
+    if (p->theirs) {
+        len = xbzrle_encode_buffer(p->theirs, p->now, delta.page_size,
+                                   delta.code, delta.page_size);
     }
-    return plain;
+    if (len && find_zeros && is_zero(p)) {
+        send_zero(sink, p, zeros);
+        sent->zero++;
+        return;
+    }
+    if (p->theirs) {
+        send_change(sink, p, len);
+    } else {
+        send_new(sink, p, age);
+    }
+    sent->normal += len < 0;
 }
 
-void ram_delta_zeros(const RamRegion *r, uint64_t first, unsigned count)
+RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
+                            uint64_t age, bool find_zeros,
+                            uint64_t max_bytes)
 {
-    QEMU_LOCK_GUARD(&delta.lock);
-    for (unsigned i = 0; i < count; i++) {
-        uint8_t *theirs = get_cached_data(delta.cache, key_of(r, first + i));
+    Walk walk = { .run = runs, .end = runs + count, .age = age };
+    uint64_t end = stream_position(sink->file) + max_bytes;
+    DeltaPage pages[AHEAD + 1];
+    uint64_t found = 0;
+    RamDeltaSent sent = {};
+    Zeros zeros = {};
 
-        if (theirs) {
-            memset(theirs, 0, delta.page_size);
+    QEMU_LOCK_GUARD(&delta.lock);
+    while (found < AHEAD && walk_next(&walk, &pages[found])) {
+        found++;
+    }
+    while (stream_position(sink->file) < end) {
+        found += walk_next(&walk, &pages[found % ARRAY_SIZE(pages)]);
+        if (sent.done == found) {
+            break;
         }
+        send_page(sink, &pages[sent.done++ % ARRAY_SIZE(pages)], &zeros,
+                  find_zeros, &sent, age);
     }
+    tell_zeros(sink, &zeros);
+    return sent;
 }
 
 void ram_delta_rates(uint64_t pages)

@@ -28,16 +28,21 @@ void ram_delta_stop(void);
 /* Is there a cache? */
 bool ram_delta_active(void);
 
-/*
- * Send pages that are not zero, as they are, as a difference, or not at all
- * if the peer has them already.  @age: of the pass.  Returns how many were
- * sent as they are.
- */
-unsigned ram_delta_send(RamSink *sink, const RamRegion *r, uint64_t first,
-                        unsigned count, uint64_t age);
+/* What became of the pages of some runs: the first @done of them are sent. */
+typedef struct RamDeltaSent {
+    uint64_t done;
+    uint64_t normal;            /* of these: as they are */
+    uint64_t zero;              /* of these: told of as zero */
+} RamDeltaSent;
 
-/* The peer has been told that these pages are zero. */
-void ram_delta_zeros(const RamRegion *r, uint64_t first, unsigned count);
+/*
+ * Send the pages of @count runs, each as zero if @find_zeros, as it is, as a
+ * difference, or not at all if the peer has it already.  Ends early when that
+ * has taken @max_bytes of the stream.  @age: of the pass.
+ */
+RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
+                            uint64_t age, bool find_zeros,
+                            uint64_t max_bytes);
 
 /* Bring the rates among the counters up to date.  @pages were sent so far. */
 void ram_delta_rates(uint64_t pages);

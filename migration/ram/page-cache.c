@@ -10,14 +10,18 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/host-utils.h"
+#include "qemu/madvise.h"
 #include "qemu/memalign.h"
+#include "qemu/units.h"
 #include "migration/ram/page-cache.h"
 #include "migration/trace.h"
 
 #define WAYS 8
 #define NO_PAGE UINT64_MAX
+#define HUGE (2 * MiB)          /* where that is no huge page no harm is done */
 
-typedef struct CacheSet {
+/* Two cache lines, of which a look-up reads the first */
+typedef struct QEMU_ALIGNED(64) CacheSet {
     uint64_t page[WAYS];        /* number of the guest page, or NO_PAGE */
     uint32_t used_at[WAYS];     /* age at the last hit or insertion */
     uint8_t hits[WAYS];         /* ages at which it was hit, or MERIT */
@@ -31,6 +35,21 @@ struct PageCache {
     size_t set_mask;
     unsigned set_bits;
 };
+
+/*
+ * Pages are read once a pass, in an order that hardware does not guess across
+ * pages of the host, so these are to be large.
+ */
+static uint8_t *slots_new(size_t size)
+{
+    size_t align = size < HUGE ? qemu_real_host_page_size() : HUGE;
+    uint8_t *slots = qemu_try_memalign(align, size);
+
+    if (slots && align == HUGE) {
+        qemu_madvise(slots, size, QEMU_MADV_HUGEPAGE);
+    }
+    return slots;
+}
 
 PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
 {
@@ -48,9 +67,9 @@ PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
     cache->ways = ways;
     cache->set_mask = pages / ways - 1;
     cache->set_bits = ctz64(pages / ways);
-    cache->sets = g_try_new(CacheSet, pages / ways);
-    cache->data = qemu_try_memalign(qemu_real_host_page_size(),
-                                    pages * page_size);
+    cache->sets = qemu_try_memalign(sizeof(CacheSet),
+                                    pages / ways * sizeof(CacheSet));
+    cache->data = slots_new(pages * page_size);
     if (!cache->sets || !cache->data) {
         error_setg(errp, "There is no memory for a cache of %" PRIu64
                    " pages", pages);
@@ -69,7 +88,7 @@ PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
 
 void cache_fini(PageCache *cache)
 {
-    g_free(cache->sets);
+    qemu_vfree(cache->sets);
     qemu_vfree(cache->data);
     g_free(cache);
 }
@@ -111,18 +130,32 @@ static void mark_used(CacheSet *set, unsigned way, uint32_t age)
     }
 }
 
-bool cache_is_cached(const PageCache *cache, uint64_t addr,
-                     uint64_t current_age)
+uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age)
 {
     uint64_t page = addr / cache->page_size;
-    CacheSet *set = &cache->sets[set_of(cache, page)];
+    size_t index = set_of(cache, page);
+    CacheSet *set = &cache->sets[index];
     unsigned way = find_way(cache, set, page);
 
     if (way == cache->ways) {
-        return false;
+        return NULL;
     }
-    mark_used(set, way, current_age);
-    return true;
+    mark_used(set, way, age);
+    return slot_data(cache, index, way);
+}
+
+bool cache_is_cached(const PageCache *cache, uint64_t addr,
+                     uint64_t current_age)
+{
+    return page_cache_use((PageCache *)cache, addr, current_age);
+}
+
+void page_cache_prefetch(const PageCache *cache, uint64_t addr)
+{
+    const CacheSet *set = &cache->sets[set_of(cache, addr / cache->page_size)];
+
+    __builtin_prefetch(set->page);
+    __builtin_prefetch(set->used_at, 1);
 }
 
 uint8_t *get_cached_data(const PageCache *cache, uint64_t addr)
@@ -159,8 +192,8 @@ static unsigned find_due(const PageCache *cache, const CacheSet *set,
     return due;
 }
 
-int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
-                 uint64_t current_age)
+uint8_t *page_cache_enter(PageCache *cache, uint64_t addr,
+                          const uint8_t *pdata, uint64_t age)
 {
     uint64_t page = addr / cache->page_size;
     size_t index = set_of(cache, page);
@@ -168,19 +201,24 @@ int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
     unsigned way = find_way(cache, set, page);
 
     if (way < cache->ways) {
-        mark_used(set, way, current_age);
+        mark_used(set, way, age);
     } else {
         way = find_way(cache, set, NO_PAGE);
         if (way == cache->ways) {
-            way = find_due(cache, set, current_age);
+            way = find_due(cache, set, age);
         }
         if (way == cache->ways) {
-            return -1;
+            return NULL;
         }
         set->page[way] = page;
-        set->used_at[way] = current_age;
+        set->used_at[way] = age;
         set->hits[way] = 0;
     }
-    memcpy(slot_data(cache, index, way), pdata, cache->page_size);
-    return 0;
+    return memcpy(slot_data(cache, index, way), pdata, cache->page_size);
+}
+
+int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
+                 uint64_t current_age)
+{
+    return page_cache_enter(cache, addr, pdata, current_age) ? 0 : -1;
 }

@@ -43,7 +43,7 @@ typedef struct PageCache PageCache;
  */
 PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp);
 
-/* Frees @cache and all that get_cached_data() ever returned. */
+/* Frees @cache and all that functions below ever returned. */
 void cache_fini(PageCache *cache);
 
 /* Is the page at @addr here?  If so it has been used at @current_age. */
@@ -56,6 +56,12 @@ bool cache_is_cached(const PageCache *cache, uint64_t addr,
  */
 uint8_t *get_cached_data(const PageCache *cache, uint64_t addr);
 
+/* Both at once: the bytes of the page at @addr, which is used at @age; or NULL */
+uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age);
+
+/* The page at @addr will soon be asked for: have the look-up in a cache. */
+void page_cache_prefetch(const PageCache *cache, uint64_t addr);
+
 /*
  * Copies the page @pdata, which stands at @addr.  It takes the place of an
  * older version, a free slot, or one that is due (see above).  Returns 0, or
@@ -63,5 +69,9 @@ uint8_t *get_cached_data(const PageCache *cache, uint64_t addr);
  */
 int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
                  uint64_t current_age);
+
+/* The same, but returns the copy, or NULL */
+uint8_t *page_cache_enter(PageCache *cache, uint64_t addr,
+                          const uint8_t *pdata, uint64_t age);
 
 #endif

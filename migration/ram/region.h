@@ -44,6 +44,12 @@ typedef struct RamRegion {
     RAMBlock *rb;               /* NULL in tests */
 } RamRegion;
 
+/* Pages of a region that follow each other */
+typedef struct RamRun {
+    RamRegion *region;
+    uint64_t first, count;
+} RamRun;
+
 typedef struct RamRegions {
     RamRegion *list;            /* in the order in which they are announced */
     unsigned count;

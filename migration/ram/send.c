@@ -13,10 +13,11 @@
 #include "delta.h"
 #include "send.h"
 
-QEMU_BUILD_BUG_ON(CLASSIFY_MAX > WIRE_RAM_RUN_MAX);
+QEMU_BUILD_BUG_ON(RAM_SEND_BATCH > CLASSIFY_MAX);
+QEMU_BUILD_BUG_ON(RAM_SEND_BATCH > WIRE_RAM_RUN_MAX);
 
 /* Pages looked at and sent between two looks at rate and clock */
-#define BATCH_PAGES CLASSIFY_MAX
+#define BATCH_PAGES RAM_SEND_BATCH
 /* With a rate, what it allows in so much of a second */
 #define BATCH_SHARE 100
 #define BATCH_PAGES_MIN 8
@@ -111,12 +112,7 @@ static uint64_t take_run(RamSender *s, uint64_t limit, RamRegion **region,
 static void send_content(RamSender *s, const RamRegion *r, uint64_t first,
                          unsigned count)
 {
-    /* what is sent but once is not worth remembering */
-    if (s->age > 1 && ram_delta_active()) {
-        count = ram_delta_send(&s->sink, r, first, count, s->age);
-    } else {
-        ram_sink_pages(&s->sink, r, first, count);
-    }
+    ram_sink_pages(&s->sink, r, first, count);
     stat64_add(&mig_stats.normal_pages, count);
 }
 
@@ -124,9 +120,6 @@ static void send_zeros(RamSender *s, const RamRegion *r, uint64_t first,
                        unsigned count)
 {
     ram_sink_zeros(&s->sink, r, first, count);
-    if (ram_delta_active()) {
-        ram_delta_zeros(r, first, count);
-    }
     stat64_add(&mig_stats.zero_pages, count);
 }
 
@@ -161,6 +154,62 @@ void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
     }
 }
 
+/* The pages of @runs after the first @done are to be sent after all. */
+static void give_back(RamSender *s, const RamRun *runs, unsigned count,
+                      uint64_t done)
+{
+    bool next = true;
+
+    for (; count; runs++, count--) {
+        uint64_t skip = MIN(done, runs->count);
+
+        done -= skip;
+        if (skip == runs->count) {
+            continue;
+        }
+        dirty_map_set(runs->region->map, runs->first + skip,
+                      runs->count - skip);
+        if (next) {
+            s->region = runs->region->index;
+            s->page = runs->first + skip;
+            next = false;
+        }
+    }
+}
+
+/*
+ * The same for pages of which the peer may have an older version.  How much of
+ * the stream they take shows only when they have been encoded, so some may be
+ * left then.
+ */
+static bool send_deltas(RamSender *s, unsigned pages)
+{
+    uint64_t max_bytes = (uint64_t)pages << s->regions->list[0].page_bits;
+    unsigned runs = 0, taken = 0;
+    RamDeltaSent sent;
+
+    while (taken < BATCH_PAGES) {
+        RamRun *run = &s->runs[runs];
+
+        run->count = take_run(s, BATCH_PAGES - taken, &run->region,
+                              &run->first);
+        if (!run->count) {
+            break;
+        }
+        taken += run->count;
+        runs++;
+    }
+    if (!runs) {
+        return false;
+    }
+    sent = ram_delta_send(&s->sink, s->runs, runs, s->age, s->find_zeros,
+                          max_bytes);
+    give_back(s, s->runs, runs, sent.done);
+    stat64_add(&mig_stats.normal_pages, sent.normal);
+    stat64_add(&mig_stats.zero_pages, sent.zero);
+    return true;
+}
+
 /* Send up to @pages pages.  False: there were none. */
 static bool send_batch(RamSender *s, unsigned pages)
 {
@@ -168,6 +217,10 @@ static bool send_batch(RamSender *s, unsigned pages)
     RamRegion *r;
     bool some = false;
 
+    /* what is sent but once is not worth remembering */
+    if (s->age > 1 && ram_delta_active()) {
+        return send_deltas(s, pages);
+    }
     while (pages && (count = take_run(s, pages, &r, &first))) {
         send_run(s, r, first, count);
         pages -= count;

@@ -17,6 +17,9 @@
 
 #include "sink.h"
 
+/* Pages that are sent between two looks at rate and clock, at most */
+#define RAM_SEND_BATCH 512
+
 typedef struct RamSender {
     RamRegions *regions;
     RamSink sink;
@@ -24,6 +27,7 @@ typedef struct RamSender {
     uint64_t page;
     uint64_t age;               /* passes, counted from 1 */
     bool find_zeros;            /* look whether pages are zero */
+    RamRun runs[RAM_SEND_BATCH];        /* of the batch, when sent as deltas */
 } RamSender;
 
 typedef enum RamSendResult {

@@ -96,9 +96,10 @@ void ram_sink_copy(RamSink *sink, const RamRegion *r, uint64_t page,
 void ram_sink_xbzrle(RamSink *sink, const RamRegion *r, uint64_t page,
                      const void *code, unsigned len)
 {
+    uint8_t head[3] = { WIRE_XBZRLE_ENCODING, len >> 8, len };
+
     put_header(sink, r, page, WIRE_RAM_XBZRLE);
-    qemu_put_byte(sink->file, WIRE_XBZRLE_ENCODING);
-    qemu_put_be16(sink->file, len);
+    qemu_put_buffer(sink->file, head, sizeof(head));
     qemu_put_buffer(sink->file, code, len);
 }
 
