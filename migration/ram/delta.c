@@ -80,13 +80,12 @@ bool ram_delta_resize(uint64_t size, Error **errp)
 /*
  * The pages of some runs one after the other.  Nearly all the time of a page
  * that has changed little goes into waiting for memory, its own and that of
- * its slot.  Hardware guesses what will be read within a page, but neither
- * where the next one is nor its slot: so pages are looked up a few ahead, and
- * their first lines fetched.
+ * its slot.  Hardware guesses well as long as pages follow each other.  Where
+ * they do not it can know neither the next page nor its slot: so a page is
+ * looked up while the one before is at work, and all of it is fetched then.
  */
-#define AHEAD 4                 /* pages; and the one that is at work */
+#define AHEAD 1                 /* pages; and the one that is at work */
 #define AHEAD_SETS 8            /* pages whose look-up is prepared */
-#define AHEAD_LINES 8           /* fetched of a page */
 #define LINE 64
 
 typedef struct DeltaPage {
@@ -100,13 +99,25 @@ typedef struct Walk {
     const RamRun *run, *end;
     uint64_t at;                /* the next page of the run */
     uint64_t age;
+    const uint8_t *now_end, *theirs_end;        /* of the page before */
 } Walk;
 
+/* Into the second level cache: the first one has no room for two pages more */
 static void fetch(const uint8_t *page)
 {
-    for (unsigned i = 0; i < AHEAD_LINES; i++) {
-        __builtin_prefetch(page + i * LINE);
+    for (size_t i = 0; i < delta.page_size; i += LINE) {
+        __builtin_prefetch(page + i, 0, 2);
     }
+}
+
+static void fetch_if_far(Walk *w, const DeltaPage *p)
+{
+    if (p->theirs && (p->now != w->now_end || p->theirs != w->theirs_end)) {
+        fetch(p->now);
+        fetch(p->theirs);
+    }
+    w->now_end = p->now + delta.page_size;
+    w->theirs_end = p->theirs ? p->theirs + delta.page_size : NULL;
 }
 
 /*
@@ -126,10 +137,7 @@ static bool walk_next(Walk *w, DeltaPage *p)
     p->theirs = page_cache_use(delta.cache, (uintptr_t)p->now, w->age);
     page_cache_prefetch(delta.cache,
                         (uintptr_t)p->now + AHEAD_SETS * delta.page_size);
-    fetch(p->now);
-    if (p->theirs) {
-        fetch(p->theirs);
-    }
+    fetch_if_far(w, p);
     if (++w->at == run->count) {
         w->run++;
         w->at = 0;
