@@ -8,6 +8,7 @@
 #define MIGRATION_WIRE_STREAM_PRIVATE_H
 
 #include "qemu/atomic.h"
+#include "io/channel-socket.h"
 #include "stream.h"
 
 /* The first thing that went wrong. Not modified once f->fault points to it. */
@@ -55,6 +56,7 @@ typedef struct Window {
 
 struct QEMUFile {
     QIOChannel *ioc;
+    QIOChannelSocket *socket;   /* the same, if it is one; else NULL */
     bool carries_fds;
     int wake_at;        /* bytes that wake a reader of a socket; 0: not set */
     StreamFault *fault; /* NULL until something fails; atomic */

@@ -149,14 +149,30 @@ static void park_thread(QIOChannel *ioc, GIOCondition cond)
     g_main_context_unref(context);
 }
 
+#ifndef _WIN32
+/* The same for a socket: one system call, of which there are thousands */
+static void park_socket(int fd, GIOCondition cond)
+{
+    GPollFD socket = { .fd = fd, .events = cond };
+
+    g_poll(&socket, 1, STREAM_PARK_MS);
+}
+#endif
+
 /* Returns when it may be worth to try again. */
-static void coroutine_mixed_fn channel_park(QIOChannel *ioc, GIOCondition cond)
+static void coroutine_mixed_fn channel_park(QEMUFile *f, GIOCondition cond)
 {
     if (qemu_in_coroutine()) {
-        qio_channel_yield(ioc, cond);
-    } else {
-        park_thread(ioc, cond);
+        qio_channel_yield(f->ioc, cond);
+        return;
     }
+#ifndef _WIN32
+    if (f->socket) {
+        park_socket(f->socket->fd, cond);
+        return;
+    }
+#endif
+    park_thread(f->ioc, cond);
 }
 
 /* Drops @len bytes from the front of @vec; returns how many pieces are gone. */
@@ -186,7 +202,7 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
         }
         len = qio_channel_writev_full(f->ioc, vec, n, fds, nfds, 0, &err);
         if (len == QIO_CHANNEL_ERR_BLOCK) {
-            channel_park(f->ioc, G_IO_OUT);
+            channel_park(f, G_IO_OUT);
             continue;
         }
         if (len == 0) {
@@ -236,13 +252,11 @@ static void keep_fds(QEMUFile *f, int *fds, size_t nfds)
  */
 static void wake_at(QEMUFile *f, size_t need)
 {
-    QIOChannelSocket *socket =
-        (QIOChannelSocket *)object_dynamic_cast(OBJECT(f->ioc),
-                                                TYPE_QIO_CHANNEL_SOCKET);
     int bytes = need < STREAM_WAKE_MIN ? 1 : MIN(need, STREAM_WAKE_MAX);
 
-    if (socket && bytes != MAX(f->wake_at, 1)) {
-        setsockopt(socket->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+    if (f->socket && bytes != MAX(f->wake_at, 1)) {
+        setsockopt(f->socket->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes,
+                   sizeof(bytes));
         f->wake_at = bytes;
     }
 }
@@ -263,7 +277,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
         keep_fds(f, fds, nfds);
         if (len == QIO_CHANNEL_ERR_BLOCK) {
             wake_at(f, need);
-            channel_park(f->ioc, G_IO_IN);
+            channel_park(f, G_IO_IN);
             continue;
         }
         if (len > 0) {
@@ -358,7 +372,7 @@ static bool coroutine_mixed_fn channel_io_at(QEMUFile *f, PositionedIO *io,
         }
         done = io(f->ioc, (char *)buf, len, pos, &err);
         if (done == QIO_CHANNEL_ERR_BLOCK) {
-            channel_park(f->ioc, cond);
+            channel_park(f, cond);
             continue;
         }
         if (done == 0) {
@@ -458,6 +472,8 @@ static QEMUFile *stream_new(QIOChannel *ioc, bool output)
     QEMUFile *f = g_new0(QEMUFile, 1);
 
     f->ioc = QIO_CHANNEL(object_ref(OBJECT(ioc)));
+    f->socket = (QIOChannelSocket *)
+        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET);
     f->carries_fds = qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS);
     if (output) {
         f->out = stream_gather_new();
