@@ -409,6 +409,44 @@ static void test_delta_resize(void)
     delta_passes(4096 * PAGE, true);
 }
 
+/* Pages that were taken, and turned out to be too much for the rate, wait. */
+static void test_delta_rate(void)
+{
+    RamRegion *low;
+    uint64_t left;
+    Pair p;
+
+    pair_init(&p, BITS, PEER);
+    low = &p.from.list[LOW];
+    g_assert(ram_delta_start(4096 * PAGE, PAGE, &error_abort));
+    p.sender.age = 2;
+    for (unsigned i = 0; i < low->pages; i++) {
+        write_page(&p, low, i);
+    }
+    dirty_map_set(p.from.list[HIGH].map, 0, p.from.list[HIGH].pages);
+    left = ram_sender_left(&p.from.regions);
+    migration_rate_set(1 << 20);
+    while (ram_sender_run(&p.sender, false) == RAM_SEND_SOME) {
+        uint64_t now_left = ram_sender_left(&p.from.regions);
+
+        g_assert_cmpuint(now_left, <, left);
+        if (migration_rate_get() != RATE_LIMIT_DISABLED) {
+            /* the bytes of a flush, and a batch of what this rate allows */
+            g_assert_cmpuint(left - now_left, <, low->pages * PAGE / 8);
+        }
+        left = now_left;
+        if (left < low->pages * PAGE / 2) {
+            migration_rate_set(RATE_LIMIT_DISABLED);
+        }
+        migration_rate_reset();
+    }
+    g_assert_cmpuint(ram_sender_left(&p.from.regions), ==, 0);
+    deliver(&p);
+    assert_equal(&p);
+    ram_delta_stop();
+    pair_destroy(&p);
+}
+
 static void test_delta_bad_size(void)
 {
     Error *err = NULL;
@@ -501,6 +539,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/delta/passes", test_delta);
     g_test_add_func("/ram/delta/small-cache", test_delta_small_cache);
     g_test_add_func("/ram/delta/resize", test_delta_resize);
+    g_test_add_func("/ram/delta/rate", test_delta_rate);
     g_test_add_func("/ram/delta/bad-size", test_delta_bad_size);
     g_test_add_func("/ram/delta/while-written", test_delta_while_written);
     return g_test_run();
