@@ -56,7 +56,7 @@ bool cache_is_cached(const PageCache *cache, uint64_t addr,
  */
 uint8_t *get_cached_data(const PageCache *cache, uint64_t addr);
 
-/* Both at once: the bytes of the page at @addr, which is used at @age; or NULL */
+/* Both: the bytes of the page at @addr, which is used at @age; or NULL. */
 uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age);
 
 /* The page at @addr will soon be asked for: have the look-up in a cache. */
