@@ -443,6 +443,21 @@ class Holding(unittest.TestCase):
                                0.6e6 / self.enough)
         self.assertEqual(values['xbzrle_bytes_per_page'], 17)
 
+    def test_threads_of_the_migration(self):
+        old, new = sorted(self.hold._before)[0], -1
+        seconds = {old: 5.0, new: 1.0}
+        with mock.patch.object(machine, 'threads',
+                               return_value=[old, new]), \
+             mock.patch.object(machine, 'thread_seconds',
+                               side_effect=lambda _pid, tids:
+                               sum(seconds[tid] for tid in tids)):
+            self.look(3, 50 << 20, 1000)
+            seconds.update({old: 9.0, new: 1.3})
+            self.look(9, 50 << 20, self.enough + 1000)
+        self.assertAlmostEqual(
+            self.hold.values()['xbzrle_sender_us_per_page'],
+            0.3e6 / self.enough)
+
     def test_a_missed_second_pass(self):
         self.assertEqual(self.look(3, 60 << 20),
                          [{'max-bandwidth': linux.ENCODE_SPEED}])
