@@ -423,6 +423,14 @@ uint64_t dirty_map_take(DirtyMap *map, uint64_t from, uint64_t limit,
 
 uint64_t dirty_map_drop(DirtyMap *map, uint64_t first, uint64_t count)
 {
+    QEMU_LOCK_GUARD(&map->lock);
+    check_range(map, first, count);
+    clear_log(map, first, count);
+    return clear_range(map, first, count);
+}
+
+uint64_t dirty_map_hint(DirtyMap *map, uint64_t first, uint64_t count)
+{
     uint64_t page = first, dropped = 0;
 
     QEMU_LOCK_GUARD(&map->lock);

@@ -28,7 +28,8 @@
  *
  *  - dirty_map_find(), _take(), _merge(), _merge_clearing(), _set(), and
  *    _log_stale(): the migration thread, which owns the map
- *  - dirty_map_drop(), _clear_log(): any thread, so that of free page hints
+ *  - dirty_map_drop(), _hint(), _clear_log(): any thread, so that of free page
+ *    hints
  *  - dirty_map_count(), _test(): any thread; the answer may be old at once
  *  - dirty_map_resize(): any thread while the owner is between two calls and
  *    holds no page number it will use unchecked (a RAM block is resized under
@@ -119,12 +120,20 @@ uint64_t dirty_map_take(DirtyMap *map, uint64_t from, uint64_t limit,
                         uint64_t *first);
 
 /*
- * Make pages clean that need not be sent: nobody needs what was written there
- * before the last merge.  What has been written since stays in the log, for
- * the next merge to find.  A stale log cannot tell the one from the other, so
- * pages of such chunks stay dirty: call dirty_map_clear_log() before the time
- * from which on writes count.  Returns how many pages were dirty.
+ * Make pages clean that need not be sent, since nobody cares what is in them.
+ * Their log is cleared too, or the next sync would bring them back.  The
+ * caller knows that they are not written to meanwhile.  Returns how many were
+ * dirty.
  */
 uint64_t dirty_map_drop(DirtyMap *map, uint64_t first, uint64_t count);
+
+/*
+ * The same for a guest that may write to them: nobody needs what was written
+ * there before the last merge.  What has been written since stays in the log,
+ * for the next merge to find.  A stale log cannot tell the one from the other,
+ * so pages of such chunks stay dirty: call dirty_map_clear_log() before the
+ * time from which on writes count.
+ */
+uint64_t dirty_map_hint(DirtyMap *map, uint64_t first, uint64_t count);
 
 #endif

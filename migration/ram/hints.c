@@ -148,7 +148,7 @@ static uint64_t drop_pages(RamRegion *r, uintptr_t from, size_t len)
     if (start >= end) {
         return 0;
     }
-    return dirty_map_drop(r->map, start, end - start) * page_size;
+    return dirty_map_hint(r->map, start, end - start) * page_size;
 }
 
 void qemu_guest_free_page_hint(void *addr, size_t len)

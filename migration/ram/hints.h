@@ -20,7 +20,7 @@
  *    log already would be written to without a trace (KVM), and clearing its
  *    log together with its hint would take both writes away;
  *  - a hint touches the map alone, and not where the log has not been cleared
- *    (dirty_map_drop());
+ *    (dirty_map_hint());
  *  - the sync that ends the round merges the log after the last hint.
  *
  * Between two rounds, and while the guest stands still, hints are ignored: a
