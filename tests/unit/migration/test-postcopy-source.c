@@ -504,7 +504,7 @@ typedef struct Bench {
     RamSender sender;
     PostcopySender ps;
     unsigned woken;
-    uint64_t released;
+    uint64_t released;          /* atomic: whoever sends counts */
 } Bench;
 
 static void wake(void *opaque)
@@ -515,7 +515,7 @@ static void wake(void *opaque)
 static void released(void *opaque, const RamRegion *r, uint64_t first,
                      uint64_t count)
 {
-    ((Bench *)opaque)->released += count;
+    qatomic_add(&((Bench *)opaque)->released, count);
 }
 
 static const PostcopySenderOps ops = { .wake = wake, .release = released };
