@@ -516,6 +516,128 @@ static void test_change(Fixture *x, gconstpointer data)
     g_assert_cmpmem(ram_region_page(low, 9), PAGE, new, PAGE);
 }
 
+/*
+ * Pages that are put in place by others (postcopy), who note which
+ */
+
+typedef struct Others {
+    GString *seen;
+    bool fail;
+} Others;
+
+static void note_arrived(void *opaque, RamRegion *r, uint64_t page,
+                         uint64_t pages)
+{
+    Others *o = opaque;
+
+    g_string_append_printf(o->seen, "%s %" PRIu64 "+%" PRIu64 "; ", r->name,
+                           page, pages);
+}
+
+static bool take_data(void *opaque, QEMUFile *f, RamRegion *r, uint64_t page,
+                      uint64_t pages, Error **errp)
+{
+    Others *o = opaque;
+    size_t len = pages * PAGE;
+    g_autofree uint8_t *bytes = g_malloc(len);
+
+    if (o->fail) {
+        error_setg(errp, "It cannot be put in place");
+        return false;
+    }
+    g_assert_cmpuint(qemu_get_buffer(f, bytes, len), ==, len);
+    for (uint64_t i = 0; i < pages; i++) {
+        g_assert_cmpmem(bytes + i * PAGE, PAGE, content(page + i), PAGE);
+    }
+    g_string_append_printf(o->seen, "data %" PRIu64 "+%" PRIu64 "; ", page,
+                           pages);
+    return true;
+}
+
+static bool take_zeros(void *opaque, RamRegion *r, uint64_t page,
+                       uint64_t pages, Error **errp)
+{
+    Others *o = opaque;
+
+    g_string_append_printf(o->seen, "zeros %" PRIu64 "+%" PRIu64 "; ", page,
+                           pages);
+    return !o->fail;
+}
+
+/* Three pages that follow each other */
+static void put_three(Wire *w, uint64_t page)
+{
+    g_autofree uint8_t *pages = g_malloc(3 * PAGE);
+
+    for (unsigned i = 0; i < 3; i++) {
+        memcpy(pages + i * PAGE, content(page + i), PAGE);
+    }
+    put_run(w, NULL, page, 3, pages);
+}
+
+static const RamPagesOps counting = { .arrived = note_arrived };
+static const RamPagesOps placing = { .data = take_data, .zeros = take_zeros };
+
+static void test_arrived(Fixture *x, gconstpointer data)
+{
+    Others o = { g_string_new(NULL) };
+
+    x->m.loader.pages = &counting;
+    x->m.loader.pages_opaque = &o;
+    put_page(&x->w, "pc.ram", 9, content(1));
+    put_zero(&x->w, NULL, 10);
+    put_three(&x->w, 100);
+    put_zero_range(&x->w, NULL, 200, 50);
+    put_end(&x->w);
+    load(&x->m, &x->w);
+    g_assert_cmpstr(o.seen->str, ==, "pc.ram 9+1; pc.ram 10+1; pc.ram 100+3; "
+                    "pc.ram 200+50; ");
+    assert_page(&x->m.list[LOW], 9, 1);
+    g_string_free(o.seen, true);
+}
+
+static void test_diverted(Fixture *x, gconstpointer data)
+{
+    Others o = { g_string_new(NULL) };
+
+    x->m.loader.pages = &placing;
+    x->m.loader.pages_opaque = &o;
+    put_page(&x->w, "pc.ram", 9, content(9));
+    put_zero(&x->w, NULL, 10);
+    put_three(&x->w, 100);
+    put_zero_range(&x->w, NULL, 200, 50);
+    put_end(&x->w);
+    load(&x->m, &x->w);
+    g_assert_cmpstr(o.seen->str, ==, "data 9+1; zeros 10+1; data 100+3; "
+                    "zeros 200+50; ");
+    assert_zero(&x->m.list[LOW], 0, 1024);
+    g_string_free(o.seen, true);
+}
+
+/* What would be about memory that may be in use */
+static void test_diverted_lies(Fixture *x, gconstpointer data)
+{
+    Others o = { g_string_new(NULL) };
+    const uint8_t code[] = { 0, 1, 2 };
+
+    x->m.loader.pages = &placing;
+    x->m.loader.pages_opaque = &o;
+    put_list(&x->w);
+    refuse(&x->m, &x->w, "while the guest may be running");
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_change(&x->w, "pc.ram", 9, code, sizeof(code));
+    refuse(&x->m, &x->w, "while the guest may be running");
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_page(&x->w, "pc.ram", 1024, content(1));
+    refuse(&x->m, &x->w, "there is no page");
+    o.fail = true;
+    g_byte_array_set_size(x->w.bytes, 0);
+    put_page(&x->w, "pc.ram", 5, content(5));
+    refuse(&x->m, &x->w, "cannot be put in place");
+    g_assert_cmpstr(o.seen->str, ==, "");
+    g_string_free(o.seen, true);
+}
+
 static void test_list(Fixture *x, gconstpointer data)
 {
     put_list(&x->w);
@@ -1395,6 +1517,9 @@ static void add_good(void)
     ADD("runs", NULL, test_runs);
     ADD("zero-ranges", NULL, test_zero_ranges);
     ADD("change", NULL, test_change);
+    ADD("arrived", NULL, test_arrived);
+    ADD("diverted", NULL, test_diverted);
+    ADD("diverted-lies", NULL, test_diverted_lies);
     ADD("list/same", NULL, test_list);
     ADD("list/resize", NULL, test_list_resize);
     ADD("list/extras", NULL, test_list_extras);
