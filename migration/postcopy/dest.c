@@ -584,6 +584,7 @@ int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
     RamRegion *r = region_of(rb);
     Error *err = NULL;
     uint64_t host_page;
+    bool ok;
 
     if (!r || offset >= block_of(r)->bytes) {
         return -EINVAL;
@@ -591,12 +592,15 @@ int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
     trace_postcopy_request_shared_page(shared->idstr, r->name, offset);
     host_page = offset / r->host_page_size;
     if (never_comes(r, host_page * r->host_page_size)) {
-        if (!place_zero_page(&dest.memory, r, host_page, &err)) {
-            error_report_err(err);
-            return -EIO;
-        }
+        ok = place_zero_page(&dest.memory, r, host_page, &err);
     } else if (faults_note(&dest.faults, r, &block_of(r)->map, host_page, 0)) {
         return 0;
+    } else {
+        ok = place_what_came(&dest.memory, r, host_page, &err);
+    }
+    if (!ok) {
+        error_report_err(err);
+        return -EIO;
     }
     trace_postcopy_request_shared_page_present(shared->idstr, r->name, offset);
     return postcopy_wake_shared(shared, client_addr, rb);

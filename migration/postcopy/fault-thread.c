@@ -37,15 +37,17 @@ static RamRegion *find_region(const RamRegions *regions, uint64_t address,
 }
 
 /* It has come: it need not be mapped where it was touched. */
-static void let_go_on(PlaceMemory *memory, RamRegion *region, uint64_t start,
-                      bool minor)
+static bool let_go_on(PlaceMemory *memory, RamRegion *region, uint64_t start,
+                      bool minor, Error **errp)
 {
-    if (minor) {
-        ufd_place(memory->ufd, UFD_CONTINUE, region->host + start, NULL,
-                  region->host_page_size, region->host_page_size);
-    } else {
-        ufd_wake(memory->ufd, region->host + start, region->host_page_size);
+    uint64_t size = region->host_page_size;
+
+    if (!minor) {
+        return place_what_came(memory, region, start / size, errp);
     }
+    ufd_place(memory->ufd, UFD_CONTINUE, region->host + start, NULL, size,
+              size);
+    return true;
 }
 
 static void serve(FaultThread *t, const UfdFault *fault)
@@ -55,6 +57,7 @@ static void serve(FaultThread *t, const UfdFault *fault)
     uint64_t start;
     RamRegion *r = find_region(memory->regions, fault->address, &start);
     ReceivedMap *map;
+    bool ok = true;
 
     if (!r) {
         error_report("postcopy: a fault at 0x%" PRIx64 ", where the guest has "
@@ -65,14 +68,15 @@ static void serve(FaultThread *t, const UfdFault *fault)
                                             fault->thread);
     map = &memory->blocks[r->index].map;
     if (received_test(map, start >> r->page_bits)) {
-        let_go_on(memory, r, start, fault->minor);
+        ok = let_go_on(memory, r, start, fault->minor, &err);
     } else if (t->never_comes && t->never_comes(r, start)) {
-        if (!place_zero_page(memory, r, start / r->host_page_size, &err)) {
-            error_report_err(err);
-        }
+        ok = place_zero_page(memory, r, start / r->host_page_size, &err);
     } else if (!faults_note(memory->faults, r, map, start / r->host_page_size,
                             fault->thread)) {
-        let_go_on(memory, r, start, fault->minor);
+        ok = let_go_on(memory, r, start, fault->minor, &err);
+    }
+    if (!ok) {
+        error_report_err(err);
     }
 }
 

@@ -134,6 +134,18 @@ static bool put_zeros(PlaceMemory *memory, RamRegion *region, uint64_t start,
     return true;
 }
 
+bool place_what_came(PlaceMemory *memory, const RamRegion *region,
+                     uint64_t host_page, Error **errp)
+{
+    uint64_t size = region->host_page_size;
+    bool zero = block_of(memory, region)->ways & (1u << UFD_ZERO);
+    int ret = ufd_place(memory->ufd, zero ? UFD_ZERO : UFD_COPY,
+                        region->host + host_page * size, memory->zeros, size,
+                        size);
+
+    return !ret || failed(region, host_page * size, ret, errp);
+}
+
 bool place_zero_page(PlaceMemory *memory, RamRegion *region,
                      uint64_t host_page, Error **errp)
 {

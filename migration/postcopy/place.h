@@ -68,6 +68,14 @@ bool placer_zero(Placer *placer, RamRegion *region, uint64_t page,
                  uint64_t pages, Error **errp);
 
 /*
+ * For whoever waits for a page that has come: it goes on.  Zeros that came
+ * before the guest ran need no memory until somebody wants them, so that is
+ * what a page is filled with that is missing all the same.  Any thread.
+ */
+bool place_what_came(PlaceMemory *memory, const RamRegion *region,
+                     uint64_t host_page, Error **errp);
+
+/*
  * A page of zeros, which nobody will send, for whoever waits for it.  Any
  * thread.
  */

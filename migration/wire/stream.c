@@ -503,17 +503,13 @@ int qemu_fclose(QEMUFile *f)
  */
 int qemu_file_shutdown(QEMUFile *f)
 {
-    Error *err = NULL;
-
     qemu_file_set_error(f, -EIO);
     if (!qio_channel_has_feature(f->ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
         return -ENOSYS;
     }
-    if (qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, &err) < 0) {
-        error_report_err(err);
-        return -EIO;
-    }
-    return 0;
+    /* Usually the peer was quicker, which is nothing to tell anybody. */
+    return qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL) < 0
+           ? -EIO : 0;
 }
 
 QIOChannel *qemu_file_get_ioc(QEMUFile *f)

@@ -437,6 +437,24 @@ static void test_never_comes(void)
     tear_down(&b);
 }
 
+/* Zeros that came before the guest ran: nothing was ever written there. */
+static void test_hole(const void *kind)
+{
+    Toucher t;
+    Bench b;
+
+    if (!available()) {
+        return;
+    }
+    set_up(&b, (Kind)(uintptr_t)kind, 0);
+    received_set(&b.memory.blocks->map, 50, 10);
+    start(&t, &b, 55);
+    qemu_thread_join(&t.thread);
+    g_assert_cmpuint(t.saw, ==, 0);
+    g_assert_cmpuint(requests(&b), ==, 0);
+    tear_down(&b);
+}
+
 static void test_outside(void)
 {
     Error *err = NULL;
@@ -745,6 +763,7 @@ int main(int argc, char **argv)
     add("place/twice", test_twice, true);
     add("place/zeros", test_zeros, true);
     add("place/cut", test_cut, true);
+    add("place/hole", test_hole, true);
     g_test_add_func("/postcopy/place/outside", test_outside);
     add("gather/order", test_gather, true);
     add("gather/zeros", test_gather_zeros, true);
