@@ -87,11 +87,14 @@ def _connect(address: str, timeout: float) -> socket.socket:
 class QMP:
     """One connection to a monitor; may be shared by threads."""
 
-    def __init__(self, path: str, timeout: float = 10.0) -> None:
+    def __init__(self, path: str, timeout: float = 10.0, oob: bool = False
+                 ) -> None:
         """Connect to PATH, a unix socket or "host:port".
 
-        TIMEOUT (s) holds for this and is the default for every command.
+        TIMEOUT (s) holds for this and is the default for every command.  With
+        OOB such commands as allow it are run at once, see urgent().
         """
+        self._oob = oob
         self.path = str(path)
         self.timeout = timeout
         self._lock = threading.RLock()
@@ -117,7 +120,9 @@ class QMP:
         if greeting is None:
             raise QMPError(GONE, f'{self.path} is not a QMP monitor')
         self.greeting = greeting
-        self.cmd('qmp_capabilities')
+        if self._oob and 'oob' not in greeting.get('capabilities', ()):
+            raise QMPError(GONE, f'{self.path} takes no urgent commands')
+        self.cmd('qmp_capabilities', {'enable': ['oob']} if self._oob else None)
 
     def _receive(self, deadline: float, what: str) -> None:
         """Wait for data until DEADLINE and sort what came."""
@@ -140,10 +145,15 @@ class QMP:
             box = self._events if 'event' in message else self._inbox
             box.append(message)
 
+    def urgent(self, name: str, args: dict | None = None,
+               timeout: float | None = None) -> Any:
+        """Run NAME out of band: even if QEMU's main loop stands still."""
+        return self.cmd(name, args, timeout, 'exec-oob')
+
     def cmd(self, name: str, args: dict | None = None,
-            timeout: float | None = None) -> Any:
+            timeout: float | None = None, how: str = 'execute') -> Any:
         """Run the command NAME and return what it returns."""
-        request: dict[str, Any] = {'execute': name}
+        request: dict[str, Any] = {how: name}
         if args:
             request['arguments'] = args
         with self._lock:

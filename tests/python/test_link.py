@@ -1,0 +1,134 @@
+# Tests of ferry.link.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests of ferry.link: bytes pass, and what becomes of connections."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'python'))
+
+from ferry.link import Link                                 # noqa: E402
+
+
+class Linked(unittest.TestCase):
+    """A connection through a Link."""
+
+    def setUp(self):
+        self.server = socket.create_server(('127.0.0.1', 0))
+        self.addCleanup(self.server.close)
+        self.server.settimeout(5)
+        self.link = Link(self.server.getsockname()[1])
+        self.addCleanup(self.link.close)
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        near = socket.create_connection(('127.0.0.1', self.link.port), 5)
+        self.addCleanup(near.close)
+        far, _ = self.server.accept()
+        self.addCleanup(far.close)
+        far.settimeout(5)
+        return near, far
+
+    @staticmethod
+    def take(sock: socket.socket, count: int) -> bytes:
+        data = b''
+        while len(data) < count and (more := sock.recv(count - len(data))):
+            data += more
+        return data
+
+    def ended(self, sock: socket.socket) -> bool:
+        try:
+            return sock.recv(1) == b''
+        except ConnectionResetError:
+            return True
+
+    def test_both_ways(self):
+        near, far = self.pair()
+        near.sendall(b'x' * 300000)
+        self.assertEqual(self.take(far, 300000), b'x' * 300000)
+        far.sendall(b'answer')
+        self.assertEqual(self.take(near, 6), b'answer')
+        near.shutdown(socket.SHUT_WR)
+        self.assertEqual(far.recv(1), b'')
+        far.sendall(b'late')
+        self.assertEqual(self.take(near, 4), b'late')
+        one, = self.link.connections
+        self.assertEqual((one.sent, one.answered), (300000, 10))
+
+    def test_cut_all(self):
+        pairs = [self.pair(), self.pair()]
+        self.assertEqual(self.link.cut(), 2)
+        for pair in pairs:
+            for sock in pair:
+                self.assertTrue(self.ended(sock))
+        self.assertEqual(self.link.alive(), [])
+
+    def test_cut_one(self):
+        first, second = self.pair(), self.pair()
+        self.assertEqual(self.link.cut(1, reset=False), 1)
+        self.assertTrue(self.ended(second[0]))
+        self.assertTrue(self.ended(second[1]))
+        first[0].sendall(b'a')
+        self.assertEqual(first[1].recv(1), b'a')
+
+    def test_cut_at_a_byte(self):
+        near, far = self.pair()
+        near.sendall(b'12345')
+        self.take(far, 5)
+        self.link.cut_after(1000, reset=False)
+        near.sendall(b'x' * 5000)
+        self.assertEqual(len(self.take(far, 5000)), 1000)
+        self.assertTrue(self.link.cut_by_alarm.wait(5))
+        self.assertTrue(self.ended(near))
+
+    def test_cut_at_an_answer(self):
+        near, far = self.pair()
+        self.link.cut_after(3, 'answered', reset=False)
+        near.sendall(b'x' * 5000)
+        self.assertEqual(len(self.take(far, 5000)), 5000)
+        far.sendall(b'12345')
+        self.assertEqual(self.take(near, 5), b'123')
+
+    def test_hold(self):
+        near, far = self.pair()
+        self.link.hold()
+        near.sendall(b'later')
+        far.settimeout(0.2)
+        with self.assertRaises(TimeoutError):
+            far.recv(5)
+        self.link.hold(False)
+        far.settimeout(5)
+        self.assertEqual(self.take(far, 5), b'later')
+
+    def test_cut_while_held(self):
+        near, far = self.pair()
+        self.link.hold()
+        near.sendall(b'never')
+        time.sleep(0.05)
+        self.link.cut()
+        self.assertTrue(self.ended(far))
+
+    def test_refuse(self):
+        self.link.refuse()
+        with self.assertRaises(OSError):
+            socket.create_connection(('127.0.0.1', self.link.port), 1)
+        self.link.refuse(False)
+        near, far = self.pair()
+        near.sendall(b'a')
+        self.assertEqual(far.recv(1), b'a')
+
+    def test_leads_nowhere(self):
+        self.server.close()
+        with socket.create_connection(('127.0.0.1', self.link.port),
+                                      5) as near:
+            self.assertTrue(self.ended(near))
+
+
+if __name__ == '__main__':
+    unittest.main()
