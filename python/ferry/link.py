@@ -29,7 +29,18 @@ class Connection:
     sent: int = 0           # bytes passed on, away from who connected
     answered: int = 0       # ... and back
     alive: bool = True
+    ways: int = 2           # in which there may be more to come
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def end_of(self, sock: socket.socket) -> None:
+        """Nothing more will come for SOCK."""
+        with self.lock:
+            self.ways -= 1
+            over = self.ways == 0
+        if over:
+            self.cut(False)
+        else:
+            sock.shutdown(socket.SHUT_WR)
 
     def cut(self, reset: bool) -> None:
         """End it on both sides at once, with RST or with FIN."""
@@ -189,7 +200,7 @@ class Link:
                 if reset is not None:
                     self.cut(reset=reset)
                     self.cut_by_alarm.set()
-            go.shutdown(socket.SHUT_WR)
+            one.end_of(go)
         except OSError:
             one.cut(False)      # one end went away: so does the other
 

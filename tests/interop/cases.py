@@ -14,6 +14,7 @@ import socket
 import time
 
 import failures
+import postcopy
 import responsive
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
@@ -257,7 +258,7 @@ def all_cases() -> list[Case]:
         for source, target in (('ferry', 'ferry'), ('ferry', 'pristine'),
                                ('pristine', 'ferry')):
             cases.append(plain(source, target, transport, xbzrle))
-    cases += failures.all_cases()
+    cases += failures.all_cases() + postcopy.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),

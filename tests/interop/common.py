@@ -38,6 +38,7 @@ class Case:
     quick: bool = False
     kinds: tuple[str, ...] = ('ferry',)     # that must have
     needs: tuple[str, ...] = ()             # these; see ferry.abilities
+    full: bool = False                      # only with --full, or when named
 
 
 def summary(result: Result) -> str:

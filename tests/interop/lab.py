@@ -18,7 +18,7 @@ from typing import Any, Callable
 
 from ferry.errors import FerryError
 from ferry.guest import Guest, ensure, guest_args
-from ferry.migrate import Result, migrate, tcp_uri, unix_uri
+from ferry.migrate import Result, migrate, set_caps, tcp_uri, unix_uri
 from ferry.observer import Observer
 from ferry.vm import VM
 
@@ -81,6 +81,7 @@ class Lab:
         """The guest, running in a QEMU of this kind."""
         self._case_began = time.monotonic_ns()
         if self.source is not None and self.source.kind == kind:
+            self._set_back(self.source)
             self.guest.set_rate(RATE)
         else:
             self.clear()
@@ -92,6 +93,13 @@ class Lab:
             self._case_began = time.monotonic_ns()
         self.observer.wait_beats(self.source, 200)
         return self.source
+
+    @staticmethod
+    def _set_back(vm: VM) -> None:
+        """Turn off what an earlier migration of the guest has turned on."""
+        rows = vm.qmp.cmd('query-migrate-capabilities')
+        set_caps(vm, {row['capability']: False for row in rows
+                      if row['state']})
 
     def uri(self, transport: str) -> str:
         """A fresh address to migrate to."""
@@ -132,9 +140,14 @@ class Lab:
                          guest=self.guest, observer=self.observer,
                          on_sample=on_sample, interval=0.02, timeout=30)
         if result.ok:
-            self.drop(self.source)
-            self.source = target
+            self.moved(target)
         return result
+
+    def moved(self, target: VM) -> None:
+        """The guest is in TARGET now; end the QEMU where it was."""
+        assert self.source is not None
+        self.drop(self.source)
+        self.source = target
 
     def must_move(self, target: VM, transport: str = 'tcp',
                   **more: Any) -> Result:

@@ -61,6 +61,18 @@ class Linked(unittest.TestCase):
         one, = self.link.connections
         self.assertEqual((one.sent, one.answered), (300000, 10))
 
+    def test_ends_by_itself(self):
+        near, far = self.pair()
+        near.close()
+        self.assertTrue(self.ended(far))
+        self.assertEqual(len(self.link.alive()), 1)
+        far.close()
+        for _ in range(100):
+            if not self.link.alive():
+                return
+            time.sleep(0.02)
+        self.fail('it is still there')
+
     def test_cut_all(self):
         pairs = [self.pair(), self.pair()]
         self.assertEqual(self.link.cut(), 2)

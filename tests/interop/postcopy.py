@@ -1,0 +1,394 @@
+# The guest is switched over first, and its memory follows.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest is switched over first, and its memory follows.
+
+Every way to lose the network on the way ends in a pause on both sides, from
+which the migration goes on; the guest never runs twice, and nothing of it is
+lost.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Callable, Iterator
+
+from ferry.errors import FerryError
+from ferry.link import Link
+from ferry.migrate import tcp_uri
+from ferry.postcopy import ACTIVE, PAUSED, Postcopy
+from ferry.qmp import QMPError
+from ferry.vm import VM
+
+from common import ROUND, UNDER_WAY, Case
+from failures import Mode, cancelled
+from lab import TLS, Lab, check
+
+SPEED = {'max-bandwidth': 40 << 20, 'downtime-limit': 1,
+         'max-postcopy-bandwidth': 0}
+TRICKLE = {'max-postcopy-bandwidth': 16 << 20}   # leaves time to interfere
+FULL_SPEED = {'max-postcopy-bandwidth': 0}
+
+# A guest under TCG whose kernel waits for a page may do so with the lock in its
+# hands that the main loop needs as well, and for as long as the network is cut.
+# After so many heartbeats what it needs all the time is there.
+SETTLED = 100
+STALL = 1.0             # s
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to migrate."""
+    name: str
+    caps: dict[str, bool] = field(default_factory=dict)
+    tls: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """See ferry.abilities."""
+        return ('postcopy-ram', *self.caps)
+
+
+PLAIN = Way('plain')
+PREEMPT = Way('preempt', {'postcopy-preempt': True})
+PLAIN_TLS = Way('tls', tls=True)
+PREEMPT_TLS = Way('preempt-tls', {'postcopy-preempt': True}, True)
+
+# When to switch, by 'ram' of query-migrate
+POINTS: dict[str, Callable[[dict], bool]] = {
+    'at-once': lambda ram: True,
+    'midway': lambda ram: ram['transferred'] > UNDER_WAY,
+    'nearly-done': lambda ram: ram['dirty-sync-count'] >= 3
+    and 0 < ram['remaining'] < ram['total'] // 8,
+}
+
+
+class Move(Postcopy):
+    """A migration of the lab's guest through a link of our own."""
+
+    def __init__(self, lab: Lab, target: VM, way: Way, link: Link,
+                 **params: int) -> None:
+        assert lab.source is not None
+        if way.tls:
+            lab.secure(target)
+        super().__init__(lab.source, target, caps=way.caps, guest=lab.guest,
+                         observer=lab.observer, params={
+                             **SPEED, **params,
+                             'tls-creds': TLS if way.tls else ''})
+        self.link = link
+
+    def via(self, uri: str) -> str:
+        """Connect through the link to who listens at URI."""
+        self.link.aim(uri)
+        return self.link.uri
+
+    def start(self, when: Callable[[dict], bool]) -> None:
+        """Begin, and switch as soon as it is time."""
+        self.begin(tcp_uri(), self.via)
+        self.wait_sent(when)
+        self.switch()
+
+    def again(self) -> None:
+        """Recover from a pause that is about to come."""
+        self.recover(tcp_uri(), self.via)
+
+    def let_go(self) -> None:
+        """Let the rest come as fast as it can."""
+        self.source.vm.qmp.cmd('migrate-set-parameters', FULL_SPEED)
+
+
+@contextmanager
+def moving(lab: Lab, source: str, target: str, way: Way, **params: int
+           ) -> Iterator[Move]:
+    """A migration about to begin; if all goes well the guest has moved."""
+    lab.boot(source)
+    with Link() as link, \
+         Move(lab, lab.target(target), way, link, **params) as move:
+        yield move
+        check(ACTIVE in move.source.states(), 'the source told of postcopy: '
+              f'{move.source.states()}')
+        check(ACTIVE in move.target.states(), 'the destination told of it: '
+              f'{move.target.states()}')
+        lab.moved(move.target.vm)
+
+
+def summary(move: Move) -> str:
+    """The figures of one migration."""
+    ram = move.info['ram']
+    return (f'{move.info["total-time"]} ms, {ram["postcopy-requests"]} '
+            f'requests, downtime {move.info["downtime"]} ms, blackout '
+            f'{move.check_heartbeats():.0f} ms')
+
+
+def plain(source: str, target: str, way: Way, point: str) -> Case:
+    """Nothing goes wrong."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way) as move:
+            move.start(POINTS[point])
+            move.finish()
+            if point != 'nearly-done':
+                check(move.info['ram']['postcopy-requests'] > 0,
+                      'the destination asked for pages')
+            return summary(move)
+    return Case(f'{source}-{target}-postcopy-{way.name}-{point}', run, False,
+                (source, target), way.needs)
+
+
+# Interruptions: what is done to a migration
+
+def cut(move: Move) -> None:
+    """Both sides get a reset."""
+    move.link.cut()
+
+
+def close(move: Move) -> None:
+    """Both sides see an orderly end."""
+    move.link.cut(reset=False)
+
+
+def cut_first(move: Move) -> None:
+    """Only the main connection goes."""
+    check(move.link.cut(0) == 1 and move.link.alive() != [],
+          'there was another connection')
+
+
+def cut_second(move: Move) -> None:
+    """Only the one for urgent pages goes."""
+    check(move.link.cut(1) == 1, 'there was a second connection')
+
+
+def pause_source(move: Move) -> None:
+    """The user asks the source for a pause."""
+    move.source.vm.qmp.cmd('migrate-pause')
+
+
+def pause_target(move: Move) -> None:
+    """The user asks the destination for one."""
+    move.target.monitor.urgent('migrate-pause')
+
+
+def pause_silent(move: Move) -> None:
+    """The network swallows everything, and the user asks both for a pause."""
+    move.link.hold()
+    time.sleep(0.1)
+    pause_source(move)
+    pause_target(move)
+    move.wait_paused()
+    move.link.cut()
+
+
+def broken(source: str, target: str, way: Way,
+           breaking: Callable[[Move], None]) -> Case:
+    """It is interrupted twice, and goes on each time."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            move.start(POINTS['midway'])
+            for _ in range(2):
+                move.wait_beats(SETTLED)
+                check(move.source.status == ACTIVE, 'something is left to do')
+                breaking(move)
+                move.wait_paused()
+                move.check_once()
+                move.again()
+            move.let_go()
+            move.finish()
+            return summary(move)
+    name = breaking.__name__.replace('_', '-')
+    return Case(f'{source}-{target}-postcopy-{way.name}-{name}', run, False,
+                (source, target), way.needs)
+
+
+def stalled(source: str, target: str, way: Way) -> Case:
+    """The network stands still for a while: no reason for a pause."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            move.start(POINTS['midway'])
+            move.wait_beats(SETTLED)
+            move.link.hold()
+            time.sleep(STALL)
+            move.link.hold(False)
+            move.let_go()
+            move.finish()
+            check(PAUSED not in move.source.states()
+                  + move.target.states(), 'it waited without a pause')
+            return summary(move)
+    return Case(f'{source}-{target}-postcopy-{way.name}-stall', run, False,
+                (source, target), way.needs)
+
+
+# Mistakes of the user
+
+def refused(side: VM, command: str, args: dict | None = None) -> str:
+    """COMMAND must be refused; return how."""
+    try:
+        side.qmp.cmd(command, args)
+    except QMPError as err:
+        check('\n' not in err.desc.strip() and len(err.desc) > 10,
+              f'the error is one clear line: {err.desc!r}')
+        return err.desc
+    raise FerryError(f'{side.name} took {command} {args or ""}')
+
+
+def back_to_pause(move: Move, tries: int) -> None:
+    """An attempt to resume has failed: the source is paused once more."""
+    end = time.monotonic() + 10
+    while (move.source.states().count(PAUSED) <= tries
+           or move.source.status != PAUSED):
+        check(time.monotonic() < end, 'the source is paused again: '
+              f'{move.source.states()}')
+        time.sleep(0.01)
+
+
+def recover_wrongly(source: str, target: str, way: Way) -> Case:
+    """Recovered on the wrong side, to nowhere, twice: and then as it should.
+    """
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            src, dst = move.source.vm, move.target.vm
+            uri = tcp_uri()
+            refused(src, 'migrate-recover', {'uri': uri})
+            refused(dst, 'migrate-recover', {'uri': uri})
+            move.start(POINTS['midway'])
+            move.wait_beats(SETTLED)
+            said = [refused(dst, 'migrate-recover', {'uri': uri}),
+                    refused(src, 'migrate-recover', {'uri': uri}),
+                    refused(src, 'migrate', {'uri': uri, 'resume': True})]
+            cut(move)
+            move.wait_paused()
+            said += [refused(src, 'migrate-recover', {'uri': uri}),
+                     refused(src, 'migrate', {'uri': uri}),
+                     refused(dst, 'migrate', {'uri': uri, 'resume': True}),
+                     refused(dst, 'migrate-recover', {'uri': 'nonsense:1'}),
+                     refused(src, 'migrate', {'uri': 'nonsense:1',
+                                              'resume': True})]
+            move.resume(uri)            # nobody listens there
+            back_to_pause(move, 1)
+            check(move.source.why() != '', 'the source says why')
+            move.listen_again(uri)
+            other = tcp_uri()
+            try:                        # twice: either answer is fine
+                move.target.monitor.urgent('migrate-recover', {'uri': other})
+                uri = other
+            except QMPError:
+                pass
+            move.resume(move.via(uri))
+            move.wait_resumed()
+            check(not src.qmp.cmd('query-status')['running'],
+                  'the source does not run')
+            move.let_go()
+            move.finish()
+            return '; '.join(f'"{words}"' for words in dict.fromkeys(said))
+    return Case(f'{source}-{target}-postcopy-{way.name}-recover-wrongly', run,
+                False, (source, target), way.needs)
+
+
+def cut_again(source: str, target: str, way: Way) -> Case:
+    """The network fails in the middle of each recovery, at another byte."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            move.start(POINTS['midway'])
+            move.wait_beats(SETTLED)
+            cut(move)
+            tried = 0
+            for way_, count in (('sent', 1), ('sent', 9), ('answered', 1),
+                                ('sent', 30), ('answered', 40),
+                                ('answered', 3000)):
+                move.wait_paused()
+                uri = tcp_uri()
+                move.listen_again(uri)
+                move.link.cut_after(count, way_)
+                pauses = move.source.states().count(PAUSED)
+                move.resume(move.via(uri))
+                back_to_pause(move, pauses)
+                tried += 1
+            move.again()
+            move.let_go()
+            move.finish()
+            return f'cut {tried} times while it recovered; {summary(move)}'
+    return Case(f'{source}-{target}-postcopy-{way.name}-cut-again', run,
+                False, (source, target), way.needs)
+
+
+def cancel_refused(source: str, target: str, way: Way) -> Case:
+    """Too late to cancel: the guest must not run on the source again."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            src = move.source.vm
+            move.start(POINTS['midway'])
+            move.wait_beats(SETTLED)
+            said = 'accepted and ignored'
+            for stage in ('active', 'paused'):
+                try:
+                    src.qmp.cmd('migrate_cancel')
+                except QMPError as err:
+                    said = f'"{err.desc}"'
+                time.sleep(0.1)
+                check(not src.qmp.cmd('query-status')['running'],
+                      f'cancelled while {stage}, the source does not run')
+                if stage == 'active':
+                    if move.source.status == ACTIVE:
+                        cut(move)
+                    move.wait_paused()
+            move.again()
+            move.let_go()
+            move.finish()
+            return said
+    return Case(f'{source}-{target}-postcopy-{way.name}-cancel-late', run,
+                False, (source, target), way.needs)
+
+
+def target_dies(source: str, target: str, way: Way) -> Case:
+    """The guest died with its new host: its old one must not revive it."""
+    def run(lab: Lab) -> str:
+        try:
+            with moving(lab, source, target, way, **TRICKLE) as move:
+                move.start(POINTS['midway'])
+                move.wait_beats(SETTLED)
+                move.target.look()
+                src = move.source.vm
+                move.target.vm.kill()
+                end = time.monotonic() + 10
+                while move.source.status != PAUSED:
+                    check(time.monotonic() < end, 'the source pauses')
+                    time.sleep(0.01)
+                state = src.qmp.cmd('query-status')
+                check(not state['running'], f'the source stands: {state}')
+                return move.source.why()
+        finally:
+            lab.clear()
+    return Case(f'{source}-{target}-postcopy-{way.name}-target-dies', run,
+                False, (source, target), way.needs)
+
+
+def all_cases() -> list[Case]:
+    """Pristine pairs are among them, since they test the test."""
+    mixed = [pair for pair in ROUND if 'ferry' in pair]
+    both = (PLAIN, PREEMPT)
+    cases = [plain(*pair, way, point) for way in both
+             for point in POINTS for pair in ROUND]
+    cases += [plain(*pair, way, 'midway') for way in (PLAIN_TLS, PREEMPT_TLS)
+              for pair in mixed]
+    cases += [cancelled(*pair, Mode(f'postcopy-{way.name}',
+                                    {'postcopy-ram': True, **way.caps}))
+              for way in both for pair in mixed]
+    cases += [broken(*pair, way, cut) for way in both for pair in ROUND]
+    cases += [broken(*pair, way, breaking) for way, ways in (
+        (PLAIN, (close, pause_source, pause_target, pause_silent)),
+        (PREEMPT, (cut_first, cut_second, pause_silent)),
+        (PLAIN_TLS, (cut,)), (PREEMPT_TLS, (cut,)))
+              for breaking in ways for pair in mixed]
+    cases += [made(*pair, way) for made in (
+        stalled, cut_again, recover_wrongly) for way in both
+              for pair in mixed]
+    cases += [cancel_refused('ferry', 'ferry', PLAIN),
+              cancel_refused('ferry', 'pristine', PLAIN)]
+    # Most of what the longer run adds concerns one side alone.
+    return [replace(case, full='pristine' in (case.kinds[0], case.kinds[1])
+                    and not case.name.endswith(SOON))
+            for case in cases] + [target_dies(*pair, PLAIN) for pair in mixed]
+
+
+# What is tried with every pair in the shorter run, too
+SOON = ('plain-midway', 'preempt-midway', 'plain-cut', 'preempt-cut')
