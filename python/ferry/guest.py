@@ -54,16 +54,19 @@ def ensure() -> tuple[Path, Path]:
 
 
 def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
-               order: str = 'random', stripes: int = 16) -> str:
+               order: str = 'random', stripes: int = 16,
+               timed: bool = False) -> str:
     """The kernel's command line for a guest with these settings.
 
     FILL_MIB are filled with a pattern, the first WORK_MIB of it are written
     to, RATE pages a second, in random or linear ORDER.  Each write changes
-    STRIPES words of 8 bytes, at most one in every 256 bytes.
+    STRIPES words of 8 bytes, at most one in every 256 bytes.  With TIMED the
+    guest measures how long the access to each page takes.
     """
     return ('console=ttyS0 quiet mitigations=off tsc=reliable '
             f'ferry.fill={fill_mib} ferry.work={work_mib} ferry.rate={rate} '
-            f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}')
+            f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}'
+            + (' ferry.timed=1' if timed else ''))
 
 
 @dataclasses.dataclass
@@ -75,6 +78,22 @@ class Verify:
     writes: int
     sum: int
     detail: str
+
+
+@dataclasses.dataclass
+class Times:
+    """How long the guest's accesses took, until now."""
+
+    clock_ns: int           # of the guest
+    asked_ns: int           # of the host, when it was asked,
+    told_ns: int            # and when it had answered
+    accesses: int
+    counts: dict[int, int]  # how many took so many ns, or a little more
+
+    def since(self, before: Times) -> dict[int, int]:
+        """The counts of what came after BEFORE."""
+        return {floor: new for floor, count in sorted(self.counts.items())
+                if (new := count - before.counts.get(floor, 0)) > 0}
 
 
 def parse_values(text: str) -> dict[str, int | str]:
@@ -380,6 +399,25 @@ class Guest:
             self._seen_writes = max(self._seen_writes,
                                     int(values.get('writes', 0)))
         return values
+
+    def times(self, timeout: float = 10) -> Times:
+        """How long accesses have taken; needs a guest that is TIMED."""
+        asked, start = time.monotonic_ns(), 0
+        counts: dict[int, int] = {}
+        while True:
+            answer = self.command(f'times {start}', timeout)
+            values = parse_values(answer)
+            try:
+                start, clock = int(values['next']), int(values['ns'])
+                accesses, *pairs = answer.split()[3:]
+                counts |= {int(floor): int(count) for floor, count in
+                           (pair.split(':') for pair in pairs)}
+            except (KeyError, ValueError) as err:
+                raise FerryError('the guest answered times with '
+                                 f'"{answer}"') from err
+            if not start:
+                return Times(clock, asked, time.monotonic_ns(), int(accesses),
+                             counts)
 
     def verify(self, timeout: float = 60) -> Verify:
         """Have the guest recompute and compare all of its pages."""

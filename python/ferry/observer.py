@@ -48,6 +48,7 @@ class Timeline:
     def __init__(self) -> None:
         self.times = array.array('Q')
         self.sources = array.array('H')
+        self.steps = array.array('Q')       # bytes, those left out included
         self.gap = array.array('Q')         # ns since the chunk before
         self.bytes_of: dict[int, int] = {}
         self.handovers: list[Handover] = []
@@ -59,12 +60,14 @@ class Timeline:
         """Add a chunk of COUNT bytes, FIRST to LAST, that arrived at WHEN."""
         if lost or repeated:
             self.breaks.append((when, lost, repeated))
+        steps = count + lost
         if not self.times:
             self.gap.append(0)
         else:
             gap = max(0, when - self.times[-1])
             self.gap.append(gap)
             lost, repeated = step(self._last_byte, first)
+            steps += lost
             if lost or repeated:
                 self.breaks.append((when, lost, repeated))
             if source != self.sources[-1]:
@@ -72,6 +75,7 @@ class Timeline:
                     self.sources[-1], source, when, gap * MS, lost, repeated))
         self.times.append(when)
         self.sources.append(source)
+        self.steps.append(steps)
         self.bytes_of[source] = self.bytes_of.get(source, 0) + count
         self._last_byte = last
 
@@ -97,9 +101,13 @@ def percentile(values: list[float], p: float) -> float:
 
 
 class Observer:
-    """Watches the heartbeat of one guest through all of its VMs."""
+    """Watches the heartbeat of one guest through all of its VMs.
 
-    def __init__(self) -> None:
+    Or, with another ROLE, what the guest sends on that port in its place.
+    """
+
+    def __init__(self, role: str = 'beat') -> None:
+        self._role = role
         self._timeline = Timeline()
         self._synced = threading.Condition()
         self._last_sync = 0
@@ -150,15 +158,16 @@ class Observer:
         if vm in self._numbers:
             return self._numbers[vm]
         number = len(self._numbers) + 1
+        path = vm.port_path(self._role)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             try:
-                sock.connect(vm.beat_path)
+                sock.connect(path)
             except OSError as err:
-                raise FerryError(f'cannot attach to {vm.beat_path}: '
+                raise FerryError(f'cannot attach to {path}: '
                                  f'{err.strerror or err}') from err
             self._order(b'A', number, (sock.fileno(),))
         self._numbers[vm] = number
-        vm.wait_attached('beat')
+        vm.wait_attached(self._role)
         return number
 
     def sync(self) -> Timeline:
@@ -214,6 +223,13 @@ class Observer:
         """The longest gap that spans a hand-over; None if there was none."""
         return max((handover.gap_ms for handover in self.handovers(since)),
                    default=None)
+
+    def counts(self, since: int = 0, until: int = 2 ** 63
+               ) -> list[tuple[int, int]]:
+        """(ns, bytes) of each time when some came, left out ones included."""
+        line = self.sync()
+        return [(when, steps) for when, steps in zip(line.times, line.steps)
+                if since <= when <= until]
 
     def breaks(self, since: int = 0) -> tuple[int, int]:
         """(lost, repeated) heartbeats, hand-overs included."""

@@ -82,11 +82,13 @@ class Side:
         self.look()
         return [event.at for event in self.events if event.name == name]
 
-    def entered(self, state: str) -> float | None:
+    def entered(self, state: str) -> float:
         """When the migration first was in STATE."""
-        return next((event.at for event in self.events
-                     if event.name == 'MIGRATION'
-                     and event.data['status'] == state), None)
+        self.look()
+        for event in self.events:
+            if event.name == 'MIGRATION' and event.data['status'] == state:
+                return event.at
+        raise FerryError(f'{self.vm.name} never was {state}')
 
     def why(self) -> str:
         """The reason that query-migrate gives, if it answers and has one."""

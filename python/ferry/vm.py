@@ -24,6 +24,9 @@ from .qmp import QMP, QMPError
 # interrupt of its own: two ISA devices on one line would lose interrupts.
 UARTS = (('console', 0x3f8, 4), ('control', 0x2f8, 3), ('beat', 0x3e8, 5))
 
+# One more that counts accesses to memory, for who asks for it (pace=True).
+PACE = ('pace', 0x2e8, 7)
+
 SUN_PATH_MAX = 107              # longest path of a unix socket, bytes
 PR_SET_PDEATHSIG = 1
 START_TIMEOUT = 20.0            # s, until the monitor answers
@@ -52,7 +55,7 @@ class VM:
                  paused: bool = False, args: Sequence[str] = (),
                  mem_backend: str | None = None, smp: int = 1,
                  machine: str = 'q35', serial: bool = True,
-                 accelerator: str | None = None) -> None:
+                 accelerator: str | None = None, pace: bool = False) -> None:
         """MEM is in MiB; MEM_BACKEND a whole -object string with id=mem."""
         self.kind = str(kind)
         self.name = name
@@ -69,6 +72,7 @@ class VM:
         self.machine = machine
         self.serial = serial
         self.accelerator = accelerator
+        self.uarts = (*UARTS, PACE) if pace else UARTS
         self.binary = paths.qemu(kind)
         self.qmp_path = self._socket('qmp')
         self.view_path = self._socket('view')
@@ -79,6 +83,10 @@ class VM:
         self._process: subprocess.Popen | None = None
         self._qmp: QMP | None = None
         self._usage = (0.0, 0.0)    # last known CPU seconds and RSS
+
+    def port_path(self, role: str) -> str:
+        """The socket of the UART that has this role."""
+        return self._socket(role)
 
     def _socket(self, role: str) -> str:
         path = str(self.workdir / f'{self.name}-{role}')
@@ -102,7 +110,7 @@ class VM:
         for path in (self.qmp_path, self.view_path):
             line += ['-qmp', f'unix:{path},server=on,wait=off']
         if self.serial:
-            for index, (role, port, irq) in enumerate(UARTS):
+            for index, (role, port, irq) in enumerate(self.uarts):
                 path = self._socket(role)
                 line += ['-chardev', f'socket,id={role},path={path},'
                                      'server=on,wait=off',
@@ -191,8 +199,8 @@ class VM:
     def _forget(self) -> None:
         if self._qmp is not None:
             self._qmp.close()
-        for path in (self.qmp_path, self.view_path, self.console_path,
-                     self.control_path, self.beat_path):
+        for path in (self.qmp_path, self.view_path,
+                     *(self._socket(role) for role, _, _ in self.uarts)):
             try:
                 os.unlink(path)
             except OSError:

@@ -14,7 +14,8 @@
  * Settings come from the kernel's command line: ferry.fill=MiB,
  * ferry.work=MiB (the part of it that is written to), ferry.rate=PAGES a
  * second, ferry.seed=N, ferry.order=random|linear, ferry.stripes=1..16 (words
- * that a write changes, all 16 unless given).
+ * that a write changes, all 16 unless given), ferry.timed=1 (time the first
+ * access to each page that is written, see timing.h).
  *
  * A command is a line "ID WORD [NUMBER [NUMBER]]"; the answer is a line
  * "ID ok|bad|error ...".  A command that comes again with the ID of the
@@ -43,6 +44,7 @@
 #include <unistd.h>
 
 #include "pages.h"
+#include "timing.h"
 
 #define MIB_PAGES (1024 * 1024 / PAGE_BYTES)
 #define NS_PER_S 1000000000LL
@@ -62,6 +64,7 @@ static struct {
     uint64_t fill, work;        /* pages */
     uint64_t seed;
     bool linear;
+    bool timed;
 } conf = { .fill = 64 * MIB_PAGES, .work = 16 * MIB_PAGES, .seed = 1 };
 
 static Pages pages;
@@ -155,7 +158,12 @@ static void write_pages(uint64_t n)
         }
         pthread_mutex_lock(&pages_lock);
         for (uint64_t i = 0; i < chunk; i++) {
-            pages_touch(&pages, pick_page());
+            uint64_t index = pick_page();
+
+            if (conf.timed) {
+                timing_access(pages.mem + index * PAGE_WORDS);
+            }
+            pages_touch(&pages, index);
         }
         atomic_store(&writes_seen, pages.writes);
         pthread_mutex_unlock(&pages_lock);
@@ -172,6 +180,9 @@ static void *writer(void *unused)
     uint64_t pace = 0, done = 0;
     int64_t since = now_ns();
 
+    if (conf.timed && !timing_start()) {
+        die("no access to the port for the count of accesses");
+    }
     for (;;) {
         int64_t now = now_ns();
         uint64_t want = atomic_load(&rate), due, most = want / 20 + 1;
@@ -274,7 +285,7 @@ typedef struct Command {
 } Command;
 
 typedef struct Answer {
-    char text[320];
+    char text[1024];
 } Answer;
 
 static void __attribute__((format(printf, 2, 3)))
@@ -343,6 +354,22 @@ static void do_verify(const Command *c, Answer *a)
     }
 }
 
+/* "times 0", and then "times NEXT" for the rest, until there is none. */
+static void do_times(const Command *c, Answer *a)
+{
+    unsigned next = c->arg[0];
+    char text[sizeof(a->text) - 40];
+    bool all;
+
+    if (!conf.timed) {
+        answer(a, "error ferry.timed is not set");
+        return;
+    }
+    all = timing_tell(text, sizeof(text), &next);
+    answer(a, "ok next=%u ns=%" PRId64 " %s", all ? 0 : next, now_ns(),
+           text);
+}
+
 /* The commands that are about one page: INDEX, or INDEX and OFFSET. */
 static void do_page(const Command *c, Answer *a, PageChange change)
 {
@@ -376,6 +403,7 @@ static const struct {
     { "status", 0, do_status, NULL },
     { "verify", 0, do_verify, NULL },
     { "rate", 1, do_rate, NULL },
+    { "times", 1, do_times, NULL },
     { "peek", 1, NULL, pages_peek },
     { "corrupt", 1, NULL, pages_corrupt },
     { "stale", 1, NULL, pages_stale },
@@ -466,6 +494,8 @@ static void take_setting(const char *word)
     } else if (sscanf(word, "ferry.stripes=%" SCNu64, &n) == 1 && n &&
                n <= PAGE_STRIPES) {
         pages.stripes = n;
+    } else if (!strcmp(word, "ferry.timed=1")) {
+        conf.timed = true;
     } else if (!strcmp(word, "ferry.order=linear")) {
         conf.linear = true;
     } else if (!strncmp(word, "ferry.", 6) &&

@@ -64,6 +64,7 @@ class Load:
     work: int           # MiB of those that it keeps writing to
     rate: int           # pages it changes per second
     stripes: int = 16   # words of 8 bytes that it changes in each
+    timed: bool = False     # measure how long each access takes
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Case:
     # Keep the migration going until so many pages were delta-encoded: the same
     # work for every engine.
     hold_pages: int = 0
+    postcopy: bool = False              # switch at once, see postcopy.py
     bare: bool = False                  # measure a bare socket pair beside it
     targets: Sequence[Target] = ()
     default: bool = True                # part of a run without --case
@@ -139,6 +141,22 @@ _XBZRLE = Case('linux-xbzrle', 'Linux guest changing 8 bytes a page, xbzrle, '
                hold_pages=300000,
                targets=(Target(FERRY, 'encode', 0.5),
                         Target(FERRY, 'encoded-bytes', 1.0)))
+# Everything is fetched after the switch, by a guest that accesses it at random.
+# What it does in a second is far less than it could.
+_POSTCOPY_TARGETS = (Target(FERRY, 'fault-p50', 0.5),
+                     Target(FERRY, 'fault-p99', 0.5),
+                     Target(FERRY, 'full-speed', 0.7), _faster(1.0))
+
+
+def _postcopy(name: str, mib: int, preempt: bool) -> Case:
+    return Case(f'postcopy-{name}' + ('-preempt' if preempt else ''),
+                f'Linux guest accessing {mib} MiB at random, postcopy'
+                + (', preempt' if preempt else ''), mib + 384, 'linux',
+                load=Load(fill=mib, work=mib, rate=20000, timed=True),
+                caps={'postcopy-ram': True, 'postcopy-preempt': preempt},
+                postcopy=True, default=False, targets=_POSTCOPY_TARGETS)
+
+
 _MIXED = (PRISTINE, OUT, IN, FERRY)
 
 CASES: tuple[Case, ...] = (
@@ -165,6 +183,8 @@ CASES: tuple[Case, ...] = (
     _linux('fast', 20000, 'Linux guest changing 20,000 pages/s',
            targets=[_faster(0.8)]),
     _XBZRLE,
+    *(_postcopy(name, mib, preempt) for name, mib in
+      (('256m', 256), ('1g', GIB)) for preempt in (False, True)),
     replace(_idle(16, pairs=_MIXED, targets=[_faster(0.5, OUT)]),
             name='mixed-idle-16g',
             title='idle guest, 16 GiB never touched, mixed engines'),

@@ -39,14 +39,16 @@ NEVER = {'downtime-limit': 1, 'max-bandwidth': FIRST_SPEED}
 RELEASE = {'max-bandwidth': 0, 'downtime-limit': 30000}
 
 
-def _vm(case: Case, kind: str, name: str, where: Path, seed: int,
-        incoming: bool) -> VM:
+def machine_for(case: Case, kind: str, name: str, where: Path, seed: int,
+                incoming: bool) -> VM:
+    """One end of a migration of the guest of CASE, not started."""
     kernel, initrd = guests.ensure()
     load = case.load
     append = guests.guest_args(load.fill, load.work, load.rate, seed=seed,
-                               stripes=load.stripes)
+                               stripes=load.stripes, timed=load.timed)
     return VM(kind, name, where, case.mem, kernel=kernel, initrd=initrd,
-              append=append, incoming='defer' if incoming else None)
+              append=append, incoming='defer' if incoming else None,
+              pace=load.timed)
 
 
 class Hold:
@@ -128,9 +130,9 @@ def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
 def measure(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
     """One migration of the Linux guest of CASE; see run.one()."""
     with workdir() as where, \
-         _vm(case, pair.src, 'src', where, seed, False) as src, \
+         machine_for(case, pair.src, 'src', where, seed, False) as src, \
          guests.Guest(src) as guest, \
-         _vm(case, pair.dst, 'dst', where, seed, True) as dst, \
+         machine_for(case, pair.dst, 'dst', where, seed, True) as dst, \
          Observer() as observer:
         observer.attach(src)
         guest.wait_ready()

@@ -144,6 +144,9 @@ MEASURES: dict[str, tuple[str, Callable[[CaseResult, str], float | None],
     'encode': ('CPU of an encoded page x', _times('xbzrle_us_per_page'), True),
     'encoded-bytes': ('bytes of an encoded page x',
                       _times('xbzrle_bytes_per_page'), True),
+    'fault-p50': ('median fault x', _times('fault_p50_us'), True),
+    'fault-p99': ('99 % of faults x', _times('fault_p99_us'), True),
+    'full-speed': ('time to 90 % speed x', _times('full_speed_ms'), True),
 }
 
 
@@ -289,6 +292,7 @@ def case_rows(case: CaseResult) -> str:
     encoding = _encoding(case)
     if encoding:
         lines.append(encoding)
+    lines += _faults(case)
     lines += filter(None, (target_row(case, target)
                            for target in case.get('targets', ())))
     return '\n'.join(lines)
@@ -331,6 +335,23 @@ def _encoding(case: CaseResult) -> str:
                         f'(x {number(times.median)}) and '
                         f'{number(size.median)} bytes a page')
     return '  xbzrle: ' + ', '.join(said) if said else ''
+
+
+def _faults(case: CaseResult) -> list[str]:
+    """What the guest noticed of postcopy; empty if there was none."""
+    lines = []
+    for name in case['pairs']:
+        found = [of_pair(case, name, key) for key in (
+            'faults', 'fault_p50_us', 'fault_p99_us', 'full_speed_ms',
+            'requests')]
+        if None in found:
+            continue
+        count, half, most, speed, asked = (number(one.median)
+                                           for one in found if one)
+        lines.append(f'  {short(name)}: {count} faults of {half} us (median), '
+                     f'{most} us (99 %); 90 % of its speed after {speed} ms; '
+                     f'{asked} requests')
+    return lines
 
 
 # Files

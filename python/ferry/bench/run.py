@@ -15,6 +15,8 @@ grown_src, grown_dst    how far that is above what it was before
 instr_src, instr_dst    instructions retired (with --perf, where it works)
 xbzrle_pages, xbzrle_us_per_page, xbzrle_bytes_per_page    pages encoded while
              a migration was held up for that, and CPU time and bytes of each
+fault_p50_us, fault_p99_us, faults, full_speed_ms, clock_lag_ms, requests
+             of a switch to postcopy; see postcopy.py
 others       CPUs that were kept busy by anything else meanwhile
 
 Nothing polls QEMU while a stopped guest is measured: the end of a migration
@@ -287,6 +289,9 @@ def one(case: Case, pair: Pair, seed: int, perf: bool = False
     Returns the figures ('values'), whether the memory arrived ('verified'),
     and the source's last reply ('query_migrate').
     """
+    if case.postcopy:
+        from . import postcopy
+        return postcopy.measure(case, pair, seed, perf)
     if case.load:
         from . import linux     # needs the guest, which others do without
         return linux.measure(case, pair, seed, perf)
