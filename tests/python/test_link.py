@@ -28,11 +28,16 @@ class Linked(unittest.TestCase):
         self.addCleanup(self.link.close)
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
+        before = len(self.link.connections)
         near = socket.create_connection(('127.0.0.1', self.link.port), 5)
         self.addCleanup(near.close)
         far, _ = self.server.accept()
         self.addCleanup(far.close)
         far.settimeout(5)
+        end = time.monotonic() + 5
+        while len(self.link.connections) == before:     # it is put down last
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.001)
         return near, far
 
     @staticmethod

@@ -107,6 +107,10 @@ class Gaps(unittest.TestCase):
         made = timeline((1, 0, b'\1\2'), (1, 1, b'\3\5\6'))
         self.assertEqual(made.breaks, [(1 * MS, 1, 0)])
 
+    def test_steps(self):
+        made = timeline((1, 0, b'\1\2'), (1, 1, b'\3\5\6'), (2, 2, b'\x09'))
+        self.assertEqual(list(made.steps), [2, 4, 3])
+
     def test_two_guests_at_once(self):
         made = timeline((1, 0, b'\1'), (2, 1, b'\2'), (1, 2, b'\2'),
                         (2, 3, b'\3'))
@@ -124,10 +128,13 @@ class FakeVM:
 
     def __init__(self, folder: str, name: str) -> None:
         self.name = name
-        self.beat_path = f'{folder}/{name}'
+        self.path = f'{folder}/{name}'
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._server.bind(self.beat_path)
+        self._server.bind(self.path)
         self._server.listen(1)
+
+    def port_path(self, _role: str) -> str:
+        return self.path
 
     def wait_attached(self, _role: str) -> None:
         self.port, _ = self._server.accept()
