@@ -32,10 +32,10 @@ bool timing_start(void);
 void timing_access(const uint64_t *word);
 
 /*
- * Any thread.  Write "COUNT FLOOR:N FLOOR:N ..." into @text: the number of accesses, and
- * how many took FLOOR ns or more (and less than the next bucket's) since the
- * start, beginning with bucket *@next.  Returns false if there was no room for all of them:
- * *@next is where to go on.
+ * Write "COUNT FLOOR:N FLOOR:N ..." into @text: the number of accesses since
+ * the start, and how many took FLOOR ns or more (and less than the next
+ * bucket's), beginning with bucket *@next.  Any thread.
+ * Returns false if there was no room for all: *@next is where to go on.
  */
 bool timing_tell(char *text, size_t size, unsigned *next);
 

@@ -33,8 +33,10 @@ FULL_SPEED = {'max-postcopy-bandwidth': 0}
 
 # A guest under TCG whose kernel waits for a page may do so with the lock in its
 # hands that the main loop needs as well, and for as long as the network is cut.
-# After so many heartbeats what it needs all the time is there.
+# Nothing but urgent commands can be given then.  After so many heartbeats what
+# it needs all the time is there.
 SETTLED = 100
+SOON = 10
 STALL = 1.0             # s
 
 
@@ -185,8 +187,8 @@ def broken(source: str, target: str, way: Way,
     def run(lab: Lab) -> str:
         with moving(lab, source, target, way, **TRICKLE) as move:
             move.start(POINTS['midway'])
-            for _ in range(2):
-                move.wait_beats(SETTLED)
+            for beats in (0, SOON):
+                move.wait_beats(beats)
                 check(move.source.status == ACTIVE, 'something is left to do')
                 breaking(move)
                 move.wait_paused()
@@ -205,7 +207,6 @@ def stalled(source: str, target: str, way: Way) -> Case:
     def run(lab: Lab) -> str:
         with moving(lab, source, target, way, **TRICKLE) as move:
             move.start(POINTS['midway'])
-            move.wait_beats(SETTLED)
             move.link.hold()
             time.sleep(STALL)
             move.link.hold(False)
@@ -289,7 +290,7 @@ def cut_again(source: str, target: str, way: Way) -> Case:
     def run(lab: Lab) -> str:
         with moving(lab, source, target, way, **TRICKLE) as move:
             move.start(POINTS['midway'])
-            move.wait_beats(SETTLED)
+            move.wait_beats(SOON)
             cut(move)
             tried = 0
             for way_, count in (('sent', 1), ('sent', 9), ('answered', 1),
@@ -317,7 +318,6 @@ def cancel_refused(source: str, target: str, way: Way) -> Case:
         with moving(lab, source, target, way, **TRICKLE) as move:
             src = move.source.vm
             move.start(POINTS['midway'])
-            move.wait_beats(SETTLED)
             said = 'accepted and ignored'
             for stage in ('active', 'paused'):
                 try:
@@ -345,8 +345,7 @@ def target_dies(source: str, target: str, way: Way) -> Case:
         try:
             with moving(lab, source, target, way, **TRICKLE) as move:
                 move.start(POINTS['midway'])
-                move.wait_beats(SETTLED)
-                move.target.look()
+                move.wait_beats(SOON)
                 src = move.source.vm
                 move.target.vm.kill()
                 end = time.monotonic() + 10
@@ -386,9 +385,9 @@ def all_cases() -> list[Case]:
               cancel_refused('ferry', 'pristine', PLAIN)]
     # Most of what the longer run adds concerns one side alone.
     return [replace(case, full='pristine' in (case.kinds[0], case.kinds[1])
-                    and not case.name.endswith(SOON))
+                    and not case.name.endswith(ALL_PAIRS))
             for case in cases] + [target_dies(*pair, PLAIN) for pair in mixed]
 
 
 # What is tried with every pair in the shorter run, too
-SOON = ('plain-midway', 'preempt-midway', 'plain-cut', 'preempt-cut')
+ALL_PAIRS = ('plain-midway', 'preempt-midway', 'plain-cut', 'preempt-cut')
