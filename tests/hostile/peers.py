@@ -23,37 +23,14 @@ from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from taker import (PONG, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
+                   SWITCHOVER_ACK, message, value, want)
 
 LIMIT = 10.0            # s for a migration to end
 CANCELLED_WITHIN = 5.0  # s
 ANSWERS_WITHIN = 1.0    # s
 SILENT = 0.7            # s
 OVER = ('completed', 'failed', 'cancelled')
-
-# Messages of the return path
-SHUT, PONG, REQ_PAGES_ID, REQ_PAGES = 1, 2, 3, 4
-RECV_BITMAP, RESUME_ACK, SWITCHOVER_ACK = 5, 6, 7
-
-
-def message(kind: int, payload: bytes = b'', length: int | None = None
-            ) -> bytes:
-    """A message, which may lie about its length."""
-    size = len(payload) if length is None else length
-    return struct.pack('>HH', kind, size) + payload
-
-
-def value(kind: int, number: int) -> bytes:
-    """A message with a number in it."""
-    return message(kind, struct.pack('>I', number))
-
-
-def want(start: int, length: int, block: bytes | None = None) -> bytes:
-    """A request for pages."""
-    asked = struct.pack('>QI', start, length)
-    if block is None:
-        return message(REQ_PAGES, asked)
-    return message(REQ_PAGES_ID, asked + r.named(block))
-
 
 SHUT_OK = value(SHUT, 0)
 

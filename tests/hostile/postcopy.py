@@ -1,0 +1,319 @@
+# Destinations that lie to a source in postcopy.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Destinations that lie to a source in postcopy.
+
+Once the guest may run there the source can only pause, and say why: whoever
+lied may come back, tell the truth, and get all that is missing.  Before that
+the guest goes on where it is.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import records as r
+from ferry import abilities
+from ferry.errors import FerryError
+from ferry.vm import VM
+from peers import LIMIT, OURS, goes_on, status
+from taker import (PONG, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT, Taker,
+                   bitmap, message, value, want)
+
+NEEDS = ('postcopy-ram', 'return-path')
+CAPS = {'postcopy-ram': True, 'return-path': True}
+PAUSED = 'postcopy-paused'
+BLOCK, PAGE = b'pc.ram', 4096
+SIZE = 16 << 20         # of BLOCK
+TRICKLE = 1 << 20       # bytes a second: the end does not come before the lie
+MANY = 2000
+
+
+@dataclass(frozen=True)
+class Lie:
+    """What is said in postcopy.  HARMLESS: it may be ignored as well."""
+    name: str
+    data: bytes
+    hang_up: bool = False
+    harmless: bool = False
+    needs: tuple[str, ...] = OURS
+
+
+LIES = [
+    Lie('hangs-up', b'', hang_up=True, needs=()),
+    Lie('half-a-header', b'\0', hang_up=True, needs=()),
+    Lie('half-a-message', want(0, PAGE, BLOCK)[:9], hang_up=True, needs=()),
+    Lie('type-0', message(0)),
+    Lie('type-77', message(77, b'abc')),
+    Lie('type-65535', message(0xffff, bytes(8))),
+    Lie('longer-than-any', message(PONG, bytes(600))),
+    Lie('pong-of-2-bytes', message(PONG, b'\0\1')),
+    Lie('pages-too-short', message(REQ_PAGES_ID, b'abc')),
+    Lie('pages-name-too-long', message(
+        REQ_PAGES_ID, struct.pack('>QIB', 0, PAGE, 200) + BLOCK)),
+    Lie('pages-name-too-short', message(
+        REQ_PAGES_ID, struct.pack('>QIB', 0, PAGE, 2) + BLOCK)),
+    Lie('pages-before-a-name', want(0, PAGE)),
+    Lie('pages-unknown-block', want(0, PAGE, b'nosuch')),
+    Lie('pages-block-without-name', want(0, PAGE, b'')),
+    Lie('pages-block-with-escape', want(0, PAGE, b'\x1b[2J')),
+    Lie('pages-behind-end', want(SIZE, PAGE, BLOCK)),
+    Lie('pages-far-behind-end', want(1 << 40, PAGE, BLOCK)),
+    Lie('pages-over-end', want(SIZE - PAGE, 2 * PAGE, BLOCK)),
+    Lie('pages-around', want((1 << 64) - PAGE, 2 * PAGE, BLOCK)),
+    Lie('pages-unaligned', want(1, PAGE, BLOCK)),
+    Lie('pages-of-odd-length', want(0, PAGE + 1, BLOCK)),
+    Lie('pages-of-no-length', want(0, 0, BLOCK), harmless=True),
+    Lie('pages-of-4-G', want(0, 0xfffff000, BLOCK)),
+    Lie('pages-all-at-once', want(0, SIZE, BLOCK), harmless=True),
+    Lie('pages-over-and-over', want(PAGE, PAGE, BLOCK) * MANY, harmless=True,
+        needs=()),
+    Lie('pages-after-a-lie', want(0, PAGE, b'nosuch')
+        + want(0, PAGE, BLOCK) * MANY),
+    Lie('bitmap-unasked', bitmap(BLOCK, bytes(SIZE // PAGE // 8))),
+    Lie('bitmap-unknown-block', message(RECV_BITMAP, r.named(b'nosuch'))),
+    Lie('resume-unasked', value(RESUME_ACK, 1)),
+    Lie('shut-failed', value(SHUT, 1)),
+    Lie('shut-of-nothing', message(SHUT)),
+    Lie('shut-too-early', value(SHUT, 0), hang_up=True, harmless=True),
+]
+
+
+def set_up(vm: VM) -> None:
+    """A running guest that is about to leave, slowly."""
+    vm.qmp.cmd('cont')
+    vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+        {'capability': name, 'state': state} for name, state in CAPS.items()]})
+    vm.qmp.cmd('migrate-set-parameters', {'max-postcopy-bandwidth': TRICKLE})
+
+
+def turn_off(vm: VM) -> None:
+    """Set back what set_up() has set."""
+    vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+        {'capability': name, 'state': False} for name in CAPS]})
+
+
+def until(vm: VM, *states: str) -> dict:
+    """Wait until the migration is in one of STATES."""
+    end = time.monotonic() + LIMIT
+    while (info := status(vm)).get('status') not in states:
+        if time.monotonic() > end:
+            raise FerryError(f'is {info.get("status")}, not one of {states}')
+        time.sleep(0.005)
+    return info
+
+
+def stands(vm: VM) -> None:
+    """The guest may run elsewhere, so it must not run here."""
+    state = vm.qmp.cmd('query-status')
+    if state['running']:
+        raise FerryError(f'the guest runs on the source: {state}')
+
+
+def paused_for_a_reason(vm: VM) -> str:
+    """The migration has paused; the reason."""
+    said = until(vm, PAUSED, 'failed', 'completed')
+    if said['status'] != PAUSED:
+        raise FerryError(f'is {said["status"]}, not paused: '
+                         f'{said.get("error-desc")}')
+    stands(vm)
+    why = said.get('error-desc', '')
+    if vm.kind != 'pristine' and (not why or '\n' in why or '\x1b' in why):
+        raise FerryError(f'no clear reason for the pause: {why!r}')
+    return why
+
+
+def comes_back(vm: VM, taker: Taker) -> None:
+    """The destination returns and tells the truth: all arrives."""
+    taker.at = taker.answer = None
+    vm.qmp.cmd('migrate-set-parameters', {'max-postcopy-bandwidth': 0})
+    vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
+    arrives(vm, taker)
+
+
+def arrives(vm: VM, taker: Taker) -> None:
+    """The migration completes, and nothing is missing."""
+    vm.qmp.cmd('migrate-set-parameters', {'max-postcopy-bandwidth': 0})
+    info = until(vm, 'completed', 'failed', PAUSED)
+    if info['status'] != 'completed':
+        raise FerryError(f'does not complete: {info["status"]} '
+                         f'{info.get("error-desc")} {taker.trouble}')
+    stands(vm)
+    taker.wait('end')
+    missing = taker.missing()
+    if missing or not taker.have:
+        raise FerryError(f'{len(missing)} pages never came, the first is '
+                         f'{missing[:1]}')
+
+
+def switched(vm: VM, taker: Taker) -> None:
+    """Migrate to TAKER and switch over at once."""
+    set_up(vm)
+    vm.qmp.cmd('migrate', {'uri': taker.uri})
+    vm.qmp.cmd('migrate-start-postcopy')
+
+
+def check_lie(lie: Lie, vm: VM, folder: Path) -> None:
+    """LIE in postcopy: the source pauses, and everything can be saved."""
+    abilities.require(vm.kind, [*NEEDS, *lie.needs])
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        switched(vm, taker)
+        taker.wait('package')
+        until(vm, 'postcopy-active')
+        taker.say(lie.data)
+        if lie.hang_up:
+            time.sleep(0.05)
+            taker.hang_up()
+        if lie.harmless and not lie.hang_up:
+            time.sleep(0.2)
+            stands(vm)
+            if status(vm)['status'] == 'postcopy-active':
+                arrives(vm, taker)
+                return
+        paused_for_a_reason(vm)
+        comes_back(vm, taker)
+
+
+def check_urgent(vm: VM, folder: Path) -> None:
+    """Pages that are asked for come first."""
+    abilities.require(vm.kind, NEEDS)
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        switched(vm, taker)
+        taker.wait('package')
+        until(vm, 'postcopy-active')
+        asked = [(BLOCK, at) for at in range(SIZE - PAGE, SIZE // 2,
+                                             -(SIZE // 64))
+                 if (BLOCK, at) not in taker.have]
+        if not asked:
+            raise FerryError('everything is there already')
+        began = len(taker.have)
+        for name, at in asked:
+            taker.say(want(at, PAGE, name))
+        end = time.monotonic() + LIMIT
+        while not all(page in taker.have for page in asked):
+            if time.monotonic() > end:
+                raise FerryError('what is asked for does not come')
+            time.sleep(0.001)
+        if len(taker.have) - began > SIZE // PAGE // 2:
+            raise FerryError(f'{len(taker.have) - began} pages came before '
+                             f'{len(asked)} that were asked for')
+        requests = status(vm)['ram']['postcopy-requests']
+        if requests < len(asked):
+            raise FerryError(f'{requests} requests counted, of {len(asked)}')
+        arrives(vm, taker)
+
+
+# Where a destination hangs up, and whether the guest can be there by then
+STAGES = {'return-path': False, 'ping': False, 'advise': False, 'ram': False,
+          'pages': False, 'discard': None, 'package-begins': None,
+          'package': True}
+
+
+def check_hang_up(stage: str, there: bool | None, vm: VM, folder: Path
+                  ) -> None:
+    """The destination goes away; the guest is on one side all the time."""
+    abilities.require(vm.kind, NEEDS)
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        taker.at = lambda name: name == stage
+        switched(vm, taker)
+        info = until(vm, 'failed', PAUSED)
+        if there is not None and (info['status'] == PAUSED) != there:
+            raise FerryError(f'is {info["status"]}: '
+                             f'{info.get("error-desc")}')
+        if info['status'] == PAUSED:
+            paused_for_a_reason(vm)
+            if 'package' in taker.seen:
+                comes_back(vm, taker)
+            return
+        if not info.get('error-desc'):
+            raise FerryError(f'no reason: {info}')
+        turn_off(vm)
+        goes_on(vm, folder)
+
+
+def changed(which: str, lie: bytes) -> Callable[[str, bytes], bytes]:
+    """An answer of a recovery that says LIE instead of WHICH."""
+    return lambda name, honest: lie if name == which else honest
+
+
+BITS = bytes(SIZE // PAGE // 8)
+RECOVERIES = {
+    'bitmap-unknown-block': changed('bitmap', bitmap(b'nosuch', BITS)),
+    'bitmap-of-nothing': changed('bitmap', bitmap(BLOCK, b'')),
+    'bitmap-too-short': changed('bitmap', bitmap(BLOCK, BITS[:-8])),
+    'bitmap-too-long': changed('bitmap', bitmap(BLOCK, BITS + bytes(64))),
+    'bitmap-of-1-EB': changed('bitmap', bitmap(BLOCK, BITS, 1 << 60)),
+    'bitmap-without-end': changed('bitmap', bitmap(BLOCK, BITS, end=0)),
+    'bitmap-of-another-block': lambda name, honest: (
+        bitmap(BLOCK, BITS) * 2 if name == 'bitmap' else honest),
+    'refused': changed('resume', value(RESUME_ACK, 0)),
+    'resume-77': changed('resume', value(RESUME_ACK, 77)),
+    'resume-of-nothing': changed('resume', message(RESUME_ACK)),
+    'resume-too-early': changed('bitmap', value(RESUME_ACK, 1)),
+    'pages-in-recovery': changed('bitmap', want(0, PAGE, b'nosuch')),
+}
+
+
+def check_recovery(name: str, vm: VM, folder: Path) -> None:
+    """A destination that lies when it comes back is not believed."""
+    abilities.require(vm.kind, [*NEEDS, *OURS])
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        switched(vm, taker)
+        taker.wait('package')
+        until(vm, 'postcopy-active')
+        taker.hang_up()
+        paused_for_a_reason(vm)
+        taker.answer = RECOVERIES[name]
+        vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
+        taker.wait('bitmap')
+        end = time.monotonic() + LIMIT
+        while status(vm)['status'] != PAUSED:
+            if time.monotonic() > end:
+                raise FerryError('the lie does not end the recovery: '
+                                 f'{status(vm)["status"]}')
+            time.sleep(0.01)
+        paused_for_a_reason(vm)
+        comes_back(vm, taker)
+
+
+def check_recovery_stops(stage: str, vm: VM, folder: Path) -> None:
+    """The destination goes away while it recovers."""
+    abilities.require(vm.kind, NEEDS)
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        switched(vm, taker)
+        taker.wait('package')
+        until(vm, 'postcopy-active')
+        taker.hang_up()
+        paused_for_a_reason(vm)
+        taker.at = lambda name: name == stage
+        seen = taker.seen.count(stage)
+        vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
+        taker.wait(stage, seen + 1)
+        until(vm, PAUSED)
+        paused_for_a_reason(vm)
+        comes_back(vm, taker)
+
+
+def tests(start: Callable[..., VM], ours: str, folder: Path
+          ) -> list[tuple[str, Callable[[], None]]]:
+    """Name and function of each test; START makes a VM of the kind OURS."""
+    made: list[tuple[str, Callable[[], None]]] = [
+        (f'postcopy/{lie.name}',
+         lambda lie=lie: check_lie(lie, start(ours), folder)) for lie in LIES]
+    made.append(('postcopy/asked-for-comes-first',
+                 lambda: check_urgent(start(ours), folder)))
+    made += [(f'postcopy/hangs-up-at-{stage}',
+              lambda stage=stage, there=there: check_hang_up(
+                  stage, there, start(ours), folder))
+             for stage, there in STAGES.items()]
+    made += [(f'postcopy/recover/{name}',
+              lambda name=name: check_recovery(name, start(ours), folder))
+             for name in RECOVERIES]
+    return made + [(f'postcopy/recover/hangs-up-at-{stage}',
+                    lambda stage=stage: check_recovery_stops(
+                        stage, start(ours), folder))
+                   for stage in ('bitmap', 'resume')]
