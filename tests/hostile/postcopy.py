@@ -18,6 +18,8 @@ from typing import Callable
 
 import records as r
 from ferry import abilities
+from ferry.bench import native
+from ferry.bench.run import ram_address
 from ferry.errors import FerryError
 from ferry.vm import VM
 from peers import LIMIT, OURS, goes_on, status
@@ -29,7 +31,11 @@ CAPS = {'postcopy-ram': True, 'return-path': True}
 PAUSED = 'postcopy-paused'
 BLOCK, PAGE = b'pc.ram', 4096
 SIZE = 16 << 20         # of BLOCK
-TRICKLE = 1 << 20       # bytes a second: the end does not come before the lie
+# Enough data, at so many bytes a second, that no end comes before the lie.
+DATA = range(2 << 20, 14 << 20)
+TRICKLE = 2 << 20
+SLOWLY = {'max-bandwidth': TRICKLE, 'max-postcopy-bandwidth': TRICKLE,
+          'downtime-limit': 1}
 MANY = 2000
 
 
@@ -76,7 +82,7 @@ LIES = [
         + want(0, PAGE, BLOCK) * MANY),
     Lie('bitmap-unasked', bitmap(BLOCK, bytes(SIZE // PAGE // 8))),
     Lie('bitmap-unknown-block', message(RECV_BITMAP, r.named(b'nosuch'))),
-    Lie('resume-unasked', value(RESUME_ACK, 1)),
+    Lie('resume-unasked', value(RESUME_ACK, 1), harmless=True),
     Lie('shut-failed', value(SHUT, 1)),
     Lie('shut-of-nothing', message(SHUT)),
     Lie('shut-too-early', value(SHUT, 0), hang_up=True, harmless=True),
@@ -85,16 +91,19 @@ LIES = [
 
 def set_up(vm: VM) -> None:
     """A running guest that is about to leave, slowly."""
+    native.fill(vm.pid, ram_address(vm) + DATA.start, len(DATA), 1)
     vm.qmp.cmd('cont')
     vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
         {'capability': name, 'state': state} for name, state in CAPS.items()]})
-    vm.qmp.cmd('migrate-set-parameters', {'max-postcopy-bandwidth': TRICKLE})
+    vm.qmp.cmd('migrate-set-parameters', SLOWLY)
 
 
 def turn_off(vm: VM) -> None:
     """Set back what set_up() has set."""
     vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
         {'capability': name, 'state': False} for name in CAPS]})
+    vm.qmp.cmd('migrate-set-parameters', {'max-bandwidth': 0,
+                                          'downtime-limit': 300})
 
 
 def until(vm: VM, *states: str) -> dict:
@@ -162,7 +171,7 @@ def check_lie(lie: Lie, vm: VM, folder: Path) -> None:
     abilities.require(vm.kind, [*NEEDS, *lie.needs])
     with vm, Taker(folder / f'{vm.name}-taker') as taker:
         switched(vm, taker)
-        taker.wait('package')
+        taker.wait('started')
         until(vm, 'postcopy-active')
         taker.say(lie.data)
         if lie.hang_up:
@@ -183,11 +192,10 @@ def check_urgent(vm: VM, folder: Path) -> None:
     abilities.require(vm.kind, NEEDS)
     with vm, Taker(folder / f'{vm.name}-taker') as taker:
         switched(vm, taker)
-        taker.wait('package')
+        taker.wait('started')
         until(vm, 'postcopy-active')
-        asked = [(BLOCK, at) for at in range(SIZE - PAGE, SIZE // 2,
-                                             -(SIZE // 64))
-                 if (BLOCK, at) not in taker.have]
+        asked = [(BLOCK, at) for at in reversed(range(
+            SIZE // 2, DATA.stop, SIZE // 64)) if (BLOCK, at) not in taker.have]
         if not asked:
             raise FerryError('everything is there already')
         began = len(taker.have)
@@ -198,7 +206,7 @@ def check_urgent(vm: VM, folder: Path) -> None:
             if time.monotonic() > end:
                 raise FerryError('what is asked for does not come')
             time.sleep(0.001)
-        if len(taker.have) - began > SIZE // PAGE // 2:
+        if len(taker.have) - began > len(DATA) // PAGE // 4:
             raise FerryError(f'{len(taker.have) - began} pages came before '
                              f'{len(asked)} that were asked for')
         requests = status(vm)['ram']['postcopy-requests']
@@ -209,8 +217,8 @@ def check_urgent(vm: VM, folder: Path) -> None:
 
 # Where a destination hangs up, and whether the guest can be there by then
 STAGES = {'return-path': False, 'ping': False, 'advise': False, 'ram': False,
-          'pages': False, 'discard': None, 'package-begins': None,
-          'package': True}
+          'pages': None, 'discard': None, 'package-begins': None,
+          'package': None, 'started': True}
 
 
 def check_hang_up(stage: str, there: bool | None, vm: VM, folder: Path
@@ -226,7 +234,7 @@ def check_hang_up(stage: str, there: bool | None, vm: VM, folder: Path
                              f'{info.get("error-desc")}')
         if info['status'] == PAUSED:
             paused_for_a_reason(vm)
-            if 'package' in taker.seen:
+            if 'started' in taker.seen:
                 comes_back(vm, taker)
             return
         if not info.get('error-desc'):
@@ -263,7 +271,7 @@ def check_recovery(name: str, vm: VM, folder: Path) -> None:
     abilities.require(vm.kind, [*NEEDS, *OURS])
     with vm, Taker(folder / f'{vm.name}-taker') as taker:
         switched(vm, taker)
-        taker.wait('package')
+        taker.wait('started')
         until(vm, 'postcopy-active')
         taker.hang_up()
         paused_for_a_reason(vm)
@@ -285,7 +293,7 @@ def check_recovery_stops(stage: str, vm: VM, folder: Path) -> None:
     abilities.require(vm.kind, NEEDS)
     with vm, Taker(folder / f'{vm.name}-taker') as taker:
         switched(vm, taker)
-        taker.wait('package')
+        taker.wait('started')
         until(vm, 'postcopy-active')
         taker.hang_up()
         paused_for_a_reason(vm)

@@ -67,7 +67,7 @@ class Taker:
 
     AT is called with the name of each thing that has come, before it is
     answered: 'return-path', 'ping', 'advise', 'ram', 'pages', 'discard',
-    'package-begins', 'package', 'bitmap', 'resume', 'end'.  It returns True to
+    'package-begins', 'package', 'started', 'bitmap', 'resume', 'end'.  It returns True to
     hang up there.  ANSWER, if it is not None, changes what is said in a
     recovery: it gets the name and the honest answer.
     """
@@ -277,13 +277,24 @@ class Taker:
         if number == r.PING:
             self.say(message(PONG, payload))
         elif number == r.PACKAGED:
-            self._bytes(struct.unpack('>I', payload)[0])
+            package = self._bytes(struct.unpack('>I', payload)[0])
             self._event('package')
+            self._started(package)
         elif number == r.RECV_BITMAP:
             block = payload[1:]
             self._reply('bitmap', bitmap(block, self.honest(block)))
         elif number == r.RESUME:
             self._reply('resume', value(RESUME_ACK, RESUMED))
+
+    def _started(self, package: bytes) -> None:
+        """Answer the ping at the end of PACKAGE: the guest is taken over."""
+        run = r.command(r.RUN).pack()
+        ping = r.command(r.PING, bytes(4)).pack()
+        last = package[-len(ping + run):]
+        if not package.endswith(run) or last[:5] != ping[:5]:
+            raise r.Malformed('the package does not end with PING and RUN')
+        self.say(message(PONG, last[5:9]))
+        self._event('started')
 
     def _reply(self, name: str, honest: bytes) -> None:
         self.say(self.answer(name, honest) if self.answer else honest)
