@@ -26,13 +26,14 @@
 #include "migration/wire/wire.h"
 #include "attempt.h"
 #include "ctx.h"
+#include "fault.h"
 #include "source.h"
 #include "strict.h"
 #include "switchover.h"
 #include "vmstate.h"
 
-/* Of the limit, for the guest to be resumed in */
-#define RESUME_NS (1 * SCALE_MS)
+/* Of the limit, for the guest to be resumed in; at most a quarter of it */
+#define RESUME_NS (2 * SCALE_MS)
 /* How long everything that was sent may take to arrive; the guest runs */
 #define DRAIN_MS 1000
 /* What the values of PINGs begin with that ask for that */
@@ -43,7 +44,8 @@ typedef struct Strict {
     uint32_t number;            /* of the attempt, from 1 */
     bool one_sided;
     bool held;                  /* the destination has been told to hold */
-    int64_t deadline_ns;        /* when the guest has to run somewhere */
+    int64_t deadline_ns;        /* when the guest has to run somewhere, */
+    int64_t resume_ns;          /* so when it has to be resumed here */
     int64_t way_ns;             /* from here to there, as it was just now */
     GByteArray *state;          /* of the devices, with the end mark */
 } Strict;
@@ -123,6 +125,7 @@ static bool save_devices(Strict *a, Error **errp)
     bool ok;
 
     attempt_step("device-save");
+    fault_delay(POLICY_PART_DEVICE_SAVE);
     qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
     f = qemu_file_new_output(QIO_CHANNEL(memory));
     ok = vmstate_save_again(f, &a->s.saved, errp);
@@ -164,8 +167,9 @@ static bool stop(Strict *a, Error **errp)
         return false;
     }
     a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
-    attempt_begin(a->deadline_ns - RESUME_NS, switchover_undo);
-    return true;
+    a->resume_ns = a->deadline_ns - MIN(RESUME_NS, limit_ns / 4);
+    attempt_begin(a->resume_ns, switchover_undo);
+    return attempt_in_time();
 }
 
 static bool stop_and_collect(Strict *a, Error **errp)
@@ -178,7 +182,7 @@ static bool stop_and_collect(Strict *a, Error **errp)
         migration_rate_set(RATE_LIMIT_DISABLED);
         switchover_announce();
         ok = save_devices(a, errp);
-        if (ok) {
+        if (ok && attempt_in_time()) {
             sync_log(a);
             switchover_part(&a->s, POLICY_PART_SYNC);
         }
@@ -196,6 +200,7 @@ static bool send_memory(Strict *a, Error **errp)
     int ret;
 
     attempt_step("ram");
+    fault_delay(POLICY_PART_RAM);
     ram_source_drain(true);
     do {
         ret = qemu_savevm_state_iterate(source.to_dst, false);
@@ -211,6 +216,7 @@ static bool send_state(Strict *a, Error **errp)
     WireState head;
 
     attempt_step("flush");
+    fault_delay(POLICY_PART_FLUSH);
     stl_be_p(&head.attempt, a->number);
     stl_be_p(&head.len, a->state->len);
     command_send(source.to_dst, WIRE_CMD_STATE, &head, sizeof(head));
@@ -257,13 +263,16 @@ static double ms(int64_t ns)
 /* READY: of the time since the last byte left, loading is theirs. */
 static bool wait_ready(Strict *a, Error **errp)
 {
-    int64_t left_ns = MAX(a->deadline_ns - now_ns(), 0);
+    int64_t left_ns = MAX(a->resume_ns - now_ns(), 0);
     ReturnPathReport ready;
     int64_t ways_ns;
 
     attempt_step("device-load");
     if (!return_path_ready(source.return_path,
                            DIV_ROUND_UP(left_ns, SCALE_MS), &ready)) {
+        /* What of it is whose is not known, and nothing to be learnt from. */
+        ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD, a->s.since_ns,
+                    now_ns());
         if (still_open(errp)) {
             give_up("the destination was not ready in time");
         }
@@ -419,8 +428,7 @@ static void announce_abort(const Strict *a, const char *reason)
 /* The guest goes on here, and what was learnt helps the next attempt. */
 static void aborted(Strict *a, const AttemptEnd *end)
 {
-    ledger_mark(&a->s.ledger, POLICY_PART_START, end->resumed_ns,
-                end->resumed_ns);
+    ledger_end(&a->s.ledger, end->resumed_ns);
     switchover_show(&a->s, 0);
     show(a, end->reason);
     migration_rate_set(migrate_max_bandwidth());
