@@ -16,6 +16,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "hw/core/cpu.h"
+#include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "system/cpus.h"
 #include "ctx.h"
@@ -35,11 +36,10 @@ static int64_t sleep_ns(unsigned share)
 /* On the vCPU's thread, under the BQL. */
 static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
 {
-    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                  sleep_ns(qatomic_read(&percent));
+    int64_t end = now_ns() + sleep_ns(qatomic_read(&percent));
 
     while (!cpu->stop && qatomic_read(&percent)) {
-        int64_t left = end - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        int64_t left = end - now_ns();
 
         if (left <= 0) {
             break;
