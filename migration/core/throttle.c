@@ -45,8 +45,9 @@ static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
             break;
         }
         if (left >= SCALE_MS) {
-            /* Stopping the VM ends this wait. */
-            qemu_cond_timedwait_bql(cpu->halt_cond, left / SCALE_MS);
+            /* Stopping the VM ends this wait, throttle_set(0) does not. */
+            qemu_cond_timedwait_bql(cpu->halt_cond,
+                                    MIN(left, SLICE_NS) / SCALE_MS);
         } else {
             bql_unlock();
             g_usleep(DIV_ROUND_UP(left, SCALE_US));
