@@ -27,6 +27,7 @@ FILL = 96
 WORK = 32
 RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
+OFF = {'xbzrle': False, 'auto-converge': False}
 TLS = 'tls0'            # the credentials' id
 
 
@@ -126,7 +127,7 @@ class Lab:
         if tls:
             self.secure(target)
         result = migrate(self.source, target, self.uri(transport),
-                         caps=caps or {'xbzrle': False},
+                         caps={**OFF, **(caps or {})},
                          params={**(params or FAST),
                                  'tls-creds': TLS if tls else ''},
                          guest=self.guest, observer=self.observer,
