@@ -260,8 +260,7 @@ static PolicyLimits limits_in_force(void)
         .throttle_tailslow = migrate_cpu_throttle_tailslow(),
         .throttle_trigger = migrate_throttle_trigger_threshold(),
         .dirty_limit = migrate_dirty_limit(),
-        .vcpu_dirty_rate =
-            migrate_get_current()->parameters.vcpu_dirty_limit * MiB,
+        .vcpu_dirty_rate = migrate_vcpu_dirty_limit() * MiB,
         .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
         .postcopy_asked = asked,
     };
