@@ -72,7 +72,7 @@ static int64_t do_errand(unsigned n)
     int64_t start = now_ns();
 
     g_assert_nonnull(func);
-    e->asked_ms = 0;
+    qatomic_set(&e->asked_ms, 0);
     func(cpus[n], RUN_ON_CPU_NULL);
     return now_ns() - start;
 }
