@@ -13,6 +13,7 @@ import itertools
 import socket
 import time
 
+import broken
 import converge
 import failures
 import responsive
@@ -258,7 +259,8 @@ def all_cases() -> list[Case]:
         for source, target in (('ferry', 'ferry'), ('ferry', 'pristine'),
                                ('pristine', 'ferry')):
             cases.append(plain(source, target, transport, xbzrle))
-    cases += failures.all_cases() + converge.all_cases()
+    cases += failures.all_cases() + broken.all_cases()
+    cases += converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),
