@@ -8,6 +8,7 @@
 #include "qemu/bswap.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
+#include "io/channel.h"
 #include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "peer.h"
@@ -138,11 +139,30 @@ void reply_abandon(void)
     }
 }
 
+/*
+ * Past the stream, which would wait: all that was said before has been
+ * written.  Under the lock.
+ */
+static void say_goodbye(bool ok)
+{
+    QIOChannel *ioc = qemu_file_get_ioc(to_src);
+    uint8_t message[2 * sizeof(uint16_t) + WIRE_RP_SHUT_LEN];
+
+    trace_migrate_send_rp_message(WIRE_RP_SHUT, WIRE_RP_SHUT_LEN);
+    stw_be_p(message, WIRE_RP_SHUT);
+    stw_be_p(message + 2, WIRE_RP_SHUT_LEN);
+    stl_be_p(message + 4, !ok);
+    if (!qemu_file_get_error(to_src) &&
+        !qio_channel_set_blocking(ioc, false, NULL)) {
+        qio_channel_write(ioc, (char *)message, sizeof(message), NULL);
+    }
+}
+
 void reply_close(bool ok)
 {
     QEMU_LOCK_GUARD(&lock);
     if (to_src) {
-        say_number(WIRE_RP_SHUT, !ok);
+        say_goodbye(ok);
         qemu_fclose(g_steal_pointer(&to_src));
     }
 }

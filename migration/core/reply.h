@@ -43,7 +43,11 @@ bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *));
 /* We are ready to go on with postcopy. */
 bool reply_resume_ack(void);
 
-/* The last word, whether we have the guest, and the end of the path. */
+/*
+ * The last word, whether we have the guest, and the end of the path.  Does not
+ * wait: a source that has left so much unread that there is no room for a word
+ * finds the path broken.
+ */
 void reply_close(bool ok);
 
 /* The end of a path that is of no more use.  It was shut down before. */
