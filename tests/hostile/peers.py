@@ -244,6 +244,34 @@ def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
             raise FerryError(f'no clear error: {info}')
 
 
+def check_no_tls(data: bytes, vm: VM, folder: Path) -> None:
+    """A command that does not speak TLS fails; another source may come."""
+    keys = folder / f'{vm.name}-keys'
+    keys.mkdir()
+    (keys / 'keys.psk').write_text('qemu:' + '0f' * 32 + '\n')
+    path = folder / f'{vm.name}-stream'
+    with vm:
+        vm.qmp.cmd('object-add', {'qom-type': 'tls-creds-psk', 'id': 'tls0',
+                                  'dir': str(keys), 'endpoint': 'server'})
+        for command in ('echo no TLS', 'true'):
+            vm.qmp.cmd('migrate-set-parameters', {'tls-creds': 'tls0'})
+            vm.qmp.cmd('migrate-incoming', {'uri': f'exec:{command}',
+                                            'exit-on-error': False})
+            info = over(vm)
+            said = info.get('error-desc', '')
+            if info['status'] != 'failed' or 'TLS handshake' not in said:
+                raise FerryError(f'no clear error: {info}')
+        vm.qmp.cmd('migrate-set-parameters', {'tls-creds': ''})
+        vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{path}',
+                                        'exit-on-error': False})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(path))
+            sock.sendall(data)
+            info = over(vm)
+        if info['status'] != 'completed':
+            raise FerryError(f'the next migration: {info}')
+
+
 def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
           ) -> list[tuple[str, Callable[[], None]]]:
     """Name and function of each test; START makes a VM of the kind OURS."""
@@ -254,6 +282,8 @@ def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
     made.append(('answer/silence',
                  lambda: check_silence(start(ours), folder)))
     made.append(('answer/lost', lambda: check_lost(start(ours), folder)))
+    made.append(('exec-without-tls', lambda: check_no_tls(
+        stream, start(ours, 'defer'), folder)))
     # The first is in the configuration, the others in memory and devices.
     for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
         made.append((f'stream-stops-at-{share:.3%}',
