@@ -25,7 +25,10 @@ bool reply_is_open(void);
  */
 bool reply_pong(uint32_t value);
 
-/* READY or STARTED, to a source that understands them. */
+/*
+ * READY or STARTED, to a source that understands them.  Does not wait: if the
+ * source has left so much unread that there is no room for it, false.
+ */
 bool reply_report(uint16_t type, const Report *report);
 
 /* The source need not wait for our devices any longer. */
@@ -45,8 +48,7 @@ bool reply_resume_ack(void);
 
 /*
  * The last word, whether we have the guest, and the end of the path.  Does not
- * wait: a source that has left so much unread that there is no room for a word
- * finds the path broken.
+ * wait either: a source that leaves no room for it finds the path broken.
  */
 void reply_close(bool ok);
 

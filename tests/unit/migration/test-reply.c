@@ -10,6 +10,7 @@
 #include "io/channel-socket.h"
 #include "migration/core/peer.h"
 #include "migration/core/reply.h"
+#include "migration/core/report.h"
 #include "migration/wire/wire.h"
 #include "setup.h"
 
@@ -103,6 +104,26 @@ static void test_failure(void)
     talk_end(&t);
 }
 
+/* A report goes to those who said that they understand it. */
+static void test_report(void)
+{
+    Report report = { .load_ns = 5 * SCALE_MS };
+    uint8_t payload[WIRE_RP_REPORT_MAX];
+    size_t len = report_encode(&report, payload);
+    Talk t;
+
+    talk_begin(&t);
+    g_assert_false(reply_report(WIRE_RP_STARTED, &report));
+    g_assert(reply_pong(peer_offer()));
+    hear_number(&t, WIRE_RP_PONG, peer_offer());
+    g_assert(reply_report(WIRE_RP_STARTED, &report));
+    hear(&t, WIRE_RP_STARTED, payload, len);
+    reply_close(true);
+    hear_number(&t, WIRE_RP_SHUT, 0);
+    hear_end(&t);
+    talk_end(&t);
+}
+
 /* There is one path, and it can be opened again. */
 static void test_open(void)
 {
@@ -147,11 +168,16 @@ static void test_does_not_read(void)
 
         talk_begin(&t);
         ioc = QIO_CHANNEL_SOCKET(qemu_file_get_ioc(t.from_src));
+        g_assert(reply_pong(peer_offer()));
+        hear_number(&t, WIRE_RP_PONG, peer_offer());
         unread = fill_up(ioc->fd);
         g_assert_cmpuint(unread, >, 0);
         if (ok) {
             /* Even if somebody had the channel wait. */
             qemu_file_set_blocking(t.from_src, true);
+        }
+        if (ok) {
+            g_assert_false(reply_report(WIRE_RP_STARTED, &(Report) {}));
         }
         reply_close(ok);
         while (unread--) {
@@ -182,6 +208,7 @@ int main(int argc, char **argv)
     reply_init();
     g_test_add_func("/reply/words", test_words);
     g_test_add_func("/reply/failure", test_failure);
+    g_test_add_func("/reply/report", test_report);
     g_test_add_func("/reply/open", test_open);
     g_test_add_func("/reply/does-not-read", test_does_not_read);
     g_test_add_func("/reply/gone", test_gone);
