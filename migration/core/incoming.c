@@ -47,6 +47,12 @@ bool migration_incoming_started(void)
     return phase_has(&incoming.phase, PHASE_RUNNING);
 }
 
+bool migration_is_loading(void)
+{
+    return phase_has(&incoming.phase, PHASE_RUNNING) &&
+           phase_get(&incoming.phase) != MIGRATION_STATUS_SETUP;
+}
+
 /*
  * The end
  */
