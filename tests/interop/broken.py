@@ -26,7 +26,9 @@ PAUSE = {'max-bandwidth': 40 << 20, 'downtime-limit': 2000}
 LEFT = 2 << 20          # bytes, at least
 
 DESCRIPTION = b'"vmsd_name"'            # of devices: in the very last flush
-SHUT = b'\0\1\0\4\0\0\0\0'              # all is well: the very last answer
+# That all is well: what a Ferry says first when the guest runs, and the very
+# last answer of others.
+STARTED = {'ferry': b'\x46\x01', 'pristine': b'\0\1\0\4\0\0\0\0'}
 
 LEAVES_ALONE = 0.5      # s that are looked at
 
@@ -115,14 +117,14 @@ def after(source: str, target: str) -> Case:
 
 
 def unanswered(source: str, target: str, answer: bool = True) -> Case:
-    """The last ANSWER is missing: the guest runs there, and only there.
+    """The ANSWER is missing: the guest runs there, and only there.
 
     Or the last bytes are, to one who does not need them.
     """
     def run(lab: Lab) -> str:
         lab.boot(source)
         there = lab.target(target)
-        scissors = Scissors(SHUT if answer else DESCRIPTION).arm()
+        scissors = Scissors(STARTED[target] if answer else DESCRIPTION).arm()
         result = cut(lab, there, *((None, scissors) if answer else
                                    (scissors, None)))
         said = must_wait(lab, result)

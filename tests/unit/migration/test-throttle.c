@@ -30,6 +30,7 @@ CPUTailQ cpus_queue = QTAILQ_HEAD_INITIALIZER(cpus_queue);
 
 typedef struct Errand {
     run_on_cpu_func func;       /* NULL if there is none */
+    run_on_cpu_data data;
     int64_t asked_ms;           /* how long it wanted to sleep, all in all */
     unsigned count;             /* of those it was given */
 } Errand;
@@ -39,6 +40,12 @@ static QemuCond conds[CPUS];
 static Errand errands[CPUS];
 static bool asleep;             /* atomic; somebody waits for its condition */
 static bool stop_while_asleep;  /* the VM is stopped when somebody sleeps */
+static bool errand_while_asleep;    /* one of another kind comes */
+
+struct qemu_work_item {
+    QSIMPLEQ_ENTRY(qemu_work_item) node;
+};
+static struct qemu_work_item other;
 
 void async_run_on_cpu(CPUState *cpu, run_on_cpu_func func, run_on_cpu_data d)
 {
@@ -46,6 +53,7 @@ void async_run_on_cpu(CPUState *cpu, run_on_cpu_func func, run_on_cpu_data d)
 
     g_assert_null(e->func);
     e->func = func;
+    e->data = d;
     e->count++;
 }
 
@@ -59,6 +67,8 @@ void qemu_cond_timedwait_bql(QemuCond *cond, int ms)
     qatomic_set(&asleep, true);
     if (stop_while_asleep) {
         cpus[n]->stop = true;
+    } else if (errand_while_asleep) {
+        QSIMPLEQ_INSERT_TAIL(&cpus[n]->work_list, &other, node);
     } else {
         g_usleep(ms * 1000);
     }
@@ -73,7 +83,7 @@ static int64_t do_errand(unsigned n)
 
     g_assert_nonnull(func);
     qatomic_set(&e->asked_ms, 0);
-    func(cpus[n], RUN_ON_CPU_NULL);
+    func(cpus[n], e->data);
     return now_ns() - start;
 }
 
@@ -118,10 +128,12 @@ static void pass(int64_t ns)
  */
 
 static QEMUBHFunc *in_main_loop;
+static void *main_loop_opaque;
 
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
 {
     in_main_loop = fn;
+    main_loop_opaque = opaque;
 }
 
 static void loop_turns(void)
@@ -129,7 +141,7 @@ static void loop_turns(void)
     QEMUBHFunc *fn = g_steal_pointer(&in_main_loop);
 
     if (fn) {
-        fn(NULL);
+        fn(main_loop_opaque);
     }
 }
 
@@ -335,6 +347,49 @@ static void test_stop(void)
     end();
 }
 
+/* Other errands come first, and take nothing off what is to be slept. */
+static void test_other_errand(void)
+{
+    int64_t start = now_ns();
+
+    begin(90);
+    errand_while_asleep = true;
+    do_errand(0);
+    errand_while_asleep = false;
+    g_assert_cmpint(errands[0].asked_ms, <=, 10);
+    /*
+     * It is to sleep on, but not as long as the others wait, and no tick may
+     * have it do so twice.
+     */
+    g_assert_cmpuint(errands[0].count, ==, 1);
+    loop_turns();
+    g_assert_cmpuint(errands[0].count, ==, 2);
+    g_assert_true(cpus[0]->throttle_thread_scheduled);
+    pass(100 * SCALE_MS);
+    g_assert_cmpuint(errands[0].count, ==, 2);
+
+    QSIMPLEQ_REMOVE_HEAD(&cpus[0]->work_list, node);
+    g_usleep(20 * 1000);
+    do_errand(0);
+    g_assert_cmpint(now_ns() - start, >=, 90 * SCALE_MS);
+    g_assert_cmpint(errands[0].asked_ms, <=, 70);
+    g_assert_false(cpus[0]->throttle_thread_scheduled);
+    g_assert_null(errands[0].func);
+
+    /* The end comes before the rest of the sleep. */
+    pass(100 * SCALE_MS);
+    errand_while_asleep = true;
+    do_errand(0);
+    errand_while_asleep = false;
+    QSIMPLEQ_REMOVE_HEAD(&cpus[0]->work_list, node);
+    throttle_set(0);
+    loop_turns();
+    do_errand(0);
+    g_assert_cmpint(errands[0].asked_ms, ==, 0);
+    g_assert_false(cpus[0]->throttle_thread_scheduled);
+    end();
+}
+
 static void test_dirty_rate(void)
 {
     memset(&limiter, 0, sizeof(limiter));
@@ -378,6 +433,7 @@ static void make_cpus(void)
         cpus[n] = g_new0(CPUState, 1);
         cpus[n]->cpu_index = n;
         cpus[n]->halt_cond = &conds[n];
+        QSIMPLEQ_INIT(&cpus[n]->work_list);
         QTAILQ_INSERT_TAIL_RCU(&cpus_queue, cpus[n], node);
     }
 }
@@ -394,6 +450,7 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle/too-much", test_too_much);
     g_test_add_func("/throttle/wake", test_wake);
     g_test_add_func("/throttle/stop", test_stop);
+    g_test_add_func("/throttle/other-errand", test_other_errand);
     g_test_add_func("/throttle/dirty-rate", test_dirty_rate);
     g_test_add_func("/throttle/dirty-rate-fails", test_dirty_rate_fails);
     return g_test_run();
