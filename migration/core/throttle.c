@@ -6,9 +6,9 @@
  * the errand of sleeping; one whose last errand is not done gets no second.
  *
  * Who collects the dirty log may want a word with each vCPU, and wait for it
- * while the guest is about to be handed over: so other errands come first.  They
- * are over when all of the vCPU's errands are, so that the main loop has to give
- * it a new one to sleep on.
+ * while the guest is about to be handed over: so other errands come first.
+ * They count as done when all of the vCPU's errands are, so that the main loop
+ * has to give it a new one to sleep on.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
