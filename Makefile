@@ -69,6 +69,7 @@ check-quick: quick-programs ## unit tests and one migration of a Linux guest
 
 .PHONY: check-full
 check-full: test-programs pristine ## the same with all of the base's migration-test and more of ours
+	@if command -v clang >/dev/null; then base/build tsan; fi
 	@tests/run full
 
 .PHONY: check-asan check-tsan

@@ -87,7 +87,6 @@ static SourceInfo source_info(const SourceView *view)
         .downtime_ms = view->downtime_ms,
         .expected_downtime_ms = expected_downtime_ms(view),
         .ram = ram_info(view),
-        .xbzrle = migrate_xbzrle() ? &xbzrle_counters : NULL,
         .throttle_percent = throttle_get(),
         .ferry = {
             .policy = view->policy,
@@ -128,7 +127,7 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     g_autoptr(Error) err = ctx_error();
     g_autoptr(strList) features = NULL;
     g_autoptr(SocketAddressList) addresses = transport_addresses_copy();
-    XBZRLECacheStats xbzrle = xbzrle_counters;
+    XBZRLECacheStats xbzrle;
     SourceView view;
     SourceInfo here;
     FaultsView faults;
@@ -139,12 +138,13 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     };
 
     source_look(&view);
+    ram_delta_counters(&xbzrle);
     here = source_info(&view);
     here.blocked_reasons = reasons;
     here.error = dest.error = err ? error_get_pretty(err) : NULL;
     features = peer_feature_names(view.peer.features);
     here.ferry.peer_features = features;
-    if (here.xbzrle) {
+    if (migrate_xbzrle()) {
         xbzrle.cache_size = migrate_xbzrle_cache_size();
         here.xbzrle = &xbzrle;
     }

@@ -56,12 +56,12 @@ static MigrationParameters *in_force(void)
 
 static bool has_cap(MigrationCapability cap)
 {
-    return migrate_get_current()->capabilities[cap];
+    return qatomic_read(&migrate_get_current()->capabilities[cap]);
 }
 
 #define ACCESSOR(type, name, value) type name(void) { return value; }
 #define PARAM(kind, type, id, field, name, global, accessor, ...) \
-    ACCESSOR(C_TYPE_##type, accessor, in_force()->field)
+    ACCESSOR(C_TYPE_##type, accessor, qatomic_read(&in_force()->field))
 #define PARAM_STRING(id, field, name, global, accessor, ...) \
     ACCESSOR(const char *, accessor, in_force()->field)
 #define PARAM_LIST(id, field, name, type, accessor, ...) \
@@ -222,7 +222,10 @@ void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
         wanted[list->value->capability] = list->value->state;
     }
     if (migrate_caps_check(caps, wanted, errp)) {
-        memcpy(caps, wanted, sizeof(wanted));
+        /* A thread that loads may be reading them. */
+        for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
+            qatomic_set(&caps[id], wanted[id]);
+        }
     }
 }
 

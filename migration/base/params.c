@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/atomic.h"
 #include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "qapi/clone-visitor.h"
@@ -53,16 +54,16 @@ static bool is_number(const ParamRow *row)
     return row->kind != PARAM_STRING && row->kind != PARAM_LIST;
 }
 
-/* Other threads may read: each access is one load or store of the member. */
+/* Any thread may read while one that holds the BQL stores. */
 static uint64_t load(const void *at, size_t size)
 {
     switch (size) {
     case 1:
-        return *(const uint8_t *)at;
+        return qatomic_read((const uint8_t *)at);
     case 4:
-        return *(const uint32_t *)at;
+        return qatomic_read((const uint32_t *)at);
     case 8:
-        return *(const uint64_t *)at;
+        return qatomic_read((const uint64_t *)at);
     default:
         g_assert_not_reached();
     }
@@ -72,13 +73,13 @@ static void store(void *at, size_t size, uint64_t value)
 {
     switch (size) {
     case 1:
-        *(uint8_t *)at = value;
+        qatomic_set((uint8_t *)at, value);
         break;
     case 4:
-        *(uint32_t *)at = value;
+        qatomic_set((uint32_t *)at, value);
         break;
     case 8:
-        *(uint64_t *)at = value;
+        qatomic_set((uint64_t *)at, value);
         break;
     default:
         g_assert_not_reached();

@@ -6,8 +6,9 @@
  * a setting that is marked START there must be read once, when a migration
  * starts, and one marked LIVE each time it matters.
  *
- * Threads: settings change under the BQL.  Numbers may be read by any thread;
- * strings and lists, which a command may replace and free, under the BQL.
+ * Threads: settings change under the BQL.  Numbers may be read by any thread,
+ * since each access is one atomic load or store of the member; strings and
+ * lists, which a command may replace and free, under the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -26,11 +26,14 @@ void ram_mig_init(void);
 uint64_t ram_bytes_remaining(void);
 uint64_t ram_bytes_total(void);
 
+/* The migration thread's own; others take a copy of what they were lately. */
 extern XBZRLECacheStats xbzrle_counters;
+void ram_delta_counters(XBZRLECacheStats *counters);
 
 /*
- * Have an xbzrle cache of @size bytes, an empty one, from now on, if there is
- * one.  False if that cannot be; the old one is then still used.  Any thread.
+ * Have an xbzrle cache of @size bytes, an empty one, from the next run of
+ * pages on, if there is one.  False if that cannot be; the old one is then
+ * still used.  BQL.
  */
 bool ram_delta_resize(uint64_t size, Error **errp);
 

@@ -47,6 +47,12 @@ bool migration_incoming_started(void)
     return phase_has(&incoming.phase, PHASE_RUNNING);
 }
 
+bool migration_is_loading(void)
+{
+    return phase_has(&incoming.phase, PHASE_RUNNING) &&
+           phase_get(&incoming.phase) != MIGRATION_STATUS_SETUP;
+}
+
 /*
  * The end
  */
@@ -116,14 +122,33 @@ void incoming_start_early(int64_t package_ns)
     incoming.started = true;
 }
 
-static void fail(void)
+static void end_if_asked_to(void)
 {
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
-    clean_up(false);
     if (incoming.exit_on_error) {
         error_report_err(ctx_error());
         exit(EXIT_FAILURE);
     }
+}
+
+static void fail(void)
+{
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    clean_up(false);
+    end_if_asked_to();
+}
+
+/* There will be no source. Takes over @err. */
+static void fail_early(Error *err)
+{
+    error_prepend(&err, "load of migration failed: ");
+    if (!incoming.exit_on_error) {
+        error_report_err(error_copy(err));
+    }
+    ctx_fail(err);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    cpr_set_incoming_mode(MIG_MODE_NONE);
+    transport_end();
+    end_if_asked_to();
 }
 
 static void thread_ended(void *opaque)
@@ -153,8 +178,12 @@ static void thread_ended(void *opaque)
  * The stream is read by a thread and by coroutines, so nobody may block.  The
  * first connection is the main one, as the source makes the other one later.
  */
-static bool accepted(QIOChannel *ioc, void *opaque)
+static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
 {
+    if (err) {
+        fail_early(err);
+        return false;
+    }
     if (incoming.from_src) {
         postcopy_dest_urgent_channel(ioc);
         object_unref(OBJECT(ioc));

@@ -473,12 +473,17 @@ static bool pause_until_recovered(Error *err)
 }
 
 /* A connection for a postcopy that is paused, or the second one of it */
-static bool recovered(QIOChannel *ioc, void *opaque)
+static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
 {
-    bool main = ctx_phase_move(&incoming.phase,
-                               MIGRATION_STATUS_POSTCOPY_PAUSED,
-                               MIGRATION_STATUS_POSTCOPY_RECOVER);
+    bool main = !err && ctx_phase_move(&incoming.phase,
+                                       MIGRATION_STATUS_POSTCOPY_PAUSED,
+                                       MIGRATION_STATUS_POSTCOPY_RECOVER);
 
+    if (err) {
+        /* It stays paused, and can be tried again. */
+        error_report_err(err);
+        return false;
+    }
     if (main) {
         QEMUFile *f = qemu_file_new_input(ioc);
 

@@ -7,8 +7,8 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "exec/ramblock.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -28,11 +28,6 @@
 #define VERDICT_MS 1000
 
 PostcopySource postcopy;
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 /*
  * What the return path's thread calls

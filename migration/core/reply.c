@@ -8,6 +8,7 @@
 #include "qemu/bswap.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
+#include "io/channel.h"
 #include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "peer.h"
@@ -62,6 +63,32 @@ static bool say_number(uint16_t type, uint32_t value)
     return say(type, payload, sizeof(payload));
 }
 
+/*
+ * The same for those who hold the BQL and must not wait for the source: past
+ * the stream, which would.  All that was said before has been written.
+ */
+static bool say_at_once(uint16_t type, const void *payload, uint16_t len)
+{
+    g_autofree char *message = g_malloc(2 * sizeof(uint16_t) + len);
+    QIOChannel *ioc = to_src ? qemu_file_get_ioc(to_src) : NULL;
+    ssize_t all = 2 * sizeof(uint16_t) + len;
+
+    if (!ioc || qemu_file_get_error(to_src)) {
+        return false;
+    }
+    trace_migrate_send_rp_message(type, len);
+    stw_be_p(message, type);
+    stw_be_p(message + sizeof(uint16_t), len);
+    memcpy(message + 2 * sizeof(uint16_t), payload, len);
+    if (qio_channel_set_blocking(ioc, false, NULL) < 0 ||
+        qio_channel_write(ioc, message, all, NULL) != all) {
+        /* Part of it may be written, so that nothing can follow. */
+        qemu_file_set_error(to_src, -EIO);
+        return false;
+    }
+    return true;
+}
+
 bool reply_pong(uint32_t value)
 {
     QEMU_LOCK_GUARD(&lock);
@@ -77,7 +104,7 @@ bool reply_report(uint16_t type, const Report *report)
 
     QEMU_LOCK_GUARD(&lock);
     return (source_peer.features & WIRE_PEER_REPORT) &&
-           say(type, payload, report_encode(report, payload));
+           say_at_once(type, payload, report_encode(report, payload));
 }
 
 bool reply_switchover_ack(void)
@@ -140,9 +167,12 @@ void reply_abandon(void)
 
 void reply_close(bool ok)
 {
+    uint8_t payload[WIRE_RP_SHUT_LEN];
+
+    stl_be_p(payload, !ok);
     QEMU_LOCK_GUARD(&lock);
     if (to_src) {
-        say_number(WIRE_RP_SHUT, !ok);
+        say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
         qemu_fclose(g_steal_pointer(&to_src));
     }
 }

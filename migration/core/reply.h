@@ -25,7 +25,10 @@ bool reply_is_open(void);
  */
 bool reply_pong(uint32_t value);
 
-/* READY or STARTED, to a source that understands them. */
+/*
+ * READY or STARTED, to a source that understands them.  Does not wait: if the
+ * source has left so much unread that there is no room for it, false.
+ */
 bool reply_report(uint16_t type, const Report *report);
 
 /* The source need not wait for our devices any longer. */
@@ -43,7 +46,10 @@ bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *));
 /* We are ready to go on with postcopy. */
 bool reply_resume_ack(void);
 
-/* The last word, whether we have the guest, and the end of the path. */
+/*
+ * The last word, whether we have the guest, and the end of the path.  Does not
+ * wait either: a source that leaves no room for it finds the path broken.
+ */
 void reply_close(bool ok);
 
 /* The end of a path that is of no more use.  It was shut down before. */

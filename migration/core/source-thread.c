@@ -14,8 +14,8 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
-#include "qemu/timer.h"
 #include "qemu/units.h"
+#include "migration/base/clock.h"
 #include "migration/device/commands.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
@@ -46,11 +46,6 @@
 #define RETRY_NS_MAX (2000 * SCALE_MS)
 /* How often speeds are worked out */
 #define SPEED_PERIOD_NS (100 * SCALE_MS)
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 /* Waits until somebody calls, or the time is over. */
 static void doze(int64_t ns)
@@ -265,8 +260,7 @@ static PolicyLimits limits_in_force(void)
         .throttle_tailslow = migrate_cpu_throttle_tailslow(),
         .throttle_trigger = migrate_throttle_trigger_threshold(),
         .dirty_limit = migrate_dirty_limit(),
-        .vcpu_dirty_rate =
-            migrate_get_current()->parameters.vcpu_dirty_limit * MiB,
+        .vcpu_dirty_rate = migrate_vcpu_dirty_limit() * MiB,
         .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
         .postcopy_asked = asked,
     };

@@ -5,8 +5,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "hw/core/cpu.h"
+#include "migration/base/clock.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -23,11 +23,6 @@ static struct {
     unsigned waiting;           /* vCPUs that do not run yet */
     int64_t since_ns;
 } start;
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 /*
  * The state of the source's guest; one that does not tell had it running.

@@ -11,9 +11,9 @@
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
+#include "migration/base/clock.h"
 #include "migration/device/commands.h"
 #include "migration/device/sections.h"
 #include "migration/migration.h"
@@ -49,11 +49,6 @@ typedef struct Strict {
     int64_t way_ns;             /* from here to there, as it was just now */
     GByteArray *state;          /* of the devices, with the end mark */
 } Strict;
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 bool strict_possible(Error **errp)
 {

@@ -11,7 +11,7 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
@@ -31,11 +31,6 @@
 #define SILENCE_MS (2 * 1000)
 /* How often a destination is looked after while the user is waited for */
 #define USER_POLL_MS 100
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 void switchover_part(Switchover *s, PolicyPart part)
 {

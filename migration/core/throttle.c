@@ -5,6 +5,11 @@
  * sleeps p / (1 - p) slices.  A timer gives each vCPU, once in that period,
  * the errand of sleeping; one whose last errand is not done gets no second.
  *
+ * Who collects the dirty log may want a word with each vCPU, and wait for it
+ * while the guest is about to be handed over: so other errands come first.
+ * They count as done when all of the vCPU's errands are, so that the main loop
+ * has to give it a new one to sleep on.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -16,6 +21,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "hw/core/cpu.h"
+#include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "system/cpus.h"
 #include "ctx.h"
@@ -32,28 +38,72 @@ static int64_t sleep_ns(unsigned share)
     return SLICE_NS * share / (100 - share);
 }
 
-/* On the vCPU's thread, under the BQL. */
-static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
+static bool may_sleep(CPUState *cpu)
 {
-    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) +
-                  sleep_ns(qatomic_read(&percent));
+    return !cpu->stop && qatomic_read(&percent);
+}
 
-    while (!cpu->stop && qatomic_read(&percent)) {
-        int64_t left = end - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+static bool has_errands(CPUState *cpu)
+{
+    return !QSIMPLEQ_EMPTY_ATOMIC(&cpu->work_list);
+}
 
+/* What a vCPU has not slept yet */
+typedef struct Rest {
+    CPUState *cpu;
+    int64_t end_ns;
+} Rest;
+
+static void sleep_on(void *opaque);
+
+/* On the vCPU's thread, under the BQL. */
+static void sleep_until(CPUState *cpu, int64_t end_ns)
+{
+    int64_t left = 1;
+
+    while (may_sleep(cpu) && !has_errands(cpu)) {
+        left = end_ns - now_ns();
         if (left <= 0) {
             break;
         }
         if (left >= SCALE_MS) {
-            /* Stopping the VM ends this wait. */
-            qemu_cond_timedwait_bql(cpu->halt_cond, left / SCALE_MS);
+            /* Errands and stopping end this wait, throttle_set(0) does not. */
+            qemu_cond_timedwait_bql(cpu->halt_cond,
+                                    MIN(left, SLICE_NS) / SCALE_MS);
         } else {
             bql_unlock();
             g_usleep(DIV_ROUND_UP(left, SCALE_US));
             bql_lock();
         }
     }
-    qatomic_set(&cpu->throttle_thread_scheduled, 0);
+    if (left > 0 && may_sleep(cpu)) {
+        Rest *rest = g_new(Rest, 1);
+
+        *rest = (Rest) { .cpu = cpu, .end_ns = end_ns };
+        ctx_in_main_loop(sleep_on, rest);
+    } else {
+        qatomic_set(&cpu->throttle_thread_scheduled, 0);
+    }
+}
+
+static void rest_errand(CPUState *cpu, run_on_cpu_data data)
+{
+    g_autofree Rest *rest = data.host_ptr;
+
+    sleep_until(cpu, rest->end_ns);
+}
+
+/* A vCPU cannot be unplugged while a migration runs. */
+static void sleep_on(void *opaque)
+{
+    Rest *rest = opaque;
+
+    async_run_on_cpu(rest->cpu, rest_errand, RUN_ON_CPU_HOST_PTR(rest));
+}
+
+static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
+{
+    sleep_until(cpu, now_ns() + sleep_ns(qatomic_read(&percent)));
 }
 
 static void tick(void *opaque)

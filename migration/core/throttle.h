@@ -11,8 +11,8 @@
 #define THROTTLE_MAX 99
 
 /*
- * Takes @percent of their time away from all vCPUs, from now on; 0 ends it.
- * Any thread.
+ * Takes @percent of their time away from all vCPUs, from now on; 0 ends it,
+ * for those who sleep within 10 ms.  Any thread.
  */
 void throttle_set(unsigned percent);
 

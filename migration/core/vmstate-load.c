@@ -41,7 +41,12 @@ static struct {
     Error *err;
     bool listening;             /* the package is still to be loaded */
     int64_t package_ns;         /* when it had come */
-    QemuEvent done;             /* the thread may go on */
+    /*
+     * The thread may go on.  No event: the next turn could begin while the main
+     * loop was still about to wake up who waited for the last one, and an event
+     * takes any wake-up for its own.
+     */
+    QemuSemaphore done;
     QemuEvent package;          /* the guest was started, or cannot be */
 } turn;
 
@@ -50,7 +55,7 @@ static unsigned acks_needed;    /* devices that were not ready; BQL */
 
 void vmstate_load_init(void)
 {
-    qemu_event_init(&turn.done, false);
+    qemu_sem_init(&turn.done, 0);
     qemu_event_init(&turn.package, false);
 }
 
@@ -106,7 +111,7 @@ static bool listen_and_share(Error **errp)
         return false;
     }
     turn.listening = true;
-    qemu_event_set(&turn.done);
+    qemu_sem_post(&turn.done);
     return true;
 }
 
@@ -299,7 +304,7 @@ static void coroutine_fn turn_co(void *opaque)
     if (turn.listening) {
         package_over();
     } else {
-        qemu_event_set(&turn.done);
+        qemu_sem_post(&turn.done);
     }
 }
 
@@ -310,10 +315,9 @@ static void take_turn(void *opaque)
 
 static void turn_in_main_loop(void)
 {
-    qemu_event_reset(&turn.done);
     qatomic_set(&incoming.busy, false);
     ctx_in_main_loop(take_turn, NULL);
-    qemu_event_wait(&turn.done);
+    qemu_sem_wait(&turn.done);
     qatomic_set(&incoming.busy, true);
 }
 

@@ -17,9 +17,11 @@
 #include "load.h"
 #include "sections.h"
 
-/* A live section whose first record was loaded. */
+/* A live section whose first record was loaded.  It may have gone since. */
 typedef struct StartedSection {
     Section *section;
+    uint32_t own_id;
+    bool is_ram;
     uint32_t version_id;
 } StartedSection;
 
@@ -62,24 +64,52 @@ bool device_load_header(QEMUFile *f, const Configuration *config, Error **errp)
  * Sections
  */
 
-/* Numbers are the source's, so that two sections must not have the same. */
-static bool start_section(DeviceLoad *load, uint32_t id, Section *s,
-                          uint32_t version_id, Error **errp)
+static bool gone(Error **errp)
 {
+    error_setg(errp, "The device or object that the next record is for was "
+               "removed while the migration was being loaded: all of them "
+               "have to stay until its end");
+    return false;
+}
+
+/*
+ * Between two records commands are carried out.  Devices stay meanwhile, but
+ * an object may be deleted, and take its section along.  Under the BQL, unless
+ * it is RAM.
+ */
+static bool still_there(const RecordLoop *loop, Error **errp)
+{
+    return loop->is_ram || section_numbered(loop->own_id) || gone(errp);
+}
+
+/*
+ * Numbers are the source's, so that two sections must not have the same.
+ * Under the BQL.
+ */
+static bool start_section(RecordLoop *loop, Error **errp)
+{
+    DeviceLoad *load = loop->load;
+    gpointer key = GUINT_TO_POINTER(loop->id);
     StartedSection *started;
 
     QEMU_LOCK_GUARD(&load->lock);
-    started = g_hash_table_lookup(load->started, GUINT_TO_POINTER(id));
-    if (started && started->section != s) {
+    started = g_hash_table_lookup(load->started, key);
+    if (started && started->own_id != loop->own_id) {
+        Section *other = section_numbered(started->own_id);
+
         error_setg(errp, "Sections '%s' and '%s' have the same number %" PRIu32,
-                   started->section->name, s->name, id);
+                   other ? other->name : "(gone)", loop->section->name,
+                   loop->id);
         return false;
     }
     if (!started) {
         started = g_new(StartedSection, 1);
-        g_hash_table_insert(load->started, GUINT_TO_POINTER(id), started);
+        g_hash_table_insert(load->started, key, started);
     }
-    *started = (StartedSection) { .section = s, .version_id = version_id };
+    *started = (StartedSection) {
+        .section = loop->section, .own_id = loop->own_id,
+        .is_ram = loop->is_ram, .version_id = loop->version_id,
+    };
     return true;
 }
 
@@ -107,6 +137,9 @@ static bool check_footer(RecordLoop *loop, const Section *s, uint32_t id,
     }
     type = qemu_get_byte(loop->f);
     footer_id = type == WIRE_SECTION_FOOTER ? qemu_get_be32(loop->f) : 0;
+    if (!still_there(loop, errp)) {
+        return false;
+    }
     if (!stream_check(loop->f, errp)) {
         error_prepend(errp, "After section '%s': ", s->name);
         return false;
@@ -154,6 +187,9 @@ static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
         ret = vmstate_load_state(loop->f, s->vmsd, s->opaque, version_id);
     } else {
         ret = s->ops->load_state(loop->f, s->opaque, version_id);
+    }
+    if (!still_there(loop, errp)) {
+        return false;
     }
     if (ret < 0) {
         body_failed(loop, s, ret, errp);
@@ -229,10 +265,11 @@ static bool read_new_section(RecordLoop *loop, Error **errp)
         return false;
     }
     loop->section = s;
+    loop->own_id = s->id;
+    loop->is_ram = !strcmp(s->name, WIRE_RAM_NAME);
     loop->id = id;
     loop->version_id = version_id;
-    return loop->type != WIRE_SECTION_START ||
-           start_section(loop->load, id, s, version_id, errp);
+    return loop->type != WIRE_SECTION_START || start_section(loop, errp);
 }
 
 /* PART or END: more of a section that was started. */
@@ -253,6 +290,8 @@ static bool read_more_of_section(RecordLoop *loop, Error **errp)
         return false;
     }
     loop->section = started.section;
+    loop->own_id = started.own_id;
+    loop->is_ram = started.is_ram;
     loop->id = id;
     loop->version_id = started.version_id;
     return true;
@@ -268,7 +307,8 @@ static bool load_section(RecordLoop *loop, Error **errp)
     const char *kind = loop->type < ARRAY_SIZE(kinds) ? kinds[loop->type]
                                                       : NULL;
 
-    return load_body(loop, loop->section, loop->id, loop->version_id, kind,
+    return still_there(loop, errp) &&
+           load_body(loop, loop->section, loop->id, loop->version_id, kind,
                      errp);
 }
 
@@ -453,7 +493,7 @@ static bool read_record(RecordLoop *loop, Error **errp)
 static bool is_free(const RecordLoop *loop)
 {
     return loop->type == WIRE_EOF ||
-           (loop->section && !strcmp(loop->section->name, WIRE_RAM_NAME));
+           (loop->section && loop->is_ram);
 }
 
 /* Loads records; @elsewhere, if not NULL, tells which are left to others. */

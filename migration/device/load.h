@@ -76,6 +76,8 @@ typedef struct DeviceLoadStream {
     bool has_record;            /* read, and to be loaded next: */
     uint8_t type;
     struct Section *section;    /* NULL for records of other types */
+    uint32_t own_id;            /* its number here */
+    bool is_ram;                /* it is RAM's, which never goes */
     uint32_t id;
     uint32_t version_id;
 } DeviceLoadStream;

@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -122,11 +122,6 @@ static int save_record(const DeviceSave *save, const Section *s, uint8_t type,
         hook_failed(save, s, "save", ret, errp);
     }
     return ret;
-}
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
 /* @s was saved, which began at @start_ns. */

@@ -135,6 +135,18 @@ static void list_insert(Section *s)
     }
 }
 
+Section *section_numbered(uint32_t id)
+{
+    Section *s;
+
+    FOR_EACH_SECTION(s) {
+        if (s->id == id) {
+            break;
+        }
+    }
+    return s;
+}
+
 Section *section_next(const Section *s)
 {
     return s ? QTAILQ_NEXT(s, entry) : QTAILQ_FIRST(&all_sections);

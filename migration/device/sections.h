@@ -7,7 +7,8 @@
  *
  * Threads: sections come and go under the BQL only, and never while a thread
  * that does not hold it walks or searches them (hotplug is refused while a
- * migration runs).  Walking and searching change nothing.
+ * migration runs).  Walking and searching change nothing.  On the destination
+ * objects may go between two records, so that a load keeps numbers (load.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -81,6 +82,9 @@ void section_remove(Section *s);
  * or old name; of several the one that is saved first.  NULL if there is none.
  */
 Section *section_find(const char *name, uint32_t instance_id);
+
+/* The section whose number on the wire is @id, or NULL if it has gone. */
+Section *section_numbered(uint32_t id);
 
 /* In the order of saving; @s may be NULL for the first. */
 Section *section_next(const Section *s);

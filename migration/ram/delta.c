@@ -17,13 +17,22 @@
 
 XBZRLECacheStats xbzrle_counters;
 
+/*
+ * There is a cache from start to stop, which come under the BQL and while no
+ * thread sends: in between all is the migration thread's but what is marked.
+ * A thread that sends may wait for the peer, and a command must not wait for
+ * that: so a cache of another size is left for the thread to take.
+ */
 static struct {
-    QemuMutex lock;             /* protects all below */
-    PageCache *cache;           /* NULL: not in use */
+    PageCache *cache;           /* NULL: not in use; atomic */
+    PageCache *next;            /* from the next run on, or NULL; atomic */
     size_t page_size;
     uint8_t *code;              /* room for an encoding */
     XBZRLECacheStats before;    /* at the last ram_delta_rates() */
     uint64_t pages_before;
+
+    QemuMutex lock;             /* of the next, held to copy it */
+    XBZRLECacheStats shown;     /* xbzrle_counters for other threads */
 } delta;
 
 static void __attribute__((constructor)) init_lock(void)
@@ -31,26 +40,48 @@ static void __attribute__((constructor)) init_lock(void)
     qemu_mutex_init(&delta.lock);
 }
 
-bool ram_delta_start(uint64_t size, size_t page_size, Error **errp)
+static void show_counters(void)
 {
     QEMU_LOCK_GUARD(&delta.lock);
-    delta.cache = cache_init(size, page_size, errp);
-    if (!delta.cache) {
+    delta.shown = xbzrle_counters;
+}
+
+void ram_delta_counters(XBZRLECacheStats *counters)
+{
+    QEMU_LOCK_GUARD(&delta.lock);
+    *counters = delta.shown;
+}
+
+bool ram_delta_start(uint64_t size, size_t page_size, Error **errp)
+{
+    PageCache *cache = cache_init(size, page_size, errp);
+
+    if (!cache) {
         return false;
     }
+    qatomic_set(&delta.cache, cache);
     delta.page_size = page_size;
     delta.code = g_malloc(page_size);
     delta.before = xbzrle_counters = (XBZRLECacheStats) {};
     delta.pages_before = 0;
+    show_counters();
     return true;
+}
+
+static void use_next_cache(void)
+{
+    PageCache *next = qatomic_xchg(&delta.next, NULL);
+
+    if (next) {
+        cache_fini(qatomic_xchg(&delta.cache, next));
+    }
 }
 
 void ram_delta_stop(void)
 {
-    QEMU_LOCK_GUARD(&delta.lock);
     if (delta.cache) {
-        cache_fini(delta.cache);
-        delta.cache = NULL;
+        use_next_cache();
+        cache_fini(qatomic_xchg(&delta.cache, NULL));
         g_clear_pointer(&delta.code, g_free);
     }
 }
@@ -62,18 +93,19 @@ bool ram_delta_active(void)
 
 bool ram_delta_resize(uint64_t size, Error **errp)
 {
-    PageCache *new;
+    PageCache *next, *unused;
 
-    QEMU_LOCK_GUARD(&delta.lock);
-    if (!delta.cache) {
+    if (!ram_delta_active()) {
         return true;
     }
-    new = cache_init(size, delta.page_size, errp);
-    if (!new) {
+    next = cache_init(size, delta.page_size, errp);
+    if (!next) {
         return false;
     }
-    cache_fini(delta.cache);
-    qatomic_set(&delta.cache, new);
+    unused = qatomic_xchg(&delta.next, next);
+    if (unused) {
+        cache_fini(unused);
+    }
     return true;
 }
 
@@ -245,7 +277,7 @@ RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
     RamDeltaSent sent = {};
     Zeros zeros = {};
 
-    QEMU_LOCK_GUARD(&delta.lock);
+    use_next_cache();
     while (found < AHEAD && walk_next(&walk, &pages[found])) {
         found++;
     }
@@ -258,6 +290,7 @@ RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
                   find_zeros, &sent, age);
     }
     tell_zeros(sink, &zeros);
+    show_counters();
     return sent;
 }
 
@@ -265,7 +298,6 @@ void ram_delta_rates(uint64_t pages)
 {
     uint64_t sent, encoded, missed;
 
-    QEMU_LOCK_GUARD(&delta.lock);
     if (!delta.cache || pages == delta.pages_before) {
         return;
     }
@@ -278,4 +310,5 @@ void ram_delta_rates(uint64_t pages)
         encoded ? (double)sent * delta.page_size / encoded : 0;
     delta.before = xbzrle_counters;
     delta.pages_before = pages;
+    show_counters();
 }

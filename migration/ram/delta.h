@@ -9,8 +9,9 @@
  * guest may write while its page is read, so a page enters the cache first
  * and is sent from there, and an encoding is applied to the cache too.
  *
- * Threads: one migration thread, and ram_delta_resize() (migration/ram.h) from
- * any; a lock sees to that.
+ * Threads: one migration thread; start and stop under the BQL as well.  Other
+ * threads may call ram_delta_resize() and ram_delta_counters(), which are in
+ * migration/ram.h, and never wait for one that sends.
  */
 
 #ifndef MIGRATION_RAM_DELTA_H

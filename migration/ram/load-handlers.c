@@ -18,7 +18,10 @@
 #include "blocks.h"
 #include "load.h"
 
-/* There is one load at a time, and one thread that loads RAM. */
+/*
+ * There is one load at a time, and one thread that loads RAM.  The blocks stay
+ * as long, since no device can be unplugged: see migration_is_loading().
+ */
 static struct {
     RamRegions regions;
     RamLoader loader;

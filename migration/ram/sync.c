@@ -7,11 +7,11 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
-#include "qemu/timer.h"
 #include "exec/memory.h"
 #include "exec/ram_addr.h"
 #include "system/kvm.h"
 #include "system/tcg.h"
+#include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "sync.h"
 
@@ -26,11 +26,6 @@ void ram_log_stop(void)
     if (global_dirty_tracking & GLOBAL_DIRTY_MIGRATION) {
         memory_global_dirty_log_stop(GLOBAL_DIRTY_MIGRATION);
     }
-}
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
 /* Collect everybody's log into the bitmap.  A snapshot has the BQL already. */

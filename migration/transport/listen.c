@@ -35,19 +35,36 @@ static struct {
     SocketAddressList *addresses;
 } listening;
 
+/*
+ * A peer that is not let in.  Another may come to a socket; what was opened
+ * was all there is.  Takes over @err.
+ */
+static void turn_away(Error *err)
+{
+    TransportAccepted *cb = listening.cb;
+    void *opaque = listening.opaque;
+
+    if (listening.listener) {
+        error_report_err(err);
+    } else {
+        transport_listen_stop();
+        cb(NULL, err, opaque);
+    }
+}
+
 static void let_in(QIOChannel *ioc)
 {
     Error *err = NULL;
 
     if (!transport_hand_over(ioc, &err)) {
-        error_report_err(err);
+        turn_away(err);
         return;
     }
     trace_migration_set_incoming_channel(ioc,
                                          object_get_typename(OBJECT(ioc)));
     listening.in_yank = false;
     object_ref(OBJECT(ioc));
-    if (!listening.cb(ioc, listening.opaque)) {
+    if (!listening.cb(ioc, NULL, listening.opaque)) {
         transport_listen_stop();
     }
 }
@@ -60,7 +77,7 @@ static void secured(QIOChannel *ioc, Error *err, void *opaque)
     g_free(peer);
     if (err) {
         trace_migration_tls_incoming_handshake_error(error_get_pretty(err));
-        error_report_err(err);
+        turn_away(err);
         return;
     }
     trace_migration_tls_incoming_handshake_complete();
@@ -85,7 +102,7 @@ static void arrived(QIOChannel *ioc)
         QLIST_INSERT_HEAD(&listening.peers, peer, next);
     } else {
         g_free(peer);
-        error_report_err(err);
+        turn_away(err);
     }
 }
 

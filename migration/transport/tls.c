@@ -5,11 +5,19 @@
  *
  * A handshake may not hold up the main loop, whatever the peer does or does
  * not do: the channel does not block meanwhile, and there is a time limit.
+ *
+ * A pipe at its end is not readable, it only hangs up, and nobody but us waits
+ * for that: without, the main loop would spin until time is over.
  */
 
 #include "qemu/osdep.h"
+#ifdef CONFIG_POSIX
+#include <glib-unix.h>
+#endif
 #include "qapi/error.h"
 #include "qemu/lockable.h"
+#include "io/channel-command.h"
+#include "io/channel-file.h"
 #include "io/channel-tls.h"
 #include "migration/options.h"
 #include "migration/trace.h"
@@ -22,6 +30,7 @@ struct TransportTLS {
     GMainContext *context;  /* NULL: the main loop's */
     GSource *start;         /* starts it; NULL once it did */
     GSource *limit;
+    GSource *hang_up;       /* waits for the end of a pipe */
     bool shaking;           /* shaken() will be called */
 };
 
@@ -85,6 +94,7 @@ void transport_tls_drop(TransportTLS *tls)
     QEMU_LOCK_GUARD(&transport_lock);
     detach(&tls->start);
     detach(&tls->limit);
+    detach(&tls->hang_up);
     if (tls->shaking && tls->context) {
         tls->cb = NULL;
         qio_channel_shutdown(tls->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
@@ -131,6 +141,47 @@ static gboolean too_late(void *opaque)
                "%d seconds; does it use TLS?", transport_tls_ms / 1000);
     finish(opaque, err);
     return G_SOURCE_REMOVE;
+}
+
+#ifdef CONFIG_POSIX
+static gboolean hung_up(int fd, GIOCondition condition, void *opaque)
+{
+    GPollFD poll = { .fd = fd, .events = G_IO_IN };
+    Error *err = NULL;
+
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (g_source_is_destroyed(g_main_current_source())) {
+        return G_SOURCE_REMOVE;
+    }
+    if (g_poll(&poll, 1, 0) > 0 && poll.revents & G_IO_IN) {
+        return G_SOURCE_CONTINUE;       /* it said something before */
+    }
+    error_setg(&err, "TLS handshake failed: the peer hung up; does it use "
+               "TLS?");
+    finish(opaque, err);
+    return G_SOURCE_REMOVE;
+}
+
+static void watch_pipe(TransportTLS *tls, int fd)
+{
+    tls->hang_up = attach(tls, g_unix_fd_source_new(fd, G_IO_HUP),
+                          G_SOURCE_FUNC(hung_up));
+}
+#else
+static void watch_pipe(TransportTLS *tls, int fd)
+{
+}
+#endif
+
+/* What is read from, unless it is a socket; -1 if it is */
+static int pipe_of(QIOChannel *plain)
+{
+    Object *command = object_dynamic_cast(OBJECT(plain),
+                                          TYPE_QIO_CHANNEL_COMMAND);
+    Object *file = object_dynamic_cast(OBJECT(plain), TYPE_QIO_CHANNEL_FILE);
+
+    return command ? QIO_CHANNEL_COMMAND(command)->readfd :
+           file ? QIO_CHANNEL_FILE(file)->fd : -1;
 }
 
 static gboolean begin(void *opaque)
@@ -193,5 +244,8 @@ TransportTLS *transport_tls_start(QIOChannel *plain,
     qio_channel_set_name(tls->ioc, "migration-tls");
     tls->start = attach(tls, g_idle_source_new(), begin);
     tls->limit = attach(tls, g_timeout_source_new(transport_tls_ms), too_late);
+    if (pipe_of(plain) >= 0) {
+        watch_pipe(tls, pipe_of(plain));
+    }
     return tls;
 }

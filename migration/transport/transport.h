@@ -76,9 +76,11 @@ void transport_connect_cancel(void);
  * called again for the next channel.  It may stop to listen by itself, but not
  * listen anew.
  *
- * A peer that fails before (TLS) is reported, and listening goes on.
+ * A peer that fails before (TLS) is reported, and listening goes on for others
+ * at a socket.  Where there are no others (fd, exec, file) it has stopped, and
+ * the callback is told why: @ioc is NULL and @err the callee's.
  */
-typedef bool TransportAccepted(QIOChannel *ioc, void *opaque);
+typedef bool TransportAccepted(QIOChannel *ioc, Error *err, void *opaque);
 
 /*
  * Wait at @addr.  After a failure nothing is left: the next call may succeed.

@@ -264,7 +264,8 @@ def migrate(src: VM, dst: VM, uri: str, *,
             guest: Guest | None = None, observer: Observer | None = None,
             on_sample: Callable[[dict], None] | None = None,
             interval: float = 0.1, timeout: float = 120,
-            verify: bool = True, link: Link | None = None) -> Result:
+            verify: bool = True, link: Link | None = None,
+            via: str | None = None) -> Result:
     """Migrate the guest in SRC to DST over URI and measure it.
 
     CAPS and PARAMS are set on both sides; DST needs incoming='defer' for
@@ -272,7 +273,8 @@ def migrate(src: VM, dst: VM, uri: str, *,
     ON_SAMPLE sees every sample, one each INTERVAL s, and may act on SRC, e.g.
     cancel.  After TIMEOUT s the attempt is cancelled.  A GUEST is followed to
     DST and verified there; an OBSERVER is attached to DST in time.  With a LINK
-    the source connects to that, which leads to where DST listens (TCP).
+    the source connects to that, which leads to where DST listens (TCP).  Or it
+    connects to VIA, from where there is a way to URI.
 
     A migration that fails gives a Result with ok=False and the reason, after
     which the guest is still in SRC; only mistakes in the call itself (such as
@@ -292,7 +294,7 @@ def migrate(src: VM, dst: VM, uri: str, *,
     start_real, started = time.time(), start_ns / 1e9
     moved = False
     try:
-        src.qmp.cmd('migrate', {'uri': uri})
+        src.qmp.cmd('migrate', {'uri': via or uri})
         _watch(src, result, on_sample, interval, started, started + timeout)
         _take_figures(result)
         if result.status == 'completed':

@@ -260,6 +260,66 @@ def check_stream_stops(data: bytes, share: float, vm: VM, folder: Path
             raise FerryError(f'no clear error: {info}')
 
 
+def check_unplug(data: bytes, share: float, vm: VM, folder: Path) -> None:
+    """What is being loaded cannot be unplugged; it can be before and after."""
+    path = folder / f'{vm.name}-stream'
+    vm.args += ['-device', 'qemu-xhci', '-device', 'usb-tablet,id=one',
+                '-device', 'usb-tablet,id=two']
+    with vm:
+        vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{path}',
+                                        'exit-on-error': False})
+        vm.qmp.cmd('device_del', {'id': 'one'})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(path))
+            begun = int(len(data) * share)
+            sock.sendall(data[:begun])
+            end = time.monotonic() + LIMIT
+            while status(vm).get('status') != 'active':
+                if time.monotonic() > end:
+                    raise FerryError(f'does not begin: {status(vm)}')
+                time.sleep(0.01)
+            try:
+                vm.qmp.cmd('device_del', {'id': 'two'})
+            except QMPError as err:
+                if 'not allowed while migrating' not in err.desc:
+                    raise
+            else:
+                raise FerryError('a device goes while it is loaded')
+            sock.sendall(data[begun:])
+            info = over(vm)
+        if info['status'] != 'completed':
+            raise FerryError(f'the migration: {info}')
+        vm.qmp.cmd('device_del', {'id': 'two'})
+
+
+def check_no_tls(data: bytes, vm: VM, folder: Path) -> None:
+    """A command that does not speak TLS fails; another source may come."""
+    keys = folder / f'{vm.name}-keys'
+    keys.mkdir()
+    (keys / 'keys.psk').write_text('qemu:' + '0f' * 32 + '\n')
+    path = folder / f'{vm.name}-stream'
+    with vm:
+        vm.qmp.cmd('object-add', {'qom-type': 'tls-creds-psk', 'id': 'tls0',
+                                  'dir': str(keys), 'endpoint': 'server'})
+        for command in ('echo no TLS', 'true'):
+            vm.qmp.cmd('migrate-set-parameters', {'tls-creds': 'tls0'})
+            vm.qmp.cmd('migrate-incoming', {'uri': f'exec:{command}',
+                                            'exit-on-error': False})
+            info = over(vm)
+            said = info.get('error-desc', '')
+            if info['status'] != 'failed' or 'TLS handshake' not in said:
+                raise FerryError(f'no clear error: {info}')
+        vm.qmp.cmd('migrate-set-parameters', {'tls-creds': ''})
+        vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{path}',
+                                        'exit-on-error': False})
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.connect(str(path))
+            sock.sendall(data)
+            info = over(vm)
+        if info['status'] != 'completed':
+            raise FerryError(f'the next migration: {info}')
+
+
 def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
           ) -> list[tuple[str, Callable[[], None]]]:
     """Name and function of each test; START makes a VM of the kind OURS."""
@@ -270,6 +330,11 @@ def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
     made.append(('answer/silence',
                  lambda: check_silence(start(ours), folder)))
     made.append(('answer/lost', lambda: check_lost(start(ours), folder)))
+    for share in (0.3, 0.999):
+        made.append((f'unplug-at-{share:.1%}', lambda share=share: check_unplug(
+            stream, share, start(ours, 'defer'), folder)))
+    made.append(('exec-without-tls', lambda: check_no_tls(
+        stream, start(ours, 'defer'), folder)))
     # The first is in the configuration, the others in memory and devices.
     for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
         made.append((f'stream-stops-at-{share:.3%}',

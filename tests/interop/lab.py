@@ -27,6 +27,8 @@ FILL = 96
 WORK = 32
 RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
+OFF = {'xbzrle': False, 'auto-converge': False,
+       'pause-before-switchover': False}
 TLS = 'tls0'            # the credentials' id
 
 
@@ -48,8 +50,7 @@ class Lab:
         self._observer: Observer | None = None
         self._secured: set[VM] = set()
         self._numbers = itertools.count(1)
-        self._case_began = time.monotonic_ns()
-        self._case_kind: str | None = None
+        self.began = time.monotonic_ns()    # the case
 
     @property
     def guest(self) -> Guest:
@@ -79,7 +80,7 @@ class Lab:
 
     def boot(self, kind: str) -> VM:
         """The guest, running in a QEMU of this kind."""
-        self._case_began = time.monotonic_ns()
+        self.began = time.monotonic_ns()
         if self.source is not None and self.source.kind == kind:
             self._set_back(self.source)
             self.guest.set_rate(RATE)
@@ -90,7 +91,7 @@ class Lab:
             self._observer.attach(self.source)
             self._guest = Guest(self.source)
             self._guest.wait_ready(45)
-            self._case_began = time.monotonic_ns()
+            self.began = time.monotonic_ns()
         self.observer.wait_beats(self.source, 200)
         return self.source
 
@@ -125,16 +126,19 @@ class Lab:
     def move(self, target: VM, transport: str = 'tcp', *,
              caps: dict[str, bool] | None = None,
              params: dict[str, int] | None = None, tls: bool = False,
-             on_sample: Callable[[dict], None] | None = None) -> Result:
+             on_sample: Callable[[dict], None] | None = None,
+             via: Callable[[str], str] | None = None) -> Result:
         """Migrate the guest to TARGET; on success that is the source.
 
+        VIA is given where TARGET listens, and says where to connect to.
         What an earlier migration of the same guest has set is set back.
         """
         assert self.source is not None
         if tls:
             self.secure(target)
-        result = migrate(self.source, target, self.uri(transport),
-                         caps=caps or {'xbzrle': False},
+        uri = self.uri(transport)
+        result = migrate(self.source, target, uri, via=via and via(uri),
+                         caps={**OFF, **(caps or {})},
                          params={**(params or FAST),
                                  'tls-creds': TLS if tls else ''},
                          guest=self.guest, observer=self.observer,
@@ -175,7 +179,7 @@ class Lab:
         check(after > before, 'the guest goes on writing')
         verdict = self.guest.verify()
         check(verdict.ok, verdict.detail)
-        lost, repeated = self.observer.breaks(self._case_began)
+        lost, repeated = self.observer.breaks(self.began)
         check(not lost and not repeated, 'all heartbeats came: '
               f'{lost} lost, {repeated} repeated')
 

@@ -1,18 +1,23 @@
-# A relay that damages one byte of one guest page on its way.
+# A relay that damages a byte of the stream, or cuts it off at one.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A relay that damages one byte of one guest page on its way.
+"""A relay that damages a byte of the stream, or cuts it off at one.
 
-The stream has no checksums, so nothing but the guest's own accounts can tell:
-a test of the test.  What the page looks like is computed here from the rules in
-tests/guest/pages.c, which shows at the same time that the guest's memory holds
-what it is said to hold.
+The stream has no checksums, so nothing but the guest's own accounts can tell
+that a byte of a guest page was damaged: a test of the test.  What the page
+looks like is computed here from the rules in tests/guest/pages.c, which shows
+at the same time that the guest's memory holds what it is said to hold.
+
+A stream that is cut off tells by where that was what either side knows of the
+other.  Sockets are unix sockets, which hold little: who writes is never far
+ahead of the relay.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
+from typing import Protocol
 
 MASK = (1 << 64) - 1
 SIGNATURE_WORDS = 8
@@ -66,12 +71,58 @@ class Damage:
         return bytes(damaged)
 
 
-class Meddler:
-    """Listens at PATH, connects to TARGET and passes DAMAGEd bytes on."""
+class Change(Protocol):
+    """What a Meddler does to a stream."""
 
-    def __init__(self, path: str, target: str, damage: Damage) -> None:
+    def apply(self, chunk: bytes) -> bytes:
+        """Take the next CHUNK; return what to pass on, or raise Cut."""
+
+
+class Cut(Exception):
+    """The connection ends here, after the bytes that are given."""
+
+
+class Scissors:
+    """Cuts the connection before PATTERN passes, once it is told to.
+
+    Every stream contains the pattern b'', at its very next byte.
+    """
+
+    def __init__(self, pattern: bytes) -> None:
+        self._pattern = pattern
+        self._tail = b''        # the last bytes that passed
+        self._armed = threading.Event()
+        self.done = threading.Event()
+
+    def arm(self) -> Scissors:
+        """From now on."""
+        self._armed.set()
+        return self
+
+    def apply(self, chunk: bytes) -> bytes:
+        """See Change."""
+        passed = len(self._tail)
+        window = self._tail + chunk
+        at = window.find(self._pattern, 0 if self._pattern else passed)
+        if self._armed.is_set() and at >= 0:
+            self.done.set()
+            raise Cut(window[passed:at])
+        keep = max(len(self._pattern) - 1, 0)
+        self._tail = window[len(window) - keep:]
+        return chunk
+
+
+class Meddler:
+    """Listens at PATH, connects to TARGET and passes bytes on.
+
+    THERE and BACK change them on their way; None: they pass as they are.
+    """
+
+    def __init__(self, path: str, target: str, there: Change | None = None,
+                 back: Change | None = None) -> None:
         self._target = target
-        self._damage = damage
+        self._there = there
+        self._back = back
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._server.bind(path)
         self._server.listen(1)
@@ -87,19 +138,24 @@ class Meddler:
             self._sockets += [source, target]
             target.connect(self._target)
             back = threading.Thread(target=self._pass, daemon=True, args=(
-                target, source, lambda chunk: chunk))
+                target, source, self._back))
             back.start()
-            self._pass(source, target, self._damage.apply)
+            self._pass(source, target, self._there)
             back.join(20)
         except OSError:
             pass        # one of the ends went away; both ends notice
 
     @staticmethod
-    def _pass(come: socket.socket, go: socket.socket, change) -> None:
+    def _pass(come: socket.socket, go: socket.socket, change: Change | None
+              ) -> None:
         try:
             while chunk := come.recv(1 << 18):
-                go.sendall(change(chunk))
+                go.sendall(change.apply(chunk) if change else chunk)
             go.shutdown(socket.SHUT_WR)
+        except Cut as cut:
+            go.sendall(cut.args[0])
+            for sock in (come, go):
+                sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
 

@@ -274,8 +274,55 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
     }
 }
 
+/*
+ * An object that is deleted while its state is loaded
+ */
+
+enum { STAYS, GOES_BEFORE, GOES_WITHIN, GOES_BETWEEN };
+
+static Section *passing;
+static int passing_goes;
+static unsigned passing_loads;
+
+static void passing_leaves(void)
+{
+    section_remove(passing);
+    passing = NULL;
+}
+
+static int passing_load(QEMUFile *f, void *opaque, int version_id)
+{
+    g_assert_nonnull(passing);
+    passing_loads++;
+    if (passing_goes == GOES_WITHIN) {
+        passing_leaves();
+    }
+    return qemu_get_byte(f) == 'p' ? 0 : -EINVAL;
+}
+
+static const SaveVMHandlers passing_ops = {
+    .save_setup = disk_setup,
+    .load_state = passing_load,
+};
+
+static void passing_comes(void)
+{
+    const SectionSpec spec = {
+        .name = "passing", .alias_id = -1, .version_id = 1,
+        .ops = &passing_ops,
+    };
+
+    passing = section_add(&spec, &error_abort);
+    passing_loads = 0;
+}
+
 static bool proceed(void *opaque, Error **errp)
 {
+    if (passing && passing_goes == GOES_BETWEEN && passing_loads) {
+        /* Another comes in its place, perhaps where it was in memory. */
+        passing_leaves();
+        passing_comes();
+    }
     if (refuse) {
         error_setg(errp, "the owner refused");
     }
@@ -503,6 +550,60 @@ static void test_owner(void)
     refuse = false;
 }
 
+#define PASSING_FOOTER "p\x7e\0\0\0\x60"
+#define PASSING "\1\0\0\0\x60\7passing\0\0\0\0\0\0\0\1" PASSING_FOOTER
+#define PASSING_ON "\2\0\0\0\x60" PASSING_FOOTER
+
+/* Returns why it failed, or NULL. */
+static char *load_passing(int goes, const void *bytes, size_t len)
+{
+    QEMUFile *f = test_input(bytes, len);
+    DeviceLoad load;
+    DeviceLoadStream stream = { .load = &load, .f = f };
+    DeviceLoadStep step;
+    Error *err = NULL;
+    char *why = NULL;
+
+    passing_comes();
+    passing_goes = goes;
+    device_load_init(&load, &load_ops, NULL);
+    load.footers = true;
+    step = device_load_some(&stream, false, &err);
+    g_assert_cmpint(step, ==, DEVICE_LOAD_ELSEWHERE);
+    if (goes == GOES_BEFORE) {
+        passing_leaves();
+    }
+    step = device_load_some(&stream, true, &err);
+    if (step == DEVICE_LOAD_FAILED) {
+        why = g_strdup(error_get_pretty(err));
+        error_free(err);
+    } else {
+        step = device_load_some(&stream, false, &error_abort);
+        g_assert_cmpint(step, ==, DEVICE_LOAD_END);
+    }
+    device_load_destroy(&load);
+    qemu_fclose(f);
+    if (passing) {
+        passing_leaves();
+    }
+    return why;
+}
+
+static void test_section_goes(void)
+{
+    static const uint8_t bytes[] = PASSING PASSING_ON;
+
+    for (int goes = STAYS; goes <= GOES_BETWEEN; goes++) {
+        g_autofree char *why = load_passing(goes, bytes, sizeof(bytes));
+
+        if (goes == STAYS) {
+            g_assert_null(why);
+        } else {
+            g_assert_nonnull(strstr(why, "was removed while"));
+        }
+    }
+}
+
 static void test_refuse_live(void)
 {
     static const uint8_t bytes[] = DISK_START DISK_FOOTER;
@@ -568,6 +669,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/device/lies", test_lies);
     g_test_add_func("/migration/device/leave", test_leave);
     g_test_add_func("/migration/device/owner", test_owner);
+    g_test_add_func("/migration/device/section-goes", test_section_goes);
     g_test_add_func("/migration/device/refuse-live", test_refuse_live);
     g_test_add_func("/migration/device/save-fails", test_save_fails);
     g_test_add_func("/migration/device/pending", test_pending);

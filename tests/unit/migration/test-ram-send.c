@@ -5,11 +5,13 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/ioctl.h>
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
 #include "qemu/memalign.h"
 #include "qemu/thread.h"
 #include "io/channel-buffer.h"
+#include "io/channel-socket.h"
 #include "setup.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
@@ -462,6 +464,56 @@ static void test_delta_bad_size(void)
     ram_delta_stop();
 }
 
+static void *send_stalled(void *opaque)
+{
+    Pair *p = opaque;
+
+    g_assert_cmpint(ram_sender_run(&p->sender, true), ==, RAM_SEND_ERROR);
+    return NULL;
+}
+
+/* Until as much waits to be read as there is room for. */
+static void wait_for_stall(int fd)
+{
+    int before = 0, now = 0;
+
+    do {
+        before = now;
+        g_usleep(50 * 1000);
+        g_assert_cmpint(ioctl(fd, FIONREAD, &now), ==, 0);
+    } while (!now || now != before);
+}
+
+/* A command does not wait for a thread that waits for its peer. */
+static void test_delta_resize_stalled(void)
+{
+    QIOChannelSocket *ioc;
+    QemuThread thread;
+    int fds[2];
+    Pair p;
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    pair_init(&p, BITS, PEER);
+    qemu_fclose(p.out);
+    ioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    p.out = qemu_file_new_output(QIO_CHANNEL(ioc));
+    object_unref(OBJECT(ioc));
+    ram_sender_init(&p.sender, &p.from.regions, p.out);
+    g_assert(ram_delta_start(4096 * PAGE, PAGE, &error_abort));
+    fill(&p);
+    p.sender.age = 2;
+    qemu_thread_create(&thread, "sender", send_stalled, &p,
+                       QEMU_THREAD_JOINABLE);
+    wait_for_stall(fds[1]);
+    g_assert(ram_delta_resize(1024 * PAGE, &error_abort));
+    g_assert(ram_delta_resize(2048 * PAGE, &error_abort));
+    close(fds[1]);
+    qemu_thread_join(&thread);
+    ram_delta_stop();
+    g_assert_false(ram_delta_active());
+    pair_destroy(&p);
+}
+
 /* A guest that writes to its memory while that is being sent */
 typedef struct Writer {
     RamRegion *region;
@@ -541,6 +593,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/delta/resize", test_delta_resize);
     g_test_add_func("/ram/delta/rate", test_delta_rate);
     g_test_add_func("/ram/delta/bad-size", test_delta_bad_size);
+    g_test_add_func("/ram/delta/resize-stalled", test_delta_resize_stalled);
     g_test_add_func("/ram/delta/while-written", test_delta_while_written);
     return g_test_run();
 }

@@ -87,13 +87,14 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     end->err = err;
 }
 
-static bool accepted(QIOChannel *ioc, void *opaque)
+static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
 {
     End *end = opaque;
 
     g_assert_false(calling);
-    g_assert_nonnull(ioc);
+    g_assert_true(!ioc != !err);
     end->calls++;
+    end->err = err;
     if (end->ioc) {
         migration_ioc_unregister_yank(end->ioc);
         object_unref(OBJECT(end->ioc));
@@ -771,6 +772,70 @@ static void test_tls_listen_creds(void)
     close_all();
 }
 
+/* Where nobody else can come, whoever waits is told that this one failed. */
+static void test_tls_only_peer(void)
+{
+    g_autofree char *exec = g_strdup("exec:echo no greeting of TLS");
+    g_autofree char *uri = NULL;
+    int fd[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), ==, 0);
+    uri = g_strdup_printf("fd:%d", fd[0]);
+    tls_creds = "right";
+    try_listen(uri, &error_abort);
+    g_assert_cmpint(write(fd[1], "QEVM\0\0\0\3", 8), ==, 8);
+    wait_for(&dest, 1);
+    g_assert_nonnull(strstr(error_get_pretty(dest.err), "TLS handshake"));
+    g_assert_false(in_yank());
+    close(fd[1]);
+    close_end(&dest);
+
+    try_listen(exec, &error_abort);
+    wait_for(&dest, 1);
+    g_assert_nonnull(strstr(error_get_pretty(dest.err), "TLS handshake"));
+    close_end(&dest);
+    try_listen("exec:true", &error_abort);
+    wait_for(&dest, 1);
+    g_assert_nonnull(strstr(error_get_pretty(dest.err), "TLS handshake"));
+    close_end(&dest);
+
+    /* What is wrong at this end counts as well. */
+    tls_creds = "none";
+    try_listen(exec, &error_abort);
+    wait_for(&dest, 1);
+    g_assert_nonnull(strstr(error_get_pretty(dest.err), "no object"));
+    close_end(&dest);
+
+    /* It goes on as if nothing had been. */
+    tls_creds = "";
+    try_listen(exec, &error_abort);
+    wait_for(&dest, 1);
+    g_assert_null(dest.err);
+    close_all();
+}
+
+/* The same for whoever connects. */
+static void test_tls_only_way(void)
+{
+    static const char *const uris[] = {
+        "exec:echo no TLS", "exec:true", "exec:sleep 0.2", "exec:head -c 1",
+    };
+    int64_t end = g_get_monotonic_time() + transport_tls_ms * 500LL;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(uris); i++) {
+        tls_creds = "right-c";
+        try_connect(uris[i], &error_abort);
+        wait_for(&source, 1);
+        g_assert_nonnull(strstr(error_get_pretty(source.err),
+                                "TLS handshake"));
+        g_assert_false(in_yank());
+        tls_creds = "";
+        close_all();
+    }
+    /* Nobody waited for the time limit. */
+    g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
 static void add_tls_tests(void)
 {
     make_creds("right", "009d5638c40fde0c");
@@ -780,6 +845,8 @@ static void add_tls_tests(void)
     g_test_add_func("/migration/transport/tls/listen", test_tls_listen);
     g_test_add_func("/migration/transport/tls/listen-creds",
                     test_tls_listen_creds);
+    g_test_add_func("/migration/transport/tls/only-peer", test_tls_only_peer);
+    g_test_add_func("/migration/transport/tls/only-way", test_tls_only_way);
 }
 
 #endif

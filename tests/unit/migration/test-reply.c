@@ -1,0 +1,216 @@
+/*
+ * What the destination says on the return path
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/sockets.h"
+#include "io/channel-socket.h"
+#include "migration/core/peer.h"
+#include "migration/core/reply.h"
+#include "migration/core/report.h"
+#include "migration/wire/wire.h"
+#include "setup.h"
+
+#define HEADER 4
+#define NUMBER 4
+#define MESSAGE (HEADER + NUMBER)
+
+/* The destination's stream, and the socket of the source */
+typedef struct Talk {
+    QEMUFile *from_src;
+    int source;
+} Talk;
+
+static void talk_begin(Talk *t)
+{
+    QIOChannelSocket *ioc;
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    ioc = qio_channel_socket_new_fd(fds[0], &error_abort);
+    t->from_src = qemu_file_new_input(QIO_CHANNEL(ioc));
+    object_unref(OBJECT(ioc));
+    qemu_file_set_blocking(t->from_src, false);
+    t->source = fds[1];
+    g_assert_false(reply_is_open());
+    g_assert(reply_open(t->from_src));
+    g_assert(reply_is_open());
+}
+
+static void talk_end(Talk *t)
+{
+    g_assert_false(reply_is_open());
+    qemu_fclose(t->from_src);
+    close(t->source);
+}
+
+static void hear(Talk *t, uint16_t type, const void *payload, uint16_t len)
+{
+    uint8_t said[64];
+
+    g_assert_cmpint(HEADER + len, <=, sizeof(said));
+    g_assert_cmpint(recv(t->source, said, HEADER + len, MSG_WAITALL), ==,
+                    HEADER + len);
+    g_assert_cmpuint(lduw_be_p(said), ==, type);
+    g_assert_cmpuint(lduw_be_p(said + 2), ==, len);
+    g_assert_cmpmem(said + HEADER, len, payload, len);
+}
+
+static void hear_number(Talk *t, uint16_t type, uint32_t value)
+{
+    uint8_t payload[NUMBER];
+
+    stl_be_p(payload, value);
+    hear(t, type, payload, sizeof(payload));
+}
+
+static void hear_end(Talk *t)
+{
+    uint8_t more;
+
+    g_assert_cmpint(recv(t->source, &more, 1, 0), ==, 0);
+}
+
+static void test_words(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    g_assert(reply_pong(1234567));
+    hear_number(&t, WIRE_RP_PONG, 1234567);
+    /* Who is greeted introduces itself as well. */
+    g_assert(reply_pong(WIRE_PEER_HELLO));
+    hear_number(&t, WIRE_RP_PONG, WIRE_PEER_HELLO);
+    hear_number(&t, WIRE_RP_PONG, peer_introduction());
+    g_assert(reply_switchover_ack());
+    hear(&t, WIRE_RP_SWITCHOVER_ACK, NULL, 0);
+    reply_close(true);
+    hear_number(&t, WIRE_RP_SHUT, 0);
+    hear_end(&t);
+    talk_end(&t);
+}
+
+static void test_failure(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    reply_close(false);
+    hear_number(&t, WIRE_RP_SHUT, 1);
+    hear_end(&t);
+    talk_end(&t);
+}
+
+/* A report goes to those who said that they understand it. */
+static void test_report(void)
+{
+    Report report = { .load_ns = 5 * SCALE_MS };
+    uint8_t payload[WIRE_RP_REPORT_MAX];
+    size_t len = report_encode(&report, payload);
+    Talk t;
+
+    talk_begin(&t);
+    g_assert_false(reply_report(WIRE_RP_STARTED, &report));
+    g_assert(reply_pong(peer_offer()));
+    hear_number(&t, WIRE_RP_PONG, peer_offer());
+    g_assert(reply_report(WIRE_RP_STARTED, &report));
+    hear(&t, WIRE_RP_STARTED, payload, len);
+    reply_close(true);
+    hear_number(&t, WIRE_RP_SHUT, 0);
+    hear_end(&t);
+    talk_end(&t);
+}
+
+/* There is one path, and it can be opened again. */
+static void test_open(void)
+{
+    Talk t;
+
+    for (unsigned i = 0; i < 2; i++) {
+        talk_begin(&t);
+        g_assert_false(reply_open(t.from_src));
+        reply_close(true);
+        g_assert_false(reply_pong(1));
+        g_assert_false(reply_switchover_ack());
+        reply_close(true);
+        hear_number(&t, WIRE_RP_SHUT, 0);
+        hear_end(&t);
+        talk_end(&t);
+    }
+}
+
+/* Pongs until there is no room for another. */
+static unsigned fill_up(int fd)
+{
+    uint8_t pong[MESSAGE] = {};
+    unsigned count = 0;
+
+    stw_be_p(pong, WIRE_RP_PONG);
+    stw_be_p(pong + 2, NUMBER);
+    while (send(fd, pong, sizeof(pong), MSG_DONTWAIT) == sizeof(pong)) {
+        count++;
+    }
+    g_assert_cmpint(errno, ==, EAGAIN);
+    return count;
+}
+
+/* A source that does not read is not waited for, neither well nor failed. */
+static void test_does_not_read(void)
+{
+    Talk t;
+
+    for (unsigned ok = 0; ok < 2; ok++) {
+        QIOChannelSocket *ioc;
+        unsigned unread;
+
+        talk_begin(&t);
+        ioc = QIO_CHANNEL_SOCKET(qemu_file_get_ioc(t.from_src));
+        g_assert(reply_pong(peer_offer()));
+        hear_number(&t, WIRE_RP_PONG, peer_offer());
+        unread = fill_up(ioc->fd);
+        g_assert_cmpuint(unread, >, 0);
+        if (ok) {
+            /* Even if somebody had the channel wait. */
+            qemu_file_set_blocking(t.from_src, true);
+        }
+        if (ok) {
+            g_assert_false(reply_report(WIRE_RP_STARTED, &(Report) {}));
+        }
+        reply_close(ok);
+        while (unread--) {
+            hear_number(&t, WIRE_RP_PONG, 0);
+        }
+        hear_end(&t);
+        talk_end(&t);
+    }
+}
+
+/* A source that has gone is no reason to fail. */
+static void test_gone(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    close(t.source);
+    g_assert_false(reply_pong(1));
+    g_assert_false(reply_switchover_ack());
+    reply_close(true);
+    t.source = -1;
+    talk_end(&t);
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    reply_init();
+    g_test_add_func("/reply/words", test_words);
+    g_test_add_func("/reply/failure", test_failure);
+    g_test_add_func("/reply/report", test_report);
+    g_test_add_func("/reply/open", test_open);
+    g_test_add_func("/reply/does-not-read", test_does_not_read);
+    g_test_add_func("/reply/gone", test_gone);
+    return g_test_run();
+}
