@@ -327,8 +327,7 @@ def use_postcopy(lab: Lab, src: str, dst: str) -> str:
     return f'{summary(info)}, {requests} pages asked for'
 
 
-@case('postcopy', '--postcopy and migrate-postcopy', full=True,
-      needs=('postcopy-ram',))
+@case('postcopy', '--postcopy and migrate-postcopy', needs=('postcopy-ram',))
 def postcopy(lab: Lab) -> str:
     lab.guest_on('a')
     return use_postcopy(lab, 'a', 'b')

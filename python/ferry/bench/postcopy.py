@@ -11,7 +11,7 @@ bytes that it sends for every so many accesses (tests/guest/timing.h).
 faults       accesses that took FAULT_NS or more, less as many as there would
              have been without postcopy (a vCPU is interrupted now and then)
 fault_p50_us, fault_p99_us      what they took
-full_speed_ms   from the order to switch until the guest, seen from outside,
+full_speed_ms   from the order to migrate until the guest, seen from outside,
              does 90 % of what it did before, for WINDOW at least
 clock_lag_ms    how far its clock fell behind that of the host
 requests     pages that were asked for, as the source reports them
