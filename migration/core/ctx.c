@@ -17,6 +17,7 @@
 #include "migration/ram.h"
 #include "migration/trace.h"
 #include "ctx.h"
+#include "fault.h"
 #include "incoming.h"
 #include "source.h"
 
@@ -188,6 +189,16 @@ static void migration_instance_init(Object *obj)
     migrate_params_init(&s->parameters);
 }
 
+static char *get_fault_delay(Object *obj, Error **errp)
+{
+    return fault_text();
+}
+
+static void set_fault_delay(Object *obj, const char *text, Error **errp)
+{
+    fault_set(text, errp);
+}
+
 static void migration_class_init(ObjectClass *class, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(class);
@@ -195,6 +206,8 @@ static void migration_class_init(ObjectClass *class, void *data)
     dc->user_creatable = false;
     device_class_set_props_n(dc, migration_properties,
                              migration_properties_count);
+    object_class_property_add_str(class, "x-fault-delay", get_fault_delay,
+                                  set_fault_delay);
 }
 
 /* A device only because properties of those can be set by -global. */

@@ -16,6 +16,7 @@
 #include "system/runstate.h"
 #include "system/system.h"
 #include "ctx.h"
+#include "fault.h"
 #include "hold.h"
 #include "incoming.h"
 #include "reply.h"
@@ -84,6 +85,8 @@ bool hold_begin(QEMUFile *f, Error **errp)
         return false;
     }
     trace_migration_hold(attempt, limit_us);
+    /* What comes next is memory, which has to wait. */
+    fault_delay(POLICY_PART_RAM);
     hold.attempt = attempt;
     hold.phase = COMMAND_HELD;
     return true;
@@ -125,6 +128,7 @@ bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
         return false;
     }
     cpu_synchronize_all_post_init();
+    fault_delay(POLICY_PART_DEVICE_LOAD);
     incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                               arrived_ns;
     hold.phase = COMMAND_READY;

@@ -13,6 +13,7 @@
 #include "migration/trace.h"
 #include "system/runstate.h"
 #include "system/system.h"
+#include "fault.h"
 #include "start.h"
 
 /* One start at a time; BQL. */
@@ -92,6 +93,7 @@ GuestStart guest_start(Report *report, GuestStarted *done)
     start.done = done;
     start.since_ns = now_ns();
     dirty_bitmap_mig_before_vm_start();
+    fault_delay(POLICY_PART_ACTIVATE);
     if (!runstate_is_live(state)) {
         runstate_set(state);
     } else if (!autostart) {
@@ -100,6 +102,7 @@ GuestStart guest_start(Report *report, GuestStarted *done)
         how = GUEST_RUNS;
         report->activate_ns = now_ns() - start.since_ns;
         start.since_ns = now_ns();
+        fault_delay(POLICY_PART_START);
         start_vcpus();
         return how;
     } else {

@@ -26,6 +26,7 @@
 #include "migration/wire/wire.h"
 #include "attempt.h"
 #include "ctx.h"
+#include "fault.h"
 #include "source.h"
 #include "strict.h"
 #include "switchover.h"
@@ -123,6 +124,7 @@ static bool save_devices(Strict *a, Error **errp)
     bool ok;
 
     attempt_step("device-save");
+    fault_delay(POLICY_PART_DEVICE_SAVE);
     qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
     f = qemu_file_new_output(QIO_CHANNEL(memory));
     ok = vmstate_save_again(f, &a->s.saved, errp);
@@ -196,6 +198,7 @@ static bool send_memory(Strict *a, Error **errp)
     int ret;
 
     attempt_step("ram");
+    fault_delay(POLICY_PART_RAM);
     ram_source_drain(true);
     do {
         ret = qemu_savevm_state_iterate(source.to_dst, false);
@@ -211,6 +214,7 @@ static bool send_state(Strict *a, Error **errp)
     WireState head;
 
     attempt_step("flush");
+    fault_delay(POLICY_PART_FLUSH);
     stl_be_p(&head.attempt, a->number);
     stl_be_p(&head.len, a->state->len);
     command_send(source.to_dst, WIRE_CMD_STATE, &head, sizeof(head));

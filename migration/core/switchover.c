@@ -22,6 +22,7 @@
 #include "migration/wire/stream.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "fault.h"
 #include "source.h"
 #include "switchover.h"
 #include "vmstate.h"
@@ -64,6 +65,7 @@ bool switchover_stop(Switchover *s, Error **errp)
         error_setg_errno(errp, -ret, "The guest's disks cannot be flushed");
         return false;
     }
+    fault_delay(POLICY_PART_STOP);
     switchover_part(s, POLICY_PART_STOP);
     return true;
 }
@@ -108,6 +110,7 @@ bool switchover_enter_device(Switchover *s, Error **errp)
 
 bool switchover_disks(Error **errp)
 {
+    fault_delay(POLICY_PART_ACTIVATE);
     if (!migration_block_inactivate()) {
         error_setg(errp, "The guest's disks cannot be handed over; the log "
                    "of QEMU says which");
@@ -163,6 +166,7 @@ static bool send_memory(Switchover *s, Error **errp)
     int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
                                                           false);
 
+    fault_delay(POLICY_PART_RAM);
     switchover_memory_sent(s);
     return switchover_saved(ret, errp);
 }
@@ -171,6 +175,7 @@ static bool send_devices(Switchover *s, Error **errp)
 {
     int ret = vmstate_save_devices(source.to_dst, &s->saved);
 
+    fault_delay(POLICY_PART_DEVICE_SAVE);
     switchover_part(s, POLICY_PART_DEVICE_SAVE);
     return switchover_saved(ret, errp);
 }
@@ -184,6 +189,7 @@ static bool send_end(Switchover *s, Error **errp)
     int ret = qemu_fflush(source.to_dst);
 
     if (switchover_saved(ret, errp) && source_hand_over(errp)) {
+        fault_delay(POLICY_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
         switchover_part(s, POLICY_PART_FLUSH);

@@ -24,6 +24,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "ctx.h"
+#include "fault.h"
 #include "hold.h"
 #include "incoming.h"
 #include "postcopy-dest.h"
@@ -365,6 +366,7 @@ static bool load_end(QEMUFile *f, Error **errp)
 
     bql_lock();
     if (!hold_committed()) {
+        fault_delay(POLICY_PART_DEVICE_LOAD);
         incoming.report.devices = current_load.times;
     }
     ok = load_threads_join(errp);

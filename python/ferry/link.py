@@ -1,0 +1,218 @@
+# A TCP connection that can be cut, held up and refused.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A TCP connection that can be cut, held up and refused.
+
+A migration that goes through a Link meets all that a network can do to it, at
+the very byte where a test wants it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+
+CHUNK = 1 << 18
+CONNECT_TIMEOUT = 5.0   # s
+BACKLOG = 8
+RESET = struct.pack('ii', 1, 0)     # SO_LINGER: what is unsent is dropped
+
+
+@dataclass(eq=False)
+class Connection:
+    """One connection that goes through: who connected, and to whom."""
+
+    near: socket.socket
+    far: socket.socket
+    sent: int = 0           # bytes passed on, away from who connected
+    answered: int = 0       # ... and back
+    alive: bool = True
+    ways: int = 2           # in which there may be more to come
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def end_of(self, sock: socket.socket) -> None:
+        """Nothing more will come for SOCK."""
+        with self.lock:
+            self.ways -= 1
+            over = self.ways == 0
+        if over:
+            self.cut(False)
+        else:
+            sock.shutdown(socket.SHUT_WR)
+
+    def cut(self, reset: bool) -> None:
+        """End it on both sides at once, with RST or with FIN."""
+        with self.lock:
+            if not self.alive:
+                return
+            self.alive = False
+            for sock in (self.near, self.far):
+                try:
+                    if reset:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                        RESET)
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass        # that end is gone already
+                sock.close()
+
+
+class Link:
+    """Listens on a port of its own and passes everything on to another."""
+
+    def __init__(self, port: int | None = None) -> None:
+        """Lead to PORT of this machine; see aim()."""
+        self._port = port
+        self._lock = threading.Lock()
+        self._open = threading.Event()      # clear while it is held up
+        self._open.set()
+        self._closed = False
+        self._alarm: tuple[str, int, bool] | None = None
+        self._seen = {'sent': 0, 'answered': 0}
+        self.cut_by_alarm = threading.Event()
+        self.connections: list[Connection] = []     # in order of their coming
+        self._server = self._listen(0)
+        self.port = self._server.getsockname()[1]
+        self.uri = f'tcp:127.0.0.1:{self.port}'
+
+    @staticmethod
+    def _socket() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return sock
+
+    def _listen(self, port: int) -> socket.socket:
+        server = self._socket()
+        server.bind(('127.0.0.1', port))
+        server.listen(BACKLOG)
+        threading.Thread(target=self._serve, args=(server,), daemon=True,
+                         name='link').start()
+        return server
+
+    # What a test does to it
+
+    def aim(self, uri: str) -> None:
+        """Lead new connections to URI, tcp:HOST:PORT."""
+        self._port = int(uri.rpartition(':')[2])
+
+    def cut(self, which: int | None = None, reset: bool = True) -> int:
+        """Cut all connections, or that one of those that live; how many."""
+        with self._lock:
+            alive = [one for one in self.connections if one.alive]
+        chosen = alive if which is None else alive[which:which + 1]
+        for one in chosen:
+            one.cut(reset)
+        self._open.set()        # who was held up is to notice
+        return len(chosen)
+
+    def cut_after(self, count: int, way: str = 'sent', reset: bool = True
+                  ) -> None:
+        """Cut everything when COUNT more bytes have gone that WAY.
+
+        WAY is 'sent', or 'answered' for what comes back.
+        """
+        with self._lock:
+            self.cut_by_alarm.clear()
+            self._alarm = (way, self._seen[way] + count, reset)
+
+    def disarm(self) -> None:
+        """Forget the last cut_after()."""
+        with self._lock:
+            self._alarm = None
+
+    def hold(self, still: bool = True) -> None:
+        """Pass nothing on, or go on; the connections stay open."""
+        if still:
+            self._open.clear()
+        else:
+            self._open.set()
+
+    def refuse(self, on: bool = True) -> None:
+        """Refuse new connections, or accept them again."""
+        if on:
+            self._shut(self._server)
+        else:
+            self._server = self._listen(self.port)
+
+    def alive(self) -> list[Connection]:
+        """The connections that are up."""
+        with self._lock:
+            return [one for one in self.connections if one.alive]
+
+    def close(self) -> None:
+        """Cut everything and listen no more."""
+        self._closed = True
+        self._shut(self._server)
+        self.cut()
+
+    @staticmethod
+    def _shut(sock: socket.socket) -> None:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)     # wakes who waits in accept()
+        except OSError:
+            pass
+        sock.close()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # How it works: one thread listens, two serve each connection
+
+    def _serve(self, server: socket.socket) -> None:
+        while not self._closed:
+            try:
+                near, _ = server.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(('127.0.0.1', self._port or 0),
+                                               CONNECT_TIMEOUT)
+            except OSError:
+                near.close()    # as a router that has lost its way
+                continue
+            self._start(near, far)
+
+    def _start(self, near: socket.socket, far: socket.socket) -> None:
+        for sock in (near, far):
+            sock.settimeout(None)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one = Connection(near, far)
+        with self._lock:
+            self.connections.append(one)
+        for come, go, way in ((near, far, 'sent'), (far, near, 'answered')):
+            threading.Thread(target=self._pass, args=(one, come, go, way),
+                             daemon=True, name=f'link-{way}').start()
+
+    def _pass(self, one: Connection, come: socket.socket, go: socket.socket,
+              way: str) -> None:
+        buffer = memoryview(bytearray(CHUNK))
+        try:
+            while count := come.recv_into(buffer):
+                self._open.wait()
+                allowed, reset = self._count(way, count)
+                go.sendall(buffer[:allowed])
+                setattr(one, way, getattr(one, way) + allowed)
+                if reset is not None:
+                    self.cut(reset=reset)
+                    self.cut_by_alarm.set()
+            one.end_of(go)
+        except OSError:
+            one.cut(False)      # one end went away: so does the other
+
+    def _count(self, way: str, count: int) -> tuple[int, bool | None]:
+        """How many of COUNT bytes may pass, and how to cut after them."""
+        with self._lock:
+            before = self._seen[way]
+            self._seen[way] = before + count
+            if self._alarm is None or self._alarm[0] != way:
+                return count, None
+            _, limit, reset = self._alarm
+            if before + count < limit:
+                return count, None
+            self._alarm = None
+            return max(0, limit - before), reset

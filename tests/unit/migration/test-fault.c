@@ -1,0 +1,97 @@
+/*
+ * Delays of parts of a switchover
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/timer.h"
+#include "migration/core/fault.h"
+
+static void set(const char *text)
+{
+    fault_set(text, &error_abort);
+}
+
+static void text_is(const char *expected)
+{
+    g_autofree char *text = fault_text();
+
+    g_assert_cmpstr(text, ==, expected);
+}
+
+static void test_read(void)
+{
+    set("device-load:50,stop:7");
+    g_assert_cmpuint(fault_delay_ms(POLICY_PART_STOP), ==, 7);
+    g_assert_cmpuint(fault_delay_ms(POLICY_PART_DEVICE_LOAD), ==, 50);
+    g_assert_cmpuint(fault_delay_ms(POLICY_PART_DEVICE_SAVE), ==, 0);
+    text_is("stop:7,device-load:50");
+
+    /* what is not named has none */
+    set("ram:1,flush:2,device-save:3,activate:4,start:60000,ram:9");
+    text_is("ram:9,device-save:3,flush:2,activate:4,start:60000");
+    set("ram:0");
+    text_is("");
+    set("stop:1");
+    set("");
+    text_is("");
+}
+
+static void test_malformed(void)
+{
+    static const struct {
+        const char *text, *said;
+    } cases[] = {
+        { "stop", "'stop' is no delay" },
+        { "stop=5", "'stop=5' is no delay" },
+        { "stop:", "'' is no delay of 'stop'" },
+        { "stop:5ms", "'5ms' is no delay of 'stop'" },
+        { "stop:-5", "'-5' is no delay of 'stop'" },
+        { "stop: 5", "' 5' is no delay of 'stop'" },
+        { "stop:1:2", "'1:2' is no delay of 'stop'" },
+        { "stop:60001", "from 0 to 60000" },
+        { "stop:99999999999", "from 0 to 60000" },
+        { "stop:5,", "'' is no delay" },
+        { ",", "'' is no delay" },
+        { "stop:5,nonsense:1", "'nonsense' is no part" },
+        { ":5", "stop,ram,device-save,flush,device-load,activate,start" },
+        { "transit:5", "'transit' is no part" },
+        { "sync:5", "'sync' is no part" },
+    };
+
+    set("activate:3");
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        Error *err = NULL;
+
+        g_assert_false(fault_set(cases[i].text, &err));
+        g_assert_nonnull(strstr(error_get_pretty(err), cases[i].said));
+        error_free(err);
+        text_is("activate:3");
+    }
+}
+
+static void test_delay(void)
+{
+    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME), passed;
+
+    set("start:20");
+    fault_delay(POLICY_PART_START);
+    passed = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    g_assert_cmpint(passed, >=, 20 * SCALE_MS);
+
+    set("start:60000");
+    for (PolicyPart part = 0; part < POLICY_PART_START; part++) {
+        fault_delay(part);      /* or the test runs out of time */
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/fault/read", test_read);
+    g_test_add_func("/fault/malformed", test_malformed);
+    g_test_add_func("/fault/delay", test_delay);
+    return g_test_run();
+}
