@@ -17,8 +17,22 @@ void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
     l->part_ns[part] += end_ns - start_ns;
     l->known |= 1u << part;
     l->first_ns = l->begun ? MIN(l->first_ns, start_ns) : start_ns;
-    l->last_ns = l->begun ? MAX(l->last_ns, end_ns) : end_ns;
+    if (!l->begun || end_ns >= l->last_ns) {
+        l->last_ns = end_ns;
+        l->last_part = part;
+    }
     l->begun = true;
+}
+
+void ledger_end(DowntimeLedger *l, int64_t end_ns)
+{
+    end_ns = MAX(end_ns, l->first_ns);
+    if (l->begun && end_ns < l->last_ns) {
+        uint64_t *last = &l->part_ns[l->last_part];
+
+        *last -= MIN(*last, (uint64_t)(l->last_ns - end_ns));
+    }
+    l->last_ns = end_ns;
 }
 
 void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns)

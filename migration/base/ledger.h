@@ -28,6 +28,7 @@ typedef struct DowntimeLedger {
     int64_t first_ns;           /* when the first of our parts began */
     int64_t last_ns;            /* when the last of them was over */
     uint64_t added_ns;          /* what came from elsewhere, see ledger_add() */
+    PolicyPart last_part;       /* that was over at last_ns */
 } DowntimeLedger;
 
 /*
@@ -44,6 +45,12 @@ void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
  * mark or after our last: it makes the total longer by as much.
  */
 void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns);
+
+/*
+ * The guest went on at @end_ns: what the last part marked has beyond that is
+ * none of its downtime.
+ */
+void ledger_end(DowntimeLedger *l, int64_t end_ns);
 
 /* Whether anything is known of @part. */
 bool ledger_knows(const DowntimeLedger *l, PolicyPart part);

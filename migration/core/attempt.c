@@ -66,6 +66,15 @@ static void time_is_over(void *opaque)
     attempt_abort(reason);
 }
 
+bool attempt_in_time(void)
+{
+    assert(bql_locked());
+    if (timer_expired(attempt.timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME))) {
+        time_is_over(NULL);
+    }
+    return attempt_open();
+}
+
 void attempt_begin(int64_t deadline_ns, void (*resume)(void))
 {
     assert(bql_locked() && !attempt_open());

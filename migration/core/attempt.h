@@ -33,6 +33,12 @@ void attempt_step(const char *step);
 /* Neither committed nor aborted.  Any thread; an answer of true may be old. */
 bool attempt_open(void);
 
+/*
+ * Ends the attempt here and now if its time is over: the main loop, which would
+ * do so otherwise, has to wait for the BQL.  True if it goes on.  BQL.
+ */
+bool attempt_in_time(void);
+
 /* The guest is handed over, if it is still ours to give.  BQL. */
 bool attempt_commit(void);
 

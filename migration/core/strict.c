@@ -167,7 +167,7 @@ static bool stop(Strict *a, Error **errp)
     }
     a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
     attempt_begin(a->deadline_ns - RESUME_NS, switchover_undo);
-    return true;
+    return attempt_in_time();
 }
 
 static bool stop_and_collect(Strict *a, Error **errp)
@@ -180,7 +180,7 @@ static bool stop_and_collect(Strict *a, Error **errp)
         migration_rate_set(RATE_LIMIT_DISABLED);
         switchover_announce();
         ok = save_devices(a, errp);
-        if (ok) {
+        if (ok && attempt_in_time()) {
             sync_log(a);
             switchover_part(&a->s, POLICY_PART_SYNC);
         }
@@ -268,6 +268,9 @@ static bool wait_ready(Strict *a, Error **errp)
     attempt_step("device-load");
     if (!return_path_ready(source.return_path,
                            DIV_ROUND_UP(left_ns, SCALE_MS), &ready)) {
+        /* What of it is whose is not known, and nothing to be learnt from. */
+        ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD, a->s.since_ns,
+                    now_ns());
         if (still_open(errp)) {
             give_up("the destination was not ready in time");
         }
@@ -423,8 +426,7 @@ static void announce_abort(const Strict *a, const char *reason)
 /* The guest goes on here, and what was learnt helps the next attempt. */
 static void aborted(Strict *a, const AttemptEnd *end)
 {
-    ledger_mark(&a->s.ledger, POLICY_PART_START, end->resumed_ns,
-                end->resumed_ns);
+    ledger_end(&a->s.ledger, end->resumed_ns);
     switchover_show(&a->s, 0);
     show(a, end->reason);
     migration_rate_set(migrate_max_bandwidth());

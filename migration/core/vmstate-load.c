@@ -356,6 +356,18 @@ static bool load_records(QEMUFile *f, Error **errp)
     return step == DEVICE_LOAD_END;
 }
 
+/* Only COMMIT may start a guest that is being held. */
+static bool not_held(Error **errp)
+{
+    CommandPhase phase = hold_phase();
+
+    if (phase == COMMAND_HELD || phase == COMMAND_READY) {
+        error_setg(errp, "The stream ends while the guest is being held");
+        return false;
+    }
+    return true;
+}
+
 /*
  * All is loaded but what the threads still do, and the end of the stream.  A
  * stream that breaks off there tells that the source goes on with the guest.
@@ -365,11 +377,12 @@ static bool load_end(QEMUFile *f, Error **errp)
     bool ok;
 
     bql_lock();
-    if (!hold_committed()) {
+    ok = not_held(errp);
+    if (ok && !hold_committed()) {
         fault_delay(POLICY_PART_DEVICE_LOAD);
         incoming.report.devices = current_load.times;
     }
-    ok = load_threads_join(errp);
+    ok = ok && load_threads_join(errp);
     bql_unlock();
     if (ok && migrate_has_error(migrate_get_current())) {
         error_setg(errp, "A device failed while it was loaded");

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from .errors import FerryError
 from .guest import Guest
+from .link import Link
 from .observer import Observer
 from .qmp import GONE, QMPError
 from .vm import VM
@@ -263,14 +264,15 @@ def migrate(src: VM, dst: VM, uri: str, *,
             guest: Guest | None = None, observer: Observer | None = None,
             on_sample: Callable[[dict], None] | None = None,
             interval: float = 0.1, timeout: float = 120,
-            verify: bool = True) -> Result:
+            verify: bool = True, link: Link | None = None) -> Result:
     """Migrate the guest in SRC to DST over URI and measure it.
 
     CAPS and PARAMS are set on both sides; DST needs incoming='defer' for
     those to be in time (or URI as its incoming, when there are none).
     ON_SAMPLE sees every sample, one each INTERVAL s, and may act on SRC, e.g.
     cancel.  After TIMEOUT s the attempt is cancelled.  A GUEST is followed to
-    DST and verified there; an OBSERVER is attached to DST in time.
+    DST and verified there; an OBSERVER is attached to DST in time.  With a LINK
+    the source connects to that, which leads to where DST listens (TCP).
 
     A migration that fails gives a Result with ok=False and the reason, after
     which the guest is still in SRC; only mistakes in the call itself (such as
@@ -278,6 +280,9 @@ def migrate(src: VM, dst: VM, uri: str, *,
     """
     result = Result(caps=dict(caps or {}), params=dict(params or {}))
     uri = _set_up(src, dst, uri, result)
+    if link is not None:
+        link.aim(uri)
+        uri = link.uri
     if observer is not None:
         observer.attach(dst)
     if guest is not None:

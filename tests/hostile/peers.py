@@ -110,6 +110,45 @@ ANSWERS = [
     Answer('switchover-unasked', message(SWITCHOVER_ACK), None),
 ]
 
+# Reports of a peer
+READY, STARTED = 0x4600, 0x4601
+PEER = value(PONG, 0xfe01000c) + value(PONG, 1)
+
+
+def report(kind: int, attempt: int, *devices: tuple[int, bytes],
+           junk: bytes = b'') -> bytes:
+    """READY or STARTED, with names of devices."""
+    body = struct.pack('>IIII', attempt, 1000, 10, 100)
+    for took, name in devices:
+        body += struct.pack('>I', took) + r.named(name)
+    return message(kind, body + junk)
+
+
+ANSWERS += [
+    Answer('ready-unasked', PEER + report(READY, 7), 'completed', needs=OURS),
+    Answer('started-of-another-attempt', PEER + report(STARTED, 7),
+           'completed', needs=OURS),
+    Answer('started-too-early', PEER + report(STARTED, 0), None, needs=OURS),
+    Answer('report-in-full', PEER + report(
+        READY, 3, *((i, b'device-%d' % i) for i in range(10))), 'completed',
+        needs=OURS),
+    Answer('report-too-short', PEER + message(READY, bytes(15)), needs=OURS),
+    Answer('report-of-nothing', PEER + message(STARTED), needs=OURS),
+    Answer('report-too-long', PEER + message(READY, bytes(500)), needs=OURS),
+    Answer('report-of-11-devices', PEER + report(
+        READY, 1, *((i, b'd') for i in range(11))), needs=OURS),
+    Answer('report-with-half-a-device', PEER + report(
+        READY, 1, junk=b'\0\0\0'), needs=OURS),
+    Answer('report-with-name-cut', PEER + report(
+        READY, 1, junk=b'\0\0\0\1\x28virtio'), needs=OURS),
+    Answer('report-with-long-name', PEER + report(
+        READY, 1, (1, b'x' * 41)), needs=OURS),
+    Answer('report-with-escape', PEER + report(
+        STARTED, 0, (1, b'\x1b[2J')), needs=OURS),
+    Answer('report-with-no-name', PEER + report(READY, 1, (1, b'')),
+           needs=OURS),
+]
+
 
 def status(vm: VM) -> dict:
     """What query-migrate says."""

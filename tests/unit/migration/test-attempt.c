@@ -93,6 +93,25 @@ static void test_given_up(void)
     end_of(false, 1, "reason");
 }
 
+/* Who holds the lock for long looks at the clock himself. */
+static void test_in_time(void)
+{
+    begin(10);
+    attempt_step("long step");
+    g_assert_true(attempt_in_time());
+    g_usleep(15 * 1000);
+    g_assert_false(attempt_in_time());
+    g_assert_false(attempt_in_time());
+    run_for(5);
+    end_of(false, 1, "long step");
+
+    begin(5);
+    g_assert_true(attempt_commit());
+    g_usleep(10 * 1000);
+    attempt_in_time();
+    end_of(true, 0, "");
+}
+
 /* What an attempt leaves does not touch the next. */
 static void test_again(void)
 {
@@ -118,6 +137,7 @@ int main(int argc, char **argv)
     g_test_add_func("/attempt/time-is-over", test_time_is_over);
     g_test_add_func("/attempt/time-was-over", test_time_was_over);
     g_test_add_func("/attempt/given-up", test_given_up);
+    g_test_add_func("/attempt/in-time", test_in_time);
     g_test_add_func("/attempt/again", test_again);
     return g_test_run();
 }

@@ -101,6 +101,30 @@ static void test_added(void)
     g_assert_false(ledger_knows(&l, POLICY_PART_FLUSH));
 }
 
+/* A thread that was late wrote down what the guest was not there for. */
+static void test_end(void)
+{
+    DowntimeLedger l = { 0 };
+
+    ledger_mark(&l, POLICY_PART_STOP, 0, 10);
+    ledger_mark(&l, POLICY_PART_RAM, 12, 100);
+    ledger_end(&l, 50);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 50);
+    g_assert_cmpuint(l.part_ns[POLICY_PART_RAM], ==, 38);
+    g_assert_cmpuint(l.part_ns[POLICY_PART_STOP], ==, 10);
+    g_assert_cmpuint(ledger_gap_ns(&l), ==, 2);
+
+    /* it stood still for longer than anything is known of */
+    ledger_end(&l, 60);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 60);
+    g_assert_cmpuint(l.part_ns[POLICY_PART_RAM], ==, 38);
+    g_assert_cmpuint(ledger_gap_ns(&l), ==, 12);
+
+    ledger_end(&l, -5);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 0);
+    g_assert_cmpuint(l.part_ns[POLICY_PART_RAM], ==, 0);
+}
+
 static void test_copy(void)
 {
     DowntimeLedger l = { 0 }, copy;
@@ -150,6 +174,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ledger/overlap", test_overlap);
     g_test_add_func("/ledger/backwards", test_backwards);
     g_test_add_func("/ledger/added", test_added);
+    g_test_add_func("/ledger/end", test_end);
     g_test_add_func("/ledger/copy", test_copy);
     g_test_add_func("/ledger/stalls", test_stalls);
     g_test_add_func("/ledger/stall-below-zero", test_stall_below_zero);

@@ -1,0 +1,127 @@
+# What must be true of a switchover, whatever went wrong.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What must be true of a switchover, whatever went wrong.
+
+All from what was measured: no QEMU is needed here.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any, Iterable
+
+from . import plan
+
+# The source looks at the clock once more before it resumes; a host with other
+# work to do may be late for that, and so may what is added to a ledger.
+CLOCK_MS = 1.0
+
+
+@dataclass
+class Abort:
+    """One event MIGRATION_SWITCHOVER_ABORTED."""
+
+    attempt: int
+    reason: str
+    total_ms: float
+    parts: dict[str, float]
+    seen_ms: float = 0          # the gap in the heartbeats at that time
+
+
+@dataclass
+class Outcome:
+    """What became of a switchover.  Times in ms."""
+
+    number: int
+    name: str
+    status: str = 'none'        # of the migration
+    error: str = ''             # the source's error-desc
+    attempts: int = 0
+    total_ms: float | None = None       # of the ledger, if it completed
+    predicted_ms: float | None = None   # the last decision before
+    qemu_ms: float = 0                  # downtime as query-migrate has it
+    blackout_ms: float | None = None    # as seen from outside
+    noise_ms: float = 0
+    parts: dict[str, float] = field(default_factory=dict)
+    aborts: list[Abort] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)   # sides that run at the end
+    lost: int = 0               # heartbeats
+    repeated: int = 0
+    verified: bool = False
+    wrong: str = ''             # what went wrong with doing all this
+    seconds: float = 0
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, row: dict[str, Any]) -> Outcome:
+        """What dump() made."""
+        aborts = [Abort(**one) for one in row['aborts']]
+        return cls(**{**row, 'aborts': aborts})
+
+
+def floor_ms(references: Iterable[Outcome]) -> float:
+    """What an observer sees that no ledger contains.
+
+    The destination's first moments, in which it translates the guest's code:
+    from migrations that had no limit to keep, as the least that covers nine of
+    ten of them.
+    """
+    beyond = sorted(one.blackout_ms - one.total_ms for one in references
+                    if one.blackout_ms is not None
+                    and one.total_ms is not None)
+    if not beyond:
+        return 0.0
+    if len(beyond) < 4:
+        return max(beyond)
+    return statistics.quantiles(beyond, n=10, method='inclusive')[-1]
+
+
+def _claims(what: plan.Switchover, is_: Outcome, floor: float
+            ) -> Iterable[tuple[bool, str]]:
+    """Pairs of what has to be so, and how to say that it is not."""
+    fault, limit = what.fault, what.limit
+    # What a thread does that holds the lock is not interrupted.
+    over = fault.delay_ms(limit) if fault.bql else 0
+    for one in is_.aborts:
+        yield (one.total_ms <= limit + over + CLOCK_MS,
+               f'attempt {one.attempt} ({one.reason}) took '
+               f'{one.total_ms:.1f} ms of {limit}')
+        yield (one.seen_ms <= limit + over + CLOCK_MS + is_.noise_ms,
+               f'attempt {one.attempt} ({one.reason}) was seen for '
+               f'{one.seen_ms:.1f} ms of {limit}, noise {is_.noise_ms:.1f}')
+    if is_.status == 'completed':
+        late = fault.delay_ms(limit) if fault.late else 0
+        yield (is_.total_ms is not None, 'there is no ledger')
+        yield ((is_.total_ms or 0) <= limit + late,
+               f'the ledger has {is_.total_ms} ms of {limit}: {is_.parts}')
+        yield (is_.blackout_ms is not None and
+               is_.blackout_ms <= limit + late + is_.noise_ms + floor,
+               f'was away for {is_.blackout_ms} ms of {limit}, noise '
+               f'{is_.noise_ms:.1f}, floor {floor:.1f}')
+        yield is_.runs == ['dst'], f'runs on {is_.runs}'
+        yield fault.ends != plan.STAYS, 'was switched over all the same'
+    elif fault.ends == plan.LOST:
+        yield "'cont'" in is_.error, f'does not say what to do: {is_.error}'
+        yield is_.runs == [], f'runs on {is_.runs}'
+    else:
+        yield is_.runs == ['src'], f'runs on {is_.runs}'
+        yield fault.ends != plan.MOVES, f'did not arrive: {is_.error}'
+    if 'could not be switched over within' in is_.error and fault.part:
+        yield (f"during '{fault.named}'" in is_.error or
+               fault.ends != plan.STAYS,
+               f'the error does not name {fault.named}: {is_.error}')
+    yield is_.verified, 'memory was not verified'
+    yield (not is_.lost and (not is_.repeated or fault.ends == plan.LOST),
+           f'{is_.lost} heartbeats were lost, {is_.repeated} repeated')
+
+
+def problems(what: plan.Switchover, is_: Outcome, floor: float) -> list[str]:
+    """All that is not as it has to be; FLOOR is that of the same run."""
+    if is_.wrong:
+        return [is_.wrong]
+    return [text for good, text in _claims(what, is_, floor) if not good]

@@ -1,0 +1,195 @@
+# Sources that lie about attempts to switch over.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources that lie about attempts to switch over (strict-downtime.rst).
+
+What is told apart by these lies is who may run the guest: whatever comes, it is
+not started without a COMMIT for the attempt that the destination is ready for.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable
+
+import records as r
+from cases import Case, Change, find
+from ferry.errors import FerryError
+from ferry.vm import VM
+from records import Record
+
+HELLO = 0x46455252              # a Ferry asks who is there,
+OFFER = 0xfd010000              # and says that it understands
+REPORT, STRICT = 0x4, 0x8
+KNOWS = ('query-migrate.ferry',)
+LIMIT_US = 300000
+
+Devices = list[Record]
+Attempts = Callable[[bytes], list[bytes]]
+
+
+def ping(value: int) -> Record:
+    """A PING."""
+    return r.command(r.PING, struct.pack('>I', value))
+
+
+def greeting(features: int = REPORT | STRICT) -> list[Record]:
+    """What a Ferry says first."""
+    return [r.command(r.OPEN_RETURN_PATH), ping(HELLO),
+            ping(OFFER | features), ping(1)]
+
+
+def hold(attempt: int) -> bytes:
+    """HOLD."""
+    return r.command(r.HOLD, struct.pack('>II', attempt, LIMIT_US)).pack()
+
+
+def about(command: int, attempt: int) -> bytes:
+    """COMMIT or ABORT."""
+    return r.command(command, struct.pack('>I', attempt)).pack()
+
+
+def commit(attempt: int) -> bytes:
+    """COMMIT."""
+    return about(r.COMMIT, attempt)
+
+
+def abort(attempt: int) -> bytes:
+    """ABORT."""
+    return about(r.ABORT, attempt)
+
+
+def state(attempt: int, devices: bytes, length: int | None = None) -> bytes:
+    """STATE, which may lie about its length."""
+    size = len(devices) if length is None else length
+    return r.command(r.STATE, struct.pack('>II', attempt, size)).pack() \
+        + devices
+
+
+def strict(attempts: Attempts, hello: list[Record] | None = None,
+           rest: bool = True) -> Change:
+    """A stream with these ATTEMPTS, which are given all devices.
+
+    Without a REST it breaks off after them.
+    """
+    def change(stream: list[Record]) -> bytes:
+        start = find(stream, r.START, b'ram')
+        number = stream[start].number
+        devices = b''.join(one.pack() for one in stream if one.type == r.FULL)
+        devices += Record(r.EOF).pack()
+        end = next(i for i, one in enumerate(stream)
+                   if one.type == r.END and one.number == number)
+        others = [one for one in stream[end:] if one.type != r.FULL]
+        return (r.join([*stream[:start], *(greeting() if hello is None
+                                           else hello), *stream[start:end]])
+                + b''.join(attempts(devices))
+                + (b''.join(one.pack() for one in others) if rest else b''))
+    return change
+
+
+def lie(name: str, attempts: Attempts, error: str | None,
+        look: Callable[[VM], None] | None = None, **more: object) -> Case:
+    """One case."""
+    return Case(f'hold/{name}', strict(attempts, **more), error,
+                needs=KNOWS, look=look or (held if error else None))
+
+
+def held(vm: VM) -> None:
+    """The guest was not started, and will not be."""
+    status = vm.qmp.cmd('query-status')
+    if status['running'] or status['status'] not in ('inmigrate',):
+        raise FerryError(f'the guest is {status}')
+
+
+def started(vm: VM) -> None:
+    """It is where COMMIT brought it: as it stood on the source."""
+    status = vm.qmp.cmd('query-status')
+    if status['status'] == 'inmigrate':
+        raise FerryError('the guest was not taken over')
+
+
+CASES = [
+    # honest ones, so that the others are known to fail for their lie
+    lie('honest', lambda d: [hold(1), state(1, d), commit(1)], None, started),
+    lie('second-attempt', lambda d: [
+        hold(1), state(1, d), abort(1), hold(2), state(2, d), commit(2)],
+        None, started),
+    lie('aborted-before-state', lambda d: [
+        hold(1), abort(1), hold(7), state(7, d), commit(7)], None, started),
+    lie('aborted-many-times', lambda d: [
+        *(one for i in range(1, 20) for one in (hold(i), state(i, d),
+                                                abort(i))),
+        hold(20), state(20, d), commit(20)], None, started),
+    lie('all-after-commit-is-lost', lambda d: [
+        hold(1), state(1, d), commit(1)], None, started, rest=False),
+    lie('plain-after-abort', lambda d: [hold(1), abort(1), d[:-1]], None,
+        started),
+
+    lie('twice', lambda d: [hold(1), hold(2), state(2, d), commit(2)],
+        'HOLD'),
+    lie('attempt-0', lambda d: [hold(0), state(0, d), commit(0)],
+        'Attempt 0 comes after attempt 0'),
+    lie('same-attempt-again', lambda d: [
+        hold(1), abort(1), hold(1), state(1, d), commit(1)],
+        'Attempt 1 comes after attempt 1'),
+    lie('earlier-attempt', lambda d: [
+        hold(5), abort(5), hold(4), state(4, d), commit(4)],
+        'Attempt 4 comes after attempt 5'),
+    lie('when-ready', lambda d: [hold(1), state(1, d), hold(2), commit(2)],
+        'HOLD'),
+
+    lie('state-alone', lambda d: [state(1, d), commit(1)], 'STATE'),
+    lie('state-of-another', lambda d: [hold(2), state(1, d), commit(2)],
+        'about attempt 1 and not 2'),
+    lie('state-twice', lambda d: [
+        hold(1), state(1, d), state(1, d), commit(1)], 'STATE'),
+    lie('state-cut', lambda d: [hold(1), state(1, d[:len(d) // 2])],
+        'STATE', rest=False),
+    lie('state-of-nothing', lambda d: [hold(1), state(1, b''), commit(1)],
+        'STATE'),
+    lie('state-without-end', lambda d: [
+        hold(1), state(1, d[:-1]), commit(1)], 'STATE'),
+    lie('state-shorter', lambda d: [
+        hold(1), state(1, d, len(d) - 100), commit(1)], 'STATE'),
+    lie('state-longer', lambda d: [
+        hold(1), state(1, d, len(d) + 1 << 20), commit(1)], 'STATE'),
+    lie('state-of-4-GB', lambda d: [
+        hold(1), state(1, d, 0xffffffff), commit(1)], 'more than the limit'),
+    lie('state-of-noise', lambda d: [
+        hold(1), state(1, b'\xa5' * 4096), commit(1)], 'STATE'),
+    lie('state-with-commit', lambda d: [
+        hold(1), state(1, commit(1) + d), commit(1)], 'COMMIT'),
+
+    lie('commit-alone', lambda d: [commit(1)], 'COMMIT'),
+    lie('commit-of-nothing', lambda d: [hold(1), commit(1)], 'COMMIT'),
+    lie('commit-of-another', lambda d: [hold(1), state(1, d), commit(2)],
+        'about attempt 2 and not 1'),
+    lie('commit-of-aborted', lambda d: [
+        hold(1), state(1, d), abort(1), commit(1)], 'COMMIT'),
+    lie('commit-of-earlier', lambda d: [
+        hold(1), state(1, d), abort(1), hold(2), state(2, d), commit(1)],
+        'about attempt 1 and not 2'),
+    lie('end-without-state', lambda d: [hold(1)],
+        'while the guest is being held'),
+    lie('end-without-commit', lambda d: [hold(1), state(1, d)],
+        'while the guest is being held'),
+    lie('plain-while-held', lambda d: [hold(1), d[:-1]],
+        'while the guest is being held'),
+
+    lie('abort-alone', lambda d: [abort(1)], 'ABORT'),
+    lie('abort-twice', lambda d: [
+        hold(1), state(1, d), abort(1), abort(1)], 'ABORT'),
+    lie('abort-of-another', lambda d: [hold(1), state(1, d), abort(2)],
+        'about attempt 2 and not 1'),
+    # It cannot be taken back, nor be done twice.
+    lie('abort-after-commit', lambda d: [
+        hold(1), state(1, d), commit(1), abort(1)], None, started),
+    lie('commit-twice', lambda d: [
+        hold(1), state(1, d), commit(1), commit(1)], None, started),
+
+    lie('nobody-to-answer', lambda d: [hold(1), state(1, d), commit(1)],
+        'cannot be told', hello=[]),
+    lie('source-without-reports', lambda d: [
+        hold(1), state(1, d), commit(1)], 'cannot be told',
+        hello=greeting(0)),
+]
