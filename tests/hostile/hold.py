@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Sources that lie about attempts to switch over (strict-downtime.rst).
 
-What is told apart by these lies is who may run the guest: whatever comes, it is
+It is about who may run the guest: whatever comes, it is
 not started without a COMMIT for the attempt that the destination is ready for.
 """
 
@@ -152,7 +152,7 @@ CASES = [
     lie('state-shorter', lambda d: [
         hold(1), state(1, d, len(d) - 100), commit(1)], 'STATE'),
     lie('state-longer', lambda d: [
-        hold(1), state(1, d, len(d) + 1 << 20), commit(1)], 'STATE'),
+        hold(1), state(1, d, len(d) + (1 << 24)), commit(1)], 'STATE'),
     lie('state-of-4-GB', lambda d: [
         hold(1), state(1, d, 0xffffffff), commit(1)], 'more than the limit'),
     lie('state-of-noise', lambda d: [
