@@ -32,8 +32,8 @@
 #include "switchover.h"
 #include "vmstate.h"
 
-/* Of the limit, for the guest to be resumed in */
-#define RESUME_NS (1 * SCALE_MS)
+/* Of the limit, for the guest to be resumed in; at most a quarter of it */
+#define RESUME_NS (2 * SCALE_MS)
 /* How long everything that was sent may take to arrive; the guest runs */
 #define DRAIN_MS 1000
 /* What the values of PINGs begin with that ask for that */
@@ -44,7 +44,8 @@ typedef struct Strict {
     uint32_t number;            /* of the attempt, from 1 */
     bool one_sided;
     bool held;                  /* the destination has been told to hold */
-    int64_t deadline_ns;        /* when the guest has to run somewhere */
+    int64_t deadline_ns;        /* when the guest has to run somewhere, */
+    int64_t resume_ns;          /* so when it has to be resumed here */
     int64_t way_ns;             /* from here to there, as it was just now */
     GByteArray *state;          /* of the devices, with the end mark */
 } Strict;
@@ -166,7 +167,8 @@ static bool stop(Strict *a, Error **errp)
         return false;
     }
     a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
-    attempt_begin(a->deadline_ns - RESUME_NS, switchover_undo);
+    a->resume_ns = a->deadline_ns - MIN(RESUME_NS, limit_ns / 4);
+    attempt_begin(a->resume_ns, switchover_undo);
     return attempt_in_time();
 }
 
@@ -261,7 +263,7 @@ static double ms(int64_t ns)
 /* READY: of the time since the last byte left, loading is theirs. */
 static bool wait_ready(Strict *a, Error **errp)
 {
-    int64_t left_ns = MAX(a->deadline_ns - now_ns(), 0);
+    int64_t left_ns = MAX(a->resume_ns - now_ns(), 0);
     ReturnPathReport ready;
     int64_t ways_ns;
 

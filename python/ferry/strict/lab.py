@@ -27,6 +27,7 @@ from ..qmp import QMP, QMPError
 from ..vm import VM
 from . import plan
 from .judge import Abort, Outcome
+from .lateness import Lateness
 
 MEMORY, FILL, WORK = 256, 48, 16        # MiB
 PAGES = 256                             # in a MB that the guest writes
@@ -41,6 +42,7 @@ TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
            'switchover-ack')
 # Parts whose delay would be felt when a destination has become a source.
 OF_SOURCE = ('stop', 'device-save', 'ram', 'flush', 'activate')
+# A limit that is no limit
 REFERENCE = plan.Switchover(-1, 4, 2000, plan.Way('reference'))
 
 
@@ -92,6 +94,17 @@ class Events:
                 since = _ms(event)
             elif since is not None:
                 found.append((_ms(event), _ms(event) - since))
+                since = None
+        return found
+
+    def stops(self) -> list[tuple[float, float]]:
+        """From when to when the guest stood still in the source, ms."""
+        found, since = [], None
+        for event in self.heard:
+            if event['event'] == 'STOP':
+                since = _ms(event)
+            elif event['event'] == 'RESUME' and since is not None:
+                found.append((since, _ms(event)))
                 since = None
         return found
 
@@ -154,6 +167,7 @@ class Lab:
         self.workdir, self.kind = workdir, kind
         self.kernel, self.initrd = ensure()
         self.references: list[Outcome] = []
+        self._lateness = Lateness()
         self._count = 0
         self._rate: int | None = None
         self._delays: dict[VM, str] = {}
@@ -223,6 +237,7 @@ class Lab:
 
     def __exit__(self, *_exc: object) -> None:
         self.clear()
+        self._lateness.stop()
 
     # Switchovers
 
@@ -243,7 +258,7 @@ class Lab:
         """Migrate without a limit, to a QEMU with that DELAY."""
         if self._source is None:
             self._boot()
-        one = self._move(REFERENCE, self._vm(delay, incoming='defer'), False)
+        one = self._move(REFERENCE, self._vm(delay, incoming='defer'))
         if one.status != 'completed' or not one.verified:
             self.clear()
             raise FerryError('a migration without a limit: '
@@ -258,7 +273,7 @@ class Lab:
             self.prepare(what)
             dst = self._vm(what.fault.delay('dst', what.limit),
                            incoming='defer')
-            done = self._move(what, dst, self.kind != 'pristine')
+            done = self._move(what, dst)
         except FerryError as err:
             done = Outcome(what.number, what.name(), wrong=one_line(str(err)))
         done.seconds = round(time.monotonic() - start, 2)
@@ -272,7 +287,7 @@ class Lab:
             self._guest.set_rate(rate * PAGES)
             self._rate = rate
 
-    def _settings(self, what: plan.Switchover, strict: bool
+    def _settings(self, what: plan.Switchover
                   ) -> tuple[dict[str, bool], dict[str, Any]]:
         caps = {name: name in what.way.caps for name in TOGGLED}
         caps.update({'return-path': True, 'events': True})
@@ -280,11 +295,11 @@ class Lab:
             'downtime-limit': what.limit, 'max-bandwidth': BANDWIDTH,
             'tls-creds': TLS if what.way.tls else ''}
         if self.kind != 'pristine':
-            caps['strict-downtime'] = strict
+            caps['strict-downtime'] = True
             params['strict-downtime-attempts'] = ATTEMPTS
         return caps, params
 
-    def _move(self, what: plan.Switchover, dst: VM, strict: bool) -> Outcome:
+    def _move(self, what: plan.Switchover, dst: VM) -> Outcome:
         assert self._source and self._guest and self._observer
         src, observer = self._source, self._observer
         is_ = Outcome(what.number, what.name())
@@ -293,7 +308,7 @@ class Lab:
         time.sleep(SETTLE)
         if what.way.tls:
             self._secure(dst)
-        caps, params = self._settings(what, strict)
+        caps, params = self._settings(what)
         link = Link() if what.fault.act == 'stall' else None
         events = Events(src)
         act = Act(dst, link, what) if what.fault.act else None
@@ -307,6 +322,7 @@ class Lab:
             if act is not None:
                 act.stop()
             self._take(is_, src, result)
+            is_.late_ms = self._lateness.worst_ms(start)
             events.stop()
             self._take_events(is_, events, start)
             self._end(is_, what, src, dst, result)
@@ -605,20 +621,23 @@ class Lab:
     def _take_events(self, is_: Outcome, events: Events, start: int) -> None:
         assert self._observer is not None
         pauses = events.pauses()
+        stops = events.stops()
         to_mono = time.monotonic() * 1e3 - time.time() * 1e3
-        since = start / 1e6
         gaps = self._observer.gaps(start)
         for event in events.heard:
             if event['event'] != 'MIGRATION_SWITCHOVER_ABORTED':
                 continue
-            data, at = event['data'], _ms(event) + to_mono
-            # It is told when the thread notices, which may be much later.
-            seen = max((gap for when, gap in gaps
-                        if since < when / 1e6 < at + 100), default=0.0)
-            since = at + 100
-            user = [took for end, took in pauses if end <= _ms(event)]
-            if seen and user:
-                seen = max(0.0, seen - user[-1])
+            data, at = event['data'], _ms(event)
+            stood = [one for one in stops if one[1] <= at]
+            seen = 0.0
+            if stood:
+                since, until = stood[-1]
+                user = sum(took for end, took in pauses if since <= end <= at)
+                middle = (since + until) / 2 + to_mono
+                seen = max((gap for when, gap in gaps
+                            if when / 1e6 - gap <= middle <= when / 1e6),
+                           default=0.0)
+                seen = max(0.0, seen - user)
             ledger = data['downtime']
             is_.aborts.append(Abort(data['attempt'], data['reason'],
                                     ledger['total-us'] / 1e3, _parts(ledger),
