@@ -72,8 +72,8 @@ class Judge(unittest.TestCase):
         self.wrong(replace(GOOD, total_ms=50.1), 'ledger')
         self.wrong(replace(GOOD, blackout_ms=60.1), 'was away')
         self.wrong(replace(GOOD, total_ms=None), 'no ledger')
-        self.wrong(replace(GOOD, blackout_ms=None), 'was away')
-        late = replace(GOOD, total_ms=52, late_ms=2)
+        self.wrong(replace(GOOD, blackout_ms=None), 'no hand-over')
+        late = replace(GOOD, total_ms=52, late_ms=1)
         self.assertEqual(judge.problems(WHAT, late, 9), [])
 
     def test_guests(self) -> None:
@@ -113,8 +113,12 @@ class Judge(unittest.TestCase):
     def test_floor(self) -> None:
         ones = [replace(GOOD, blackout_ms=10 + i) for i in range(11)]
         self.assertEqual(judge.floor_ms([]), 0)
-        self.assertEqual(judge.floor_ms(ones[:2]), 1)
-        self.assertEqual(judge.floor_ms(ones), 9)
+        self.assertEqual(judge.floor_ms(ones[:3]), 1)
+        self.assertEqual(judge.floor_ms(ones), 5)
+
+    def test_unsafe(self) -> None:
+        self.assertEqual(judge.unsafe(WHAT, replace(GOOD, total_ms=99)), [])
+        self.assertEqual(len(judge.unsafe(WHAT, replace(GOOD, runs=[]))), 1)
 
     def test_json(self) -> None:
         one = replace(GOOD, aborts=[Abort(1, 'r', 2, {'ram': 1.0})])
