@@ -57,12 +57,15 @@ class Fault:
     limits: tuple[int, ...] = LIMITS
 
     @property
-    def named(self) -> str:
-        """What the source says that time was over in.
+    def named(self) -> tuple[str, ...]:
+        """What the source may say that time was over in.
 
-        Of the other side it knows only how long it waits for it.
+        Of the other side it knows only how long it waits for it, or that it
+        takes no more memory.
         """
-        return 'device-load' if self.side == 'dst' else self.part
+        if self.side == 'dst':
+            return ('device-load', self.part)
+        return (self.part,)
 
     def delay_ms(self, limit: int) -> int:
         """How long the delay is."""
