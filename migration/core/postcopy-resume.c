@@ -126,8 +126,10 @@ bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp)
                                                     name) : NULL;
 
     if (!r || !qatomic_read(&awaited[r->index])) {
+        g_autofree char *shown = g_strescape(name, NULL);
+
         error_setg(errp, "The destination sends a bitmap of RAM block '%s' "
-                   "that it was not asked for", name);
+                   "that it was not asked for", shown);
         return false;
     }
     if (!postcopy_resume_read(f, r, errp)) {

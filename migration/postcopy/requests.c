@@ -16,9 +16,15 @@ static const RamRegion *find_region(const RamRegions *regions,
 {
     const RamRegion *r = name ? ram_regions_find(regions, name) : last;
 
+    if (!r && name) {
+        /* Whatever the peer says may end up on a terminal. */
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        error_setg(errp, "there is no RAM block '%s'", shown);
+        return NULL;
+    }
     if (!r) {
-        error_setg(errp, name ? "there is no RAM block '%s'"
-                              : "no RAM block was named before", name);
+        error_setg(errp, "no RAM block was named before");
         return NULL;
     }
     if (qatomic_read(&r->ignored)) {

@@ -101,6 +101,7 @@ static void test_bad_requests(void)
     side_init(&s);
     expect_bad(&s, NULL, 0, PAGE, "no RAM block was named");
     expect_bad(&s, "pc.rom", 0, PAGE, "'pc.rom'");
+    expect_bad(&s, "\033[2J", 0, PAGE, "'\\033[2J'");
     expect_bad(&s, "shared", 0, PAGE, "not migrated");
     expect_bad(&s, "pc.ram", 0, 0, "empty");
     expect_bad(&s, "pc.ram", 1, PAGE, "whole host pages");
@@ -772,7 +773,7 @@ static void race(bool second)
 
 static void test_race(void)
 {
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         race(true);
     }
 }
