@@ -168,6 +168,11 @@ static bool get_bitmaps(Error **errp)
         if (!source_may_go_on(errp)) {
             return false;
         }
+        if (return_path_resumed(source.return_path, 0)) {
+            error_setg(errp, "The destination wants to go on before it has "
+                       "said which pages it has");
+            return false;
+        }
         qemu_sem_timedwait(&source.wake, POLL_MS);
     }
     trace_ram_dirty_bitmap_sync_complete();

@@ -40,7 +40,8 @@ uint64_t pace_allows(const Pace *p, uint64_t position, int64_t now)
         return UINT64_MAX;
     }
     if (under_way >= p->window) {
-        return 0;
+        /* No answer is to come that would open it again: ask for one. */
+        return p->sent == p->answered ? p->window / PINGS_PER_WINDOW : 0;
     }
     return MIN(p->window - under_way, p->window / PINGS_PER_WINDOW);
 }

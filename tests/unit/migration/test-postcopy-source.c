@@ -907,6 +907,29 @@ static void test_pace_silence(void)
     g_assert_cmpuint(p.trip_ns, ==, MS_);
 }
 
+/*
+ * What is under way was sent when the window was larger, and no answer is to
+ * come: it must not be waited for.
+ */
+static void test_pace_shrinks(void)
+{
+    uint64_t position = 0;
+    uint32_t value;
+    Pace p;
+
+    pace_init(&p, true, 0, 0);
+    p.window = PACE_WINDOW_MAX;
+    p.trip_ns = 1;
+    g_assert_true(pace_ping(&p, PACE_WINDOW_MAX / 4, MS_, &value));
+    position = PACE_WINDOW_MAX / 4 + PACE_WINDOW_MIN + 1;
+    pace_pong(&p, value, 1000 * MS_);
+    g_assert_cmpuint(p.window, <, position - p.read);
+    g_assert_cmpuint(pace_allows(&p, position, 1000 * MS_), >, 0);
+    position += pace_allows(&p, position, 1000 * MS_);
+    g_assert_true(pace_ping(&p, position, 1000 * MS_, &value));
+    g_assert_cmpuint(pace_allows(&p, position, 1000 * MS_), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -935,5 +958,6 @@ int main(int argc, char **argv)
     TEST("pace/ways", test_pace);
     TEST("pace/off", test_pace_off);
     TEST("pace/silence", test_pace_silence);
+    TEST("pace/shrinks", test_pace_shrinks);
     return g_test_run();
 }
