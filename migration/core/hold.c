@@ -12,6 +12,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/runstate.h"
 #include "system/system.h"
