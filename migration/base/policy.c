@@ -33,6 +33,8 @@
 #define POLISH_GAIN_NS      (1000 * 1000ull)
 /* ...and be over within this many limits... */
 #define POLISH_LIMITS       2
+/* ...and within this: who sets a large limit wants an end, not a better one */
+#define POLISH_PASS_NS      (500 * 1000 * 1000ull)
 /* ...and not be taken for ever. */
 #define POLISH_MAX          3
 /* Such a pass is over when no more than this share of it is left... */
@@ -294,7 +296,7 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
 
     if (!remaining || p->polished >= POLISH_MAX ||
         pass_ns == POLICY_NEVER ||
-        pass_ns > POLISH_LIMITS * limits->downtime_ns) {
+        pass_ns > MIN(POLISH_LIMITS * limits->downtime_ns, POLISH_PASS_NS)) {
         return false;
     }
     if (p->polished && remaining > p->last_polish * (1 - POLISH_GAIN)) {
