@@ -7,7 +7,9 @@
  * not do: the channel does not block meanwhile, and there is a time limit.
  *
  * A pipe at its end is not readable, it only hangs up, and nobody but us waits
- * for that: without, the main loop would spin until time is over.
+ * for that: without, the main loop would spin until time is over.  While such
+ * a pipe holds data, hung_up() is called in every turn of the loop; so nothing
+ * that is to read them may have a lower priority, as idle sources have.
  */
 
 #include "qemu/osdep.h"
@@ -242,7 +244,7 @@ TransportTLS *transport_tls_start(QIOChannel *plain,
         .context = context ? g_main_context_ref(context) : NULL,
     };
     qio_channel_set_name(tls->ioc, "migration-tls");
-    tls->start = attach(tls, g_idle_source_new(), begin);
+    tls->start = attach(tls, g_timeout_source_new(0), begin);
     tls->limit = attach(tls, g_timeout_source_new(transport_tls_ms), too_late);
     if (pipe_of(plain) >= 0) {
         watch_pipe(tls, pipe_of(plain));
