@@ -86,5 +86,11 @@ def compare(a: tuple[int, int], b: tuple[int, int], size: int) -> dict:
 
 
 def bare_pair(transport: str, mib: int) -> dict[str, float]:
-    """What a bare pair of sockets moves here; see bare-pair.c."""
-    return call('bare-pair', '-m', mib, transport, timeout=150)[0]
+    """What a bare pair of sockets moves here; see bare-pair.c.
+
+    The fastest of three: it stands for what the machine can do, and a first
+    touch of memory that the host has to bring back can only make it slower.
+    """
+    runs = [call('bare-pair', '-m', mib, transport, timeout=150)[0]
+            for _ in range(3)]
+    return max(runs, key=lambda run: run['gb_per_s'])
