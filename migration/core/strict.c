@@ -522,6 +522,10 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
         return STRICT_FAILED;
     }
     aborted(a, &end);
+    if (*errp) {
+        error_prepend(errp, "Attempt %" PRIu32 " to switch over ended, and the "
+                      "guest goes on here: ", a->number);
+    }
     return !*errp && may_try_again(a, &end, errp) ? STRICT_AGAIN
                                                   : STRICT_FAILED;
 }

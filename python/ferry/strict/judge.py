@@ -115,6 +115,8 @@ def _rest(what: plan.Switchover, is_: Outcome) -> Claims:
         yield is_.runs == [], f'runs on {is_.runs}'
     else:
         yield is_.runs == ['src'], f'runs on {is_.runs}'
+        yield ('kill' not in fault.act or 'goes on here' in is_.error,
+               f'does not say where the guest is: {is_.error}')
         yield fault.ends != plan.MOVES, f'did not arrive: {is_.error}'
     if 'could not be switched over within' in is_.error:
         yield (fault.ends != plan.STAYS or any(

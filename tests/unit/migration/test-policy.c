@@ -565,6 +565,8 @@ int main(int argc, char **argv)
     ADD("unknown-bandwidth", test_unknown_bandwidth);
     ADD("switchover-bandwidth", test_switchover_bandwidth);
     ADD("costs", test_costs);
+    ADD("expected-costs", test_expected_costs);
+    ADD("lead", test_lead);
     ADD("ranges", test_ranges_are_ordered);
     ADD("percent", test_percent_never_falls);
     ADD("recorded", test_recorded);
