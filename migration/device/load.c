@@ -238,8 +238,8 @@ static bool may_come_now(const RecordLoop *loop, Error **errp)
 
     if (loop->type == WIRE_SECTION_FULL && !loop->in_package &&
         (phase == COMMAND_HELD || phase == COMMAND_READY)) {
-        error_setg(errp, "While the guest is being held, the state of a "
-                   "device comes with the command STATE or not at all");
+        error_setg(errp, "The state of a device came outside of the command "
+                   "STATE while the guest is being held");
         return false;
     }
     return true;
