@@ -23,7 +23,7 @@ from ..guest import Guest, ensure, guest_args
 from ..link import Link
 from ..migrate import ENDED, Result, migrate, tcp_uri
 from ..observer import Observer
-from ..qmp import QMP, QMPError
+from ..qmp import GONE, QMP, QMPError
 from ..vm import VM
 from . import plan
 from .judge import Abort, Outcome
@@ -36,6 +36,7 @@ ATTEMPTS = 3
 TIMEOUT = 12.0          # s; a guest that writes too fast is left where it is
 ENDS_WITHIN = 5.0       # s
 SETTLE = 0.25           # s, to know how the heartbeats come
+HEAR = 0.02             # s between two looks at whether it is over
 STALL = 0.2             # s that a link or a destination stands, and the limit
 TLS = 'tls0'
 TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
@@ -70,11 +71,10 @@ class Events:
     def _hear(self) -> None:
         while not self._over:
             try:
-                for event in self._qmp.events():
-                    self._take(event)
-            except QMPError:
-                return
-            time.sleep(0.001)
+                self._take(self._qmp.next_event(HEAR))
+            except QMPError as err:
+                if err.cls == GONE:
+                    return
 
     def _take(self, event: dict[str, Any]) -> None:
         self.heard.append(event)
@@ -245,7 +245,7 @@ class Lab:
     def prepare(self, what: plan.Switchover) -> None:
         """Have the guest run where WHAT can begin.
 
-        On the way there it may be migrated without a limit, from which the
+        On the way there it may be brought to another QEMU, from which the
         observer's floor is learnt.
         """
         delay = what.fault.delay('src', what.limit)
