@@ -42,6 +42,12 @@ void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns)
     l->known |= 1u << part;
 }
 
+void ledger_skip(DowntimeLedger *l, uint64_t ns)
+{
+    l->first_ns += ns;
+    l->last_ns += ns;
+}
+
 bool ledger_knows(const DowntimeLedger *l, PolicyPart part)
 {
     return l->known & (1u << part);

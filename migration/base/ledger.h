@@ -52,6 +52,12 @@ void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns);
  */
 void ledger_end(DowntimeLedger *l, int64_t end_ns);
 
+/*
+ * The last @ns, in which nothing was marked, belong to nobody here: what comes
+ * next is as if it followed on what was marked last.
+ */
+void ledger_skip(DowntimeLedger *l, uint64_t ns);
+
 /* Whether anything is known of @part. */
 bool ledger_knows(const DowntimeLedger *l, PolicyPart part);
 

@@ -94,6 +94,20 @@ void policy_measured(Policy *p, PolicyPart part, uint64_t ns)
     mean_add(&p->cost[part], ns, COST_WEIGHT);
 }
 
+/* A guess may be wrong by as much as it says. */
+void policy_expect(Policy *p, PolicyPart part, uint64_t ns)
+{
+    assert(part < POLICY_PART__COUNT && part != POLICY_PART_RAM);
+    if (!p->cost[part].seen) {
+        p->cost[part] = (PolicyMean) { .mean = ns, .spread = ns / RANGE_WIDTH };
+    }
+}
+
+void policy_lead(Policy *p, uint64_t ns)
+{
+    mean_add(&p->lead, ns, COST_WEIGHT);
+}
+
 uint64_t policy_cost(const Policy *p, PolicyPart part)
 {
     return to_count(p->cost[part].mean);
@@ -146,6 +160,12 @@ static PolicyRange ram_range(const Policy *p, const PolicyLimits *limits,
     };
 }
 
+/* What there will be of @remaining once the guest stands still. */
+static uint64_t with_lead(const Policy *p, uint64_t remaining)
+{
+    return remaining + to_count(p->dirty_rate.mean * p->lead.mean / NS_PER_S);
+}
+
 static PolicyRange part_range(const Policy *p, const PolicyLimits *limits,
                               PolicyPart part, uint64_t remaining)
 {
@@ -153,7 +173,7 @@ static PolicyRange part_range(const Policy *p, const PolicyLimits *limits,
     double width = RANGE_WIDTH * cost->spread;
 
     if (part == POLICY_PART_RAM) {
-        return ram_range(p, limits, remaining);
+        return ram_range(p, limits, with_lead(p, remaining));
     }
     return (PolicyRange) {
         .low = to_count(cost->mean - width),
@@ -402,7 +422,8 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
 {
     PolicyDecision d = { .action = POLICY_SEND };
     uint64_t downtime = downtime_range(p, limits, remaining).likely;
-    bool fits = ram_range(p, limits, remaining).likely <= ram_budget(p, limits);
+    bool fits = ram_range(p, limits, with_lead(p, remaining)).likely <=
+                ram_budget(p, limits);
 
     if (exact) {
         slow_down(p, limits);

@@ -98,6 +98,7 @@ typedef struct Policy {
     PolicyMean bandwidth;
     PolicyMean dirty_rate;
     PolicyMean cost[POLICY_PART__COUNT];    /* ns; RAM's stays empty */
+    PolicyMean lead;                /* ns, see policy_lead() */
     uint64_t slice_bytes;           /* gathered until a sample is long enough */
     uint64_t slice_ns;
     uint64_t pass_sent;             /* bytes since the last sync */
@@ -132,11 +133,20 @@ void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns);
 
 /*
  * A part was measured to take @ns, in an attempt or in a rehearsal while the
- * guest runs.  A part that was never measured counts as nothing.
+ * guest runs.
  */
 void policy_measured(Policy *p, PolicyPart part, uint64_t ns);
 
-/* What it is likely to take, ns; 0 if it was never measured. */
+/* What a part that was not measured yet is thought to take. */
+void policy_expect(Policy *p, PolicyPart part, uint64_t ns);
+
+/*
+ * From the last look at what remains until the guest stood still it took @ns,
+ * in which it wrote.
+ */
+void policy_lead(Policy *p, uint64_t ns);
+
+/* What it is likely to take, ns; 0 if nobody has an idea. */
 uint64_t policy_cost(const Policy *p, PolicyPart part);
 
 /*

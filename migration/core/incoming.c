@@ -189,6 +189,8 @@ static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
         object_unref(OBJECT(ioc));
         return false;
     }
+    /* Nor must answers wait, and the guest with them. */
+    qio_channel_set_delay(ioc, false);
     incoming.from_src = qemu_file_new_input(ioc);
     object_unref(OBJECT(ioc));
     qemu_file_set_blocking(incoming.from_src, false);

@@ -51,6 +51,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
         return;
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
+        qio_channel_set_delay(ioc, false);
         source.to_dst = qemu_file_new_output(ioc);
     }
     object_unref(OBJECT(ioc));

@@ -120,11 +120,9 @@ bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
     return stream_check(f, errp);
 }
 
-/* Pages that are urgent must not wait for others to come together. */
 void postcopy_open_requests(void)
 {
     trace_postcopy_preempt_enabled(source.urgent);
-    qio_channel_set_delay(qemu_file_get_ioc(source.to_dst), false);
     if (postcopy.begun) {
         postcopy_sender_set_channel(&postcopy.sender, source.urgent,
                                     postcopy.main);

@@ -27,6 +27,7 @@
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "learnt.h"
 #include "postcopy-source.h"
 #include "source.h"
 #include "throttle.h"
@@ -394,6 +395,9 @@ static void begin_to_send(Policy *policy)
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
     note_sync(policy);
+    bql_lock();
+    learnt_tell(policy);
+    bql_unlock();
 }
 
 /* Until the guest is to stop. Returns what the policy has decided. */
@@ -449,6 +453,9 @@ static bool run(Error **errp)
         return false;
     }
     begin_to_send(&policy);
+    if (migrate_strict_downtime()) {
+        strict_rehearse(&policy);
+    }
     return send_guest(&policy, errp);
 }
 

@@ -25,6 +25,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "lateness.h"
 #include "postcopy-source.h"
 #include "source.h"
 #include "throttle.h"
@@ -131,6 +132,7 @@ static void finish(bool succeeded)
     Error *err;
 
     throttle_set(0);
+    lateness_forget();
     if (ctx_ending()) {
         /* The guest stays as it is. */
     } else if (succeeded || source.lost) {
@@ -270,6 +272,8 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
         return;
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
+        /* The last bytes must not wait until those before are acknowledged. */
+        qio_channel_set_delay(ioc, false);
         source.to_dst = qemu_file_new_output(ioc);
     }
     object_unref(OBJECT(ioc));

@@ -14,6 +14,7 @@
 #include "system/runstate.h"
 #include "system/system.h"
 #include "fault.h"
+#include "learnt.h"
 #include "start.h"
 
 /* One start at a time; BQL. */
@@ -48,6 +49,9 @@ static RunState wanted_state(void)
 static void started(GuestStart how)
 {
     start.report->start_ns = now_ns() - start.since_ns;
+    learnt_keep(POLICY_PART_DEVICE_LOAD, start.report->load_ns);
+    learnt_keep(POLICY_PART_ACTIVATE, start.report->activate_ns);
+    learnt_keep(POLICY_PART_START, start.report->start_ns);
     trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
     start.done(how);
 }

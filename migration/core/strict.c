@@ -27,23 +27,32 @@
 #include "attempt.h"
 #include "ctx.h"
 #include "fault.h"
+#include "lateness.h"
+#include "learnt.h"
 #include "source.h"
 #include "strict.h"
 #include "switchover.h"
 #include "vmstate.h"
 
-/* Of the limit, for the guest to be resumed in; at most a quarter of it */
+/*
+ * Of the limit, for the guest to be resumed in, besides what the main loop is
+ * late by; at most a quarter of it
+ */
 #define RESUME_NS (2 * SCALE_MS)
+#define RESERVE_SHARE 4
 /* How long everything that was sent may take to arrive; the guest runs */
 #define DRAIN_MS 1000
 /* What the values of PINGs begin with that ask for that */
 #define DRAIN_PING 0x100
+/* STATE goes there, READY comes back, COMMIT goes there. */
+#define WAYS 3
 
 typedef struct Strict {
     Switchover s;
     uint32_t number;            /* of the attempt, from 1 */
     bool one_sided;
     bool held;                  /* the destination has been told to hold */
+    int64_t begun_ns;           /* just after what remains was looked at */
     int64_t deadline_ns;        /* when the guest has to run somewhere, */
     int64_t resume_ns;          /* so when it has to be resumed here */
     int64_t way_ns;             /* from here to there, as it was just now */
@@ -81,6 +90,25 @@ static void send_number(unsigned command, uint32_t number)
 /*
  * Before the guest stops
  */
+
+/* Nothing else is on its way, so it is that of small messages. */
+void strict_rehearse(Policy *policy)
+{
+    int64_t start;
+
+    bql_lock();
+    lateness_watch();
+    bql_unlock();
+    start = now_ns();
+    return_path_expect(source.return_path, 0, DRAIN_PING);
+    qemu_savevm_send_ping(source.to_dst, DRAIN_PING);
+    if (return_path_ponged(source.return_path, DRAIN_MS)) {
+        int64_t ways_ns = now_ns() - start;
+
+        policy_expect(policy, POLICY_PART_TRANSIT, WAYS * ways_ns / 2);
+        policy_lead(policy, ways_ns);
+    }
+}
 
 /* What is still on its way would be part of the downtime. */
 static bool drain(Strict *a, Error **errp)
@@ -157,12 +185,14 @@ static bool stop(Strict *a, Error **errp)
     if (!switchover_stop(&a->s, errp)) {
         return false;
     }
+    policy_lead(a->s.policy, a->s.ledger.first_ns - a->begun_ns);
     stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
     if (!switchover_enter_device(&a->s, errp)) {
         return false;
     }
     a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
-    a->resume_ns = a->deadline_ns - MIN(RESUME_NS, limit_ns / 4);
+    a->resume_ns = a->deadline_ns - MIN(RESUME_NS + lateness_ns(),
+                                        limit_ns / RESERVE_SHARE);
     attempt_begin(a->resume_ns, switchover_undo);
     return attempt_in_time();
 }
@@ -190,6 +220,17 @@ static bool stop_and_collect(Strict *a, Error **errp)
  * Without it: all goes to the other side
  */
 
+/* Who notices first that time is over acts first. */
+static bool in_time(const Strict *a)
+{
+    if (attempt_open() && now_ns() >= a->resume_ns) {
+        bql_lock();
+        attempt_in_time();
+        bql_unlock();
+    }
+    return attempt_open();
+}
+
 static bool send_memory(Strict *a, Error **errp)
 {
     int ret;
@@ -199,7 +240,7 @@ static bool send_memory(Strict *a, Error **errp)
     ram_source_drain(true);
     do {
         ret = qemu_savevm_state_iterate(source.to_dst, false);
-    } while (!ret && source_may_go_on(NULL));
+    } while (!ret && source_may_go_on(NULL) && in_time(a));
     ram_source_drain(false);
     qemu_fflush(source.to_dst);
     switchover_part(&a->s, POLICY_PART_RAM);
@@ -255,6 +296,12 @@ static double ms(int64_t ns)
     return ns / 1e6;
 }
 
+static void measured(Strict *a, PolicyPart part, uint64_t ns)
+{
+    policy_measured(a->s.policy, part, ns);
+    learnt_keep(part, ns);
+}
+
 /* READY: of the time since the last byte left, loading is theirs. */
 static bool wait_ready(Strict *a, Error **errp)
 {
@@ -269,7 +316,7 @@ static bool wait_ready(Strict *a, Error **errp)
         ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD, a->s.since_ns,
                     now_ns());
         if (still_open(errp)) {
-            give_up("the destination was not ready in time");
+            give_up("time was over during 'device-load'");
         }
         return false;
     }
@@ -279,9 +326,8 @@ static bool wait_ready(Strict *a, Error **errp)
                 a->s.since_ns + MAX(ways_ns, 0));
     ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD,
                 ready.at_ns - ready.report.load_ns, ready.at_ns);
-    policy_measured(a->s.policy, POLICY_PART_DEVICE_LOAD,
-                    ready.report.load_ns);
-    policy_measured(a->s.policy, POLICY_PART_TRANSIT, 3 * a->way_ns);
+    measured(a, POLICY_PART_DEVICE_LOAD, ready.report.load_ns);
+    measured(a, POLICY_PART_TRANSIT, WAYS * a->way_ns);
     a->s.loaded = ready.report.devices;
     a->s.since_ns = ready.at_ns;
     return still_open(errp);
@@ -291,12 +337,18 @@ static bool wait_ready(Strict *a, Error **errp)
  * The decision; under the BQL
  */
 
-/* What is left to do once the guest is handed over. */
+/*
+ * What is left to do once the guest is handed over.  What disks and vCPUs take
+ * over there was measured elsewhere, so an attempt does not fail for more of
+ * it than the share of the limit that is kept for surprises.
+ */
 static int64_t rest_ns(const Strict *a)
 {
     const Policy *p = a->s.policy;
-    int64_t rest = policy_cost(p, POLICY_PART_ACTIVATE) +
-                   policy_cost(p, POLICY_PART_START);
+    int64_t limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
+    int64_t rest = MIN(policy_cost(p, POLICY_PART_ACTIVATE) +
+                       policy_cost(p, POLICY_PART_START),
+                       limit_ns / RESERVE_SHARE);
 
     if (a->one_sided) {
         return rest + policy_cost(p, POLICY_PART_FLUSH) +
@@ -470,6 +522,10 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
         return STRICT_FAILED;
     }
     aborted(a, &end);
+    if (*errp) {
+        error_prepend(errp, "Attempt %" PRIu32 " to switch over ended, and the "
+                      "guest goes on here: ", a->number);
+    }
     return !*errp && may_try_again(a, &end, errp) ? STRICT_AGAIN
                                                   : STRICT_FAILED;
 }
@@ -477,7 +533,7 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
 StrictResult strict_run(Policy *policy, Error **errp)
 {
     ERRP_GUARD();
-    Strict a = { .s.policy = policy };
+    Strict a = { .s.policy = policy, .begun_ns = now_ns() };
     StrictResult result;
 
     WITH_QEMU_LOCK_GUARD(&source.lock) {

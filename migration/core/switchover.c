@@ -23,6 +23,7 @@
 #include "system/runstate.h"
 #include "ctx.h"
 #include "fault.h"
+#include "learnt.h"
 #include "source.h"
 #include "switchover.h"
 #include "vmstate.h"
@@ -40,6 +41,7 @@ void switchover_part(Switchover *s, PolicyPart part)
     ledger_mark(&s->ledger, part, s->since_ns, now);
     if (part != POLICY_PART_RAM) {
         policy_measured(s->policy, part, now - s->since_ns);
+        learnt_keep(part, now - s->since_ns);
     }
     s->since_ns = now;
 }
@@ -93,9 +95,11 @@ bool switchover_enter_device(Switchover *s, Error **errp)
 {
     if (migrate_pause_before_switchover()) {
         bool ok = wait_for_user(errp);
+        int64_t now = now_ns();
 
         /* That time is the user's. */
-        s->since_ns = now_ns();
+        ledger_skip(&s->ledger, now - s->since_ns);
+        s->since_ns = now;
         return ok;
     }
     return ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,

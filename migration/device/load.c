@@ -228,6 +228,23 @@ static bool may_load(const DeviceLoad *load, const Section *s,
     return true;
 }
 
+/*
+ * What ABORT has devices forget is what came with STATE.  Under the BQL.
+ */
+static bool may_come_now(const RecordLoop *loop, Error **errp)
+{
+    const DeviceLoad *load = loop->load;
+    CommandPhase phase = load->ops->phase(load->opaque);
+
+    if (loop->type == WIRE_SECTION_FULL && !loop->in_package &&
+        (phase == COMMAND_HELD || phase == COMMAND_READY)) {
+        error_setg(errp, "The state of a device came outside of the command "
+                   "STATE while the guest is being held");
+        return false;
+    }
+    return true;
+}
+
 /* START or FULL: a section introduces itself. */
 static bool read_new_section(RecordLoop *loop, Error **errp)
 {
@@ -252,6 +269,9 @@ static bool read_new_section(RecordLoop *loop, Error **errp)
                                               version_id);
     /* Devices may come and go until the source's are known. */
     BQL_LOCK_GUARD();
+    if (!may_come_now(loop, errp)) {
+        return false;
+    }
     s = strlen(name) == name_len ? section_find(name, instance_id) : NULL;
     if (!s) {
         g_autofree char *shown = g_strescape(name, NULL);

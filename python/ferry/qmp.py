@@ -212,6 +212,14 @@ class QMP:
                         return event
                 self._receive(deadline, f'event {name}')
 
+    def next_event(self, timeout: float) -> dict:
+        """Wait for an event, whichever it is, and take it."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            while not self._events:
+                self._receive(deadline, 'event')
+            return self._events.popleft()
+
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         self._sock.close()

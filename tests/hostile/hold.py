@@ -160,6 +160,11 @@ CASES = [
     lie('state-with-commit', lambda d: [
         hold(1), state(1, commit(1) + d), commit(1)], 'COMMIT'),
 
+    lie('devices-beside-state', lambda d: [
+        hold(1), d[:-1], state(1, d), commit(1)], 'the command STATE'),
+    lie('devices-when-ready', lambda d: [
+        hold(1), state(1, d), d[:-1], commit(1)], 'the command STATE'),
+
     lie('commit-alone', lambda d: [commit(1)], 'COMMIT'),
     lie('commit-of-nothing', lambda d: [hold(1), commit(1)], 'COMMIT'),
     lie('commit-of-another', lambda d: [hold(1), state(1, d), commit(2)],

@@ -143,6 +143,15 @@ class Talking(unittest.TestCase):
         with self.connect(GREETING, OK, b'{"event": "A"}\n', None) as qmp:
             self.assertEqual(qmp.wait_event('A', 5)['event'], 'A')
 
+    def test_next_event(self):
+        events = b'{"event": "A"}\n{"event": "B"}\n'
+        with self.connect(GREETING, OK, events, None) as qmp:
+            self.assertEqual(qmp.next_event(5)['event'], 'A')
+            self.assertEqual(qmp.next_event(5)['event'], 'B')
+            with self.assertRaises(QMPError) as caught:
+                qmp.next_event(0.05)
+            self.assertEqual(caught.exception.cls, 'Timeout')
+
     def test_event_that_does_not_come(self):
         with self.connect(GREETING, OK, None) as qmp:
             with self.assertRaises(QMPError) as caught:

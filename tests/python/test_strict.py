@@ -116,6 +116,18 @@ class Judge(unittest.TestCase):
         self.assertEqual(judge.floor_ms(ones[:3]), 1)
         self.assertEqual(judge.floor_ms(ones), 5)
 
+    def test_agreement(self) -> None:
+        cold = [replace(GOOD, total_ms=0, blackout_ms=8 + i / 10)
+                for i in range(41)]                     # 8 to 12, so 10
+        self.assertEqual(judge.floor_ms(cold), 10)
+        ones = [replace(GOOD, blackout_ms=seen)
+                for seen in (20, 20.9, 21.1, 22.8, 23.2, 17.2, 16.8)]
+        found = judge.agreement([*ones, STAYED], cold)
+        self.assertEqual((found.count, found.within_noise,
+                          found.as_cold_starts), (7, 2, 5))
+        self.assertEqual((found.low, found.high), (8.1, 11.9))
+        self.assertEqual(judge.agreement(ones, []).within_noise, 0)
+
     def test_unsafe(self) -> None:
         self.assertEqual(judge.unsafe(WHAT, replace(GOOD, total_ms=99)), [])
         self.assertEqual(len(judge.unsafe(WHAT, replace(GOOD, runs=[]))), 1)

@@ -23,7 +23,7 @@ from ..guest import Guest, ensure, guest_args
 from ..link import Link
 from ..migrate import ENDED, Result, migrate, tcp_uri
 from ..observer import Observer
-from ..qmp import QMP, QMPError
+from ..qmp import GONE, QMP, QMPError
 from ..vm import VM
 from . import plan
 from .judge import Abort, Outcome
@@ -36,19 +36,21 @@ ATTEMPTS = 3
 TIMEOUT = 12.0          # s; a guest that writes too fast is left where it is
 ENDS_WITHIN = 5.0       # s
 SETTLE = 0.25           # s, to know how the heartbeats come
+HEAR = 0.02             # s between two looks at whether it is over
 STALL = 0.2             # s that a link or a destination stands, and the limit
 TLS = 'tls0'
 TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
            'switchover-ack')
-# Parts whose delay would be felt when a destination has become a source.
-OF_SOURCE = ('stop', 'device-save', 'ram', 'flush', 'activate')
-# A limit that is no limit
+# Parts whose delay a destination that has become a source still has; what it
+# took to load and start it remembers, and expects of others.
+LASTING = ('stop', 'device-save', 'ram', 'flush', 'activate', 'device-load',
+           'start')
 REFERENCE = plan.Switchover(-1, 4, 2000, plan.Way('reference'))
 
 
 def _lasting(delay: str) -> str:
-    """DELAY, if it says anything about a source."""
-    return delay if delay.partition(':')[0] in OF_SOURCE else ''
+    """DELAY, if a source will feel it."""
+    return delay if delay.partition(':')[0] in LASTING else ''
 
 
 def _ms(event: dict[str, Any]) -> float:
@@ -69,11 +71,10 @@ class Events:
     def _hear(self) -> None:
         while not self._over:
             try:
-                for event in self._qmp.events():
-                    self._take(event)
-            except QMPError:
-                return
-            time.sleep(0.001)
+                self._take(self._qmp.next_event(HEAR))
+            except QMPError as err:
+                if err.cls == GONE:
+                    return
 
     def _take(self, event: dict[str, Any]) -> None:
         self.heard.append(event)
@@ -244,7 +245,7 @@ class Lab:
     def prepare(self, what: plan.Switchover) -> None:
         """Have the guest run where WHAT can begin.
 
-        On the way there it may be migrated without a limit, from which the
+        On the way there it may be brought to another QEMU, from which the
         observer's floor is learnt.
         """
         delay = what.fault.delay('src', what.limit)
@@ -254,17 +255,47 @@ class Lab:
         if self._delays[self._source] != delay:
             self.refer(delay)
 
-    def refer(self, delay: str = '') -> Outcome:
-        """Migrate without a limit, to a QEMU with that DELAY."""
+    def refer(self, delay: str = '', rate: int = 4) -> Outcome:
+        """Bring the guest to a QEMU with that DELAY, and see it start cold.
+
+        It is paused on the way, so that nothing of the migration is in the
+        time from 'cont' to its first heartbeat: what is left is what the
+        observer sees beyond a ledger.
+        """
         if self._source is None:
             self._boot()
-        one = self._move(REFERENCE, self._vm(delay, incoming='defer'))
-        if one.status != 'completed' or not one.verified:
+        self._set_rate(rate)
+        one = Outcome(-1, f'cold-{rate}MBps')
+        self._bring_paused(one, self._vm(delay, incoming='defer'))
+        if not one.verified:
             self.clear()
-            raise FerryError('a migration without a limit: '
-                             f'{one.wrong or one.error or one.status}')
+            raise FerryError(f'a migration of a paused guest: {one.wrong}')
         self.references.append(one)
         return one
+
+    def _bring_paused(self, is_: Outcome, dst: VM) -> None:
+        assert self._source and self._guest and self._observer
+        src, start = self._source, time.monotonic_ns()
+        src.qmp.cmd('stop')
+        caps = {name: False for name in TOGGLED} | {'return-path': True}
+        if self.kind != 'pristine':
+            caps['strict-downtime'] = False
+        result = migrate(src, dst, tcp_uri(), caps=caps,
+                         params={'max-bandwidth': BANDWIDTH, 'tls-creds': ''},
+                         guest=self._guest, observer=self._observer,
+                         interval=0.02, timeout=TIMEOUT, verify=False)
+        is_.status = result.status
+        if not result.ok:
+            is_.wrong = result.error
+            return
+        to_mono = time.monotonic() * 1e3 - time.time() * 1e3
+        dst.qmp.cmd('cont')
+        resumed = _ms(dst.qmp.wait_event('RESUME', 5)) + to_mono
+        self._observer.wait_beats(dst, 20)
+        moves = self._observer.handovers(start)
+        is_.total_ms = 0.0
+        is_.blackout_ms = moves[-1].at_ns / 1e6 - resumed
+        self._end(is_, REFERENCE, src, dst)
 
     def switch_over(self, what: plan.Switchover) -> Outcome:
         """Try it; a lab that is not fit to go on is emptied."""
@@ -325,7 +356,7 @@ class Lab:
             is_.late_ms = self._lateness.worst_ms(start)
             events.stop()
             self._take_events(is_, events, start)
-            self._end(is_, what, src, dst, result)
+            self._end(is_, what, src, dst)
             is_.lost, is_.repeated = observer.breaks(start)
         finally:
             if act is not None:
@@ -333,267 +364,6 @@ class Lab:
             if link is not None:
                 link.close()
         return is_
-
-    def _take(self, event: dict[str, Any]) -> None:
-        self.heard.append(event)
-        if event.get('data', {}).get('status') == 'pre-switchover':
-            try:
-                self._qmp.cmd('migrate-continue', {'state': 'pre-switchover'})
-            except QMPError:
-                pass        # it was cancelled at that moment
-
-    def pauses(self) -> list[tuple[float, float]]:
-        """When the user was waited for: end, and how long, ms."""
-        found, since = [], None
-        for event in self.heard:
-            status = event.get('data', {}).get('status')
-            if event['event'] != 'MIGRATION':
-                continue
-            if status == 'pre-switchover':
-                since = _ms(event)
-            elif since is not None:
-                found.append((_ms(event), _ms(event) - since))
-                since = None
-        return found
-
-    def stop(self) -> None:
-        """Hear no more."""
-        time.sleep(0.01)        # what was sent last
-        self._over = True
-        self._thread.join(2)
-        self._qmp.close()
-
-
-class Act:
-    """Does something in the middle of the first attempt, and undoes it."""
-
-    def __init__(self, dst: VM, link: Link | None, what: plan.Switchover
-                 ) -> None:
-        self._dst, self._link, self._what = dst, link, what
-        self._pid = dst.pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _wait(self, line: str) -> bool:
-        """Whether the destination has logged LINE before all is over."""
-        while not self._over.is_set():
-            if line in self._dst.log_path.read_text(errors='replace'):
-                return True
-            time.sleep(0.0005)
-        return False
-
-    def _run(self) -> None:
-        act, patience = self._what.fault.act, STALL + self._what.limit / 1e3
-        if act == 'kill-late':
-            if self._wait('migration_hold_commit '):
-                os.kill(self._pid, signal.SIGKILL)
-            return
-        if not self._wait('migration_hold '):
-            return
-        if act == 'kill-early':
-            os.kill(self._pid, signal.SIGKILL)
-        elif act == 'stop':
-            os.kill(self._pid, signal.SIGSTOP)
-            self._over.wait(patience)
-            os.kill(self._pid, signal.SIGCONT)
-        elif act == 'stall' and self._link is not None:
-            self._link.hold()
-            self._over.wait(patience)
-            self._link.hold(False)
-
-    def stop(self) -> None:
-        """It must have happened by now, or never will."""
-        self._over.set()
-        self._thread.join(5)
-
-
-class Lab:
-    """The guest, where it is, and where it goes next."""
-
-    def __init__(self, workdir: Path, kind: str = 'ferry') -> None:
-        self.workdir, self.kind = workdir, kind
-        self.kernel, self.initrd = ensure()
-        self.references: list[Outcome] = []
-        self._count = 0
-        self._rate: int | None = None
-        self._delays: dict[VM, str] = {}
-        self._secured: set[VM] = set()
-        self._source: VM | None = None
-        self._guest: Guest | None = None
-        self._observer: Observer | None = None
-
-    # QEMUs
-
-    def _vm(self, delay: str, **more: Any) -> VM:
-        self._count += 1
-        args: list[str] = []
-        if self.kind != 'pristine':
-            args = ['-trace', 'migration_hold*']
-        if delay:
-            args += ['-global', f'migration.x-fault-delay={delay}']
-        vm = VM(self.kind, f'{Path(self.kind).name}{self._count}',
-                self.workdir, MEMORY, kernel=self.kernel, initrd=self.initrd,
-                append=guest_args(FILL, WORK, 0), args=args, **more)
-        self._delays[vm] = _lasting(delay)
-        return vm.start()
-
-    def _boot(self) -> None:
-        self.clear()
-        self._source = self._vm('')
-        self._observer = Observer()
-        self._observer.attach(self._source)
-        self._guest = Guest(self._source)
-        self._guest.wait_ready(60)
-        self._rate = None
-
-    def _secure(self, dst: VM) -> None:
-        folder = self.workdir / 'keys'
-        if not folder.exists():
-            folder.mkdir()
-            (folder / 'keys.psk').write_text(f'qemu:{secrets.token_hex(32)}\n')
-        assert self._source is not None
-        for vm, endpoint in ((self._source, 'client'), (dst, 'server')):
-            if vm in self._secured:
-                vm.qmp.cmd('object-del', {'id': TLS})
-            vm.qmp.cmd('object-add', {
-                'qom-type': 'tls-creds-psk', 'id': TLS, 'dir': str(folder),
-                'endpoint': endpoint})
-            self._secured.add(vm)
-
-    def _drop(self, vm: VM | None) -> None:
-        if vm is None:
-            return
-        vm.stop()
-        vm.log_path.unlink(missing_ok=True)
-        self._secured.discard(vm)
-        self._delays.pop(vm, None)
-
-    def clear(self) -> None:
-        """End everything."""
-        if self._guest is not None:
-            self._guest.close()
-        if self._observer is not None:
-            self._observer.stop()
-        for vm in list(self._delays):
-            self._drop(vm)
-        self._source = self._guest = self._observer = None
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.clear()
-
-    # Switchovers
-
-    def prepare(self, what: plan.Switchover) -> None:
-        """Have the guest run where WHAT can begin.
-
-        On the way there it may be migrated without a limit, from which the
-        observer's floor is learnt.
-        """
-        delay = what.fault.delay('src', what.limit)
-        if self._source is None or not self._source.alive():
-            self._boot()
-        assert self._source is not None
-        if self._delays[self._source] != delay:
-            self.refer(delay)
-
-    def refer(self, delay: str = '') -> Outcome:
-        """Migrate without a limit, to a QEMU with that DELAY."""
-        if self._source is None:
-            self._boot()
-        one = self._move(REFERENCE, self._vm(delay, incoming='defer'), False)
-        if one.status != 'completed' or not one.verified:
-            self.clear()
-            raise FerryError('a migration without a limit: '
-                             f'{one.wrong or one.error or one.status}')
-        self.references.append(one)
-        return one
-
-    def switch_over(self, what: plan.Switchover) -> Outcome:
-        """Try it; a lab that is not fit to go on is emptied."""
-        start = time.monotonic()
-        try:
-            self.prepare(what)
-            dst = self._vm(what.fault.delay('dst', what.limit),
-                           incoming='defer')
-            done = self._move(what, dst, self.kind != 'pristine')
-        except FerryError as err:
-            done = Outcome(what.number, what.name(), wrong=one_line(str(err)))
-        done.seconds = round(time.monotonic() - start, 2)
-        if done.wrong or not done.verified or done.lost or done.repeated:
-            self.clear()
-        return done
-
-    def _set_rate(self, rate: int) -> None:
-        assert self._guest is not None
-        if rate != self._rate:
-            self._guest.set_rate(rate * PAGES)
-            self._rate = rate
-
-    def _settings(self, what: plan.Switchover, strict: bool
-                  ) -> tuple[dict[str, bool], dict[str, Any]]:
-        caps = {name: name in what.way.caps for name in TOGGLED}
-        caps.update({'return-path': True, 'events': True})
-        params: dict[str, Any] = {
-            'downtime-limit': what.limit, 'max-bandwidth': BANDWIDTH,
-            'tls-creds': TLS if what.way.tls else ''}
-        if self.kind != 'pristine':
-            caps['strict-downtime'] = strict
-            params['strict-downtime-attempts'] = ATTEMPTS
-        return caps, params
-
-    def _move(self, what: plan.Switchover, dst: VM, strict: bool) -> Outcome:
-        assert self._source and self._guest and self._observer
-        src, observer = self._source, self._observer
-        is_ = Outcome(what.number, what.name())
-        self._set_rate(what.rate)
-        settled = time.monotonic_ns()
-        time.sleep(SETTLE)
-        if what.way.tls:
-            self._secure(dst)
-        caps, params = self._settings(what, strict)
-        link = Link() if what.fault.act == 'stall' else None
-        events = Events(src)
-        act = Act(dst, link, what) if what.fault.act else None
-        start = time.monotonic_ns()
-        is_.noise_ms = observer.noise_ms(99, settled, start)
-        try:
-            result = migrate(src, dst, tcp_uri(), caps=caps, params=params,
-                             guest=self._guest, observer=observer,
-                             interval=0.05, timeout=TIMEOUT, verify=False,
-                             link=link)
-            if act is not None:
-                act.stop()
-            self._take(is_, src, result)
-            events.stop()
-            self._take_events(is_, events, start)
-            self._end(is_, what, src, dst, result)
-            is_.lost, is_.repeated = observer.breaks(start)
-        finally:
-            if act is not None:
-                act.stop()
-            if link is not None:
-                link.close()
-        return is_
-
-    def _migrate(self, src: VM, dst: VM, uri: str, link: Link | None,
-                 caps: dict[str, bool], params: dict[str, Any]) -> Result:
-        if link is not None:
-            link.aim(uri)
-            through = link.uri
-
-            def redirect(vm: VM, where: str) -> str:
-                vm.qmp.cmd('migrate-incoming', {'uri': where})
-                return through
-        else:
-            redirect = None
-        return migrate(src, dst, uri, caps=caps, params=params,
-                       guest=self._guest, observer=self._observer,
-                       interval=0.05, timeout=TIMEOUT, verify=False,
-                       listen_by=redirect)
 
     def _take(self, is_: Outcome, src: VM, result: Result) -> None:
         """What the source says, once it is over."""
@@ -645,8 +415,8 @@ class Lab:
         if is_.blackout_ms is not None and pauses:
             is_.blackout_ms -= pauses[-1][1]
 
-    def _end(self, is_: Outcome, what: plan.Switchover, src: VM, dst: VM,
-             result: Result) -> None:
+    def _end(self, is_: Outcome, what: plan.Switchover, src: VM, dst: VM
+             ) -> None:
         """Who runs now; the other one ends."""
         assert self._guest is not None
         for side, vm in (('src', src), ('dst', dst)):

@@ -164,6 +164,22 @@ static void test_stall_below_zero(void)
     g_assert_cmpstr(l.longest_step, ==, "sync");
 }
 
+/* A user took 500 between two parts. */
+static void test_skip(void)
+{
+    DowntimeLedger l = { 0 };
+
+    ledger_mark(&l, POLICY_PART_STOP, 100, 110);
+    ledger_skip(&l, 500);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 10);
+    ledger_mark(&l, POLICY_PART_SYNC, 610, 640);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 40);
+    g_assert_cmpuint(ledger_gap_ns(&l), ==, 0);
+    ledger_end(&l, 630);
+    g_assert_cmpuint(ledger_total_ns(&l), ==, 30);
+    g_assert_cmpuint(l.part_ns[POLICY_PART_SYNC], ==, 20);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -175,6 +191,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ledger/backwards", test_backwards);
     g_test_add_func("/ledger/added", test_added);
     g_test_add_func("/ledger/end", test_end);
+    g_test_add_func("/ledger/skip", test_skip);
     g_test_add_func("/ledger/copy", test_copy);
     g_test_add_func("/ledger/stalls", test_stalls);
     g_test_add_func("/ledger/stall-below-zero", test_stall_below_zero);

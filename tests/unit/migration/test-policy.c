@@ -355,6 +355,45 @@ static void test_costs(void)
                                    150 * MIB_, MIB_);
 }
 
+/* A guess counts until there is something better. */
+static void test_expected_costs(void)
+{
+    PolicyView v;
+    Policy p;
+
+    policy_init(&p, GIB_);
+    policy_sent(&p, 1000 * MIB_, SEC_);
+    policy_expect(&p, POLICY_PART_DEVICE_LOAD, 60 * MS_);
+    v = policy_view(&p, &plain, 0);
+    g_assert_cmpuint(v.downtime.likely / MS_, ==, 60);
+    g_assert_cmpuint(v.downtime.low, ==, 0);
+    g_assert_cmpuint(v.downtime.high / MS_, ==, 120);
+    g_assert_cmpfloat_with_epsilon(policy_threshold(&p, &plain),
+                                   240 * MIB_, MIB_);
+
+    policy_measured(&p, POLICY_PART_DEVICE_LOAD, 20 * MS_);
+    policy_expect(&p, POLICY_PART_DEVICE_LOAD, 90 * MS_);
+    g_assert_cmpuint(policy_cost(&p, POLICY_PART_DEVICE_LOAD), ==, 20 * MS_);
+}
+
+/* While the guest is being stopped it goes on writing. */
+static void test_lead(void)
+{
+    PolicyView v;
+    Policy p;
+
+    policy_init(&p, GIB_);
+    policy_sent(&p, 1000 * MIB_, SEC_);
+    policy_synced(&p, 500 * MIB_, SEC_);
+    v = policy_view(&p, &plain, 10 * MIB_);
+    g_assert_cmpuint(v.downtime.likely / MS_, ==, 10);
+    policy_lead(&p, 20 * MS_);
+    v = policy_view(&p, &plain, 10 * MIB_);
+    g_assert_cmpuint(v.downtime.likely / MS_, ==, 20);
+    g_assert_cmpint(policy_decide(&p, &plain, 295 * MIB_, true).action, ==,
+                    POLICY_SEND);
+}
+
 static void test_ranges_are_ordered(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(7);
@@ -526,6 +565,8 @@ int main(int argc, char **argv)
     ADD("unknown-bandwidth", test_unknown_bandwidth);
     ADD("switchover-bandwidth", test_switchover_bandwidth);
     ADD("costs", test_costs);
+    ADD("expected-costs", test_expected_costs);
+    ADD("lead", test_lead);
     ADD("ranges", test_ranges_are_ordered);
     ADD("percent", test_percent_never_falls);
     ADD("recorded", test_recorded);
