@@ -66,7 +66,7 @@ static void learn(Pace *p, const PacePing *ping, int64_t now)
 
     p->trip_ns = p->trip_ns ? MIN(p->trip_ns, trip) : trip;
     p->speed = MAX(speed, p->speed * SPEED_FADES);
-    holds = WINDOWS * p->speed * p->trip_ns / NS_PER_S;
+    holds = p->speed * MAX(WINDOWS * p->trip_ns, PACE_WAIT_NS) / NS_PER_S;
     p->window = CLAMP(holds, PACE_WINDOW_MIN, PACE_WINDOW_MAX);
 }
 

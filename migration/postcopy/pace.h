@@ -8,7 +8,8 @@
  * hold megabytes.  So no more is sent than the way there holds: after some
  * bytes a PING follows, and its PONG says that they have been read.  From both
  * the speed and the shortest round trip are learnt; their product, twice, is
- * enough to keep the way full.
+ * enough to keep the way full, unless whoever reads is not there at once: so it
+ * is never less than what is sent in PACE_WAIT_NS.
  *
  * A destination that stays silent for PACE_PATIENCE_NS is not waited for.
  *
@@ -20,6 +21,7 @@
 #define MIGRATION_POSTCOPY_PACE_H
 
 #define PACE_WINDOW_MIN (256 * 1024)
+#define PACE_WAIT_NS (1000 * 1000ll)
 #define PACE_WINDOW_MAX (64 * 1024 * 1024)
 #define PACE_PATIENCE_NS (1000 * 1000 * 1000ll)
 

@@ -866,7 +866,8 @@ static void test_pace(void)
         /* The way is kept full, but for the time to learn what it holds, */
         g_assert_cmpfloat(put, >, w.speed * 0.75);
         /* and what waits in it is about a round trip, or the least there is */
-        most = MAX(4 * w.trip_ns, 2 * PACE_WINDOW_MIN * 1e9 / w.speed);
+        most = MAX(MAX(4 * w.trip_ns, 2 * PACE_WAIT_NS),
+                   2 * PACE_WINDOW_MIN * 1e9 / w.speed);
         g_assert_cmpint(queue, <, most);
     }
 }
