@@ -40,6 +40,16 @@ class Handover:
     gap_ms: float
     lost: int           # bytes that are missing between the two,
     repeated: int       # or that came again
+    index: int = 0      # of the chunk in the timeline
+
+
+@dataclasses.dataclass
+class Crossing:
+    """From the last sign of life in one VM to the second in the next."""
+
+    ms: float
+    first: int          # the byte that followed on the last one in the source
+    count: int          # bytes from that one on
 
 
 class Timeline:
@@ -50,6 +60,7 @@ class Timeline:
         self.sources = array.array('H')
         self.steps = array.array('Q')       # bytes, those left out included
         self.gap = array.array('Q')         # ns since the chunk before
+        self.lasts = array.array('B')       # the last byte
         self.bytes_of: dict[int, int] = {}
         self.handovers: list[Handover] = []
         self.breaks: list[tuple[int, int, int]] = []   # ns, lost, repeated
@@ -72,9 +83,11 @@ class Timeline:
                 self.breaks.append((when, lost, repeated))
             if source != self.sources[-1]:
                 self.handovers.append(Handover(
-                    self.sources[-1], source, when, gap * MS, lost, repeated))
+                    self.sources[-1], source, when, gap * MS, lost, repeated,
+                    len(self.times)))
         self.times.append(when)
         self.sources.append(source)
+        self.lasts.append(last)
         self.steps.append(steps)
         self.bytes_of[source] = self.bytes_of.get(source, 0) + count
         self._last_byte = last
@@ -89,6 +102,21 @@ class Timeline:
         return [(when, gap * MS) for when, gap
                 in itertools.islice(zip(self.times, self.gap), 1, None)
                 if since <= when <= until and when not in moved]
+
+    def crossing(self, since: int = 0) -> Crossing | None:
+        """The last hand-over since then, up to the second sign of life.
+
+        The first may be of a byte that the guest had given to its UART before
+        it was stopped.
+        """
+        moves = [one for one in self.handovers if one.at_ns >= since]
+        if not moves or moves[-1].index + 1 >= len(self.times):
+            return None
+        index = moves[-1].index
+        before = self.lasts[index - 1]
+        return Crossing((self.times[index + 1] - self.times[index - 1]) * MS,
+                        (before + 1) % 256,
+                        (self.lasts[index + 1] - before) % 256)
 
 
 def percentile(values: list[float], p: float) -> float:
@@ -218,6 +246,10 @@ class Observer:
         """Each time the guest went from one VM to another."""
         return [handover for handover in self.sync().handovers
                 if handover.at_ns >= since]
+
+    def crossing(self, since: int = 0) -> Crossing | None:
+        """The last hand-over, if the second sign of life has come."""
+        return self.sync().crossing(since)
 
     def blackout_ms(self, since: int = 0) -> float | None:
         """The longest gap that spans a hand-over; None if there was none."""

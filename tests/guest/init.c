@@ -80,6 +80,7 @@ static _Atomic uint64_t rate;           /* pages a second */
 static _Atomic uint64_t writes_seen;    /* copy of pages.writes, no lock */
 static _Atomic uint64_t beats;          /* bytes sent */
 static _Atomic uint64_t beats_skipped;  /* UART was busy */
+static _Atomic int64_t beats_apart[256];    /* ns since the one before */
 static int64_t started_ns;
 
 static int64_t now_ns(void)
@@ -223,7 +224,7 @@ static void *beat(void *unused)
 {
     struct sched_param param = { .sched_priority = BEAT_PRIORITY };
     uint8_t sequence = 0;
-    int64_t next = now_ns();
+    int64_t next = now_ns(), last = next;
 
     if (ioperm(BEAT_PORT, 8, 1) ||
         pthread_setschedparam(pthread_self(), SCHED_FIFO, &param)) {
@@ -234,8 +235,10 @@ static void *beat(void *unused)
     outb(LCR_8N1, BEAT_PORT + UART_LCR);
     outb(MCR_DTR_RTS, BEAT_PORT + UART_MCR);
     for (;;) {
-        int64_t now;
+        int64_t now = now_ns();
 
+        atomic_store(&beats_apart[sequence], now - last);
+        last = now;
         if (inb(BEAT_PORT + UART_LSR) & LSR_THR_EMPTY) {
             outb(sequence, BEAT_PORT + UART_DATA);
             atomic_fetch_add(&beats, 1);
@@ -328,6 +331,20 @@ static void do_status(const Command *c, Answer *a)
            " skipped=%" PRIu64 " seed=%" PRIu64, up_ms(), pages.count,
            conf.work, atomic_load(&rate), atomic_load(&writes_seen),
            atomic_load(&beats), atomic_load(&beats_skipped), conf.seed);
+}
+
+/*
+ * By our clock, which stands still while we are stopped: from the beat before
+ * number FIRST, of those that came last, COUNT beats on
+ */
+static void do_apart(const Command *c, Answer *a)
+{
+    int64_t sum = 0;
+
+    for (unsigned i = 0; i < 256 && i < c->arg[1]; i++) {
+        sum += atomic_load(&beats_apart[(uint8_t)(c->arg[0] + i)]);
+    }
+    answer(a, "ok us=%" PRId64, sum / 1000);
 }
 
 static void do_rate(const Command *c, Answer *a)
@@ -428,6 +445,7 @@ static const struct {
     PageChange change;          /* or this, through do_page() */
 } commands[] = {
     { "ping", 0, do_ping, NULL },
+    { "apart", 2, do_apart, NULL },
     { "status", 0, do_status, NULL },
     { "verify", 0, do_verify, NULL },
     { "rate", 1, do_rate, NULL },

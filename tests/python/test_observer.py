@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / 'python'))
 
 from ferry.collector import count_breaks, step              # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
-from ferry.observer import Observer, Timeline, percentile   # noqa: E402
+from ferry.observer import Crossing, Observer, Timeline, percentile   # noqa: E402
 
 MS = 1_000_000      # ns
 
@@ -81,6 +81,13 @@ class Gaps(unittest.TestCase):
         self.assertEqual((move.lost, move.repeated), (0, 0))
         self.assertEqual([round(gap, 6) for _, gap in made.gaps()], [1, 2, 1])
         self.assertEqual(made.breaks, [])
+
+    def test_crossing(self):
+        made = timeline((1, 100, b'\xfd'), (1, 101, b'\xfe'), (2, 150, b'\xff'))
+        self.assertIsNone(made.crossing())
+        made.add(2, 159 * MS, 0, 1, 2)
+        self.assertEqual(made.crossing(), Crossing(58, 255, 3))
+        self.assertIsNone(made.crossing(151 * MS))
 
     def test_longer_pause_elsewhere_is_not_the_blackout(self):
         made = timeline((1, 0, b'\1'), (1, 90, b'\2'), (2, 100, b'\3'),

@@ -71,6 +71,9 @@ class Judge(unittest.TestCase):
     def test_too_long(self) -> None:
         self.wrong(replace(GOOD, total_ms=50.1), 'ledger')
         self.wrong(replace(GOOD, blackout_ms=60.1), 'was away')
+        self.wrong(replace(GOOD, stopped_ms=51.1), 'was away')
+        self.assertEqual(judge.problems(WHAT, replace(
+            GOOD, blackout_ms=80, stopped_ms=50.9), 9), [])
         self.wrong(replace(GOOD, total_ms=None), 'no ledger')
         self.wrong(replace(GOOD, blackout_ms=None), 'no hand-over')
         late = replace(GOOD, total_ms=52, late_ms=1)
@@ -117,16 +120,13 @@ class Judge(unittest.TestCase):
         self.assertEqual(judge.floor_ms(ones), 5)
 
     def test_agreement(self) -> None:
-        cold = [replace(GOOD, total_ms=0, blackout_ms=8 + i / 10)
-                for i in range(41)]                     # 8 to 12, so 10
-        self.assertEqual(judge.floor_ms(cold), 10)
-        ones = [replace(GOOD, blackout_ms=seen)
-                for seen in (20, 20.9, 21.1, 22.8, 23.2, 17.2, 16.8)]
-        found = judge.agreement([*ones, STAYED], cold)
-        self.assertEqual((found.count, found.within_noise,
-                          found.as_cold_starts), (7, 2, 5))
-        self.assertEqual((found.low, found.high), (8.1, 11.9))
-        self.assertEqual(judge.agreement(ones, []).within_noise, 0)
+        ones = [replace(GOOD, stopped_ms=seen)
+                for seen in (7, 9.2, 10, 10.9, 11.5)]
+        found = judge.agreement([*ones, STAYED, GOOD])
+        self.assertEqual((found.count, found.within_noise), (5, 3))
+        self.assertAlmostEqual(found.apart, 0.9)
+        self.assertEqual(found.noise, 1)
+        self.assertEqual(judge.agreement([]).count, 0)
 
     def test_unsafe(self) -> None:
         self.assertEqual(judge.unsafe(WHAT, replace(GOOD, total_ms=99)), [])

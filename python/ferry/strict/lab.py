@@ -353,6 +353,7 @@ class Lab:
             if act is not None:
                 act.stop()
             self._take(is_, src, result)
+            self._take_stopped(is_, start)
             is_.late_ms = self._lateness.worst_ms(start)
             events.stop()
             self._take_events(is_, events, start)
@@ -388,6 +389,21 @@ class Lab:
             if not result.ok:
                 is_.wrong = result.error
 
+    def _take_stopped(self, is_: Outcome, start: int) -> None:
+        """For how long the guest stood still, from outside and inside alone.
+
+        What it lived through of a blackout by its own clock, cold and slow as
+        it was, was no downtime.  Too late it does not remember.
+        """
+        assert self._guest and self._observer
+        crossing = self._observer.crossing(start)
+        if is_.status != 'completed' or crossing is None:
+            return
+        lived = self._guest.apart_ms(crossing.first, crossing.count)
+        arrived = self._observer.handovers(start)[-1].at_ns
+        if sum(count for _, count in self._observer.counts(arrived)) < 250:
+            is_.stopped_ms = crossing.ms - lived
+
     def _take_events(self, is_: Outcome, events: Events, start: int) -> None:
         assert self._observer is not None
         pauses = events.pauses()
@@ -414,6 +430,8 @@ class Lab:
                                     seen))
         if is_.blackout_ms is not None and pauses:
             is_.blackout_ms -= pauses[-1][1]
+        if is_.stopped_ms is not None and pauses:
+            is_.stopped_ms -= pauses[-1][1]
 
     def _end(self, is_: Outcome, what: plan.Switchover, src: VM, dst: VM
              ) -> None:
