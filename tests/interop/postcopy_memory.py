@@ -219,4 +219,6 @@ def all_cases() -> list[Case]:
                     for target, way, rate in (
                         ('ferry', PLAIN, 4000), ('pristine', PLAIN, 4000),
                         ('ferry', PREEMPT, 4000), ('ferry', PLAIN, 0))]
-    return [replace(case, full='pristine' in case.name) for case in cases]
+    return [replace(case, full='pristine' in case.name or case.name.startswith(
+        tuple(f'ferry-ferry-postcopy-preempt-{backend.name}'
+              for backend in BACKENDS))) for case in cases]
