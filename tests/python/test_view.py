@@ -320,7 +320,7 @@ class FerryObject(unittest.TestCase):
                  ('1,200 pages', '1,100 sent urgently', '34,567 sent along')),
                 ({'faults': {'count': 5, 'requests': 4, 'p99-us': 2500}},
                  ('5 waits for memory', 'p99 2.5 ms', '4 requests'))):
-            shown = lines_of(reply(ferry={'phase': 'postcopy', **part}))
+            shown = lines_of(active(ferry={'phase': 'postcopy', **part}))
             for words in said:
                 self.assertIn(words, shown)
 
