@@ -191,7 +191,8 @@ def by_itself(source: str, target: str, way: Way, rate: int) -> Case:
         with Link() as link, \
              Move(lab, lab.target(target), way, link,
                   **{'downtime-limit': 1 if switches else 300}) as move:
-            set_caps(move.source.vm, {'postcopy-auto': True})
+            # The destination need not know who starts it.
+            set_caps(move.source.vm, {**move.caps, 'postcopy-auto': True})
             move.begin(tcp_uri(), move.via)
             move.wait_switched()
             move.finish()
