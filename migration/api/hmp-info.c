@@ -38,6 +38,10 @@ typedef struct InfoRow {
     { label, form, unit, offsetof(MigrationStats, member) }
 #define XBZRLE(label, form, unit, member) \
     { label, form, unit, offsetof(XBZRLECacheStats, member) }
+#define FAULTS(label, form, unit, member) \
+    { label, form, unit, offsetof(FerryFaults, member) }
+#define SERVED(label, form, unit, member) \
+    { label, form, unit, offsetof(FerryServed, member) }
 
 static const InfoRow ram_rows[] = {
     RAM("transferred ram", KIB, "kbytes", transferred),
@@ -70,8 +74,26 @@ static const InfoRow xbzrle_rows[] = {
     XBZRLE("xbzrle overflow", COUNT, "", overflow),
 };
 
+static const InfoRow faults_rows[] = {
+    FAULTS("memory waited for", COUNT, "times", count),
+    FAULTS("requests for memory", COUNT, "", requests),
+    FAULTS("wait for memory, mean", COUNT, "us", mean_us),
+    FAULTS("wait for memory, p50", COUNT, "us", p50_us),
+    FAULTS("wait for memory, p90", COUNT, "us", p90_us),
+    FAULTS("wait for memory, p99", COUNT, "us", p99_us),
+    FAULTS("wait for memory, longest", COUNT, "us", max_us),
+};
+
+static const InfoRow served_rows[] = {
+    SERVED("memory asked for", COUNT, "pages", asked),
+    SERVED("memory sent urgently", COUNT, "pages", urgent),
+    SERVED("memory sent along", COUNT, "pages", along),
+};
+
 #undef RAM
 #undef XBZRLE
+#undef FAULTS
+#undef SERVED
 
 static void print_count(Monitor *mon, const char *label, uint64_t value,
                         const char *unit)
@@ -200,6 +222,15 @@ static void print_blocktime(Monitor *mon, MigrationInfo *info)
     }
 }
 
+/* What only ours can tell */
+static void print_ferry(Monitor *mon, const FerryMigrationInfo *ferry)
+{
+    if (ferry) {
+        print_rows(mon, served_rows, ARRAY_SIZE(served_rows), ferry->served);
+        print_rows(mon, faults_rows, ARRAY_SIZE(faults_rows), ferry->faults);
+    }
+}
+
 static void print_addresses(Monitor *mon, const MigrationInfo *info)
 {
     if (!info->has_socket_address) {
@@ -225,6 +256,7 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     print_rows(mon, xbzrle_rows, ARRAY_SIZE(xbzrle_rows), info->xbzrle_cache);
     print_throttle(mon, info);
     print_blocktime(mon, info);
+    print_ferry(mon, info->ferry);
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

@@ -12,6 +12,7 @@
 #include "exec/target_page.h"
 #include "migration/core/ctx.h"
 #include "migration/core/incoming.h"
+#include "migration/core/postcopy-source.h"
 #include "migration/core/source.h"
 #include "migration/core/throttle.h"
 #include "migration/migration.h"
@@ -97,6 +98,7 @@ static SourceInfo source_info(const SourceView *view)
             .loaded = view->loaded,
             .strict = migrate_strict_downtime() ? &view->strict : NULL,
             .peer_version = view->peer.version,
+            .sent = postcopy_counts(),
         },
     };
 

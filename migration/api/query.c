@@ -145,6 +145,16 @@ static FerryFaults *new_faults(const FerryInfo *info)
     return faults;
 }
 
+static FerryServed *new_served(const PostcopySent *sent)
+{
+    FerryServed *served = g_new0(FerryServed, 1);
+
+    served->asked = sent->asked;
+    served->urgent = sent->urgent;
+    served->along = sent->along;
+    return served;
+}
+
 /* What the source's policy says, as far as it has seen anything yet. */
 static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
                        MigrationStatus status)
@@ -194,6 +204,9 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
     }
     if (info->peer_version) {
         ferry->peer = new_peer(info);
+    }
+    if (info->sent.asked) {
+        ferry->served = new_served(&info->sent);
     }
     if (info->faults && info->faults->count) {
         ferry->faults = new_faults(info);

@@ -16,6 +16,7 @@
 #include "migration/base/policy.h"
 #include "migration/core/strict.h"
 #include "migration/postcopy/latency.h"
+#include "migration/postcopy/sender.h"
 
 /* Counters of guest memory since the migration began, and what is left. */
 typedef struct RamInfo {
@@ -47,6 +48,7 @@ typedef struct FerryInfo {
     const StrictView *strict;       /* NULL: the limit is not enforced */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
+    PostcopySent sent;              /* all zero if nothing was asked for */
     const Latency *faults;          /* NULL: no page was ever missing */
     uint64_t requests;              /* sent because of these */
 } FerryInfo;

@@ -458,10 +458,13 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
                               uint64_t remaining, uint64_t now_bytes,
                               PolicyDecision *d)
 {
-    bool due = limits->postcopy_asked || (limits->postcopy && p->passes > 0);
+    uint64_t threshold = policy_threshold(p, limits);
+    /* What fits is about to be switched over, after a pass that is cheap. */
+    bool by_itself = limits->postcopy && p->passes > 0 &&
+                     remaining > threshold;
 
-    if (!due || d->action == POLICY_SWITCH_OVER ||
-        now_bytes > policy_threshold(p, limits)) {
+    if (!(limits->postcopy_asked || by_itself) ||
+        d->action == POLICY_SWITCH_OVER || now_bytes > threshold) {
         return;
     }
     d->action = POLICY_POSTCOPY;

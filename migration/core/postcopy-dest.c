@@ -24,11 +24,14 @@
 #include "ctx.h"
 #include "incoming.h"
 #include "postcopy-dest.h"
+#include "postcopy-end.h"
 #include "reply.h"
 
 /* How long the source may take for its second connection */
 #define CHANNEL_MS 30000
 #define LOOK_MS 10
+/* While it is paused: for whether QEMU is to end */
+#define WATCH_MS 500
 
 static struct {
     int step;                   /* CommandPhase; atomic */
@@ -333,6 +336,7 @@ void postcopy_dest_quit(void)
 {
     if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
         postcopy_dest_package_failed();
+        postcopy_end_stop_cpus();
     }
 }
 
@@ -342,9 +346,13 @@ void postcopy_dest_quit(void)
 
 bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp)
 {
-    char name[WIRE_NAME_MAX + 1];
-    size_t name_len = qemu_get_counted_string(f, name);
+    char name[WIRE_NAME_MAX + 1] = "";
+    size_t name_len = len ? qemu_get_byte(f) : 0;
 
+    /* What belongs to the next command is not waited for. */
+    if (len == 1 + name_len) {
+        qemu_get_buffer(f, (uint8_t *)name, name_len);
+    }
     if (!stream_check(f, errp)) {
         return false;
     }
@@ -457,8 +465,11 @@ static bool pause_until_recovered(Error *err)
 
     qatomic_set(&incoming.busy, false);
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        int64_t told = 0;
+
         while (!pc.next && !pc.hopeless) {
-            qemu_cond_wait(&pc.cond, &pc.lock);
+            qemu_cond_timedwait(&pc.cond, &pc.lock, WATCH_MS);
+            postcopy_end_watch(&told);
         }
         if (pc.hopeless) {
             return false;

@@ -68,7 +68,7 @@ void postcopy_dest_end(void);
  */
 bool postcopy_dest_urgent_channel(QIOChannel *ioc);
 
-/* QEMU ends: nobody waits for a connection any more.  Any thread. */
+/* QEMU ends: nobody waits for a connection any more.  BQL */
 void postcopy_dest_quit(void);
 
 /*

@@ -193,6 +193,14 @@ static bool tell_to_resume(Error **errp)
     return true;
 }
 
+/* Before QEMU 8.0 a destination answers nothing until it has both. */
+static bool make_early_channel(Error **errp)
+{
+    return !migrate_postcopy_preempt() ||
+           !migrate_get_current()->preempt_pre_7_2 ||
+           urgent_channel_connect(errp);
+}
+
 static bool resume(Error **errp)
 {
     bool ok;
@@ -203,7 +211,7 @@ static bool resume(Error **errp)
         return false;
     }
     trace_savevm_state_resume_prepare();
-    ok = get_bitmaps(errp);
+    ok = make_early_channel(errp) && get_bitmaps(errp);
     if (ok) {
         ram_source_resume(source.to_dst);
         ok = postcopy_channels_ready(errp) && tell_to_resume(errp);

@@ -209,7 +209,10 @@ static bool may_have_run(void)
            return_path_loaded(source.return_path);
 }
 
-/* All is sent, and the destination says that it has it. */
+/*
+ * All is sent, and the destination says that it has it.  Before QEMU 8.0 it
+ * waits to be told that nothing more comes on the second channel.
+ */
 static bool send_end(Error **errp)
 {
     trace_migration_completion_postcopy_end();
@@ -217,6 +220,9 @@ static bool send_end(Error **errp)
     qemu_savevm_state_complete_postcopy(source.to_dst);
     bql_unlock();
     trace_migration_completion_postcopy_end_after_complete();
+    if (migrate_get_current()->preempt_pre_7_2 && postcopy.begun) {
+        postcopy_sender_end_channel(&postcopy.sender);
+    }
     if (!stream_check(source.to_dst, errp)) {
         return false;
     }
@@ -267,4 +273,14 @@ void postcopy_cleanup(void)
     postcopy_sender_close(&postcopy.sender);
     g_clear_pointer(&postcopy.awaited, g_free);
     postcopy.begun = postcopy.paused = false;
+}
+
+void postcopy_forget_counts(void)
+{
+    postcopy_sender_set_sent(&postcopy.sender, (PostcopySent) { });
+}
+
+PostcopySent postcopy_counts(void)
+{
+    return postcopy_sender_sent(&postcopy.sender);
 }

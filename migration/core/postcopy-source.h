@@ -63,6 +63,12 @@ void postcopy_pause(Error *err);
 /* It is all over, and the connections are closed.  Main loop. */
 void postcopy_cleanup(void);
 
+/* Another migration begins: what was counted is of the last one.  BQL */
+void postcopy_forget_counts(void);
+
+/* What was counted in this migration or the last one.  Any thread. */
+PostcopySent postcopy_counts(void);
+
 /* What ReturnPathUser.received is to do: the return path's thread. */
 bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp);
 

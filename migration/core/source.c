@@ -214,6 +214,7 @@ static bool begin(Error **errp)
     ctx_clear_error();
     memset(&mig_stats, 0, sizeof(mig_stats));
     migration_reset_vfio_bytes_transferred();
+    postcopy_forget_counts();
     while (!qemu_sem_timedwait(&source.wake, 0)) {
         /* what is left of earlier calls */
     }

@@ -536,6 +536,11 @@ bool dest_put_received(const char *name, QEMUFile *f)
     return r;
 }
 
+bool dest_waits(uint32_t thread)
+{
+    return dest.listening && faults_waits(&dest.faults, thread);
+}
+
 bool dest_look(FaultsView *view)
 {
     if (dest.seen) {

@@ -66,6 +66,9 @@ void dest_end(void);
 bool dest_put_received(const char *name, QEMUFile *f);
 bool dest_knows(const char *name);
 
+/* Whether that thread waits for a page.  BQL. */
+bool dest_waits(uint32_t thread);
+
 /* What was seen, also after the end.  False if there was no postcopy.  BQL. */
 bool dest_look(FaultsView *view);
 

@@ -17,6 +17,7 @@ typedef struct FaultWaiter {
     uint64_t host_page;
     uint64_t since_us;
     int vcpu;                   /* or -1 */
+    uint32_t thread;            /* or 0, if the kernel does not tell */
 } FaultWaiter;
 
 static uint64_t now_us(void)
@@ -122,6 +123,7 @@ bool faults_note(Faults *faults, RamRegion *region, ReceivedMap *map,
     FaultWaiter w = {
         .region = region, .map = map, .host_page = host_page,
         .since_us = now_us(),
+        .thread = thread,
         .vcpu = faults->blocktime.count
                 ? faults->ops->vcpu(faults->opaque, thread) : -1,
     };
@@ -211,6 +213,19 @@ void faults_give_up(Faults *faults)
     QEMU_LOCK_GUARD(&faults->lock);
     faults->given_up = true;
     qemu_cond_broadcast(&faults->none);
+}
+
+bool faults_waits(Faults *faults, uint32_t thread)
+{
+    QEMU_LOCK_GUARD(&faults->lock);
+    for (unsigned i = 0; i < faults->waiters->len; i++) {
+        uint32_t who = waiter(faults, i)->thread;
+
+        if (who == thread || !who) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void faults_look(Faults *faults, FaultsView *view)

@@ -80,6 +80,9 @@ void faults_pause(Faults *faults);
 bool faults_wait(Faults *faults);
 void faults_give_up(Faults *faults);
 
+/* Whether that thread waits for a page, as far as the kernel tells. */
+bool faults_waits(Faults *faults, uint32_t thread);
+
 void faults_look(Faults *faults, FaultsView *view);
 
 /*

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "migration/migration-stats.h"
@@ -13,6 +14,7 @@
 #include "migration/ram/dirty-claim.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
 #include "sender.h"
 
 /*
@@ -47,6 +49,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->opaque = opaque;
     ps->aim = NO_AIM;
     ps->quota = UINT64_MAX;
+    qemu_mutex_init(&ps->lock);
     locality_init(&ps->locality);
 }
 
@@ -94,6 +97,22 @@ static void add_stat(uint64_t *stat, uint64_t n)
     qatomic_set_u64(stat, qatomic_read_u64(stat) + n);
 }
 
+PostcopySent postcopy_sender_sent(const PostcopySender *ps)
+{
+    return (PostcopySent) {
+        .asked = qatomic_read_u64(&ps->sent.asked),
+        .urgent = qatomic_read_u64(&ps->sent.urgent),
+        .along = qatomic_read_u64(&ps->sent.along),
+    };
+}
+
+void postcopy_sender_set_sent(PostcopySender *ps, PostcopySent sent)
+{
+    qatomic_set_u64(&ps->sent.asked, sent.asked);
+    qatomic_set_u64(&ps->sent.urgent, sent.urgent);
+    qatomic_set_u64(&ps->sent.along, sent.along);
+}
+
 /* Those of the units from @page to @end that nobody else has. */
 static uint64_t send_units(PostcopySender *ps, RamSender *via,
                            const RamRegion *r, uint64_t page, uint64_t end)
@@ -139,6 +158,32 @@ static void serve(PostcopySender *ps, RamSender *via,
     trace_postcopy_served(r->name, request->first, sent, along);
 }
 
+/* By the second channel */
+static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
+                          Error **errp)
+{
+    QEMUFile *f = ps->urgent.sink.file;
+    uint64_t before;
+
+    QEMU_LOCK_GUARD(&ps->lock);
+    RCU_READ_LOCK_GUARD();
+    before = stream_position(f);
+    serve(ps, &ps->urgent, request);
+    stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
+    return stream_check(f, errp);
+}
+
+void postcopy_sender_end_channel(PostcopySender *ps)
+{
+    QEMUFile *f = ps->urgent.sink.file;
+
+    if (f) {
+        QEMU_LOCK_GUARD(&ps->lock);
+        qemu_put_be64(f, WIRE_RAM_EOS);
+        qemu_fflush(f);
+    }
+}
+
 bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp)
 {
@@ -160,14 +205,7 @@ bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
         ps->ops->wake(ps->opaque);
         return true;
     }
-    WITH_RCU_READ_LOCK_GUARD() {
-        uint64_t before = stream_position(ps->urgent.sink.file);
-
-        serve(ps, &ps->urgent, &request);
-        stat64_add(&mig_stats.postcopy_bytes,
-                   stream_position(ps->urgent.sink.file) - before);
-    }
-    return stream_check(ps->urgent.sink.file, errp);
+    return serve_at_once(ps, &request, errp);
 }
 
 bool postcopy_sender_asked(const PostcopySender *ps)

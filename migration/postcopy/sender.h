@@ -19,12 +19,16 @@
  * Both threads claim pages before they send them (ram/dirty-claim.h) and share
  * nothing else but two words: where the background shall go on, and the queue.
  *
+ * There is one lock, that of the second channel: a thread that hears requests
+ * takes it for each of them, and nobody else does before the very end.
+ *
  * Errors are latched in the stream that they happen on.
  */
 
 #ifndef MIGRATION_POSTCOPY_SENDER_H
 #define MIGRATION_POSTCOPY_SENDER_H
 
+#include "qemu/thread.h"
 #include "migration/ram/send.h"
 #include "discard.h"
 #include "locality.h"
@@ -52,6 +56,7 @@ typedef struct PostcopySender {
     bool open;                  /* requests may come; atomic */
     const RamRegion *last_asked; /* of the thread that asks */
     PostcopyQueue queue;
+    QemuMutex lock;             /* of what is sent on the second channel */
     RamSender urgent;           /* its stream is NULL without that channel */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
@@ -77,6 +82,12 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
                                  const RamSender *main);
 
+/*
+ * Say on the second channel that nothing more comes there, if there is one.
+ * Once all pages are claimed; what is asked for later is on its way anyway.
+ */
+void postcopy_sender_end_channel(PostcopySender *ps);
+
 /* Whether requests may come.  Those that are left are forgotten. */
 void postcopy_sender_open(PostcopySender *ps);
 void postcopy_sender_close(PostcopySender *ps);
@@ -87,6 +98,11 @@ void postcopy_sender_close(PostcopySender *ps);
  */
 bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp);
+
+/* What has been told so far.  Any thread. */
+PostcopySent postcopy_sender_sent(const PostcopySender *ps);
+/* While requests are not open */
+void postcopy_sender_set_sent(PostcopySender *ps, PostcopySent sent);
 
 /* Somebody waits for the migration thread to send pages.  Any thread. */
 bool postcopy_sender_asked(const PostcopySender *ps);

@@ -7,7 +7,8 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/yank.h"
-#include "io/channel.h"
+#include "io/channel-socket.h"
+#include "io/channel-tls.h"
 #include "migration/yank_functions.h"
 #include "private.h"
 
@@ -36,11 +37,31 @@ void transport_yank_leave(void)
     }
 }
 
+/*
+ * In postcopy either side may have nothing to say for as long as the other one
+ * is silent, and only who says something learns that nobody is there any more.
+ * The kernel's settings say when; on a socket of the local machine it has none.
+ */
+static void keep_alive(QIOChannel *ioc)
+{
+    QIOChannelTLS *tls = (QIOChannelTLS *)
+        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
+    QIOChannelSocket *socket = (QIOChannelSocket *)
+        object_dynamic_cast(OBJECT(tls ? tls->master : ioc),
+                            TYPE_QIO_CHANNEL_SOCKET);
+    int on = 1;
+
+    if (socket) {
+        setsockopt(socket->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    }
+}
+
 bool transport_hand_over(QIOChannel *ioc, Error **errp)
 {
     if (qio_channel_set_blocking(ioc, true, errp) < 0) {
         return false;
     }
+    keep_alive(ioc);
     migration_ioc_register_yank(ioc);
     return true;
 }

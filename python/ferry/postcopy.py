@@ -154,6 +154,10 @@ class Postcopy:
         """Switch to postcopy, and wait until the guest has moved."""
         self.switched = time.time()
         self.source.vm.qmp.cmd('migrate-start-postcopy')
+        self.wait_switched()
+
+    def wait_switched(self) -> None:
+        """Wait until the guest has moved."""
         self._until(lambda: self.source.status in (ACTIVE, 'completed')
                     and bool(self.target.when('RESUME')),
                     'the guest does not start in its new place')

@@ -118,6 +118,9 @@ class FerryInfo:
     fault_p99_ms: Optional[float] = None
     fault_longest_ms: Optional[float] = None
     fault_histogram: list = field(default_factory=list)
+    served_asked: Optional[int] = None
+    served_urgent: Optional[int] = None
+    served_along: Optional[int] = None
     peer_version: Optional[int] = None
     features: list = field(default_factory=list)
 
@@ -155,7 +158,7 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
     eta, predicted = member(obj, 'eta'), member(obj, 'predicted-downtime')
     stall, downtime = member(obj, 'stall'), member(obj, 'downtime')
     peer, strict = member(obj, 'peer'), member(obj, 'strict')
-    faults = member(obj, 'faults')
+    faults, served = member(obj, 'faults'), member(obj, 'served')
     histogram = faults.get('histogram')
     features = peer.get('features')
     return FerryInfo(
@@ -193,6 +196,9 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
         fault_histogram=[count for count in
                          (histogram if isinstance(histogram, list) else [])
                          if number(count, None) is not None],
+        served_asked=number(served.get('asked'), None),
+        served_urgent=number(served.get('urgent'), None),
+        served_along=number(served.get('along'), None),
         peer_version=number(peer.get('version'), None),
         features=[name for name in
                   (features if isinstance(features, list) else [])

@@ -454,6 +454,9 @@ def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
     if info.fault_count:
         lines += flow('faults', [(w, '') for w in fault_words(info)],
                       style.dot, width)
+    if info.served_asked:
+        lines += flow('asked for', [(w, '') for w in served_words(info)],
+                      style.dot, width)
     if info.attempts is not None:
         lines += flow('promise', [(w, '') for w in strict_words(info)],
                       style.dot, width)
@@ -495,6 +498,15 @@ def fault_words(info: FerryInfo) -> list[str]:
             words.append(f'{name} {millis(ms)}')
     if info.fault_requests is not None:
         words.append(f'{info.fault_requests:,.0f} requests')
+    return words
+
+
+def served_words(info: FerryInfo) -> list[str]:
+    words = [f'{info.served_asked:,.0f} pages']
+    for count, what in ((info.served_urgent, 'sent urgently'),
+                        (info.served_along, 'sent along')):
+        if count is not None:
+            words.append(f'{count:,.0f} {what}')
     return words
 
 

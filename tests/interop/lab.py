@@ -78,15 +78,16 @@ class Lab:
         """Start a QEMU that waits for a guest."""
         return self.vm(kind, incoming='defer', **more)
 
-    def boot(self, kind: str) -> VM:
+    def boot(self, kind: str, **more: Any) -> VM:
         """The guest, running in a QEMU of this kind."""
         self.began = time.monotonic_ns()
-        if self.source is not None and self.source.kind == kind:
+        if (self.source is not None and self.source.kind == kind
+                and self.source.mem_backend == more.get('mem_backend')):
             self._set_back(self.source)
             self.guest.set_rate(RATE)
         else:
             self.clear()
-            self.source = self.vm(kind)
+            self.source = self.vm(kind, **more)
             self._observer = Observer()
             self._observer.attach(self.source)
             self._guest = Guest(self.source)

@@ -10,6 +10,8 @@ lost.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +24,7 @@ from ferry.postcopy import ACTIVE, PAUSED, Postcopy
 from ferry.qmp import QMPError
 from ferry.vm import VM
 
-from common import ROUND, UNDER_WAY, Case
+from common import ENDS_WITHIN, ROUND, UNDER_WAY, Case
 from failures import Mode, cancelled
 from lab import TLS, Lab, check
 
@@ -366,6 +368,41 @@ def target_dies(source: str, target: str, way: Way) -> Case:
                 False, (source, target), way.needs)
 
 
+def ends(source: str, target: str, way: Way, how: str, beats: int) -> Case:
+    """A destination that has paused is told to end, and does.
+
+    With few beats its main loop has probably to wait for the guest, which
+    waits for memory.
+    """
+    def run(lab: Lab) -> str:
+        try:
+            with moving(lab, source, target, way, **TRICKLE) as move:
+                move.start(POINTS['midway'])
+                move.wait_beats(beats)
+                cut(move)
+                move.wait_paused()
+                vm = move.target.vm
+                began = time.monotonic()
+                if how == 'quit':
+                    move.target.monitor.urgent('quit')
+                else:
+                    os.kill(vm.pid, signal.SIGTERM)
+                while vm.alive():
+                    check(time.monotonic() < began + ENDS_WITHIN,
+                          'it ends when it is told to')
+                    time.sleep(0.01)
+                took = time.monotonic() - began
+                state = move.source.vm.qmp.cmd('query-status')
+                check(not state['running'], f'the source stands: {state}')
+                forced = 'as if it was killed' in vm.log_tail(3)
+                return (f'{took:.1f} s, '
+                        f'{"by force" if forced else "in an orderly way"}')
+        finally:
+            lab.clear()
+    return Case(f'{source}-{target}-postcopy-{way.name}-{how}-after-{beats}',
+                run, False, (source, target), way.needs)
+
+
 def all_cases() -> list[Case]:
     """Pristine pairs are among them, since they test the test."""
     mixed = [pair for pair in ROUND if 'ferry' in pair]
@@ -391,7 +428,12 @@ def all_cases() -> list[Case]:
     # Most of what the longer run adds concerns one side alone.
     return [replace(case, full='pristine' in (case.kinds[0], case.kinds[1])
                     and not case.name.endswith(ALL_PAIRS))
-            for case in cases] + [target_dies(*pair, PLAIN) for pair in mixed]
+            for case in cases] + [
+                target_dies(*pair, PLAIN) for pair in mixed] + [
+                ends('ferry', 'ferry', way, how, beats)
+                for way, how, beats in (
+                    (PLAIN, 'quit', 0), (PLAIN, 'quit', SETTLED),
+                    (PREEMPT, 'term', 0), (PLAIN, 'term', SETTLED))]
 
 
 # What is tried with every pair in the shorter run, too

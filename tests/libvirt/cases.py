@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import domain
+import hosts
 from ferry.abilities import Skip
 from hosts import WORK, VirshError
 from lab import MIB, SLOW, JobInfo, Lab, Migration, check, job_info, wait_for
@@ -302,6 +303,11 @@ def auto_converge(lab: Lab) -> str:
 # Seen with the distribution's own QEMU, too; libvirt 9.0 is all right.
 RESUME_CRASHES = '11.3.'
 
+# Interrupting a TCG guest whose stack has not arrived yet blocks the
+# destination's main loop, and libvirt could not talk to it any more: by so many
+# requests the kernel's own pages are there.
+SETTLED = 60
+
 POSTCOPY = ('--postcopy', '--postcopy-bandwidth', '20', *SLOW)
 
 
@@ -316,6 +322,14 @@ def enter_postcopy(lab: Lab, src: str, dst: str) -> Migration:
     return migration
 
 
+def skip_crash(lab: Lab) -> None:
+    """Not with a libvirt that cannot do it."""
+    version = lab.host('a').version()
+    if version.startswith(RESUME_CRASHES):
+        raise Skip(f'the daemon of libvirt {version} crashes when a postcopy '
+                   'migration is resumed, whatever the QEMU')
+
+
 def use_postcopy(lab: Lab, src: str, dst: str) -> str:
     """Migrate with postcopy and check that pages were asked for."""
     migration = enter_postcopy(lab, src, dst)
@@ -327,6 +341,14 @@ def use_postcopy(lab: Lab, src: str, dst: str) -> str:
     return f'{summary(info)}, {requests} pages asked for'
 
 
+def noticed(lab: Lab) -> None:
+    """Wait until both hosts know that postcopy was broken off."""
+    for name in ('a', 'b'):
+        wait_for(lambda n=name: 'post-copy failed' in lab.host(n).virsh(
+                     'domstate', domain.NAME, '--reason'),
+                 f'host {name} did not notice that postcopy was broken off')
+
+
 @case('postcopy', '--postcopy and migrate-postcopy', needs=('postcopy-ram',))
 def postcopy(lab: Lab) -> str:
     lab.guest_on('a')
@@ -336,25 +358,34 @@ def postcopy(lab: Lab) -> str:
 @case('postcopy-resume', 'postcopy broken off with domjobabort, then resumed',
       full=True, needs=('postcopy-ram',))
 def postcopy_resume(lab: Lab) -> str:
-    source = lab.host('a')
-    if source.version().startswith(RESUME_CRASHES):
-        raise Skip(f'the daemon of libvirt {source.version()} crashes when a '
-                   'postcopy migration is resumed, whatever the QEMU')
+    skip_crash(lab)
     lab.guest_on('a')
     migration = enter_postcopy(lab, 'a', 'b')
-    # Interrupting a TCG guest whose stack has not arrived yet blocks the
-    # destination's main loop, and libvirt could not talk to it any more: let
-    # the kernel's own pages come first.
-    migration.wait_figure('memory_postcopy_requests', 60)
-    source.virsh('domjobabort', domain.NAME, '--postcopy')
+    migration.wait_figure('memory_postcopy_requests', SETTLED)
+    lab.host('a').virsh('domjobabort', domain.NAME, '--postcopy')
     check(migration.error() != '', 'a broken postcopy should be an error')
-    for name in ('a', 'b'):
-        wait_for(lambda n=name: 'post-copy failed' in lab.host(n).virsh(
-                     'domstate', domain.NAME, '--reason'),
-                 f'host {name} did not notice that postcopy was broken off')
+    noticed(lab)
     lab.start('a', 'b', *POSTCOPY, '--postcopy-resume').finish()
     lab.check_moved('a', 'b')
     return f'resumed, {domain.ticks()} ticks'
+
+
+@case('postcopy-link', 'the link is lost in postcopy, then resumed',
+      full=True, needs=('postcopy-ram',))
+def postcopy_link(lab: Lab) -> str:
+    skip_crash(lab)
+    lab.guest_on('a')
+    migration = enter_postcopy(lab, 'a', 'b')
+    migration.wait_figure('memory_postcopy_requests', SETTLED)
+    with hosts.link_down():
+        noticed(lab)
+        check(migration.error() != '', 'a lost link should be an error')
+        error = lab.start('a', 'b', *POSTCOPY, '--postcopy-resume').error()
+        check(error != '', 'resumed without a link')
+        noticed(lab)
+    lab.start('a', 'b', *POSTCOPY, '--postcopy-resume').finish()
+    lab.check_moved('a', 'b')
+    return f'without a link: "{error}"; {domain.ticks()} ticks'
 
 
 @case('timeout-postcopy', '--timeout with --timeout-postcopy', full=True,

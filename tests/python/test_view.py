@@ -308,10 +308,21 @@ class FerryObject(unittest.TestCase):
 
         part = [{'name': 'stop', 'us': 1}]
         full = {**FERRY, 'downtime': {'total-us': 1, 'parts': part},
-                'strict': {'attempts': 1}, 'faults': {'count': 1}}
+                'strict': {'attempts': 1}, 'faults': {'count': 1},
+                'served': {'asked': 1}}
         read_ferry(Spy(full))
         told.update({name: 0 for name in part[0]})
         self.assertEqual(sorted(told), sorted(schema))
+
+    def test_both_sides_of_faults_are_shown(self):
+        for part, said in (
+                ({'served': {'asked': 1200, 'urgent': 1100, 'along': 34567}},
+                 ('1,200 pages', '1,100 sent urgently', '34,567 sent along')),
+                ({'faults': {'count': 5, 'requests': 4, 'p99-us': 2500}},
+                 ('5 waits for memory', 'p99 2.5 ms', '4 requests'))):
+            shown = lines_of(active(ferry={'phase': 'postcopy', **part}))
+            for words in said:
+                self.assertIn(words, shown)
 
     def test_no_shape_is_fatal(self):
         dice = random.Random(7)

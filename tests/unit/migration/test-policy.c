@@ -496,17 +496,24 @@ static void test_reasons_are_complete(void)
 }
 
 /* What policy_consider_postcopy() makes of a pass that was not enough */
-static PolicyAction consider(Policy *p, bool possible, bool asked,
-                             uint64_t now_bytes, PolicyAction before)
+static PolicyAction consider_left(Policy *p, uint64_t left, bool possible,
+                                  bool asked, uint64_t now_bytes,
+                                  PolicyAction before)
 {
     PolicyLimits limits = plain;
     PolicyDecision d = { .action = before };
 
     limits.postcopy = possible;
     limits.postcopy_asked = asked;
-    policy_consider_postcopy(p, &limits, GIB_, now_bytes, &d);
+    policy_consider_postcopy(p, &limits, left, now_bytes, &d);
     g_assert_cmpint(d.action == before, ==, !*d.reason);
     return d.action;
+}
+
+static PolicyAction consider(Policy *p, bool possible, bool asked,
+                             uint64_t now_bytes, PolicyAction before)
+{
+    return consider_left(p, GIB_, possible, asked, now_bytes, before);
 }
 
 static void test_postcopy(void)
@@ -544,6 +551,11 @@ static void test_postcopy_auto(void)
                     POLICY_SEND);
     g_assert_cmpint(consider(&p, true, false, 0, POLICY_SWITCH_OVER), ==,
                     POLICY_SWITCH_OVER);
+    /* What fits is polished, not left behind; but who asks is obeyed. */
+    g_assert_cmpint(consider_left(&p, 4096, true, false, 0, POLICY_SEND), ==,
+                    POLICY_SEND);
+    g_assert_cmpint(consider_left(&p, 4096, true, true, 0, POLICY_SEND), ==,
+                    POLICY_POSTCOPY);
 }
 
 int main(int argc, char **argv)

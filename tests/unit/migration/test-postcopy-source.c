@@ -658,6 +658,7 @@ static void test_aim(void)
 /* With a second channel it is sent at once, alone, and never again. */
 static void test_urgent(void)
 {
+    size_t used;
     Bench b;
 
     bench_init(&b, true);
@@ -672,6 +673,13 @@ static void test_urgent(void)
     ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
     g_assert_cmpuint(b.ps.sent.urgent, ==, 20 + HUGE_PAGES);
     postcopy_sender_run(&b.ps, &b.sender, true);
+
+    /* An old destination reads on until it is told that this was all. */
+    used = b.urgent.buffer->usage;
+    postcopy_sender_end_channel(&b.ps);
+    ask(&b, "pc.ram", 100, 1);
+    g_assert_cmpuint(b.urgent.buffer->usage, ==, used + 8);
+    g_assert_cmpuint(ldq_be_p(b.urgent.buffer->data + used), ==, WIRE_RAM_EOS);
     load(&b, &b.main);
     load(&b, &b.urgent);
     check_same(&b);
@@ -683,6 +691,7 @@ static void test_urgent(void)
 static void test_along(void)
 {
     uint64_t page = 100;
+    PostcopySent sent;
     Bench b;
 
     bench_init(&b, false);
@@ -700,6 +709,10 @@ static void test_along(void)
         page = next;
     }
     g_assert_cmpuint(b.ps.sent.along, >, 64);
+    sent = postcopy_sender_sent(&b.ps);
+    g_assert_cmpuint(sent.asked, ==, b.ps.sent.asked);
+    g_assert_cmpuint(sent.urgent, ==, b.ps.sent.urgent);
+    g_assert_cmpuint(sent.along, ==, b.ps.sent.along);
     bench_destroy(&b);
 }
 

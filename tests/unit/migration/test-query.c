@@ -328,6 +328,40 @@ static void test_ferry(void)
     g_assert_null(ferry->downtime);
     g_assert_cmpuint(ferry->peer->version, ==, 1);
     g_assert_cmpstr(ferry->peer->features->value, ==, "page-run");
+    g_assert_null(ferry->served);
+    g_assert_null(ferry->faults);
+}
+
+/* Each side tells its own part of what became of faults. */
+static void test_ferry_postcopy(void)
+{
+    SourceInfo source = full_source(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    Latency waits = { };
+    DestInfo dest = {
+        .status = MIGRATION_STATUS_POSTCOPY_ACTIVE,
+        .ferry = { .faults = &waits, .requests = 7 },
+    };
+    g_autoptr(FerryMigrationInfo) none = NULL;
+    g_autoptr(FerryMigrationInfo) there = NULL;
+    g_autoptr(FerryMigrationInfo) here = NULL;
+
+    none = query_ferry(&dest.ferry, dest.status, false);
+    g_assert_null(none->faults);
+    latency_add(&waits, 100);
+    latency_add(&waits, 300);
+    there = query_ferry(&dest.ferry, dest.status, false);
+    g_assert_cmpuint(there->faults->count, ==, 2);
+    g_assert_cmpuint(there->faults->requests, ==, 7);
+    g_assert_cmpuint(there->faults->mean_us, ==, 200);
+    g_assert_cmpuint(there->faults->max_us, ==, 300);
+    g_assert_null(there->served);
+
+    source.ferry.sent = (PostcopySent) { 9, 6, 40 };
+    here = ferry_of(&source);
+    g_assert_cmpuint(here->served->asked, ==, 9);
+    g_assert_cmpuint(here->served->urgent, ==, 6);
+    g_assert_cmpuint(here->served->along, ==, 40);
+    g_assert_null(here->faults);
 }
 
 /* What is not known is not made up. */
@@ -407,6 +441,7 @@ int main(int argc, char **argv)
     g_test_add_func("/query/both-sides", test_both_sides);
     g_test_add_func("/query/ferry/phases", test_phases);
     g_test_add_func("/query/ferry/all", test_ferry);
+    g_test_add_func("/query/ferry/postcopy", test_ferry_postcopy);
     g_test_add_func("/query/ferry/unknown", test_ferry_knows_nothing);
     g_test_add_func("/query/ferry/over", test_ferry_is_over);
     return g_test_run();

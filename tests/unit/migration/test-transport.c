@@ -217,6 +217,17 @@ static void check_blocks(QIOChannel *ioc)
     g_assert_cmpint(fcntl(fd, F_GETFL) & O_NONBLOCK, ==, 0);
 }
 
+/* Who only listens will notice that nobody is there. */
+static void check_kept_alive(QIOChannel *ioc)
+{
+    int on = 0;
+    socklen_t len = sizeof(on);
+
+    g_assert_cmpint(getsockopt(QIO_CHANNEL_SOCKET(ioc)->fd, SOL_SOCKET,
+                               SO_KEEPALIVE, &on, &len), ==, 0);
+    g_assert_cmpint(on, !=, 0);
+}
+
 static char *unix_uri(void)
 {
     return g_strdup_printf("unix:%s/sock", dir);
@@ -241,6 +252,8 @@ static void test_socket(const void *data)
     g_assert_null(source.err);
     check_blocks(source.ioc);
     check_blocks(dest.ioc);
+    check_kept_alive(source.ioc);
+    check_kept_alive(dest.ioc);
     check_joined(source.ioc, dest.ioc);
     check_joined(dest.ioc, source.ioc);
 

@@ -1,0 +1,550 @@
+# Sources that lie to a destination in postcopy.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources that lie to a destination in postcopy.
+
+Once the destination may run the guest it can only pause, and say why: a source
+that comes back and tells the truth brings all that is missing.  Before that it
+fails, and the guest does not run there.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import records as r
+from cases import advise, discard
+from ferry import abilities
+from ferry.bench.run import ram_address
+from ferry.errors import FerryError
+from ferry.qmp import QMP, QMPError
+from ferry.vm import VM
+from giver import HELLO, PAGE, Giver, Touch, Where
+from peers import LIMIT, OURS
+from postcopy import PAUSED, until
+from records import Record
+
+NEEDS = ('postcopy-ram', 'return-path', *OURS)
+CAPS = {'postcopy-ram': True}
+ACTIVE = 'postcopy-active'
+BLOCK = b'pc.ram'
+SIZE = 16 << 20         # of BLOCK
+HUGE = (1 << 64) - PAGE
+DATA = b'\x5a' * PAGE
+# The guest that was recorded never ran: these pages are not zero.
+FILLED = range(1 << 20, 12 << 20, 3 * PAGE)
+WAITS = 'inmigrate'     # the guest has not come
+Say = Callable[[Giver], list[bytes | Record]]
+
+
+@dataclass(frozen=True)
+class Lie:
+    """What is sent after RUN.
+
+    ERROR is a part of the reason for the pause; None if it may not do any harm,
+    '' if it may pause as well as not.
+    """
+    name: str
+    say: Say
+    error: str | None
+    hang_up: bool = False
+
+
+def entry(name: str, *what: bytes, error: str = '') -> Lie:
+    """Entries of RAM."""
+    return Lie(name, lambda g: [g.part(*what)], error or "Section 'ram'")
+
+
+def command(name: str, number: int, payload: bytes = b'',
+            error: str | None = None) -> Lie:
+    """One command."""
+    return Lie(name, lambda g: [r.command(number, payload)],
+               error or 'command')
+
+
+TWICE = (BLOCK, 0x100000)
+LIES = [
+    # no harm
+    Lie('nothing', lambda g: [], None),
+    Lie('page-twice', lambda g: [g.part(g.page(TWICE)),
+                                 g.part(g.page(TWICE, DATA))], None),
+    Lie('page-and-zero', lambda g: [g.part(
+        g.page(TWICE), g.page(TWICE, bytes(PAGE)))], None),
+    Lie('page-many-times', lambda g: [g.part(*[g.page(TWICE)] * 500)], None),
+    Lie('nobody-asked', lambda g: [g.part(*(
+        g.page(where) for where in reversed(g.everything()[:600])))], None),
+    Lie('empty-section', lambda g: [g.part()] * 100, None),
+    Lie('ping', lambda g: [r.command(r.PING, bytes(4))] * 100, None),
+
+    # where no page is
+    entry('unknown-block', r.ram(r.PAGE, 0, b'nosuch', DATA)),
+    entry('block-with-escape', r.ram(r.PAGE, 0, b'\x1b[2J', DATA)),
+    entry('block-without-name', r.ram(r.PAGE, 0, b'', DATA)),
+    entry('before-a-name', r.ram(r.PAGE | r.CONTINUE, 0, rest=DATA)),
+    entry('behind-end', r.ram(r.PAGE, SIZE, BLOCK, DATA)),
+    entry('far-behind-end', r.ram(r.PAGE, 1 << 40, BLOCK, DATA)),
+    entry('at-the-very-end', r.ram(r.PAGE, HUGE, BLOCK, DATA)),
+    entry('zero-behind-end', r.ram(r.ZERO, SIZE, BLOCK, b'\0')),
+    entry('run-over-end', r.ram(r.PAGE_RUN, SIZE - PAGE, BLOCK,
+                                struct.pack('>I', 2) + 2 * DATA)),
+    entry('range-over-end', r.ram(r.ZERO_RANGE, SIZE - PAGE, BLOCK,
+                                  struct.pack('>Q', 2))),
+    entry('range-around', r.ram(r.ZERO_RANGE, PAGE, BLOCK,
+                                struct.pack('>Q', (1 << 64) - 1))),
+
+    # what is no page
+    entry('no-flag', r.ram(0, 0, BLOCK, DATA)),
+    entry('flag-of-old', r.ram(0x01, 0, BLOCK, DATA)),
+    entry('page-and-zero-at-once', r.ram(r.PAGE | r.ZERO, 0, BLOCK, DATA)),
+    entry('zero-of-ones', r.ram(r.ZERO, 0, BLOCK, b'\1')),
+    entry('difference', r.ram(r.XBZRLE, 0, BLOCK, b'\1\0\6\0\4\1\0\0\0')),
+    entry('run-of-4-G', r.ram(r.PAGE_RUN, 0, BLOCK,
+                              struct.pack('>I', 0xffffffff) + DATA)),
+    entry('list-of-blocks', r.ram(r.MEM_SIZE, SIZE, rest=r.named(BLOCK)
+                                  + struct.pack('>Q', SIZE))),
+    Lie('page-cut', lambda g: [g.part(g.page(TWICE, DATA)).pack()[:99]],
+        "Section 'ram'", True),
+
+    # what has its time, which is over
+    command('run-twice', r.RUN),
+    command('listen-twice', r.LISTEN),
+    command('return-path-twice', r.OPEN_RETURN_PATH),
+    command('switchover', r.SWITCHOVER_START),
+    command('resume-unasked', r.RESUME),
+    command('colo', r.ENABLE_COLO),
+    Lie('bitmap-unasked', lambda g: [
+        r.command(r.RECV_BITMAP, r.named(BLOCK))], ''),
+    command('bitmap-unknown-block', r.RECV_BITMAP, r.named(b'nosuch')),
+    command('bitmap-without-name', r.RECV_BITMAP, b'\x20a'),
+    Lie('advise', lambda g: [advise()], 'POSTCOPY_ADVISE'),
+    Lie('discard', lambda g: [discard(BLOCK, (0, PAGE))], 'POSTCOPY_DISCARD'),
+    Lie('package-twice', lambda g: [g.package()], 'PACKAGED'),
+    command('attempt', r.HOLD, bytes(8)),
+    command('command-99', 99),
+    command('ping-of-2-bytes', r.PING, b'\0\1'),
+
+    # what comes from another stream
+    Lie('another-stream', lambda g: g.greeting(), 'Unknown type'),
+    Lie('memory-again', lambda g: [g.greeting()[-1]], ''),
+    Lie('device', lambda g: [g.devices[0]], ''),
+    Lie('part-of-nothing', lambda g: [Record(r.PART, number=0xdeadbeef)],
+        'section number 3735928559'),
+    Lie('wrong-footer', lambda g: [g.part(g.page(TWICE)).but(
+        footer=b'\x7e\0\0\xff\xff')], 'its footer says 65535'),
+    Lie('unknown-type', lambda g: [Record(0x33)], 'Unknown type 0x33'),
+    Lie('noise', lambda g: [b'\xa5' * 4096], 'Unknown type 0xa5'),
+
+    # nothing more
+    Lie('hangs-up', lambda g: [], 'stream ends', True),
+    Lie('half-a-record', lambda g: [b'\x02\0'], '', True),
+]
+
+
+class Bench:
+    """A destination and who gives it a guest."""
+
+    def __init__(self, start: Callable[..., VM], kind: str, folder: Path,
+                 stream: bytes) -> None:
+        abilities.require(kind, NEEDS)
+        self.vm = start(kind, incoming='defer')
+        self.giver = Giver(r.parse(stream))
+        for at in FILLED:
+            self.giver.pages[BLOCK, at] = struct.pack('>Q', at) * (PAGE // 8)
+        self.path = folder / f'{self.vm.name}-giver'
+        self.tries = 0
+        self.base = 0
+
+    def __enter__(self) -> Bench:
+        self.vm.start()
+        self.base = ram_address(self.vm)
+        self.vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+            {'capability': name, 'state': state}
+            for name, state in CAPS.items()]})
+        self.vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{self.path}',
+                                             'exit-on-error': False})
+        self.giver.connect(self.path)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.giver.close()
+        self.vm.stop()
+
+    def begin(self) -> None:
+        """All up to RUN, and wait until that is known to have come."""
+        giver = self.giver
+        giver.say(*giver.greeting(), giver.discard(), giver.package())
+        giver.wait(lambda: HELLO in giver.pongs, 'RUN does not come')
+        until(self.vm, ACTIVE)
+        self.has_guest()
+
+    def has_guest(self) -> None:
+        """The guest is the destination's."""
+        end = time.monotonic() + LIMIT
+        while self.vm.qmp.cmd('query-status')['status'] == WAITS:
+            if time.monotonic() > end:
+                raise FerryError('the guest did not come')
+            time.sleep(0.01)
+
+    def paused(self) -> str:
+        """It has paused; why."""
+        info = until(self.vm, PAUSED, 'failed', 'completed')
+        why = info.get('error-desc', '')
+        if info['status'] != PAUSED:
+            raise FerryError(f'is {info["status"]}, not paused: {why}')
+        if not why or '\n' in why or '\x1b' in why:
+            raise FerryError(f'no clear reason for the pause: {why!r}')
+        self.has_guest()
+        return why
+
+    def reconnect(self, monitor: QMP | None = None) -> None:
+        """To a new address, as a source that resumes; by MONITOR if need be.
+        """
+        self.tries += 1
+        path = self.path.with_name(f'{self.path.name}-{self.tries}')
+        command_ = (monitor.urgent if monitor is not None
+                    else self.vm.qmp.cmd)
+        command_('migrate-recover', {'uri': f'unix:{path}'})
+        self.giver.connect(path)
+
+    def ask(self) -> None:
+        """Ask for the bitmap of each block."""
+        giver = self.giver
+        for block, _ in giver.blocks:
+            giver.say(r.command(r.RECV_BITMAP, r.named(block)))
+        giver.wait(lambda: len(giver.bitmaps) == len(giver.blocks),
+                   'not all bitmaps come')
+
+    def comes_back(self, monitor: QMP | None = None) -> None:
+        """An honest source comes and brings all that is missing."""
+        giver = self.giver
+        self.reconnect(monitor)
+        self.ask()
+        giver.say(r.command(r.RESUME))
+        giver.wait(lambda: giver.acks == [1], 'RESUME is not answered')
+        giver.send(giver.lacking())
+        self.complete()
+
+    def complete(self) -> None:
+        """The end; and the guest has what it had."""
+        giver = self.giver
+        giver.finish()
+        info = until(self.vm, 'completed', PAUSED, 'failed')
+        if info['status'] != 'completed':
+            raise FerryError(f'does not complete: {info["status"]} '
+                             f'{info.get("error-desc")}')
+        self.verify()
+
+    def verify(self) -> None:
+        """Compare all of BLOCK."""
+        with open(f'/proc/{self.vm.pid}/mem', 'rb', 0) as memory:
+            memory.seek(self.base)
+            have = memory.read(SIZE)
+        for at in range(0, SIZE, PAGE):
+            due = self.giver.pages.get((BLOCK, at), bytes(PAGE))
+            if have[at:at + PAGE] != due:
+                raise FerryError(f'page {at:#x} is wrong')
+
+
+def check_lie(lie: Lie, bench: Bench) -> None:
+    """LIE in postcopy: it pauses, or does not care; all can be saved."""
+    giver = bench.giver
+    with bench:
+        bench.begin()
+        giver.say(*lie.say(giver))
+        if lie.hang_up:
+            giver.close()
+        if lie.error is None or lie.error == '' and not lie.hang_up:
+            giver.send(giver.everything())
+            giver.finish()
+            info = until(bench.vm, 'completed', PAUSED, 'failed')
+            if info['status'] == 'completed':
+                bench.verify()
+                return
+            if lie.error is None:
+                raise FerryError(f'is {info["status"]}: '
+                                 f'{info.get("error-desc")}')
+        why = bench.paused()
+        if lie.error not in why:
+            raise FerryError(f'pauses as {why!r}, not {lie.error!r}')
+        bench.comes_back()
+
+
+# Packages with which no guest can run, and what is said
+LISTEN, RUN = r.command(r.LISTEN), r.command(r.RUN)
+PACKAGES: dict[str, Say] = {
+    'without-run': lambda g: [LISTEN, *g.devices],
+    'of-listen': lambda g: [LISTEN],
+    'with-end-before-run': lambda g: [LISTEN, *g.devices, Record(r.EOF), RUN],
+    'listens-twice': lambda g: [LISTEN, LISTEN, *g.devices, RUN],
+    'runs-first': lambda g: [RUN, LISTEN, *g.devices],
+    'never-listens': lambda g: [*g.devices, RUN],
+    'runs-and-goes-on': lambda g: [LISTEN, RUN, *g.devices],
+    'with-device-cut': lambda g: [
+        LISTEN, *g.devices[:-1],
+        g.devices[-1].pack()[:-20] + b'\xff' * 15, RUN],
+    'with-unknown-device': lambda g: [
+        LISTEN, g.devices[0].but(name=b'flux-capacitor'), RUN],
+    'with-discard': lambda g: [LISTEN, discard(BLOCK, (0, PAGE)), RUN],
+}
+# Of these all has come by then: the guest may run after all.
+MAY_RUN = ('runs-and-goes-on', 'without-run')
+
+
+def check_package(name: str, bench: Bench) -> None:
+    """Without all of its devices the guest must not run."""
+    giver = bench.giver
+    with bench:
+        giver.say(*giver.greeting(), giver.discard(),
+                  giver.package(*PACKAGES[name](giver)))
+        giver.send(giver.everything())
+        giver.finish()
+        info = until(bench.vm, 'failed', 'completed', PAUSED)
+        why = info.get('error-desc', '')
+        if info['status'] != 'failed' and name not in MAY_RUN:
+            raise FerryError(f'is {info["status"]}: {why}')
+        if info['status'] == 'failed' and not why:
+            raise FerryError('fails without a reason')
+        state = bench.vm.qmp.cmd('query-status')
+        if info['status'] == 'failed' and state['status'] != WAITS:
+            raise FerryError(f'the guest of a failed load is {state}')
+
+
+def steps(giver: Giver) -> list[tuple[str, list[bytes | Record]]]:
+    """What an honest source says, in pieces."""
+    package = giver.package()
+    pages = giver.everything()
+    half = len(pages) // 2
+    return [
+        ('greeting', giver.greeting()), ('discard', [giver.discard()]),
+        ('half-a-package', [package[:len(package) // 2]]),
+        ('package', [package[len(package) // 2:]]),
+        ('pages', [giver.part(*(giver.page(one) for one in pages[:half]))]),
+        ('all-pages', [giver.part(*(giver.page(one)
+                                    for one in pages[half:]))]),
+        ('memory', [giver.part(kind=r.END)]), ('end', [Record(r.EOF)])]
+
+
+STEPS = ('greeting', 'discard', 'half-a-package', 'package', 'pages',
+         'all-pages', 'memory', 'end')
+
+
+def say_until(bench: Bench, last: str) -> None:
+    """All steps up to LAST."""
+    for name, what in steps(bench.giver):
+        bench.giver.say(*what)
+        if name == 'package' and last != name:
+            bench.giver.wait(lambda: HELLO in bench.giver.pongs,
+                             'RUN does not come')
+        if name == last:
+            return
+
+
+def check_hang_up(last: str, bench: Bench) -> None:
+    """The source goes away: before RUN all is over, then it pauses."""
+    with bench:
+        say_until(bench, last)
+        if last == 'package':
+            bench.giver.wait(lambda: HELLO in bench.giver.pongs,
+                             'RUN does not come')
+        bench.giver.close()
+        info = until(bench.vm, 'failed', 'completed', PAUSED)
+        due = ('failed' if STEPS.index(last) < STEPS.index('package')
+               else 'completed' if last == 'end' else PAUSED)
+        if info['status'] != due:
+            raise FerryError(f'is {info["status"]}, not {due}: '
+                             f'{info.get("error-desc")}')
+        if due == PAUSED:
+            bench.paused()
+            bench.comes_back()
+        elif due == 'completed':
+            bench.verify()
+
+
+def check_deaf(last: str, bench: Bench) -> None:
+    """The way back is closed; the stream goes on."""
+    giver = bench.giver
+    with bench:
+        for name, what in steps(giver):
+            giver.say(*what)
+            if name == last:
+                giver.deafen()
+            elif name == 'package' and STEPS.index(last) > STEPS.index(name):
+                giver.wait(lambda: HELLO in giver.pongs, 'RUN does not come')
+        info = until(bench.vm, 'failed', 'completed', PAUSED)
+        if info['status'] == PAUSED:
+            bench.paused()
+            bench.comes_back()
+        elif info['status'] == 'completed':
+            bench.verify()
+        elif STEPS.index(last) > STEPS.index('package'):
+            raise FerryError(f'is {info["status"]}: {info.get("error-desc")}')
+
+
+def expected(where: Where, giver: Giver) -> int:
+    """The first word of a page as the guest sees it."""
+    return int.from_bytes(giver.pages[where][:8], 'little')
+
+
+def check_owed(bench: Bench) -> None:
+    """The stream ends, but somebody waits for a page that did not come."""
+    giver = bench.giver
+    where = BLOCK, FILLED.start
+    with bench:
+        bench.begin()
+        touch = Touch(bench.vm, where[1])
+        giver.wait(lambda: (BLOCK, where[1], PAGE) in giver.asked,
+                   'the page is not asked for')
+        giver.send(one for one in giver.everything() if one != where)
+        giver.finish()
+        giver.wait(lambda: giver.over, 'it does not pause')
+        again(lambda: bench.comes_back(touch.monitor))
+        if touch.end() != expected(where, giver):
+            raise FerryError(f'who waited has read {touch.word:#x}')
+
+
+def check_nobody_hears(bench: Bench) -> None:
+    """Somebody waits for a page, but the way back is closed."""
+    giver = bench.giver
+    where = BLOCK, FILLED.start
+    with bench:
+        bench.begin()
+        giver.deafen()
+        touch = Touch(bench.vm, where[1])
+        giver.send(giver.everything())
+        giver.finish()
+        if touch.end() != expected(where, giver):
+            giver.close()
+            again(lambda: bench.comes_back(touch.monitor))
+            return
+        info = until(bench.vm, 'completed', PAUSED, 'failed')
+        if info['status'] == PAUSED:
+            bench.comes_back()
+        elif info['status'] == 'failed':
+            raise FerryError(f'fails: {info.get("error-desc")}')
+        bench.verify()
+
+
+def check_waits(bench: Bench) -> None:
+    """The source goes away twice while somebody waits; each page once."""
+    giver = bench.giver
+    where = BLOCK, FILLED.start
+    asked = BLOCK, where[1], PAGE
+    with bench:
+        bench.begin()
+        touch = Touch(bench.vm, where[1])
+        giver.wait(lambda: asked in giver.asked, 'the page is not asked for')
+        for _ in range(2):
+            giver.close()
+            again(lambda: bench.reconnect(touch.monitor))
+            bench.ask()
+            giver.say(r.command(r.RESUME))
+            giver.wait(lambda: asked in giver.asked,
+                       'the page is not asked for again')
+            if giver.asked.count(asked) != 1:
+                raise FerryError(f'asked for too often: {giver.asked}')
+        giver.send([where])
+        if touch.end() != expected(where, giver):
+            raise FerryError(f'who waited has read {touch.word:#x}')
+        giver.send(giver.lacking())
+        bench.complete()
+
+
+def again(step: Callable[[], None]) -> None:
+    """Do STEP as soon as it is possible: it has to pause first."""
+    end = time.monotonic() + LIMIT
+    while True:
+        try:
+            step()
+            return
+        except QMPError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+RECOVERIES: dict[str, Say] = {
+    'another-stream': lambda g: g.greeting(),
+    'bitmap-unknown-block': lambda g: [
+        r.command(r.RECV_BITMAP, r.named(b'nosuch'))],
+    'bitmap-with-escape': lambda g: [
+        r.command(r.RECV_BITMAP, r.named(b'\x1b[2J'))],
+    'bitmap-of-nothing': lambda g: [r.command(r.RECV_BITMAP)],
+    'resume-with-data': lambda g: [r.command(r.RESUME, b'abc')],
+    'resume-twice': lambda g: [r.command(r.RESUME), r.command(r.RESUME)],
+    'runs-again': lambda g: [RUN],
+    'listens-again': lambda g: [LISTEN],
+    'package-again': lambda g: [g.package()],
+    'page-behind-end': lambda g: [
+        g.part(r.ram(r.PAGE, SIZE, BLOCK, DATA))],
+    'noise': lambda g: [b'\xa5' * 4096],
+    'half-a-command': lambda g: [b'\x08\0'],
+    'nothing': lambda g: [],
+}
+
+
+def check_recovery(name: str, bench: Bench) -> None:
+    """A source that lies when it comes back: paused again."""
+    giver = bench.giver
+    with bench:
+        bench.begin()
+        giver.close()
+        bench.paused()
+        for _ in range(2):
+            bench.reconnect()
+            until(bench.vm, 'postcopy-recover')
+            giver.say(*RECOVERIES[name](giver))
+            if name in ('half-a-command', 'nothing'):
+                giver.close()
+            else:
+                giver.wait(lambda: giver.over, 'the lie is taken')
+            bench.paused()
+        bench.comes_back()
+
+
+def check_lost_again(step: str, bench: Bench) -> None:
+    """The source goes away while it recovers, here and there."""
+    giver = bench.giver
+    with bench:
+        bench.begin()
+        giver.close()
+        bench.paused()
+        bench.reconnect()
+        if step != 'at-once':
+            bench.ask()
+        if step == 'after-resume':
+            giver.say(r.command(r.RESUME))
+            giver.wait(lambda: giver.acks == [1], 'RESUME is not answered')
+            giver.send(giver.lacking()[:100])
+        giver.close()
+        bench.paused()
+        bench.comes_back()
+
+
+def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
+          ) -> list[tuple[str, Callable[[], None]]]:
+    """Name and function of each test; START makes a VM of the kind OURS."""
+    def bench() -> Bench:
+        return Bench(start, ours, folder, stream)
+
+    made: list[tuple[str, Callable[[], None]]] = [
+        (f'source/{lie.name}', lambda lie=lie: check_lie(lie, bench()))
+        for lie in LIES]
+    made += [(f'source/{name}', lambda check=check: check(bench()))
+             for name, check in (('owes-a-page', check_owed),
+                                 ('nobody-hears', check_nobody_hears),
+                                 ('waits', check_waits))]
+    for group, check, names in (
+            ('package', check_package, PACKAGES),
+            ('hangs-up-after', check_hang_up, STEPS),
+            ('deaf-after', check_deaf, STEPS),
+            ('recover', check_recovery, RECOVERIES),
+            ('recover/lost', check_lost_again,
+             ('at-once', 'after-bitmaps', 'after-resume'))):
+        made += [(f'source/{group}/{name}',
+                  lambda name=name, check=check: check(name, bench()))
+                 for name in names]
+    return made
