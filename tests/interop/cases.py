@@ -17,6 +17,7 @@ import broken
 import converge
 import failures
 import postcopy
+import promised
 import responsive
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
@@ -261,7 +262,7 @@ def all_cases() -> list[Case]:
                                ('pristine', 'ferry')):
             cases.append(plain(source, target, transport, xbzrle))
     cases += failures.all_cases() + postcopy.all_cases()
-    cases += broken.all_cases() + converge.all_cases()
+    cases += promised.all_cases() + broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),
