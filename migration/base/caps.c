@@ -80,8 +80,6 @@ static const CapRule rules[] = {
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
     RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
          "the other side has to say when it could start the guest"),
-    RULE(STRICT_DOWNTIME, EXCLUDES, POSTCOPY_RAM,
-         "what its guest waits for afterwards cannot be limited"),
     RULE(STRICT_DOWNTIME, EXCLUDES, X_COLO,
          "its guest runs on both sides"),
 

@@ -20,26 +20,50 @@
 #include "fault.h"
 #include "hold.h"
 #include "incoming.h"
+#include "postcopy-dest.h"
 #include "reply.h"
 #include "start.h"
 
+/*
+ * All of it is the main loop's, until a state listens: from then on the
+ * incoming thread has it, but that the main loop brings the phase to READY.
+ */
 static struct {
     uint32_t attempt;           /* counted from 1 by the source */
-    CommandPhase phase;         /* COMMAND_PRECOPY: there is none */
+    int phase;                  /* CommandPhase, PRECOPY: none; atomic */
+    bool listens;               /* pages may be missing */
+    int verdict;                /* HoldVerdict; atomic */
     bool committed;             /* atomic */
     GuestStart how;
 } hold;
 
+static void set_phase(CommandPhase phase)
+{
+    qatomic_store_release(&hold.phase, phase);
+}
+
 void hold_init(void)
 {
     hold.attempt = 0;
-    hold.phase = COMMAND_PRECOPY;
+    hold.listens = false;
+    set_phase(COMMAND_PRECOPY);
+    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
     qatomic_set(&hold.committed, false);
 }
 
 CommandPhase hold_phase(void)
 {
-    return hold.phase;
+    return qatomic_load_acquire(&hold.phase);
+}
+
+HoldVerdict hold_verdict(void)
+{
+    return qatomic_read(&hold.verdict);
+}
+
+void hold_broke(void)
+{
+    qatomic_set(&hold.verdict, HOLD_BROKEN);
 }
 
 bool hold_committed(void)
@@ -89,7 +113,19 @@ bool hold_begin(QEMUFile *f, Error **errp)
     /* What comes next is memory, which has to wait. */
     fault_delay(POLICY_PART_RAM);
     hold.attempt = attempt;
-    hold.phase = COMMAND_HELD;
+    hold.listens = false;
+    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
+    set_phase(COMMAND_HELD);
+    return true;
+}
+
+bool hold_listen(Error **errp)
+{
+    if (!postcopy_dest_hold(errp)) {
+        return false;
+    }
+    hold.listens = true;
+    set_phase(COMMAND_HELD_LISTENING);
     return true;
 }
 
@@ -128,11 +164,14 @@ bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     if (!load_threads_join(errp)) {
         return false;
     }
+    if (hold_verdict() != HOLD_UNDECIDED) {
+        return true;
+    }
     cpu_synchronize_all_post_init();
     fault_delay(POLICY_PART_DEVICE_LOAD);
     incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
                               arrived_ns;
-    hold.phase = COMMAND_READY;
+    set_phase(COMMAND_READY);
     if (!reply_report(WIRE_RP_READY, &incoming.report)) {
         error_setg(errp, "The source cannot be told that all is ready");
         return false;
@@ -153,11 +192,22 @@ bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
         return false;
     }
     trace_migration_hold_abort(hold.attempt);
-    if (hold.phase == COMMAND_READY) {
+    if (hold.listens) {
+        qatomic_set(&hold.verdict, HOLD_ABORTED);
+        return true;
+    }
+    if (hold_phase() == COMMAND_READY) {
         outside(forget_devices);
     }
-    hold.phase = COMMAND_PRECOPY;
-    return true;
+    set_phase(COMMAND_PRECOPY);
+    return postcopy_dest_unhold(errp);
+}
+
+void hold_forget(void)
+{
+    forget_devices();
+    hold.listens = false;
+    set_phase(COMMAND_PRECOPY);
 }
 
 static void tell_start(GuestStart how)
@@ -178,7 +228,13 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
         return false;
     }
     trace_migration_hold_commit(hold.attempt);
-    hold.phase = COMMAND_ENDED;
+    if (hold.listens) {
+        qatomic_set(&hold.verdict, HOLD_COMMITTED);
+        set_phase(COMMAND_PRECOPY);
+        postcopy_dest_commit();
+        return true;
+    }
+    set_phase(COMMAND_ENDED);
     outside(start);
     if (hold.how == GUEST_NO_DISKS) {
         error_setg(errp, "The guest's disks cannot be opened");

@@ -6,7 +6,13 @@
  * stream is read afterwards.  After ABORT the devices are as they were after
  * a reset, memory stays, and another HOLD may come.
  *
- * In the main loop's coroutine that loads records, with the BQL.
+ * In the main loop's coroutine that loads records, with the BQL; where nothing
+ * else is said.
+ *
+ * If memory follows the guest (postcopy), STATE begins with LISTEN.  From then
+ * on the incoming thread reads the stream, as the main loop may have to wait
+ * for a page of it: hold_abort() and hold_commit() are called there, without
+ * the BQL, and only note the verdict.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -37,7 +43,34 @@ bool hold_commit(QEMUFile *f, Error **errp);
 bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
                  Error **errp);
 
-/* COMMIT came, and the guest was started.  Any thread. */
+/* COMMIT came, and the guest was started.  Any thread.  Not in postcopy. */
 bool hold_committed(void);
+
+/*
+ * Postcopy
+ */
+
+typedef enum HoldVerdict {
+    HOLD_UNDECIDED,
+    HOLD_COMMITTED,             /* the guest is ours */
+    HOLD_ABORTED,               /* it goes on at the source */
+    HOLD_BROKEN,                /* nobody will tell any more: not ours */
+} HoldVerdict;
+
+/* LISTEN in a STATE */
+bool hold_listen(Error **errp);
+
+/* Any thread. */
+HoldVerdict hold_verdict(void);
+
+/* The stream has ended without a verdict.  Incoming thread. */
+void hold_broke(void);
+
+/*
+ * After an ABORT, when the state is no longer being loaded: devices are as
+ * after a reset, and another HOLD may come.  Main loop, while the incoming
+ * thread waits.
+ */
+void hold_forget(void);
 
 #endif

@@ -122,6 +122,24 @@ void incoming_start_early(int64_t package_ns)
     incoming.started = true;
 }
 
+static void tell_held_start(GuestStart how)
+{
+    if (how != GUEST_NO_DISKS) {
+        reply_report(WIRE_RP_STARTED, &incoming.report);
+    }
+}
+
+bool incoming_start_held(void)
+{
+    if (ctx_ending() ||
+        guest_start(&incoming.report, tell_held_start) == GUEST_NO_DISKS) {
+        return false;
+    }
+    qemu_announce_self(&incoming.announce, migrate_announce_params());
+    incoming.started = true;
+    return true;
+}
+
 static void end_if_asked_to(void)
 {
     if (incoming.exit_on_error) {

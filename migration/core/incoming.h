@@ -63,6 +63,9 @@ void incoming_shutdown(void);
  */
 void incoming_start_early(int64_t package_ns);
 
+/* The same when the source has said COMMIT.  False if it cannot run here. */
+bool incoming_start_held(void);
+
 /* The thread's function: @opaque is called in the main loop at its end. */
 void *incoming_thread(void *opaque);
 

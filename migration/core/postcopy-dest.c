@@ -288,16 +288,21 @@ static bool listen_for_faults(Error **errp)
                    "path");
         return false;
     }
+    reply_next_listener();
     if (!dest_listen(&requests, errp)) {
         return false;
     }
-    if (migrate_postcopy_preempt()) {
+    dest_resume();
+    return true;
+}
+
+static void start_urgent_thread(void)
+{
+    if (pc.ram && migrate_postcopy_preempt()) {
         pc.has_thread = true;
         qemu_thread_create(&pc.thread, MIGRATION_THREAD_DST_PREEMPT,
                            urgent_thread, NULL, QEMU_THREAD_JOINABLE);
     }
-    dest_resume();
-    return true;
 }
 
 bool postcopy_dest_listen(Error **errp)
@@ -306,6 +311,7 @@ bool postcopy_dest_listen(Error **errp)
     if (pc.ram && !listen_for_faults(errp)) {
         return false;
     }
+    start_urgent_thread();
     qatomic_set(&pc.step, COMMAND_LISTENING);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     trace_loadvm_postcopy_handle_listen("return");
@@ -319,12 +325,55 @@ bool postcopy_dest_run(Error **errp)
     return true;
 }
 
+bool postcopy_dest_hold(Error **errp)
+{
+    if (!pc.ram) {
+        error_setg(errp, "The source has not announced postcopy of RAM");
+        return false;
+    }
+    trace_loadvm_postcopy_handle_listen("held");
+    return listen_for_faults(errp);
+}
+
+bool postcopy_dest_unhold(Error **errp)
+{
+    if (postcopy_dest_step() == COMMAND_DISCARDING) {
+        qatomic_set(&pc.step, COMMAND_ADVISED);
+    }
+    return !dest_listens() || dest_unlisten(errp);
+}
+
+void postcopy_dest_commit(void)
+{
+    start_urgent_thread();
+    qatomic_set(&pc.step, COMMAND_RUNNING);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+}
+
+void postcopy_dest_hold_broke(void)
+{
+    qemu_file_shutdown(incoming.from_src);
+    dest_pause();
+    dest_unregister();
+}
+
+/*
+ * Whoever reads it is woken, but the last word can still be said on the way
+ * back.
+ */
+static void stop_reading(QEMUFile *f)
+{
+    qemu_file_set_error(f, -EIO);
+    qio_channel_shutdown(qemu_file_get_ioc(f), QIO_CHANNEL_SHUTDOWN_READ,
+                         NULL);
+}
+
 void postcopy_dest_package_failed(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = true;
     if (incoming.from_src) {
-        qemu_file_shutdown(incoming.from_src);
+        stop_reading(incoming.from_src);
     }
     if (pc.ram) {
         dest_give_up();
@@ -576,7 +625,7 @@ static bool read_main_stream(DeviceLoad *load, Error **errp)
            wait_for_rest(errp);
 }
 
-static bool is_hopeless(void)
+bool postcopy_dest_hopeless(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     return pc.hopeless;
@@ -596,7 +645,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
 
     trace_postcopy_ram_listen_thread_start();
     while (!read_main_stream(load, &err)) {
-        if (is_hopeless()) {
+        if (postcopy_dest_hopeless()) {
             error_propagate(errp, err);
             return false;
         }

@@ -41,6 +41,22 @@ bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
                                               Error **errp);
 bool postcopy_dest_listen(Error **errp);
 bool postcopy_dest_run(Error **errp);
+
+/*
+ * The same for a guest that is held (core/hold.h): pages may be missing while
+ * devices are loaded, but come on the main stream only, and a connection that
+ * breaks is the end.  BQL, in the main loop.
+ */
+bool postcopy_dest_hold(Error **errp);
+
+/*
+ * It stays at the source: precopy goes on, and who waits for a page does not
+ * do so any more.  After it had listened, without the BQL; before, anywhere.
+ */
+bool postcopy_dest_unhold(Error **errp);
+
+/* It is ours: postcopy from here on.  Thread that reads the main stream. */
+void postcopy_dest_commit(void);
 bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp);
 bool postcopy_dest_resume(Error **errp);
 
@@ -52,6 +68,12 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp);
 
 /* The package cannot be loaded: the guest will never run.  Main loop. */
 void postcopy_dest_package_failed(void);
+
+/* So it is if the stream of a guest that is held breaks.  Incoming thread. */
+void postcopy_dest_hold_broke(void);
+
+/* One of them was said.  Any thread. */
+bool postcopy_dest_hopeless(void);
 
 /*
  * Reads the main stream to its end, over however many connections.  False if

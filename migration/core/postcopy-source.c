@@ -17,15 +17,19 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "attempt.h"
 #include "ctx.h"
 #include "postcopy-source.h"
 #include "source.h"
+#include "switchover.h"
 #include "urgent-channel.h"
 
 /* How long the limit is waited for before anything else is looked at */
 #define LIMIT_POLL_NS (50 * SCALE_MS)
 /* How long a destination that broke off may take to say why */
 #define VERDICT_MS 1000
+/* Copied at once while nobody else may have the BQL */
+#define COPY_PAGES 64
 
 PostcopySource postcopy;
 
@@ -104,20 +108,127 @@ bool postcopy_channels_ready(Error **errp)
     return urgent_channel_connect(errp);
 }
 
-bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
+static void begin(void)
 {
-    uint64_t runs;
-
-    postcopy.main = ram_source_enter_postcopy(run_ram, NULL);
+    if (postcopy.begun) {
+        return;
+    }
+    postcopy.main = ram_source_sender();
     postcopy.begun = true;
     postcopy_sender_init(&postcopy.sender, postcopy.main->regions,
                          migrate_release_ram() ? &releasing : &keeping, NULL);
     qatomic_store_release(&postcopy.awaited,
                           g_new0(bool, postcopy.main->regions->count));
+}
+
+bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
+{
+    uint64_t runs;
+
+    begin();
     runs = postcopy_discard(postcopy.main->regions, f);
     trace_ram_postcopy_send_discard_bitmap();
     trace_postcopy_discarded(runs, ram_sender_left(postcopy.main->regions));
     return stream_check(f, errp);
+}
+
+void postcopy_enter(bool held)
+{
+    ram_source_enter_postcopy(run_ram, NULL);
+    postcopy.held = held;
+}
+
+/*
+ * Attempts, which may be in vain (core/strict.h)
+ */
+
+bool postcopy_try_discard(bool hold, Error **errp)
+{
+    begin();
+    postcopy.told = true;
+    postcopy.one_way |= !hold;
+    if (hold) {
+        postcopy_sender_keep(&postcopy.sender);
+    }
+    return postcopy_discard_dirty(source.to_dst, errp);
+}
+
+/* Some pages of a region, as they were while the guest stood still */
+typedef struct Copy {
+    const RamRegion *region;
+    uint64_t first;
+    unsigned count;
+    uint8_t *bytes;
+} Copy;
+
+static RamSendResult send_copy(void *opaque, RamSender *main, bool all)
+{
+    const Copy *copy = opaque;
+    uint64_t size = ram_region_page_size(copy->region);
+
+    for (unsigned i = 0; i < copy->count; i++) {
+        ram_sink_copy(&main->sink, copy->region, copy->first + i,
+                      copy->bytes + i * size);
+    }
+    return RAM_SEND_SOME;
+}
+
+/* Whoever resumes the guest does so with the BQL. */
+static bool take_copy(Copy *copy)
+{
+    bool ok;
+
+    bql_lock();
+    ok = attempt_open() && !qatomic_read(&copy->region->ignored);
+    if (ok) {
+        memcpy(copy->bytes, ram_region_page(copy->region, copy->first),
+               copy->count * ram_region_page_size(copy->region));
+    }
+    bql_unlock();
+    return ok;
+}
+
+static bool answer(const PageRequest *request)
+{
+    uint64_t size = ram_region_page_size(request->region);
+    g_autofree uint8_t *bytes = g_malloc(COPY_PAGES * size);
+    Copy copy = { .region = request->region, .bytes = bytes };
+
+    for (uint64_t done = 0; done < request->count; done += copy.count) {
+        copy.first = request->first + done;
+        copy.count = MIN(request->count - done, COPY_PAGES);
+        if (!take_copy(&copy) ||
+            ram_source_turn(source.to_dst, send_copy, &copy) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void postcopy_try_answer(void)
+{
+    PageRequest request;
+
+    while (postcopy_sender_take(&postcopy.sender, &request) &&
+           answer(&request)) {
+        /* the next one */
+    }
+}
+
+void postcopy_try_failed(void)
+{
+    if (postcopy.told) {
+        if (!postcopy.one_way) {
+            postcopy_sender_ignore(&postcopy.sender);
+        }
+        ram_source_peer_forgot();
+        postcopy.told = false;
+    }
+}
+
+bool postcopy_no_way_back(void)
+{
+    return postcopy.one_way;
 }
 
 void postcopy_open_requests(void)
@@ -198,15 +309,24 @@ static bool send_memory(Error **errp)
             wait_for_allowance();
         }
         source_measure_speed();
+        switchover_note_start();
     }
     return false;
 }
 
-/* Unless it is known that the destination did not come that far */
+/*
+ * Unless it is known that the destination did not come that far.  One that
+ * held the guest says so when it starts it, and has loaded it long before.
+ */
 static bool may_have_run(void)
 {
-    return !source.return_path || postcopy.paused ||
-           return_path_loaded(source.return_path);
+    ReturnPathReport started;
+
+    if (!source.return_path || postcopy.paused) {
+        return true;
+    }
+    return postcopy.held ? return_path_started(source.return_path, 0, &started)
+                         : return_path_loaded(source.return_path);
 }
 
 /*
@@ -234,13 +354,14 @@ static bool send_end(Error **errp)
 /*
  * The destination said goodbye before it came to the end of the package, which
  * is where it is told to run the guest: the guest never ran there.  Only a
- * connection that never broke can tell.
+ * connection that never broke can tell.  If memory that was sent has been given
+ * up here, it cannot run here either.
  */
 static bool guest_never_ran(void)
 {
     ReturnPathEnd end;
 
-    if (may_have_run()) {
+    if (may_have_run() || migrate_release_ram()) {
         return false;
     }
     end = return_path_wait_end(source.return_path, VERDICT_MS, NULL);
@@ -264,6 +385,8 @@ bool postcopy_run(Error **errp)
         error_free(err);
         error_setg(errp, "The destination failed to load the guest, which "
                    "goes on here; its own log and query-migrate say why");
+    } else {
+        switchover_note_start();
     }
     return !never_ran;
 }
@@ -272,7 +395,8 @@ void postcopy_cleanup(void)
 {
     postcopy_sender_close(&postcopy.sender);
     g_clear_pointer(&postcopy.awaited, g_free);
-    postcopy.begun = postcopy.paused = false;
+    postcopy.begun = postcopy.paused = postcopy.held = false;
+    postcopy.told = postcopy.one_way = false;
 }
 
 void postcopy_forget_counts(void)

@@ -20,6 +20,9 @@
 typedef struct PostcopySource {
     bool begun;                 /* the next two are of this migration */
     bool paused;                /* it was, at least once */
+    bool held;                  /* it was not started by the package */
+    bool told;                  /* what to discard, in an attempt */
+    bool one_way;               /* of those that only postcopy can follow */
     RamSender *main;
     PostcopySender sender;
     Pace pace;                  /* of the main channel */
@@ -40,10 +43,39 @@ const ReturnPathUser *postcopy_return_path(void);
 bool postcopy_channels_ready(Error **errp);
 
 /*
- * The guest has stopped: collects the log for the last time, and tells the
- * destination what to throw away.  BQL.
+ * The guest has stopped, and the log was collected for the last time: tells
+ * the destination what to throw away.
  */
 bool postcopy_discard_dirty(QEMUFile *f, Error **errp);
+
+/*
+ * The guest leaves for good, and memory follows.  @held: it is started by
+ * COMMIT, and not by what is in the package.  BQL.
+ */
+void postcopy_enter(bool held);
+
+/*
+ * An attempt, which may be in vain: the guest stands still, and the log was
+ * collected.  Nothing is taken off the maps, so whatever it tells or sends is
+ * still to be sent afterwards, and nothing has to be taken back.  @hold: pages
+ * may be asked for before there is a decision.  Without the BQL.
+ */
+bool postcopy_try_discard(bool hold, Error **errp);
+
+/*
+ * Sends what was asked for, as long as the guest stands still.  Without the
+ * BQL.
+ */
+void postcopy_try_answer(void);
+
+/* The guest goes on here.  BQL. */
+void postcopy_try_failed(void);
+
+/*
+ * The destination was told to throw pages away and has no means to hear that
+ * there will be no postcopy: it would wait for its package.
+ */
+bool postcopy_no_way_back(void);
 
 /*
  * From now on pages may be asked for: the guest is about to be handed over, or

@@ -12,6 +12,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
@@ -27,10 +28,15 @@ static bool send_before_package(Switchover *s, Error **errp)
 {
     int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, true);
 
-    if (!switchover_saved(ret, errp) ||
-        (migrate_postcopy_ram() &&
-         !postcopy_discard_dirty(source.to_dst, errp))) {
+    if (!switchover_saved(ret, errp)) {
         return false;
+    }
+    if (migrate_postcopy_ram()) {
+        ram_source_sync_last();
+        postcopy_enter(false);
+        if (!postcopy_discard_dirty(source.to_dst, errp)) {
+            return false;
+        }
     }
     if (source.return_path) {
         qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
@@ -40,11 +46,11 @@ static bool send_before_package(Switchover *s, Error **errp)
 }
 
 /*
- * The last byte of the package is an order to run the guest.  As long as not
+ * The last byte of what is sent is an order to run the guest.  As long as not
  * all of it went out, the guest is here; whatever fails after that, it is not.
  */
-static bool hand_over_package(Switchover *s, const GByteArray *package,
-                              Error **errp)
+static bool hand_over(Switchover *s, SwitchoverOrder *send, const void *what,
+                      size_t len, Error **errp)
 {
     QEMUFile *f = source.to_dst;
     uint64_t end;
@@ -53,9 +59,8 @@ static bool hand_over_package(Switchover *s, const GByteArray *package,
         return false;
     }
     postcopy_open_requests();
-    end = stream_position(f) + sizeof(WireCommand) + sizeof(WirePackaged) +
-          package->len;
-    savevm_send_package(f, package);
+    end = stream_position(f) + len;
+    send(f, what);
     qemu_fflush(f);
     switchover_part(s, POLICY_PART_FLUSH);
     if (stream_position(f) < end) {
@@ -63,6 +68,18 @@ static bool hand_over_package(Switchover *s, const GByteArray *package,
         return false;
     }
     return true;
+}
+
+static void send_package(QEMUFile *f, const void *package)
+{
+    savevm_send_package(f, package);
+}
+
+static bool hand_over_package(Switchover *s, const GByteArray *package,
+                              Error **errp)
+{
+    return hand_over(s, send_package, package, sizeof(WireCommand) +
+                     sizeof(WirePackaged) + package->len, errp);
 }
 
 static bool send_guest(Switchover *s, Error **errp)
@@ -97,20 +114,81 @@ static void enter_postcopy(void)
     ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
 }
 
+/*
+ * The last switchover.  A peer says what became of its part of it when it has
+ * started the guest; memory is on its way by then.
+ */
+static struct {
+    Switchover s;
+    bool loaded;                /* what it took to load was known before */
+    bool open;                  /* it has not said so yet */
+} last;
+
+static void left(const Switchover *s, bool loaded)
+{
+    trace_vmstate_downtime_checkpoint("src-downtime-end");
+    switchover_show(s, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
+                       source.downtime_start_ms);
+    last.s = *s;
+    last.loaded = loaded;
+    last.open = source.return_path;
+    enter_postcopy();
+}
+
+void switchover_note_start(void)
+{
+    ReturnPathReport started;
+    LedgerDevices loaded = last.s.loaded;
+
+    if (!last.open || !source.return_path ||
+        !return_path_started(source.return_path, 0, &started)) {
+        return;
+    }
+    last.open = false;
+    if (last.loaded) {
+        started.report.load_ns = 0;
+        started.report.devices = loaded;
+    }
+    switchover_join(&last.s, &started);
+    switchover_show(&last.s, ledger_total_ns(&last.s.ledger) / SCALE_MS);
+}
+
 bool switchover_to_postcopy(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };
     bool ok;
 
     trace_postcopy_start();
+    last.open = false;
     bql_lock();
     ok = send_guest(&s, errp);
     if (ok) {
-        trace_vmstate_downtime_checkpoint("src-downtime-end");
-        switchover_show(&s, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
-                            source.downtime_start_ms);
-        enter_postcopy();
+        left(&s, false);
     }
     bql_unlock();
     return ok;
+}
+
+bool switchover_commit_package(Switchover *s, const GByteArray *package,
+                               Error **errp)
+{
+    vmstate_without_description();
+    postcopy_enter(false);
+    if (!hand_over_package(s, package, errp)) {
+        return false;
+    }
+    left(s, false);
+    return true;
+}
+
+bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
+                            const void *order, size_t len, Error **errp)
+{
+    vmstate_without_description();
+    postcopy_enter(true);
+    if (!hand_over(s, send, order, len, errp)) {
+        return false;
+    }
+    left(s, true);
+    return true;
 }

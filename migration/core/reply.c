@@ -142,6 +142,12 @@ bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
     return say(type, payload, used);
 }
 
+void reply_next_listener(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    last_block = NULL;
+}
+
 bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *))
 {
     uint8_t payload[1 + WIRE_NAME_MAX];

@@ -40,6 +40,9 @@ bool reply_switchover_ack(void);
  */
 bool reply_request_pages(const char *name, uint64_t start, uint32_t len);
 
+/* Who asks from now on does not know which block was asked for last. */
+void reply_next_listener(void);
+
 /* What has come of the block @name: @put writes it. */
 bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *));
 

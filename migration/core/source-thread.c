@@ -331,7 +331,8 @@ static PolicyDecision decide(Policy *policy)
         remaining = remaining_exact(policy, &now);
         decision = policy_decide(policy, &limits, remaining, true);
     }
-    if (limits.postcopy && ram_source_may_postcopy()) {
+    if (limits.postcopy && ram_source_may_postcopy() &&
+        !(migrate_strict_downtime() && ram_source_must_precopy())) {
         policy_consider_postcopy(policy, &limits, remaining, now, &decision);
     }
     trace_migration_decision(decision.reason, remaining);
@@ -369,22 +370,48 @@ static void send_slice(Policy *policy)
                 now_ns() - start);
 }
 
-/* What was found out in an attempt is worth more than another at once. */
-static void rest_after_attempt(void)
+/*
+ * What was found out in an attempt is worth more than another at once.  Where
+ * postcopy is meant there is more to send than a guest could wait for, and so
+ * something to do meanwhile.
+ */
+static void rest_after_attempt(Policy *policy)
 {
     SourceView view;
+    uint64_t rest, now;
+    int64_t end;
 
     source_look(&view);
-    doze(MIN((uint64_t)RETRY_NS << MIN(view.strict.attempts - 1, 16),
-             RETRY_NS_MAX));
+    rest = MIN((uint64_t)RETRY_NS << MIN(view.strict.attempts - 1, 16),
+               RETRY_NS_MAX);
+    end = now_ns() + rest;
+    while (migrate_postcopy_ram() && now_ns() < end &&
+           remaining_estimate(&now) && source_may_go_on(NULL)) {
+        send_slice(policy);
+        source_measure_speed();
+    }
+    doze(MAX(end - now_ns(), 0));
 }
 
-static StrictResult switch_over(Policy *policy, Error **errp)
+static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
 {
-    if (!migrate_strict_downtime()) {
-        return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
+    if (migrate_strict_downtime()) {
+        return strict_run(policy, true, errp);
     }
-    return strict_run(policy, errp);
+    return postcopy_channels_ready(errp) &&
+           switchover_to_postcopy(policy, errp) ? STRICT_POSTCOPY
+                                                : STRICT_FAILED;
+}
+
+static StrictResult switch_over(Policy *policy, PolicyAction how, Error **errp)
+{
+    if (how == POLICY_POSTCOPY) {
+        return leave_for_postcopy(policy, errp);
+    }
+    if (migrate_strict_downtime()) {
+        return strict_run(policy, false, errp);
+    }
+    return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
 }
 
 static void begin_to_send(Policy *policy)
@@ -417,28 +444,23 @@ static PolicyAction send_until_enough(Policy *policy, Error **errp)
     return POLICY_SEND;
 }
 
-static bool run_postcopy(Policy *policy, Error **errp)
-{
-    return postcopy_channels_ready(errp) &&
-           switchover_to_postcopy(policy, errp) && postcopy_run(errp);
-}
-
 /* Sends, and has the guest leave, as often as it takes. */
 static bool send_guest(Policy *policy, Error **errp)
 {
     for (;;) {
-        StrictResult result;
+        PolicyAction how = send_until_enough(policy, errp);
 
-        switch (send_until_enough(policy, errp)) {
-        case POLICY_SWITCH_OVER:
-            result = switch_over(policy, errp);
-            if (result != STRICT_AGAIN) {
-                return result == STRICT_DONE;
-            }
-            rest_after_attempt();
+        if (how != POLICY_SWITCH_OVER && how != POLICY_POSTCOPY) {
+            return false;
+        }
+        switch (switch_over(policy, how, errp)) {
+        case STRICT_DONE:
+            return true;
+        case STRICT_POSTCOPY:
+            return postcopy_run(errp);
+        case STRICT_AGAIN:
+            rest_after_attempt(policy);
             break;
-        case POLICY_POSTCOPY:
-            return run_postcopy(policy, errp);
         default:
             return false;
         }

@@ -29,6 +29,7 @@
 #include "fault.h"
 #include "lateness.h"
 #include "learnt.h"
+#include "postcopy-source.h"
 #include "source.h"
 #include "strict.h"
 #include "switchover.h"
@@ -51,6 +52,7 @@ typedef struct Strict {
     Switchover s;
     uint32_t number;            /* of the attempt, from 1 */
     bool one_sided;
+    bool postcopy;              /* memory follows the guest */
     bool held;                  /* the destination has been told to hold */
     int64_t begun_ns;           /* just after what remains was looked at */
     int64_t deadline_ns;        /* when the guest has to run somewhere, */
@@ -79,12 +81,17 @@ static bool still_open(Error **errp)
     return source_may_go_on(errp) && attempt_open();
 }
 
-static void send_number(unsigned command, uint32_t number)
+static void send_number(QEMUFile *f, unsigned command, uint32_t number)
 {
     WireAttempt payload;
 
     stl_be_p(&payload.attempt, number);
-    command_send(source.to_dst, command, &payload, sizeof(payload));
+    command_send(f, command, &payload, sizeof(payload));
+}
+
+static void send_commit(QEMUFile *f, const void *number)
+{
+    send_number(f, WIRE_CMD_COMMIT, *(const uint32_t *)number);
 }
 
 /*
@@ -140,6 +147,24 @@ static bool send_hold(Strict *a, Error **errp)
  * Under the BQL: the guest stops, and what there is to send is found out
  */
 
+/* In postcopy a device may need a page of memory to be loaded. */
+static bool save_records(Strict *a, QEMUFile *f, Error **errp)
+{
+    if (a->postcopy) {
+        qemu_savevm_send_postcopy_listen(f);
+    }
+    if (!vmstate_save_again(f, &a->s.saved, errp)) {
+        return false;
+    }
+    if (a->postcopy && a->one_sided) {
+        qemu_savevm_send_ping(f, WIRE_PING_PACKAGE_START);
+        qemu_savevm_send_postcopy_run(f);
+    } else {
+        qemu_put_byte(f, WIRE_EOF);
+    }
+    return !qemu_fflush(f);
+}
+
 /* Writing waits for the network, so what is saved goes to memory first. */
 static bool save_devices(Strict *a, Error **errp)
 {
@@ -151,15 +176,13 @@ static bool save_devices(Strict *a, Error **errp)
     fault_delay(POLICY_PART_DEVICE_SAVE);
     qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
     f = qemu_file_new_output(QIO_CHANNEL(memory));
-    ok = vmstate_save_again(f, &a->s.saved, errp);
-    qemu_put_byte(f, WIRE_EOF);
-    ok = !qemu_fflush(f) && ok;
+    ok = save_records(a, f, errp);
     a->state = g_byte_array_sized_new(memory->usage);
     g_byte_array_append(a->state, memory->data, memory->usage);
     qemu_fclose(f);
     object_unref(OBJECT(memory));
     switchover_part(&a->s, POLICY_PART_DEVICE_SAVE);
-    return ok;
+    return ok && vmstate_fits_package(a->state, errp);
 }
 
 /* Returns how much memory there is to send. */
@@ -231,12 +254,25 @@ static bool in_time(const Strict *a)
     return attempt_open();
 }
 
+static bool tell_memory(Strict *a, Error **errp)
+{
+    postcopy_try_discard(!a->one_sided, NULL);
+    if (a->one_sided) {
+        qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
+    }
+    switchover_part(&a->s, POLICY_PART_RAM);
+    return still_open(errp);
+}
+
 static bool send_memory(Strict *a, Error **errp)
 {
     int ret;
 
     attempt_step("ram");
     fault_delay(POLICY_PART_RAM);
+    if (a->postcopy) {
+        return tell_memory(a, errp);
+    }
     ram_source_drain(true);
     do {
         ret = qemu_savevm_state_iterate(source.to_dst, false);
@@ -268,8 +304,12 @@ static bool send_state(Strict *a, Error **errp)
  */
 static bool nothing_changed(Strict *a, Error **errp)
 {
+    RamSyncReport sync;
+
     bql_lock();
-    if (attempt_open() && sync_log(a)) {
+    /* What postcopy has left to send has not been sent before that either. */
+    if (attempt_open() && sync_log(a) &&
+        !(a->postcopy && ram_source_sync_report(&sync) && !sync.dirtied)) {
         attempt_abort("memory was written to while the guest stood still");
     }
     bql_unlock();
@@ -302,16 +342,34 @@ static void measured(Strict *a, PolicyPart part, uint64_t ns)
     learnt_keep(part, ns);
 }
 
+static unsigned left_ms(const Strict *a)
+{
+    return DIV_ROUND_UP(MAX(a->resume_ns - now_ns(), 0), SCALE_MS);
+}
+
+/* Whoever loads a device may have to ask for what it needs. */
+static bool answer_until_ready(Strict *a, ReturnPathReport *ready)
+{
+    while (!return_path_ready(source.return_path, 0, ready)) {
+        if (!left_ms(a) || !still_open(NULL)) {
+            return false;
+        }
+        postcopy_try_answer();
+        qemu_sem_timedwait(&source.wake, left_ms(a));
+    }
+    return true;
+}
+
 /* READY: of the time since the last byte left, loading is theirs. */
 static bool wait_ready(Strict *a, Error **errp)
 {
-    int64_t left_ns = MAX(a->resume_ns - now_ns(), 0);
     ReturnPathReport ready;
     int64_t ways_ns;
 
     attempt_step("device-load");
-    if (!return_path_ready(source.return_path,
-                           DIV_ROUND_UP(left_ns, SCALE_MS), &ready)) {
+    if (a->postcopy ? !answer_until_ready(a, &ready)
+                    : !return_path_ready(source.return_path, left_ms(a),
+                                         &ready)) {
         /* What of it is whose is not known, and nothing to be learnt from. */
         ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD, a->s.since_ns,
                     now_ns());
@@ -352,7 +410,8 @@ static int64_t rest_ns(const Strict *a)
 
     if (a->one_sided) {
         return rest + policy_cost(p, POLICY_PART_FLUSH) +
-               policy_cost(p, POLICY_PART_TRANSIT);
+               policy_cost(p, POLICY_PART_TRANSIT) +
+               (a->postcopy ? policy_cost(p, POLICY_PART_DEVICE_LOAD) : 0);
     }
     return rest + a->way_ns;
 }
@@ -382,6 +441,29 @@ static void send_plain_state(const Strict *a)
     qemu_savevm_state_end(source.to_dst);
 }
 
+/* From here on the guest is over there. */
+static bool hand_over(Strict *a, Error **errp)
+{
+    if (a->postcopy) {
+        return a->one_sided
+               ? switchover_commit_package(&a->s, a->state, errp)
+               : switchover_commit_held(&a->s, send_commit, &a->number,
+                                        sizeof(WireCommand) +
+                                        sizeof(WireAttempt), errp);
+    }
+    if (!source_hand_over(errp)) {
+        return false;
+    }
+    if (a->one_sided) {
+        send_plain_state(a);
+    } else {
+        send_number(source.to_dst, WIRE_CMD_COMMIT, a->number);
+    }
+    qemu_fflush(source.to_dst);
+    switchover_part(&a->s, POLICY_PART_FLUSH);
+    return true;
+}
+
 static bool commit(Strict *a, Error **errp)
 {
     bool ok = false;
@@ -389,16 +471,9 @@ static bool commit(Strict *a, Error **errp)
     bql_lock();
     attempt_step("commit");
     if (attempt_open() && fits(a) && attempt_commit() &&
-        switchover_disks(errp) && source_hand_over(errp)) {
-        ok = true;
+        switchover_disks(errp)) {
         switchover_part(&a->s, POLICY_PART_ACTIVATE);
-        if (a->one_sided) {
-            send_plain_state(a);
-        } else {
-            send_number(WIRE_CMD_COMMIT, a->number);
-        }
-        qemu_fflush(source.to_dst);
-        switchover_part(&a->s, POLICY_PART_FLUSH);
+        ok = hand_over(a, errp);
     }
     bql_unlock();
     return ok;
@@ -406,6 +481,12 @@ static bool commit(Strict *a, Error **errp)
 
 static bool attempt_it(Strict *a, Error **errp)
 {
+    if (a->postcopy) {
+        if (!postcopy_channels_ready(errp)) {
+            return false;
+        }
+        a->begun_ns = now_ns();
+    }
     if (!drain(a, errp) || !send_hold(a, errp) ||
         !stop_and_collect(a, errp) || !send_memory(a, errp)) {
         return false;
@@ -480,7 +561,7 @@ static void aborted(Strict *a, const AttemptEnd *end)
     show(a, end->reason);
     migration_rate_set(migrate_max_bandwidth());
     if (a->held) {
-        send_number(WIRE_CMD_ABORT, a->number);
+        send_number(source.to_dst, WIRE_CMD_ABORT, a->number);
     }
     announce_abort(a, end->reason);
 }
@@ -517,6 +598,9 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
         attempt_abort("the migration cannot go on");
     }
     end = attempt_end();
+    if (!end.committed) {
+        postcopy_try_failed();
+    }
     bql_unlock();
     if (end.committed) {
         return STRICT_FAILED;
@@ -530,10 +614,14 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
                                                   : STRICT_FAILED;
 }
 
-StrictResult strict_run(Policy *policy, Error **errp)
+StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)
 {
     ERRP_GUARD();
-    Strict a = { .s.policy = policy, .begun_ns = now_ns() };
+    Strict a = {
+        .s.policy = policy,
+        .begun_ns = now_ns(),
+        .postcopy = postcopy || postcopy_no_way_back(),
+    };
     StrictResult result;
 
     WITH_QEMU_LOCK_GUARD(&source.lock) {
@@ -545,7 +633,7 @@ StrictResult strict_run(Policy *policy, Error **errp)
         bql_lock();
         attempt_end();
         bql_unlock();
-        result = handed_over(&a, errp);
+        result = a.postcopy ? STRICT_POSTCOPY : handed_over(&a, errp);
     } else {
         result = not_handed_over(&a, a.deadline_ns, errp);
     }

@@ -22,6 +22,11 @@
  * A destination that is no peer cannot hold.  Until all memory is there the
  * attempt is the same, and then COMMIT is the state of the devices.
  *
+ * If memory is to follow (postcopy), what the destination has to throw away is
+ * told in place of memory, STATE says first that pages may be missing, and
+ * until READY comes the pages that loading needs are sent.  Then no more than
+ * the order to start it has to be sent; to one that is no peer, the package.
+ *
  * Migration thread, without the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -42,6 +47,7 @@ typedef struct StrictView {
 
 typedef enum StrictResult {
     STRICT_DONE,                /* the guest has left */
+    STRICT_POSTCOPY,            /* so has it, and memory has to follow */
     STRICT_AGAIN,               /* it goes on here, for now */
     STRICT_FAILED,              /* as the error says; undo is the caller's */
 } StrictResult;
@@ -59,6 +65,10 @@ bool strict_possible(Error **errp);
  */
 void strict_rehearse(Policy *policy);
 
-StrictResult strict_run(Policy *policy, Error **errp);
+/*
+ * One attempt; @postcopy: with memory to follow.  It may do so even if it need
+ * not, where an attempt before has left no other way.
+ */
+StrictResult strict_run(Policy *policy, bool postcopy, Error **errp);
 
 #endif

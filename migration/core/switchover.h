@@ -64,6 +64,26 @@ bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp);
 /* What @started says of the other side's part belongs to the ledger. */
 void switchover_join(Switchover *s, const ReturnPathReport *started);
 
+/*
+ * Postcopy: the guest leaves now, and memory follows.  Under the BQL, with the
+ * disks let go of, when what is to be thrown away has been told.
+ *
+ * By a package, whose last byte is an order to run it; or by @send, which puts
+ * @len bytes with an order to a destination that has it ready.  False if the
+ * guest is still here.
+ */
+typedef void SwitchoverOrder(QEMUFile *f, const void *order);
+
+bool switchover_commit_package(Switchover *s, const GByteArray *package,
+                               Error **errp);
+bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
+                            const void *order, size_t len, Error **errp);
+
+/*
+ * Afterwards, now and then: adds to the ledger what a peer says of its part.
+ */
+void switchover_note_start(void);
+
 /* What others may see of it; @downtime_ms is 0 if the guest is still here. */
 void switchover_show(const Switchover *s, int64_t downtime_ms);
 

@@ -40,6 +40,7 @@ static struct {
     DeviceLoadStep step;
     Error *err;
     bool listening;             /* the package is still to be loaded */
+    bool held;                  /* which is the state of a guest to be held */
     int64_t package_ns;         /* when it had come */
     /*
      * The thread may go on.  No event: the next turn could begin while the main
@@ -47,6 +48,7 @@ static struct {
      * takes any wake-up for its own.
      */
     QemuSemaphore done;
+    QemuSemaphore state;        /* that of a held guest is loaded, or cannot */
     QemuEvent package;          /* the guest was started, or cannot be */
 } turn;
 
@@ -56,6 +58,7 @@ static unsigned acks_needed;    /* devices that were not ready; BQL */
 void vmstate_load_init(void)
 {
     qemu_sem_init(&turn.done, 0);
+    qemu_sem_init(&turn.state, 0);
     qemu_event_init(&turn.package, false);
 }
 
@@ -107,9 +110,12 @@ static bool not_available(Error **errp)
  */
 static bool listen_and_share(Error **errp)
 {
-    if (!postcopy_dest_listen(errp)) {
+    bool held = hold_phase() == COMMAND_HELD;
+
+    if (!(held ? hold_listen(errp) : postcopy_dest_listen(errp))) {
         return false;
     }
+    turn.held = held;
     turn.listening = true;
     qemu_sem_post(&turn.done);
     return true;
@@ -289,7 +295,13 @@ static void start(void *opaque)
  */
 static void package_over(void)
 {
-    if (turn.step == DEVICE_LOAD_END) {
+    if (turn.held) {
+        if (turn.step != DEVICE_LOAD_END &&
+            hold_verdict() == HOLD_UNDECIDED) {
+            postcopy_dest_package_failed();
+        }
+        qemu_sem_post(&turn.state);
+    } else if (turn.step == DEVICE_LOAD_END) {
         ctx_in_main_loop(start, NULL);
     } else {
         postcopy_dest_package_failed();
@@ -337,18 +349,113 @@ static bool load_late(Error **errp)
     return ok;
 }
 
+static void begin_records(QEMUFile *f)
+{
+    turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
+    turn.err = NULL;
+    turn.listening = turn.held = false;
+    qemu_event_reset(&turn.package);
+}
+
+/*
+ * A guest that is held, whose memory follows.  The main loop loads its state,
+ * and may have to wait for pages.  It stays like that until there is a verdict;
+ * a stream that breaks is one as well: the guest is not ours.
+ */
+
+static void start_held(void *opaque)
+{
+    if (!incoming_start_held()) {
+        error_setg(&turn.err, "The guest's disks cannot be opened");
+        turn.step = DEVICE_LOAD_FAILED;
+        postcopy_dest_package_failed();
+    }
+    qemu_event_set(&turn.package);
+}
+
+static void forget_held(void *opaque)
+{
+    hold_forget();
+    qemu_sem_post(&turn.done);
+}
+
+/* What the main loop makes of the state once nobody wants it does not count. */
+static void wait_for_state(void)
+{
+    qatomic_set(&incoming.busy, false);
+    qemu_sem_wait(&turn.state);
+    qatomic_set(&incoming.busy, true);
+}
+
+static bool held_aborted(QEMUFile *f, Error **errp)
+{
+    bool ok = postcopy_dest_unhold(errp);
+
+    wait_for_state();
+    qatomic_set(&incoming.busy, false);
+    ctx_in_main_loop(forget_held, NULL);
+    qemu_sem_wait(&turn.done);
+    qatomic_set(&incoming.busy, true);
+    error_free(turn.err);
+    begin_records(f);
+    return ok;
+}
+
+/* Takes over @err, which may be a consequence of what the state lacks. */
+static void held_broke(Error *err, Error **errp)
+{
+    bool failed;
+
+    hold_broke();
+    postcopy_dest_hold_broke();
+    wait_for_state();
+    failed = postcopy_dest_hopeless();
+    error_propagate(errp, failed ? turn.err : err);
+    error_free(failed ? err : turn.err);
+    turn.err = NULL;
+}
+
+/* Until there is a verdict.  True if precopy goes on. */
+static bool load_held(QEMUFile *f, bool *again, Error **errp)
+{
+    Error *err = NULL;
+
+    *again = false;
+    if (device_load_late(&current_load, f, &err) &&
+        hold_verdict() == HOLD_UNDECIDED) {
+        error_setg(&err, "The stream ends while the guest is being held");
+    }
+    switch (hold_verdict()) {
+    case HOLD_ABORTED:
+        *again = true;
+        return held_aborted(f, errp);
+    case HOLD_COMMITTED:
+        wait_for_state();
+        ctx_in_main_loop(start_held, NULL);
+        return load_late(errp);
+    default:
+        held_broke(err, errp);
+        return false;
+    }
+}
+
 static bool load_records(QEMUFile *f, Error **errp)
 {
     DeviceLoadStep step;
+    bool again, ok;
 
-    turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
-    turn.err = NULL;
-    turn.listening = false;
-    qemu_event_reset(&turn.package);
+    begin_records(f);
     do {
         step = device_load_some(&turn.stream, false, errp);
         if (step == DEVICE_LOAD_ELSEWHERE) {
             turn_in_main_loop();
+            if (turn.held) {
+                ok = load_held(f, &again, errp);
+                if (!ok || !again) {
+                    return ok;
+                }
+                continue;
+            }
             if (turn.listening) {
                 return load_late(errp);
             }

@@ -197,6 +197,11 @@ void qemu_savevm_state_end(QEMUFile *f)
     device_save_end(&save);
 }
 
+void vmstate_without_description(void)
+{
+    g_clear_pointer(&vmdesc, json_writer_free);
+}
+
 int qemu_savevm_state_complete_postcopy(QEMUFile *f)
 {
     DeviceSave save = save_to(f);
@@ -222,7 +227,7 @@ void qemu_savevm_send_postcopy_advise(QEMUFile *f)
     command_send_advise(f, sizes, qemu_target_page_size());
 }
 
-static bool package_fits(const GByteArray *package, Error **errp)
+bool vmstate_fits_package(const GByteArray *package, Error **errp)
 {
     if (package->len <= WIRE_PACKAGED_MAX) {
         return true;
@@ -240,8 +245,7 @@ GByteArray *savevm_make_package(bool ping, Error **errp)
     g_autoptr(GByteArray) package = g_byte_array_new();
 
     qio_channel_set_name(QIO_CHANNEL(buffer), "migration-postcopy-package");
-    /* Nothing follows that it could describe. */
-    g_clear_pointer(&vmdesc, json_writer_free);
+    vmstate_without_description();
 
     qemu_savevm_send_postcopy_listen(f);
     if (qemu_savevm_state_complete_precopy_non_iterable(f)) {
@@ -257,7 +261,8 @@ GByteArray *savevm_make_package(bool ping, Error **errp)
         return NULL;
     }
     g_byte_array_append(package, buffer->data, buffer->usage);
-    return package_fits(package, errp) ? g_steal_pointer(&package) : NULL;
+    return vmstate_fits_package(package, errp) ? g_steal_pointer(&package)
+                                               : NULL;
 }
 
 void savevm_send_package(QEMUFile *f, const GByteArray *package)

@@ -27,6 +27,12 @@ int vmstate_save_devices(QEMUFile *f, LedgerDevices *times);
  * The same, of a guest that may go on here afterwards: what is saved is not
  * described, as it may be saved again.  BQL.
  */
+/* A destination takes so much at once. */
+bool vmstate_fits_package(const GByteArray *package, Error **errp);
+
+/* In postcopy nothing follows that it could describe. */
+void vmstate_without_description(void);
+
 bool vmstate_save_again(QEMUFile *f, LedgerDevices *times, Error **errp);
 
 /* Once. */

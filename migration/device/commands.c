@@ -46,10 +46,10 @@ static const CommandRule base_rules[] = {
                      IN(LISTENING) | IN(RUNNING)),
     RULE(POSTCOPY_ADVISE, 0, WIRE_CMD_POSTCOPY_ADVISE_LEN,
          WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, IN(PRECOPY)),
-    FIXED(POSTCOPY_LISTEN, PACKAGE, IN(ADVISED) | IN(DISCARDING)),
+    FIXED(POSTCOPY_LISTEN, PACKAGE, IN(ADVISED) | IN(DISCARDING) | IN(HELD)),
     FIXED(POSTCOPY_RUN, PACKAGE, IN(LISTENING)),
     RULE(POSTCOPY_DISCARD, WIRE_CMD_POSTCOPY_DISCARD_MIN, WIRE_CMD_PAYLOAD_MAX,
-         0, STREAM, IN(ADVISED) | IN(DISCARDING)),
+         0, STREAM, IN(ADVISED) | IN(DISCARDING) | IN(HELD)),
     FIXED(PACKAGED, STREAM, IN(ADVISED) | IN(DISCARDING)),
     FIXED(ENABLE_COLO, STREAM, IN(PRECOPY) | IN(ADVISED)),
     /* A device that is being loaded may need a page to go on. */
@@ -67,10 +67,10 @@ static const CommandRule base_rules[] = {
     }
 
 static const CommandRule peer_rules[] = {
-    FIXED(HOLD, STREAM, IN(PRECOPY)),
+    FIXED(HOLD, STREAM, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING)),
     FIXED(STATE, STREAM, IN(HELD)),
     FIXED(COMMIT, STREAM, IN(READY)),
-    FIXED(ABORT, STREAM, IN(HELD) | IN(READY)),
+    FIXED(ABORT, STREAM, IN(HELD) | IN(HELD_LISTENING) | IN(READY)),
 };
 
 static const CommandRule *find_rule(unsigned command)
@@ -95,6 +95,7 @@ static const char *const phase_names[COMMAND_PHASES] = {
     [COMMAND_RUNNING] = "during postcopy",
     [COMMAND_ENDED] = "after the guest was started",
     [COMMAND_HELD] = "while the guest is being held",
+    [COMMAND_HELD_LISTENING] = "while the guest is being held",
     [COMMAND_READY] = "when the guest is ready to be started",
 };
 

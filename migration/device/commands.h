@@ -20,6 +20,7 @@ typedef enum CommandPhase {
     COMMAND_RUNNING,        /* runs the guest; pages may be missing */
     COMMAND_ENDED,
     COMMAND_HELD,           /* loads what it must not start yet */
+    COMMAND_HELD_LISTENING, /* the same, and pages may be missing */
     COMMAND_READY,          /* has all of it */
     COMMAND_PHASES
 } CommandPhase;

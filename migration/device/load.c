@@ -402,6 +402,8 @@ static bool take_state(RecordLoop *outer, Error **errp)
     ok = load_all(&loop, errp) &&
          load->ops->state_loaded(load->opaque, arrived_ns, errp);
     qemu_fclose(loop.f);
+    /* Somebody else reads the stream around it by now. */
+    outer->end = loop.listens;
     return ok;
 }
 
@@ -462,8 +464,17 @@ static bool take_command(RecordLoop *loop, Error **errp)
     if (!ok) {
         error_prepend(errp, "Migration command %s: ", command_name(command));
     }
-    if (command == WIRE_CMD_POSTCOPY_RUN) {
+    switch (command) {
+    case WIRE_CMD_POSTCOPY_RUN:
         loop->ran = loop->end = true;
+        break;
+    case WIRE_CMD_POSTCOPY_LISTEN:
+        loop->listens = ok;
+        break;
+    case WIRE_CMD_COMMIT:
+    case WIRE_CMD_ABORT:
+        loop->end = loop->late;
+        break;
     }
     return ok;
 }

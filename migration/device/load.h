@@ -73,6 +73,7 @@ typedef struct DeviceLoadStream {
     bool late;                  /* devices are loaded, or are being */
     bool end;                   /* nothing more is to be read */
     bool ran;                   /* since the guest is to run */
+    bool listens;               /* pages may come beside it */
     bool has_record;            /* read, and to be loaded next: */
     uint8_t type;
     struct Section *section;    /* NULL for records of other types */
@@ -107,8 +108,9 @@ void device_load_cleanup(void);
 bool device_load_records(DeviceLoad *load, QEMUFile *f, Error **errp);
 
 /*
- * What goes on beside a package, or when it has been loaded: only more of
- * sections that were started before, and commands.  Takes no lock of its own.
+ * What goes on beside a package or a STATE that listens, or when it has been
+ * loaded: only more of sections that were started before, and commands.  Ends
+ * with ABORT or COMMIT as well.  Takes no lock of its own.
  */
 bool device_load_late(DeviceLoad *load, QEMUFile *f, Error **errp);
 

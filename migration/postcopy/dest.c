@@ -382,6 +382,11 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     return true;
 }
 
+bool dest_listens(void)
+{
+    return dest.listening;
+}
+
 bool dest_load_urgent(QEMUFile *f, Error **errp)
 {
     return ram_load_channel(f, &postcopy_pages, &dest.urgent, errp);
@@ -435,6 +440,38 @@ static void let_be(RamRegion *r)
     }
 }
 
+static void free_channels(void)
+{
+    PlaceMemory *memory = &dest.memory;
+
+    placer_destroy(&dest.main);
+    placer_destroy(&dest.urgent);
+    if (memory->zeros) {
+        munmap(memory->zeros, memory->largest_page);
+        memory->zeros = NULL;
+    }
+}
+
+/*
+ * Whatever was asked for may come or not: the source has it dirty, so it is
+ * sent or thrown away again before it matters.
+ */
+bool dest_unlisten(Error **errp)
+{
+    faults_pause(&dest.faults);
+    dest_unregister();
+    faults_forget(&dest.faults);
+    if (shared_any()) {
+        error_setg(errp, "Another process has the guest's memory mapped, and "
+                   "cannot go back from postcopy");
+        return false;
+    }
+    ram_load_divert(&precopy_pages, NULL);
+    free_channels();
+    dest.listening = false;
+    return true;
+}
+
 void dest_unregister(void)
 {
     PlaceMemory *memory = &dest.memory;
@@ -484,12 +521,7 @@ static void throw_away(void)
         received_destroy(&memory->blocks[i].map);
     }
     g_clear_pointer(&memory->blocks, g_free);
-    placer_destroy(&dest.main);
-    placer_destroy(&dest.urgent);
-    if (memory->zeros) {
-        munmap(memory->zeros, memory->largest_page);
-        memory->zeros = NULL;
-    }
+    free_channels();
 }
 
 void dest_end(void)

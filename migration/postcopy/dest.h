@@ -36,8 +36,19 @@ bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp);
  */
 bool dest_listen(const FaultsOps *ops, Error **errp);
 
+/*
+ * The source keeps the guest: as before dest_listen(), which may come again.
+ * What has come stays.  False if those who share the memory cannot go back.
+ * Thread that loads, without the BQL: who holds that may be waiting for a page,
+ * and goes on with zeros.
+ */
+bool dest_unlisten(Error **errp);
+
 /* Pages from a channel of their own, up to its end.  A thread of its own. */
 bool dest_load_urgent(QEMUFile *f, Error **errp);
+
+/* Whether it listens; where it is made to and not. */
+bool dest_listens(void);
 
 /* Any thread */
 void dest_resume(void);

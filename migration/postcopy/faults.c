@@ -159,6 +159,19 @@ void faults_pause(Faults *faults)
     faults->open = false;
 }
 
+void faults_forget(Faults *faults)
+{
+    QEMU_LOCK_GUARD(&faults->lock);
+    while (faults->waiters->len) {
+        FaultWaiter w = *waiter(faults, 0);
+
+        requested_clear(w.map, w.host_page);
+        strike_off(faults, w.region, w.host_page, now_us());
+    }
+    faults->view.waiting = 0;
+    qemu_cond_broadcast(&faults->none);
+}
+
 static bool same_page(const FaultWaiter *a, const FaultWaiter *b)
 {
     return a->region == b->region && a->host_page == b->host_page;

@@ -73,6 +73,9 @@ void faults_placed(Faults *faults, RamRegion *region, ReceivedMap *map,
 void faults_resume(Faults *faults);
 void faults_pause(Faults *faults);
 
+/* Nobody waits any more, and nothing was asked for. */
+void faults_forget(Faults *faults);
+
 /*
  * Waits until all that was asked for has come, or faults_give_up() was called.
  * False for the latter, until faults_resume().

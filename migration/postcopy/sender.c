@@ -56,7 +56,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
                                  const RamSender *main)
 {
-    assert(!ps->open);
+    assert(qatomic_read(&ps->answers) != POSTCOPY_SERVE);
     ram_sender_init(&ps->urgent, ps->regions, f);
     ps->urgent.sink.peer = main->sink.peer;
     ps->urgent.find_zeros = main->find_zeros;
@@ -67,16 +67,48 @@ static bool has_channel(const PostcopySender *ps)
     return ps->urgent.sink.file;
 }
 
+/* The thread that asks may be at it: the other end of the queue is ours. */
+static void forget_requests(PostcopySender *ps)
+{
+    PageRequest request;
+
+    while (postcopy_queue_take(&ps->queue, &request)) {
+        /* dropped */
+    }
+}
+
 void postcopy_sender_open(PostcopySender *ps)
 {
-    ps->last_asked = NULL;
-    postcopy_queue_clear(&ps->queue);
-    qatomic_store_release(&ps->open, true);
+    PostcopyAnswers before = qatomic_read(&ps->answers);
+
+    if (before == POSTCOPY_REFUSE) {
+        ps->last_asked = NULL;
+    }
+    if (before != POSTCOPY_KEEP) {
+        forget_requests(ps);
+    }
+    qatomic_store_release(&ps->answers, POSTCOPY_SERVE);
 }
 
 void postcopy_sender_close(PostcopySender *ps)
 {
-    qatomic_set(&ps->open, false);
+    qatomic_set(&ps->answers, POSTCOPY_REFUSE);
+}
+
+void postcopy_sender_keep(PostcopySender *ps)
+{
+    forget_requests(ps);
+    qatomic_store_release(&ps->answers, POSTCOPY_KEEP);
+}
+
+void postcopy_sender_ignore(PostcopySender *ps)
+{
+    qatomic_set(&ps->answers, POSTCOPY_IGNORE);
+}
+
+bool postcopy_sender_take(PostcopySender *ps, PageRequest *request)
+{
+    return postcopy_queue_take(&ps->queue, request);
 }
 
 /* It was written, so nobody reads it here again. */
@@ -187,9 +219,10 @@ void postcopy_sender_end_channel(PostcopySender *ps)
 bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp)
 {
+    PostcopyAnswers answers = qatomic_load_acquire(&ps->answers);
     PageRequest request;
 
-    if (!qatomic_load_acquire(&ps->open)) {
+    if (answers == POSTCOPY_REFUSE) {
         error_setg(errp, "Bad request for pages: the guest does not run there "
                    "yet");
         return false;
@@ -198,9 +231,12 @@ bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                                &request, errp)) {
         return false;
     }
+    if (answers == POSTCOPY_IGNORE) {
+        return true;
+    }
     stat64_add(&mig_stats.postcopy_requests, 1);
     add_stat(&ps->sent.asked, request.count);
-    if (!has_channel(ps)) {
+    if (answers == POSTCOPY_KEEP || !has_channel(ps)) {
         postcopy_queue_put(&ps->queue, &request);
         ps->ops->wake(ps->opaque);
         return true;

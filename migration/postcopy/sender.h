@@ -48,12 +48,20 @@ typedef struct PostcopySent {
     uint64_t along;             /* pages sent along with them, atomic */
 } PostcopySent;
 
+/* What becomes of requests */
+typedef enum PostcopyAnswers {
+    POSTCOPY_REFUSE,            /* they make no sense */
+    POSTCOPY_IGNORE,            /* they may be late, and are of no use */
+    POSTCOPY_KEEP,              /* queued, for the migration thread to take */
+    POSTCOPY_SERVE,             /* pages are claimed and sent */
+} PostcopyAnswers;
+
 typedef struct PostcopySender {
     RamRegions *regions;
     const PostcopySenderOps *ops;
     void *opaque;
 
-    bool open;                  /* requests may come; atomic */
+    PostcopyAnswers answers;    /* atomic */
     const RamRegion *last_asked; /* of the thread that asks */
     PostcopyQueue queue;
     QemuMutex lock;             /* of what is sent on the second channel */
@@ -88,9 +96,23 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
  */
 void postcopy_sender_end_channel(PostcopySender *ps);
 
-/* Whether requests may come.  Those that are left are forgotten. */
+/*
+ * Whether requests may come.  Those that are left are forgotten, but for those
+ * that were kept.  Migration thread.
+ */
 void postcopy_sender_open(PostcopySender *ps);
 void postcopy_sender_close(PostcopySender *ps);
+
+/*
+ * The guest has not been handed over, and may not be: requests may come, and
+ * are kept for postcopy_sender_take(), as no page may be claimed yet.  When
+ * that was in vain, those that are on their way are dropped.  Migration thread.
+ */
+void postcopy_sender_keep(PostcopySender *ps);
+void postcopy_sender_ignore(PostcopySender *ps);
+
+/* The next of those that were kept; false if there is none. */
+bool postcopy_sender_take(PostcopySender *ps, PageRequest *request);
 
 /*
  * A message asks for pages: see postcopy_request_read().  False if it makes

@@ -86,6 +86,19 @@ void ram_delta_stop(void)
     }
 }
 
+bool ram_delta_forget(uint64_t size, Error **errp)
+{
+    PageCache *empty = cache_init(size, delta.page_size, errp);
+
+    if (!empty) {
+        ram_delta_stop();
+        return false;
+    }
+    use_next_cache();
+    cache_fini(qatomic_xchg(&delta.cache, empty));
+    return true;
+}
+
 bool ram_delta_active(void)
 {
     return qatomic_read(&delta.cache) != NULL;

@@ -26,6 +26,12 @@
 bool ram_delta_start(uint64_t size, size_t page_size, Error **errp);
 void ram_delta_stop(void);
 
+/*
+ * The peer may not have what it was sent: begins with an empty cache of @size.
+ * False if there is no memory for it; then there is none.
+ */
+bool ram_delta_forget(uint64_t size, Error **errp);
+
 /* Is there a cache? */
 bool ram_delta_active(void);
 

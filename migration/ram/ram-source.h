@@ -27,6 +27,9 @@ typedef struct RamSyncReport {
  */
 bool ram_source_last_sync(RamSyncReport *report);
 
+/* The same, whether it has been asked for or not. */
+bool ram_source_sync_report(RamSyncReport *report);
+
 /*
  * Whether each turn of the section sends all there is, at any rate, or only a
  * slice.  Migration thread.
@@ -50,17 +53,47 @@ uint64_t ram_source_host_page_sizes(void);
 /* All that can be told of without the guest standing still has been. */
 bool ram_source_may_postcopy(void);
 
+/*
+ * Memory that has to be sent while the guest stands still, whatever it does
+ * then: postcopy makes nothing shorter.
+ */
+bool ram_source_must_precopy(void);
+
 /* Who sends from now on, as ram_sender_run() does. */
 typedef RamSendResult RamRunFn(void *opaque, RamSender *main, bool all);
 
 /*
- * The guest has stopped, and will go on elsewhere before its memory is there:
- * the last sync, after which nothing becomes dirty any more.  The section is
- * then sent by @run.  Migration thread, with the BQL.
- *
- * What is returned stays valid until the section is cleaned up.
+ * The section's sender, and its maps with it.  Stays valid until the section
+ * is cleaned up.  Migration thread, once something was sent.
  */
-RamSender *ram_source_enter_postcopy(RamRunFn *run, void *opaque);
+RamSender *ram_source_sender(void);
+
+/*
+ * The guest has stopped, and will go on elsewhere before its memory is there:
+ * the last sync.  Migration thread, with the BQL.
+ */
+void ram_source_sync_last(void);
+
+/*
+ * There is no way back: what was synced last is all there is to send, nothing
+ * becomes dirty any more, and the section is sent by @run.  Migration thread,
+ * with the BQL.
+ */
+void ram_source_enter_postcopy(RamRunFn *run, void *opaque);
+
+/*
+ * For one turn of the section: @run sends in place of whoever does; after that
+ * as before.  Returns what qemu_savevm_state_iterate() would.  Migration
+ * thread.
+ */
+int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque);
+
+/*
+ * The peer has thrown away what it was told to, and may have none of what it
+ * was sent: nothing is sent as a difference from that.  Migration thread, with
+ * the BQL.
+ */
+void ram_source_peer_forgot(void);
 
 /*
  * The connection is another one: @f, whose peer understands what the one

@@ -24,6 +24,7 @@
 #include "migration/qemu-file.h"
 #include "migration/ram.h"
 #include "migration/register.h"
+#include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
@@ -105,6 +106,12 @@ bool ram_source_last_sync(RamSyncReport *report)
     *report = source.report;
     source.reported = true;
     return true;
+}
+
+bool ram_source_sync_report(RamSyncReport *report)
+{
+    *report = source.report;
+    return source.filled;
 }
 
 void ram_source_drain(bool all)
@@ -293,9 +300,23 @@ bool ram_source_may_postcopy(void)
     return source.filled && !ram_sender_untold(&source.regions);
 }
 
-RamSender *ram_source_enter_postcopy(RamRunFn *run, void *opaque)
+bool ram_source_must_precopy(void)
+{
+    return !has_postcopy(NULL);
+}
+
+RamSender *ram_source_sender(void)
+{
+    return &source.sender;
+}
+
+void ram_source_sync_last(void)
 {
     sync_maps(true);
+}
+
+void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
+{
     ram_hints_stop();
     ram_delta_stop();
     RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
@@ -304,7 +325,28 @@ RamSender *ram_source_enter_postcopy(RamRunFn *run, void *opaque)
     source.sender.age = 1;
     source.run = run;
     source.run_opaque = opaque;
-    return &source.sender;
+}
+
+int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque)
+{
+    int ret;
+
+    assert(!source.run);
+    source.run = run;
+    source.run_opaque = opaque;
+    ret = qemu_savevm_state_iterate(f, true);
+    source.run = NULL;
+    return ret;
+}
+
+void ram_source_peer_forgot(void)
+{
+    Error *err = NULL;
+
+    if (ram_delta_active() &&
+        !ram_delta_forget(migrate_xbzrle_cache_size(), &err)) {
+        warn_reportf_err(err, "Pages are sent whole from now on: ");
+    }
 }
 
 void ram_source_resume(QEMUFile *f)

@@ -9,11 +9,14 @@ not started without a COMMIT for the attempt that the destination is ready for.
 
 from __future__ import annotations
 
+import re
+import socket
 import struct
 from typing import Callable
 
 import records as r
-from cases import Case, Change, find
+from cases import (BLOCK, PAGE, POSTCOPY, Case, Change, advise, discard,
+                   find)
 from ferry.errors import FerryError
 from ferry.vm import VM
 from records import Record
@@ -23,6 +26,7 @@ OFFER = 0xfd010000              # and says that it understands
 REPORT, STRICT = 0x4, 0x8
 KNOWS = ('query-migrate.ferry',)
 LIMIT_US = 300000
+WAIT = b'<the rest of this stream follows when there is an answer>'
 
 Devices = list[Record]
 Attempts = Callable[[bytes], list[bytes]]
@@ -64,6 +68,26 @@ def state(attempt: int, devices: bytes, length: int | None = None) -> bytes:
     size = len(devices) if length is None else length
     return r.command(r.STATE, struct.pack('>II', attempt, size)).pack() \
         + devices
+
+
+def ready(attempt: int) -> bytes:
+    """A place in a stream: the rest follows when READY has come."""
+    return WAIT + struct.pack('>I', attempt)
+
+
+def tell(sock: socket.socket, data: bytes) -> None:
+    """Send DATA, and wait where ready() says so."""
+    first, *others = data.split(WAIT)
+    sock.sendall(first)
+    heard = b''
+    for piece in others:
+        answer = re.compile(b'\x46\0..' + re.escape(piece[:4]), re.S)
+        while not answer.search(heard):
+            more = sock.recv(4096)
+            if not more:
+                return
+            heard += more
+        sock.sendall(piece[4:])
 
 
 def strict(attempts: Attempts, hello: list[Record] | None = None,
@@ -197,4 +221,120 @@ CASES = [
     lie('source-without-reports', lambda d: [
         hold(1), state(1, d), commit(1)], 'cannot be told',
         hello=greeting(0)),
+]
+
+
+# With memory to follow: the stream is read beside the state
+
+def listens(devices: bytes) -> bytes:
+    """A state whose memory may be missing."""
+    return r.command(r.LISTEN).pack() + devices
+
+
+def follows(name: str, attempts: Attempts, error: str | None,
+            look: Callable[[VM], None] | None = None, lenient: bool = False,
+            **more: object) -> Case:
+    """One case."""
+    more = {'hello': [*greeting(), advise()], **more}
+    return Case(f'hold/postcopy-{name}', strict(attempts, **more), error,
+                POSTCOPY, KNOWS, look or (held if error else None), lenient)
+
+
+def try_one(attempt: int, devices: bytes) -> list[bytes]:
+    """An attempt up to its READY."""
+    return [hold(attempt), discard(BLOCK, (0, PAGE)).pack(),
+            state(attempt, listens(devices)), ready(attempt)]
+
+
+def bundle(inner: bytes) -> list[bytes]:
+    """A package, as it is without attempts."""
+    return [r.command(r.PACKAGED, struct.pack('>I', len(inner))).pack(),
+            inner]
+
+
+BESIDE = 'while the guest is being held'
+WHEN_READY = 'when the guest is ready'
+
+CASES += [
+    follows('honest', lambda d: [*try_one(1, d), commit(1)], None, started),
+    follows('second-attempt', lambda d: [
+        *try_one(1, d), abort(1), *try_one(2, d), commit(2)], None, started),
+    follows('aborted-many-times', lambda d: [
+        *(one for i in range(1, 20) for one in (*try_one(i, d), abort(i))),
+        *try_one(20, d), commit(20)], None, started),
+    follows('aborted-before-ready', lambda d: [
+        *(one for i in range(1, 20) for one in (
+            hold(i), state(i, listens(d)), abort(i))),
+        *try_one(20, d), commit(20)], None, started),
+    follows('aborted-before-state', lambda d: [
+        hold(1), discard(BLOCK, (0, PAGE)).pack(), abort(1), *try_one(2, d),
+        commit(2)], None, started),
+    follows('nothing-follows-after-all', lambda d: [
+        *try_one(1, d), abort(1), hold(2), state(2, d), ready(2), commit(2)],
+        None, started),
+    follows('plain-after-abort', lambda d: [
+        *try_one(1, d), abort(1), d[:-1]], None, started),
+    follows('package-after-abort', lambda d: [
+        *try_one(1, d), abort(1), *bundle(listens(d[:-1]) + r.command(
+            r.RUN).pack())], None, started),
+
+    # It is read while the state is still being loaded, or just after.
+    follows('commit-too-early', lambda d: [
+        hold(1), state(1, listens(d)), commit(1)], 'COMMIT', lambda vm: None,
+        True),
+    follows('commit-of-another', lambda d: [*try_one(1, d), commit(2)],
+            'about attempt 2 and not 1'),
+    follows('commit-of-earlier', lambda d: [
+        *try_one(1, d), abort(1), *try_one(2, d), commit(1)],
+        'about attempt 1 and not 2'),
+    follows('commit-of-aborted', lambda d: [*try_one(1, d), abort(1),
+                                            commit(1)], 'COMMIT'),
+    follows('abort-of-another', lambda d: [*try_one(1, d), abort(2)],
+            'about attempt 2 and not 1'),
+    follows('abort-twice', lambda d: [*try_one(1, d), abort(1), abort(1)],
+            'ABORT'),
+    follows('same-attempt-again', lambda d: [
+        *try_one(1, d), abort(1), *try_one(1, d)],
+        'Attempt 1 comes after attempt 1'),
+    follows('hold-when-ready', lambda d: [*try_one(1, d), hold(2)],
+            f'HOLD {WHEN_READY}'),
+    follows('state-twice', lambda d: [
+        *try_one(1, d), state(1, listens(d))], f'STATE {WHEN_READY}'),
+    follows('discard-when-ready', lambda d: [
+        *try_one(1, d), discard(BLOCK, (0, PAGE)).pack()],
+        f'POSTCOPY_DISCARD {WHEN_READY}'),
+    follows('package-when-ready', lambda d: [
+        *try_one(1, d), *bundle(listens(d))], f'PACKAGED {WHEN_READY}'),
+    follows('package-while-held', lambda d: [
+        hold(1), *bundle(listens(d))], f'PACKAGED {BESIDE}'),
+    follows('resume-when-ready', lambda d: [
+        *try_one(1, d), r.command(r.RESUME).pack()],
+        f'POSTCOPY_RESUME {WHEN_READY}'),
+    follows('section-when-ready', lambda d: [*try_one(1, d), d],
+            'A section begins'),
+    follows('listen-alone', lambda d: [hold(1), r.command(r.LISTEN).pack()],
+            'POSTCOPY_LISTEN outside of a package'),
+    follows('listen-twice', lambda d: [
+        hold(1), state(1, listens(listens(d)))], f'POSTCOPY_LISTEN {BESIDE}'),
+    follows('listen-unannounced', lambda d: [
+        hold(1), state(1, listens(d))], 'not announced postcopy',
+        hello=greeting()),
+    follows('discard-unannounced', lambda d: [
+        hold(1), discard(BLOCK, (0, PAGE)).pack()], 'not announced postcopy',
+        hello=greeting()),
+    follows('run-in-state', lambda d: [
+        hold(1), state(1, listens(d[:-1] + r.command(r.RUN).pack())),
+        ready(1)], f'POSTCOPY_RUN {BESIDE}'),
+    follows('state-of-noise', lambda d: [
+        hold(1), state(1, listens(b'\xa5' * 4096)), ready(1)], 'STATE'),
+    follows('state-without-end', lambda d: [
+        hold(1), state(1, listens(d[:-1])), ready(1)], 'STATE'),
+    follows('end-without-verdict', lambda d: try_one(1, d), BESIDE,
+            rest=True),
+    follows('breaks-off-when-ready', lambda d: try_one(1, d), '',
+            rest=False),
+    follows('breaks-off-before-ready', lambda d: [
+        hold(1), state(1, listens(d))], '', rest=False),
+    follows('breaks-off-before-state', lambda d: [
+        hold(1), discard(BLOCK, (0, PAGE)).pack()], '', rest=False),
 ]

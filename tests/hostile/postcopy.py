@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import struct
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import records as r
 from ferry import abilities
@@ -23,8 +24,8 @@ from ferry.bench.run import ram_address
 from ferry.errors import FerryError
 from ferry.vm import VM
 from peers import LIMIT, OURS, goes_on, status
-from taker import (PONG, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT, Taker,
-                   bitmap, message, value, want)
+from taker import (PONG, READY, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
+                   STARTED, Taker, bitmap, message, report, value, want)
 
 NEEDS = ('postcopy-ram', 'return-path')
 CAPS = {'postcopy-ram': True, 'return-path': True}
@@ -306,6 +307,130 @@ def check_recovery_stops(stage: str, vm: VM, folder: Path) -> None:
         comes_back(vm, taker)
 
 
+# Attempts to switch over within a limit (strict-downtime.rst)
+
+STRICT = ('strict-downtime', 'return-path')
+TRIES = 4
+IN_TIME = {'downtime-limit': 300, 'strict-downtime-attempts': TRIES}
+
+
+@contextmanager
+def attempts(vm: VM, folder: Path, answer: Callable[[str, bytes], bytes],
+             at: Callable[[str], bool] | None = None) -> Iterator[Taker]:
+    """A migration to who can hold a guest; ANSWER is about READY."""
+    abilities.require(vm.kind, [*NEEDS, *STRICT])
+    with vm, Taker(folder / f'{vm.name}-taker', holds=True) as taker:
+        taker.answer, taker.at = answer, at
+        set_up(vm)
+        vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+            {'capability': name, 'state': True} for name in STRICT]})
+        vm.qmp.cmd('migrate-set-parameters', IN_TIME)
+        vm.qmp.cmd('migrate', {'uri': taker.uri})
+        vm.qmp.cmd('migrate-start-postcopy')
+        yield taker
+
+
+def was_in_vain(vm: VM, folder: Path) -> None:
+    """The guest goes on, and the next migration does not need a peer."""
+    vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+        {'capability': 'strict-downtime', 'state': False}]})
+    turn_off(vm)
+    goes_on(vm, folder)
+
+
+# What is said in place of the first READY, and whether another attempt follows
+HELD = {
+    'honest': (lambda ready: ready, 0),
+    'twice': (lambda ready: ready + ready, 0),
+    'of-another': (lambda ready: report(READY, 2), 1),
+    'of-0': (lambda ready: report(READY, 0), 1),
+    'never': (lambda ready: b'', 1),
+    'started-at-once': (lambda ready: report(STARTED, 1), 1),
+    'asks-first': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK) + ready,
+                   0),
+    'asks-only': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK), 1),
+    'asks-over-and-over': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK)
+                           * MANY + ready, 0),
+}
+
+
+def check_held(name: str, vm: VM, folder: Path) -> None:
+    """Pages that are asked for come, and none is lost over attempts."""
+    say, aborted = HELD[name]
+    told: list[bytes] = []
+
+    def answer(what: str, honest: bytes) -> bytes:
+        told.append(honest)
+        return say(honest) if what == 'ready' and len(told) == 1 else honest
+
+    with attempts(vm, folder, answer) as taker:
+        if name == 'asks-only':
+            taker.wait('state')
+            wait_for(lambda: (BLOCK, DATA.stop - PAGE) in taker.have,
+                     'what is asked for while it is held comes')
+            if 'commit' in taker.seen:
+                raise FerryError('it was handed over without a READY')
+            taker.wait('abort')
+            # Too late, and neither answered nor a reason to give up
+            taker.say(want(0, PAGE, BLOCK) + want(PAGE, PAGE))
+        taker.wait('started')
+        if taker.seen.count('abort') != aborted:
+            raise FerryError(f'attempts: {taker.seen}')
+        arrives(vm, taker)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait for CONDITION."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > end:
+            raise FerryError(f'not so: {what}')
+        time.sleep(0.002)
+
+
+# What ends the migration while it is held; the guest goes on
+HELD_LIES = {
+    'asks-for-no-block': want(0, PAGE, b'nosuch'),
+    'asks-behind-the-end': want(SIZE, PAGE, BLOCK),
+    'asks-without-name': want(0, PAGE),
+    'bitmap': bitmap(BLOCK, bytes(SIZE // PAGE // 8)),
+    'shut-failed': value(SHUT, 1),
+    'shut': value(SHUT, 0),
+    'half-a-report': message(READY, bytes(7)),
+}
+
+
+def check_held_lie(name: str, vm: VM, folder: Path) -> None:
+    """It is not handed over to who lies."""
+    with attempts(vm, folder, lambda what, honest: HELD_LIES[name]) as taker:
+        info = until(vm, 'failed', PAUSED, 'completed')
+        if info['status'] != 'failed' or not info.get('error-desc'):
+            raise FerryError(f'is {info["status"]}: {info.get("error-desc")}')
+        if 'commit' in taker.seen:
+            raise FerryError('it was handed over')
+        was_in_vain(vm, folder)
+
+
+# Where it hangs up, and whether the guest can be there by then
+HELD_STAGES = {'hold': False, 'discard': False, 'state': False,
+               'commit': True}
+
+
+def check_held_hang_up(stage: str, vm: VM, folder: Path) -> None:
+    """The destination goes away in an attempt."""
+    with attempts(vm, folder, lambda what, honest: honest,
+                  lambda name: name == stage) as taker:
+        info = until(vm, 'failed', PAUSED)
+        if (info['status'] == PAUSED) != HELD_STAGES[stage]:
+            raise FerryError(f'is {info["status"]}: '
+                             f'{info.get("error-desc")}')
+        if info['status'] == PAUSED:
+            paused_for_a_reason(vm)
+            comes_back(vm, taker)
+        else:
+            was_in_vain(vm, folder)
+
+
 def tests(start: Callable[..., VM], ours: str, folder: Path
           ) -> list[tuple[str, Callable[[], None]]]:
     """Name and function of each test; START makes a VM of the kind OURS."""
@@ -321,6 +446,13 @@ def tests(start: Callable[..., VM], ours: str, folder: Path
     made += [(f'postcopy/recover/{name}',
               lambda name=name: check_recovery(name, start(ours), folder))
              for name in RECOVERIES]
+    made += [(f'postcopy/{kind}/{name}',
+              lambda name=name, check=check: check(name, start(ours), folder))
+             for kind, check, names in (
+                 ('ready', check_held, HELD),
+                 ('held', check_held_lie, HELD_LIES),
+                 ('held/hangs-up-at', check_held_hang_up, HELD_STAGES))
+             for name in names]
     return made + [(f'postcopy/recover/hangs-up-at-{stage}',
                     lambda stage=stage: check_recovery_stops(
                         stage, start(ours), folder))

@@ -25,6 +25,9 @@ SHUT, PONG, REQ_PAGES_ID, REQ_PAGES = 1, 2, 3, 4
 RECV_BITMAP, RESUME_ACK, SWITCHOVER_ACK = 5, 6, 7
 BITMAP_END = 0x0123456789abcdef
 RESUMED = 1
+# Between two Ferrys: reports, and attempts to switch over
+HELLO, IS_PEER = 0x46455252, 0xfe01000c
+READY, STARTED = 0x4600, 0x4601
 
 LIMIT = 10.0            # s
 
@@ -58,6 +61,11 @@ def bitmap(block: bytes, bits: bytes, size: int | None = None,
             + bits + struct.pack('>Q', end))
 
 
+def report(kind: int, attempt: int) -> bytes:
+    """READY or STARTED."""
+    return message(kind, struct.pack('>IIII', attempt, 1000, 10, 100))
+
+
 class HungUp(Exception):
     """The other side did, or a test wants us to."""
 
@@ -70,10 +78,15 @@ class Taker:
     'package-begins', 'package', 'started', 'bitmap', 'resume', 'end'.  It returns True to
     hang up there.  ANSWER, if it is not None, changes what is said in a
     recovery: it gets the name and the honest answer.
+
+    If it HOLDS it says that it is a Ferry, which can hold a guest: then there
+    are 'hold', 'state', 'abort' and 'commit' in place of a package, and ANSWER
+    gets 'ready' as well.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, holds: bool = False) -> None:
         self.path = path
+        self._holds = holds
         self.uri = f'unix:{path}'
         self.at: Callable[[str], bool] | None = None
         self.answer: Callable[[str, bytes], bytes] | None = None
@@ -258,7 +271,7 @@ class Taker:
         else:
             raise r.Malformed(f'flags {flags:#x}')
         where = self._block, offset
-        if 'package' in self.seen and where in self.have:
+        if {'package', 'commit'} & set(self.seen) and where in self.have:
             self.twice += 1
         self.have.add(where)
 
@@ -268,14 +281,26 @@ class Taker:
         names = {r.OPEN_RETURN_PATH: 'return-path', r.PING: 'ping',
                  r.ADVISE: 'advise', r.DISCARD: 'discard',
                  r.PACKAGED: 'package-begins', r.RECV_BITMAP: 'bitmap',
-                 r.RESUME: 'resume', r.SWITCHOVER_START: 'switchover'}
+                 r.RESUME: 'resume', r.SWITCHOVER_START: 'switchover',
+                 r.HOLD: 'hold', r.STATE: 'state', r.COMMIT: 'commit',
+                 r.ABORT: 'abort'}
         if number not in names:
             raise r.Malformed(f'command {number}')
         if number == r.DISCARD:
             self._discard(payload)
+        elif number == r.STATE:
+            self._state(payload)
         self._event(names[number])
         if number == r.PING:
             self.say(message(PONG, payload))
+            if self._holds and payload == struct.pack('>I', HELLO):
+                self.say(value(PONG, IS_PEER))
+        elif number == r.STATE:
+            self._reply('ready', report(READY, *struct.unpack(
+                '>I', payload[:4])))
+        elif number == r.COMMIT:
+            self.say(report(STARTED, *struct.unpack('>I', payload)))
+            self._event('started')
         elif number == r.PACKAGED:
             package = self._bytes(struct.unpack('>I', payload)[0])
             self._event('package')
@@ -285,6 +310,12 @@ class Taker:
             self._reply('bitmap', bitmap(block, self.honest(block)))
         elif number == r.RESUME:
             self._reply('resume', value(RESUME_ACK, RESUMED))
+
+    def _state(self, payload: bytes) -> None:
+        """Take the state of a guest that is held."""
+        listen = r.command(r.LISTEN).pack()
+        if self._bytes(struct.unpack('>II', payload)[1])[:4] != listen[:4]:
+            raise r.Malformed('the state does not say LISTEN first')
 
     def _started(self, package: bytes) -> None:
         """Answer the ping at the end of PACKAGE: the guest is taken over."""

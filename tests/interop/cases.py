@@ -18,6 +18,7 @@ import converge
 import failures
 import postcopy
 import postcopy_memory
+import promised
 import responsive
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
@@ -263,7 +264,7 @@ def all_cases() -> list[Case]:
             cases.append(plain(source, target, transport, xbzrle))
     cases += failures.all_cases() + postcopy.all_cases()
     cases += postcopy_memory.all_cases()
-    cases += broken.all_cases() + converge.all_cases()
+    cases += promised.all_cases() + broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),

@@ -66,11 +66,12 @@ class Lab:
             raise FerryError('there is no guest')
         return self._observer
 
-    def vm(self, kind: str, mem: int = MEMORY, **more: Any) -> VM:
+    def vm(self, kind: str, mem: int = MEMORY, modules: bool = False,
+           **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
         vm = VM(kind, f'{kind}{next(self._numbers)}', self.workdir, mem,
                 kernel=self.kernel, initrd=self.initrd,
-                append=guest_args(FILL, WORK, RATE), **more)
+                append=guest_args(FILL, WORK, RATE, modules=modules), **more)
         self.vms.append(vm)
         return vm.start()
 
@@ -86,14 +87,19 @@ class Lab:
             self._set_back(self.source)
             self.guest.set_rate(RATE)
         else:
-            self.clear()
-            self.source = self.vm(kind, **more)
-            self._observer = Observer()
-            self._observer.attach(self.source)
-            self._guest = Guest(self.source)
-            self._guest.wait_ready(45)
-            self.began = time.monotonic_ns()
+            self.boot_anew(kind, **more)
         self.observer.wait_beats(self.source, 200)
+        return self.source
+
+    def boot_anew(self, kind: str, **more: Any) -> VM:
+        """The same, in a QEMU that is like no other; see vm()."""
+        self.clear()
+        self.source = self.vm(kind, **more)
+        self._observer = Observer()
+        self._observer.attach(self.source)
+        self._guest = Guest(self.source)
+        self._guest.wait_ready(45)
+        self.began = time.monotonic_ns()
         return self.source
 
     @staticmethod

@@ -655,6 +655,59 @@ static void test_give_up(void)
 }
 
 /*
+ * An attempt was given up: who waits goes on with zeros, and in the next one
+ * the page is asked for anew.
+ */
+
+typedef struct Reader {
+    QemuThread thread;
+    const uint8_t *at;
+    uint8_t found;
+} Reader;
+
+static void *read_byte(void *opaque)
+{
+    Reader *reader = opaque;
+
+    reader->found = qatomic_read(reader->at);
+    return NULL;
+}
+
+static void test_forget(void)
+{
+    Reader reader = { .found = 0xff };
+    FaultsView view;
+    Bench b;
+
+    if (!available()) {
+        return;
+    }
+    set_up(&b, ANON, 0);
+    reader.at = b.region.host + page_size();
+    qemu_thread_create(&reader.thread, "reader", read_byte, &reader,
+                       QEMU_THREAD_JOINABLE);
+    wait_for_requests(&b, 1);
+
+    faults_pause(&b.faults);
+    fault_thread_stop(&b.thread);
+    ufd_unregister(b.memory.ufd, b.region.host, PAGES * page_size(),
+                   &error_abort);
+    qemu_thread_join(&reader.thread);
+    g_assert_cmpuint(reader.found, ==, 0);
+    faults_forget(&b.faults);
+    faults_look(&b.faults, &view);
+    g_assert_cmpuint(view.waiting, ==, 0);
+    g_assert(faults_wait(&b.faults));
+
+    faults_resume(&b.faults);
+    g_assert_cmpuint(requests(&b), ==, 1);
+    g_assert(faults_note(&b.faults, &b.region, &b.memory.blocks[0].map, 1, 0));
+    g_assert_cmpuint(requests(&b), ==, 2);
+    faults_forget(&b.faults);
+    tear_down(&b);
+}
+
+/*
  * All at once: two channels, some threads that touch everything
  */
 
@@ -772,6 +825,7 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/faults/never-comes", test_never_comes);
     g_test_add_func("/postcopy/faults/pause", test_pause);
     g_test_add_func("/postcopy/faults/give-up", test_give_up);
+    g_test_add_func("/postcopy/faults/forget", test_forget);
     add("all-at-once", test_all_at_once, true);
     return g_test_run();
 }

@@ -730,6 +730,49 @@ static void test_closed(void)
     bench_destroy(&b);
 }
 
+/*
+ * In an attempt nothing is claimed, on no channel; what was asked for is there
+ * to be taken, and what comes too late is dropped.
+ */
+static void test_kept(gconstpointer second)
+{
+    uint64_t dirty;
+    PageRequest request;
+    Error *err = NULL;
+    Bench b;
+
+    bench_init(&b, second);
+    postcopy_sender_close(&b.ps);
+    dirty = ram_sender_left(&b.from.regions);
+
+    postcopy_sender_keep(&b.ps);
+    ask(&b, "pc.ram", 7, 2);
+    ask(&b, NULL, 3, 1);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, dirty);
+    g_assert_cmpuint(b.urgent.buffer->usage, ==, 0);
+    g_assert_true(postcopy_sender_take(&b.ps, &request));
+    g_assert_cmpuint(request.first, ==, 7);
+    g_assert_cmpuint(request.count, ==, 2);
+
+    /* Given up: the other one is forgotten by the next attempt. */
+    postcopy_sender_ignore(&b.ps);
+    ask(&b, NULL, 4, 1);
+    g_assert_false(postcopy_sender_ask(&b.ps, "none", 0, PAGE, &err));
+    error_free(err);
+    postcopy_sender_keep(&b.ps);
+    g_assert_false(postcopy_sender_take(&b.ps, &request));
+
+    /* Handed over: what was kept is still answered, and now it is claimed. */
+    ask(&b, NULL, 5, 1);
+    postcopy_sender_open(&b.ps);
+    postcopy_sender_run(&b.ps, &b.sender, true);
+    g_assert_cmpuint(first_page(&b.main), ==, 5);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    load(&b, &b.main);
+    check_same(&b);
+    bench_destroy(&b);
+}
+
 /* A channel that is broken says so to whoever asks. */
 static void test_urgent_broken(void)
 {
@@ -967,6 +1010,9 @@ int main(int argc, char **argv)
     TEST("sender/urgent", test_urgent);
     TEST("sender/along", test_along);
     TEST("sender/closed", test_closed);
+    g_test_add_data_func("/migration/postcopy/sender/kept", NULL, test_kept);
+    g_test_add_data_func("/migration/postcopy/sender/kept-two-channels", "",
+                         test_kept);
     TEST("sender/broken", test_urgent_broken);
     TEST("sender/race", test_race);
     TEST("pace/ways", test_pace);

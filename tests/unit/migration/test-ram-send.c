@@ -411,6 +411,31 @@ static void test_delta_resize(void)
     delta_passes(4096 * PAGE, true);
 }
 
+/* The peer threw everything away: what it was sent is of no use any more. */
+static void test_delta_forget(void)
+{
+    Pair p;
+
+    pair_init(&p, BITS, PEER);
+    g_assert(ram_delta_start(4096 * PAGE, PAGE, &error_abort));
+    p.sender.age = 2;
+    fill(&p);
+    send_all(&p);
+    RAM_REGIONS_FOREACH_SENT(r, &p.from.regions) {
+        for (unsigned i = 0; i < r->pages; i++) {
+            *ram_region_page(r, i) += 1;
+        }
+        memset(p.to.list[r->index].host, 0, ram_region_bytes(r));
+        dirty_map_set(r->map, 0, r->pages);
+    }
+    g_assert(ram_delta_forget(4096 * PAGE, &error_abort));
+    send_all(&p);
+    assert_equal(&p);
+    g_assert_cmpint(xbzrle_counters.pages, ==, 0);
+    ram_delta_stop();
+    pair_destroy(&p);
+}
+
 /* Pages that were taken, and turned out to be too much for the rate, wait. */
 static void test_delta_rate(void)
 {
@@ -592,6 +617,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/delta/small-cache", test_delta_small_cache);
     g_test_add_func("/ram/delta/resize", test_delta_resize);
     g_test_add_func("/ram/delta/rate", test_delta_rate);
+    g_test_add_func("/ram/delta/forget", test_delta_forget);
     g_test_add_func("/ram/delta/bad-size", test_delta_bad_size);
     g_test_add_func("/ram/delta/resize-stalled", test_delta_resize_stalled);
     g_test_add_func("/ram/delta/while-written", test_delta_while_written);
