@@ -79,10 +79,10 @@ static void add_vfio(SourceInfo *info)
     info->vfio_bytes = vfio->vfio ? vfio->vfio->transferred : 0;
 }
 
-static SourceInfo source_info(const SourceView *view)
+static SourceInfo source_info(const SourceView *view, MigrationStatus status)
 {
     SourceInfo info = {
-        .status = phase_get(&source.phase),
+        .status = status,
         .setup_ms = view->setup_ms,
         .total_ms = total_ms(view),
         .downtime_ms = view->downtime_ms,
@@ -125,6 +125,9 @@ static void add_postcopy(DestInfo *info, FaultsView *view)
 
 MigrationInfo *qmp_query_migrate(Error **errp)
 {
+    /* Before the error, which is told before the state that it is about. */
+    MigrationStatus outgoing = phase_get(&source.phase);
+    MigrationStatus ingoing = phase_get(&incoming.phase);
     g_autoptr(strList) reasons = ctx_blocked_reasons();
     g_autoptr(Error) err = ctx_error();
     g_autoptr(strList) features = NULL;
@@ -135,13 +138,13 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     FaultsView faults;
     MigrationInfo *info;
     DestInfo dest = {
-        .status = phase_get(&incoming.phase),
+        .status = ingoing,
         .addresses = addresses,
     };
 
     source_look(&view);
     ram_delta_counters(&xbzrle);
-    here = source_info(&view);
+    here = source_info(&view, outgoing);
     here.blocked_reasons = reasons;
     here.error = dest.error = err ? error_get_pretty(err) : NULL;
     features = peer_feature_names(view.peer.features);

@@ -20,7 +20,9 @@
 typedef struct Attempt {
     QemuSemaphore ended;
     bool connecting;            /* main loop */
-    Error *err;                 /* main loop, until it has ended */
+    /* main loop, until it has ended: */
+    QEMUFile *file;
+    Error *err;
 } Attempt;
 
 static void end(Attempt *a, Error *err)
@@ -36,9 +38,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     if (ioc) {
         qio_channel_set_name(ioc, "migration-postcopy-urgent");
         qio_channel_set_delay(ioc, false);
-        WITH_QEMU_LOCK_GUARD(&source.lock) {
-            source.urgent = qemu_file_new_output(ioc);
-        }
+        ((Attempt *)opaque)->file = qemu_file_new_output(ioc);
         object_unref(OBJECT(ioc));
         trace_postcopy_preempt_new_channel();
     }
@@ -88,6 +88,9 @@ bool urgent_channel_connect(Error **errp)
         }
     }
     qemu_sem_destroy(&a.ended);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.urgent = a.file;
+    }
     if (a.err) {
         error_propagate_prepend(errp, a.err, "The channel for urgent pages "
                                 "cannot be made: ");

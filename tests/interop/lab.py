@@ -69,7 +69,8 @@ class Lab:
     def vm(self, kind: str, mem: int = MEMORY, modules: bool = False,
            **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
-        vm = VM(kind, f'{kind}{next(self._numbers)}', self.workdir, mem,
+        name = f'{Path(kind).name}{next(self._numbers)}'
+        vm = VM(kind, name, self.workdir, mem,
                 kernel=self.kernel, initrd=self.initrd,
                 append=guest_args(FILL, WORK, RATE, modules=modules), **more)
         self.vms.append(vm)
