@@ -35,6 +35,8 @@
 
 /* How long a destination has to say who it is; the guest runs meanwhile. */
 #define MEET_MS 1000
+/* The value of the PING by which the way there and back is measured */
+#define ROUND_TRIP_PING 0xff
 /* Between two looks at a device that the guest has to let go of */
 #define UNPLUG_POLL_MS 250
 #define UNPLUG_CANCEL_MS (30 * 1000)
@@ -120,9 +122,23 @@ static void greet(QEMUFile *f)
     qemu_savevm_send_ping(f, WIRE_PING_START);
 }
 
+/* While nothing else is on its way; the guest runs meanwhile. */
+static void measure_round_trip(void)
+{
+    int64_t start = now_ns();
+
+    return_path_expect(source.return_path, 0, ROUND_TRIP_PING);
+    qemu_savevm_send_ping(source.to_dst, ROUND_TRIP_PING);
+    if (return_path_ponged(source.return_path, MEET_MS)) {
+        source.round_trip_ns = now_ns() - start;
+    }
+}
+
 static void meet(void)
 {
     Peer peer = { 0 };
+
+    source.round_trip_ns = 0;
 
     if (source.return_path) {
         return_path_meet(source.return_path, MEET_MS, &peer);
@@ -131,6 +147,10 @@ static void meet(void)
     ram_source_set_peer(peer.features);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.peer = peer;
+    }
+    /* Others may take a PING more or less amiss. */
+    if (peer.features || migrate_strict_downtime()) {
+        measure_round_trip();
     }
 }
 

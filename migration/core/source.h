@@ -56,6 +56,7 @@ typedef struct Source {
     QEMUFile *to_dst;
     QEMUFile *urgent;           /* postcopy-preempt: the second channel */
     ReturnPath *return_path;    /* NULL if the channel goes one way */
+    int64_t round_trip_ns;      /* of a small message; 0: not known */
     bool handed_over;           /* it cannot be cancelled any more */
     SourceView view;
 

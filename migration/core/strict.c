@@ -98,23 +98,14 @@ static void send_commit(QEMUFile *f, const void *number)
  * Before the guest stops
  */
 
-/* Nothing else is on its way, so it is that of small messages. */
 void strict_rehearse(Policy *policy)
 {
-    int64_t start;
-
     bql_lock();
     lateness_watch();
     bql_unlock();
-    start = now_ns();
-    return_path_expect(source.return_path, 0, DRAIN_PING);
-    qemu_savevm_send_ping(source.to_dst, DRAIN_PING);
-    if (return_path_ponged(source.return_path, DRAIN_MS)) {
-        int64_t ways_ns = now_ns() - start;
-
-        policy_expect(policy, POLICY_PART_TRANSIT, WAYS * ways_ns / 2);
-        policy_lead(policy, ways_ns);
-    }
+    policy_expect(policy, POLICY_PART_TRANSIT,
+                  WAYS * source.round_trip_ns / 2);
+    policy_lead(policy, source.round_trip_ns);
 }
 
 /* What is still on its way would be part of the downtime. */

@@ -256,15 +256,19 @@ bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp)
 /*
  * Our clock does not reach the other side.  What @started says of its part is
  * taken as it is, and the rest of the time until it came is that of two ways.
+ * More than a round trip takes it is only if the destination was still at what
+ * had come before the last byte, which is devices.
  */
 void switchover_join(Switchover *s, const ReturnPathReport *started)
 {
     const Report *r = &started->report;
     int64_t there = r->load_ns + r->activate_ns + r->start_ns;
-    int64_t ways = started->at_ns - s->since_ns - there;
+    int64_t ways = MAX(started->at_ns - s->since_ns - there, 0);
+    int64_t busy = source.round_trip_ns && r->load_ns
+                   ? MAX(ways - source.round_trip_ns, 0) : 0;
 
-    ledger_add(&s->ledger, POLICY_PART_TRANSIT, MAX(ways, 0) / 2);
-    ledger_add(&s->ledger, POLICY_PART_DEVICE_LOAD, r->load_ns);
+    ledger_add(&s->ledger, POLICY_PART_TRANSIT, (ways - busy) / 2);
+    ledger_add(&s->ledger, POLICY_PART_DEVICE_LOAD, r->load_ns + busy);
     ledger_add(&s->ledger, POLICY_PART_ACTIVATE, r->activate_ns);
     ledger_add(&s->ledger, POLICY_PART_START, r->start_ns);
     s->loaded = r->devices;
