@@ -41,10 +41,6 @@
  */
 #define RESUME_NS (2 * SCALE_MS)
 #define RESERVE_SHARE 4
-/* How long everything that was sent may take to arrive; the guest runs */
-#define DRAIN_MS 1000
-/* What the values of PINGs begin with that ask for that */
-#define DRAIN_PING 0x100
 /* STATE goes there, READY comes back, COMMIT goes there. */
 #define WAYS 3
 
@@ -108,15 +104,9 @@ void strict_rehearse(Policy *policy)
     policy_lead(policy, source.round_trip_ns);
 }
 
-/* What is still on its way would be part of the downtime. */
 static bool drain(Strict *a, Error **errp)
 {
-    uint32_t value = DRAIN_PING + a->number;
-
-    return_path_expect(source.return_path, a->one_sided ? 0 : a->number,
-                       value);
-    qemu_savevm_send_ping(source.to_dst, value);
-    return_path_ponged(source.return_path, DRAIN_MS);
+    switchover_drain(a->one_sided ? 0 : a->number, DRAIN_MS);
     return source_may_go_on(errp);
 }
 

@@ -30,8 +30,19 @@
 
 /* How long a destination that never said a word may still take for its first */
 #define SILENCE_MS (2 * 1000)
+/* What the values of PINGs begin with that ask whether all has been read */
+#define DRAIN_PING 0x100
 /* How often a destination is looked after while the user is waited for */
 #define USER_POLL_MS 100
+
+void switchover_drain(uint32_t attempt, int timeout_ms)
+{
+    uint32_t value = DRAIN_PING + attempt;
+
+    return_path_expect(source.return_path, attempt, value);
+    qemu_savevm_send_ping(source.to_dst, value);
+    return_path_ponged(source.return_path, timeout_ms);
+}
 
 void switchover_part(Switchover *s, PolicyPart part)
 {
@@ -291,6 +302,9 @@ bool switchover_run(Policy *policy, Error **errp)
     int64_t end_ns;
     bool ok;
 
+    if (source.round_trip_ns) {
+        switchover_drain(0, MIN(migrate_downtime_limit(), DRAIN_MS));
+    }
     bql_lock();
     ok = send_rest(&s, &err);
     bql_unlock();

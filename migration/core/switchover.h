@@ -54,6 +54,16 @@ bool switchover_saved(int ret, Error **errp);
  */
 
 /*
+ * Before the guest stops: waits until the destination has read all that was
+ * sent, no longer than @timeout_ms.  What is still on its way would be part of
+ * the downtime.  What the destination says next is about @attempt.
+ */
+void switchover_drain(uint32_t attempt, int timeout_ms);
+
+/* How long that may take; the guest runs */
+#define DRAIN_MS 1000
+
+/*
  * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
  * says when it has the guest, or that it failed; a peer also what it did with
  * the time, which goes to *@started.  One that never said a word is a channel
