@@ -59,8 +59,8 @@ typedef enum StrictResult {
 bool strict_possible(Error **errp);
 
 /*
- * After the destination was met: @policy is told what the way to it costs.  From
- * then on it is watched how late the main loop is, until somebody calls
+ * After the destination was met: @policy is told what the way to it costs.
+ * From then on it is watched how late the main loop is, until somebody calls
  * lateness_forget().
  */
 void strict_rehearse(Policy *policy);
