@@ -459,9 +459,13 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
                               PolicyDecision *d)
 {
     uint64_t threshold = policy_threshold(p, limits);
-    /* What fits is about to be switched over, after a pass that is cheap. */
+    /*
+     * What fits is about to be switched over, after a pass that is cheap.  And
+     * a pass that was ended as what was left seemed to fit is none that was in
+     * vain: it goes on, unless the guest alone has made it too much.
+     */
     bool by_itself = limits->postcopy && p->passes > 0 &&
-                     remaining > threshold;
+                     MIN(remaining, p->dirtied) > threshold;
 
     if (!(limits->postcopy_asked || by_itself) ||
         d->action == POLICY_SWITCH_OVER || now_bytes > threshold) {

@@ -556,6 +556,12 @@ static void test_postcopy_auto(void)
                     POLICY_SEND);
     g_assert_cmpint(consider_left(&p, 4096, true, true, 0, POLICY_SEND), ==,
                     POLICY_POSTCOPY);
+    /* Much is left, but the guest is not to blame: nothing was in vain. */
+    policy_synced(&p, 4096, SEC_);
+    g_assert_cmpint(consider(&p, true, false, 0, POLICY_SEND), ==,
+                    POLICY_SEND);
+    g_assert_cmpint(consider(&p, true, true, 0, POLICY_SEND), ==,
+                    POLICY_POSTCOPY);
 }
 
 int main(int argc, char **argv)
