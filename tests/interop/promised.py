@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator
 
@@ -335,4 +336,6 @@ def all_cases() -> list[Case]:
     for way in (PLAIN, PREEMPT):
         cases += [cut_while_held('ferry', way),
                   cancel_while_held('ferry', way), disks_lost(way)]
-    return cases
+    return [replace(case, full=case.name.endswith('-midway') or
+                    'pristine-promised-preempt' in case.name)
+            for case in cases]
