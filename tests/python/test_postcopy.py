@@ -106,9 +106,10 @@ class Once(unittest.TestCase):
     """The guest runs on one side at a time."""
 
     @staticmethod
-    def check(source: FakeSide, target: FakeSide) -> None:
+    def check(source: FakeSide, target: FakeSide, **caps: bool) -> None:
         move = Postcopy.__new__(Postcopy)
         move.source, move.target = source, target
+        move.caps = caps
         move.check_once()
 
     def test_fine(self):
@@ -122,6 +123,16 @@ class Once(unittest.TestCase):
                        FakeSide(STOP=[1.0], RESUME=[2.0])):
             with self.assertRaises(FerryError):
                 self.check(source, FakeSide(RESUME=[1.1]))
+
+    def test_strict(self):
+        given_up = FakeSide(STOP=[1.0, 2.0], RESUME=[1.5])
+        strict = {'strict-downtime': True}
+        self.check(given_up, FakeSide(RESUME=[2.1]), **strict)
+        with self.assertRaises(FerryError):
+            self.check(given_up, FakeSide(RESUME=[2.1]))
+        with self.assertRaises(FerryError):
+            self.check(FakeSide(STOP=[1.0, 2.0], RESUME=[1.5, 2.2]),
+                       FakeSide(RESUME=[2.1]), **strict)
 
 
 @unittest.skipUnless(shutil.which('gcc'), 'gcc is not installed')
