@@ -144,8 +144,15 @@ def over(vm: VM, limit: float = LIMIT) -> dict:
     raise FerryError(f'does not end: {info.get("status")}')
 
 
-def goes_on(vm: VM, folder: Path) -> None:
-    """The guest runs, and the next migration succeeds."""
+# What is said to the next migration: a greeting heard and the guest loaded.
+HEARD = value(PONG, 1)
+
+
+def goes_on(vm: VM, folder: Path, mute: bool = False) -> None:
+    """The guest runs, and the next migration succeeds.
+
+    Nobody answers it if it is to a MUTE one, for which our QEMU waits 3 s.
+    """
     end = time.monotonic() + LIMIT
     while not vm.qmp.cmd('query-status')['running']:
         if time.monotonic() > end:
@@ -153,7 +160,9 @@ def goes_on(vm: VM, folder: Path) -> None:
                              f'{vm.qmp.cmd("query-status")}')
         time.sleep(0.01)
     return_path(vm, False)
-    with Drain(folder / f'{vm.name}-next') as drain:
+    said = {} if mute else {'reply': HEARD, 'farewell': SHUT_OK,
+                            'over': r.whole}
+    with Drain(folder / f'{vm.name}-next', **said) as drain:
         vm.qmp.cmd('migrate', {'uri': drain.uri})
         info = over(vm)
     if info['status'] != 'completed':
@@ -188,7 +197,10 @@ def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
 
 
 def check_silence(vm: VM, folder: Path) -> None:
-    """A peer that never says that it has loaded all can be cancelled."""
+    """A peer that never says that it has loaded all can be cancelled.
+
+    Without the return path the next one, as silent, is enough.
+    """
     with vm:
         vm.qmp.cmd('cont')
         return_path(vm, True)
@@ -203,7 +215,7 @@ def check_silence(vm: VM, folder: Path) -> None:
             info = over(vm, CANCELLED_WITHIN)
         if info['status'] != 'cancelled':
             raise FerryError(f'is not cancelled: {info}')
-        goes_on(vm, folder)
+        goes_on(vm, folder, mute=True)
 
 
 def check_lost(vm: VM, folder: Path) -> None:

@@ -147,6 +147,11 @@ class Taker:
 
     def close(self) -> None:
         """Hang up for good."""
+        try:
+            # It wakes who waits for a connection; close() does not.
+            self._server.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self._server.close()
         self.hang_up()
         self._thread.join(5)
