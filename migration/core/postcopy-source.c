@@ -239,8 +239,8 @@ void postcopy_open_requests(void)
                                     postcopy.main);
         postcopy_sender_open(&postcopy.sender);
     }
-    pace_init(&postcopy.pace, postcopy.begun && !source.urgent,
-              stream_position(source.to_dst), now_ns());
+    pace_init(&postcopy.pace, postcopy.begun, stream_position(source.to_dst),
+              now_ns());
 }
 
 void postcopy_release_sent(void)
