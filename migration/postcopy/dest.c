@@ -113,8 +113,7 @@ bool postcopy_possible_here(Error **errp)
  * Before the guest runs
  */
 
-static bool discard(void *opaque, RamRegion *r, uint64_t start, uint64_t len,
-                    Error **errp)
+static bool discard(RamRegion *r, uint64_t start, uint64_t len, Error **errp)
 {
     int ret = ram_block_discard_range(r->rb, start, len);
 
@@ -123,8 +122,6 @@ static bool discard(void *opaque, RamRegion *r, uint64_t start, uint64_t len,
                          PRIu64 " bytes at 0x%" PRIx64, r->name, len, start);
         return false;
     }
-    received_clear(&block_of(r)->map, start >> r->page_bits,
-                   len >> r->page_bits);
     return true;
 }
 
@@ -180,7 +177,7 @@ static bool make_empty(RamRegion *r, Error **errp)
                    r->name);
         return false;
     }
-    return discard(NULL, r, 0, QEMU_ALIGN_DOWN(bytes, r->host_page_size), errp);
+    return discard(r, 0, QEMU_ALIGN_DOWN(bytes, r->host_page_size), errp);
 }
 
 static bool lay_out(RamRegions *regions, Error **errp)
@@ -239,10 +236,37 @@ static void without_huge_pages(void)
     }
 }
 
+static bool forget(void *opaque, RamRegion *r, uint64_t start, uint64_t len,
+                   Error **errp)
+{
+    received_clear(&block_of(r)->map, start >> r->page_bits,
+                   len >> r->page_bits);
+    return true;
+}
+
 bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp)
 {
-    without_huge_pages();
-    return forget_load(f, len, dest.memory.regions, discard, NULL, errp);
+    return forget_load(f, len, dest.memory.regions, forget, NULL, errp);
+}
+
+/*
+ * Pages are given back no earlier than when they are watched: whoever reads one
+ * in between, a display for instance, would leave a page of zeros there, and
+ * what comes for a page that is there already is thrown away.
+ */
+static bool give_back(RamRegion *r, Error **errp)
+{
+    const PlaceBlock *b = block_of(r);
+    uint64_t size = r->host_page_size, end = b->bytes / size, count;
+    uint64_t page = received_missing(&b->map, 0, end, &count);
+
+    for (; page < end;
+         page = received_missing(&b->map, page + count, end, &count)) {
+        if (!discard(r, page * size, count * size, errp)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /*
@@ -370,7 +394,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     }
     dest.listening = true;
     RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
-        if (!watch(r, errp)) {
+        if (!watch(r, errp) || !give_back(r, errp)) {
             return false;
         }
     }

@@ -121,6 +121,27 @@ static bool change(unsigned long *map, uint64_t bit, bool to)
     return !(old & mask) == to;
 }
 
+uint64_t received_missing(const ReceivedMap *map, uint64_t from, uint64_t end,
+                          uint64_t *count)
+{
+    unsigned shift = map->host_shift;
+
+    assert(end << shift <= map->pages);
+    while (from < end) {
+        uint64_t none = find_next_zero_bit(map->received, end << shift,
+                                           from << shift);
+        uint64_t some = find_next_bit(map->received, end << shift, none);
+
+        from = DIV_ROUND_UP(none, 1ull << shift);
+        if (from < some >> shift) {
+            *count = (some >> shift) - from;
+            return from;
+        }
+        from = (some >> shift) + 1;
+    }
+    return end;
+}
+
 bool requested_set(ReceivedMap *map, uint64_t host_page)
 {
     assert(host_page < map->pages >> map->host_shift);

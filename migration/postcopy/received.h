@@ -2,8 +2,8 @@
  * Which pages of a region have come, and which were asked for
  *
  * A bit for each target page that is in place, and one for each host page that
- * somebody waits for.  All but received_init() and _destroy() may be called by
- * any thread at any time: bits are atomic.
+ * somebody waits for.  All but received_init(), _destroy() and _missing() may
+ * be called by any thread at any time: bits are atomic.
  *
  * Whoever puts pages in place sets "received", then looks at "requested".
  * Whoever waits sets "requested", then looks at "received".  Both have a full
@@ -38,6 +38,14 @@ bool received_test(const ReceivedMap *map, uint64_t page);
 
 /* How many of the first @pages have come */
 uint64_t received_count(const ReceivedMap *map, uint64_t pages);
+
+/*
+ * The first of the host pages [@from, @end) of which nothing has come, or @end.
+ * @count: how many there are in a row, if there are any.  Nothing comes
+ * meanwhile.
+ */
+uint64_t received_missing(const ReceivedMap *map, uint64_t from, uint64_t end,
+                          uint64_t *count);
 
 /* Somebody waits for @host_page. False if that was so already. */
 bool requested_set(ReceivedMap *map, uint64_t host_page);

@@ -38,6 +38,8 @@ DATA = b'\x5a' * PAGE
 # The guest that was recorded never ran: these pages are not zero.
 FILLED = range(1 << 20, 12 << 20, 3 * PAGE)
 WAITS = 'inmigrate'     # the guest has not come
+ASIDE_VALUE = 7
+ASIDE = struct.pack('>I', ASIDE_VALUE)
 Say = Callable[[Giver], list[bytes | Record]]
 
 
@@ -453,6 +455,21 @@ def check_waits(bench: Bench) -> None:
         bench.complete()
 
 
+def check_looked_at(bench: Bench) -> None:
+    """Somebody reads a page between DISCARD and LISTEN: it comes all the same.
+    """
+    giver = bench.giver
+    with bench:
+        giver.say(*giver.greeting(), giver.discard(), r.command(r.PING, ASIDE))
+        giver.wait(lambda: ASIDE_VALUE in giver.pongs, 'DISCARD does not come')
+        for at in FILLED[:100]:
+            Touch(bench.vm, at).end()
+        giver.say(giver.package())
+        giver.wait(lambda: HELLO in giver.pongs, 'RUN does not come')
+        giver.send(giver.everything())
+        bench.complete()
+
+
 def again(step: Callable[[], None]) -> None:
     """Do STEP as soon as it is possible: it has to pause first."""
     end = time.monotonic() + LIMIT
@@ -536,7 +553,8 @@ def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
     made += [(f'source/{name}', lambda check=check: check(bench()))
              for name, check in (('owes-a-page', check_owed),
                                  ('nobody-hears', check_nobody_hears),
-                                 ('waits', check_waits))]
+                                 ('waits', check_waits),
+                                 ('looked-at', check_looked_at))]
     for group, check, names in (
             ('package', check_package, PACKAGES),
             ('hangs-up-after', check_hang_up, STEPS),

@@ -188,6 +188,36 @@ static void test_received_rounding(void)
     received_destroy(&map);
 }
 
+static void test_received_missing(void)
+{
+    static const struct {
+        uint64_t from, end, first, count;
+    } rows[] = {
+        { 0, 10, 0, 2 }, { 1, 10, 1, 1 }, { 2, 10, 4, 1 }, { 5, 10, 7, 3 },
+        { 8, 10, 8, 2 }, { 0, 1, 0, 1 }, { 2, 4, 4, 0 }, { 5, 7, 7, 0 },
+        { 10, 10, 10, 0 },
+    };
+
+    for (unsigned shift = 0; shift <= 9; shift += 9) {
+        uint64_t last = (1u << shift) - 1;
+        ReceivedMap map;
+
+        /* first, last and all pages of the target in some pages of the host */
+        g_assert(received_init(&map, 10 << shift, shift));
+        received_set(&map, 2 << shift, 1);
+        received_set(&map, (3 << shift) + last, 1);
+        received_set(&map, 5 << shift, 2 << shift);
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+            uint64_t count = 0;
+
+            g_assert_cmpuint(received_missing(&map, rows[i].from, rows[i].end,
+                                              &count), ==, rows[i].first);
+            g_assert_cmpuint(count, ==, rows[i].count);
+        }
+        received_destroy(&map);
+    }
+}
+
 static void test_requested(void)
 {
     ReceivedMap map;
@@ -502,6 +532,7 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/blocktime/twice", test_blocktime_twice);
     g_test_add_func("/postcopy/received/ranges", test_received_ranges);
     g_test_add_func("/postcopy/received/rounding", test_received_rounding);
+    g_test_add_func("/postcopy/received/missing", test_received_missing);
     g_test_add_func("/postcopy/received/requested", test_requested);
     g_test_add_func("/postcopy/received/wire", test_received_wire);
     g_test_add_func("/postcopy/discard/cases", test_discard);
