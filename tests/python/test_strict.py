@@ -13,7 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
 
+from ferry.observer import Crossing, Handover           # noqa: E402
+from ferry.postcopy import ACTIVE                       # noqa: E402
 from ferry.strict import judge, plan                    # noqa: E402
+from ferry.strict.follow import (                       # noqa: E402
+    MIDWAY, REMEMBERED, Following, stopped_ms)
 from ferry.strict.judge import Abort, Outcome           # noqa: E402
 
 WHAT = plan.Switchover(1, 64, 50, plan.WAYS[0])
@@ -46,6 +50,22 @@ class Plan(unittest.TestCase):
         self.assertEqual({one.way for one in made}, set(plan.WAYS))
         for one in made:
             self.assertIn(one.limit, one.fault.limits)
+
+    def test_some_follow(self) -> None:
+        made = plan.plan(600)
+        some = [one for one in made if one.follow]
+        self.assertAlmostEqual(len(some), 120, delta=4)
+        for fault in (True, False):
+            self.assertEqual({one.follow for one in some
+                              if (one.fault is not plan.NONE) == fault},
+                             set(plan.FOLLOWS))
+        faults = {one.fault for one in some}
+        self.assertEqual({one for one in plan.FAULTS
+                          if one.ends == plan.LOST} & faults, set())
+        self.assertEqual(len({one.name() for one in made}), 600)
+        self.assertEqual(plan.only(made, '-postcopy'), some)
+        for one in some:
+            self.assertIn(f'-{one.follow.name}-{one.fault.name}', one.name())
 
     def test_delay(self) -> None:
         what = fault('dst-ram-long').fault
@@ -119,6 +139,20 @@ class Judge(unittest.TestCase):
         self.assertEqual(judge.floor_ms(ones[:3]), 1)
         self.assertEqual(judge.floor_ms(ones), 5)
 
+    def test_followed(self) -> None:
+        what = replace(WHAT, follow=plan.FOLLOWS[0])
+        # What the first heartbeat waits for is no part of the limit,
+        slow = replace(GOOD, blackout_ms=400, stopped_ms=12, follow_ms=80)
+        self.assertEqual(judge.problems(what, slow, 9), [])
+        self.assertEqual(slow.first_ms, 388)
+        # and there is no floor to take the place of who was not asked.
+        self.wrong(replace(slow, stopped_ms=None), 'nobody asked', what)
+        self.wrong(replace(slow, stopped_ms=51.1), 'was away', what)
+        self.wrong(replace(slow, total_ms=50.1), 'ledger', what)
+        self.assertFalse(GOOD.followed)
+        self.wrong(replace(GOOD, blackout_ms=400), 'was away', what)
+        self.assertIsNone(GOOD.first_ms)
+
     def test_agreement(self) -> None:
         ones = [replace(GOOD, stopped_ms=seen)
                 for seen in (7, 9.2, 10, 10.9, 11.5)]
@@ -135,3 +169,74 @@ class Judge(unittest.TestCase):
     def test_json(self) -> None:
         one = replace(GOOD, aborts=[Abort(1, 'r', 2, {'ram': 1.0})])
         self.assertEqual(Outcome.load(one.dump()), one)
+        one = replace(one, follow_ms=3.5, gap_ms=2, faults={'count': 4})
+        self.assertEqual(Outcome.load(one.dump()), one)
+        old = GOOD.dump()
+        for name in ('follow_ms', 'gap_ms', 'faults'):
+            del old[name]       # as files have it that were written before
+        self.assertEqual(Outcome.load(old), GOOD)
+
+
+class Follow(unittest.TestCase):
+    """Ends precopy, and asks the guest in time."""
+
+    class Fake:
+        """The source, the observer, and the guest; what they were told."""
+
+        def __init__(self) -> None:
+            self.qmp, self.told, self.crossed = self, [], None
+            self.beats = 10
+
+        def cmd(self, name: str) -> None:
+            self.told.append(name)
+
+        def move_to(self, _vm: object) -> None:
+            self.told.append('move')
+
+        def crossing(self, _start: int) -> Crossing | None:
+            return self.crossed
+
+        def apart_ms(self, first: int, count: int) -> float:
+            self.told.append((first, count))
+            return 300.0
+
+        def handovers(self, _start: int) -> list[Handover]:
+            return [Handover(1, 2, 77, 320.0, 0, 0)]
+
+        def counts(self, since: int) -> list[tuple[int, int]]:
+            return [(since, self.beats)]
+
+    def look(self, how: plan.Follow, *samples: tuple[str, int]
+             ) -> tuple[Follow.Fake, Following]:
+        """What was done at these (phase, bytes sent); the guest comes last."""
+        fake = self.Fake()
+        following = Following(how, fake, fake, fake, fake, 0)
+        for number, (phase, sent) in enumerate(samples, 1):
+            if number == len(samples):
+                fake.crossed = Crossing(320.0, 5, 7)
+            following.look({'phase': phase, 'transferred': sent})
+        return fake, following
+
+    def test_at_once(self) -> None:
+        fake, following = self.look(
+            plan.FOLLOWS[0], ('setup', 0), ('device', 9), (ACTIVE, 9),
+            (ACTIVE, 9))
+        self.assertEqual(fake.told, ['migrate-start-postcopy', 'move', (5, 7)])
+        self.assertEqual(following.stopped_ms, 20)
+        following.look({'phase': ACTIVE, 'transferred': 9})
+        self.assertEqual(len(fake.told), 3)
+
+    def test_midway(self) -> None:
+        how = next(one for one in plan.FOLLOWS if one.midway)
+        fake, _ = self.look(how, ('setup', 0), ('active', MIDWAY - 1))
+        self.assertEqual(fake.told, [])
+        fake, _ = self.look(how, ('active', 0), ('active', MIDWAY))
+        self.assertEqual(fake.told, ['migrate-start-postcopy'])
+
+    def test_too_late(self) -> None:
+        fake = self.Fake()
+        self.assertIsNone(stopped_ms(fake, fake, 0))
+        fake.crossed = Crossing(320.0, 5, 7)
+        self.assertEqual(stopped_ms(fake, fake, 0), 20)
+        fake.beats = REMEMBERED
+        self.assertIsNone(stopped_ms(fake, fake, 0))

@@ -54,10 +54,27 @@ class Outcome:
     verified: bool = False
     wrong: str = ''             # what went wrong with doing all this
     seconds: float = 0
+    # Of one whose memory followed: until all of it was there, the longest gap
+    # between heartbeats meanwhile, and what the guest waited for pages
+    follow_ms: float | None = None
+    gap_ms: float = 0
+    faults: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def followed(self) -> bool:
+        """Whether it was switched over to postcopy."""
+        return self.follow_ms is not None
 
     def dump(self) -> dict[str, Any]:
         """As JSON has it."""
         return asdict(self)
+
+    @property
+    def first_ms(self) -> float | None:
+        """What the first heartbeat took of a guest that ran again."""
+        if self.blackout_ms is None or self.stopped_ms is None:
+            return None
+        return max(0.0, self.blackout_ms - self.stopped_ms)
 
     @classmethod
     def load(cls, row: dict[str, Any]) -> Outcome:
@@ -86,10 +103,14 @@ def away_ms(one: Outcome, floor: float) -> float | None:
     """For how long the guest stood still, as observed.
 
     Where the guest's own clock was not read in time the FLOOR is taken off.
+    If memory follows, no floor is known: what its first beat waits for is
+    different each time.
     """
     if one.stopped_ms is not None:
         return one.stopped_ms
-    return None if one.blackout_ms is None else one.blackout_ms - floor
+    if one.blackout_ms is None or one.followed:
+        return None
+    return one.blackout_ms - floor
 
 
 @dataclass
@@ -142,7 +163,9 @@ def _times(what: plan.Switchover, is_: Outcome, floor: float) -> Claims:
         over = late + (fault.delay_ms(limit) if fault.late else 0)
         yield (is_.total_ms <= limit + over,
                f'the ledger has {is_.total_ms} ms of {limit}: {is_.parts}')
-        away = away_ms(is_, floor) or 0.0
+        away = away_ms(is_, floor)
+        yield away is not None, 'nobody asked the guest in time'
+        away = away or 0.0
         yield (away <= limit + over + is_.noise_ms,
                f'was away for {away:.1f} ms of {limit}, noise '
                f'{is_.noise_ms:.1f}')

@@ -23,24 +23,28 @@ from ..guest import Guest, ensure, guest_args
 from ..link import Link
 from ..migrate import ENDED, Result, migrate, tcp_uri
 from ..observer import Observer
+from ..postcopy import ACTIVE
 from ..qmp import GONE, QMP, QMPError
 from ..vm import VM
 from . import plan
+from .follow import Following, stopped_ms
 from .judge import Abort, Outcome
 from .lateness import Lateness
 
 MEMORY, FILL, WORK = 256, 48, 16        # MiB
 PAGES = 256                             # in a MB that the guest writes
 BANDWIDTH = 1 << 30
+SLOWLY = 48 << 20       # until postcopy, if that is to begin midway
 ATTEMPTS = 3
 TIMEOUT = 12.0          # s; a guest that writes too fast is left where it is
 ENDS_WITHIN = 5.0       # s
 SETTLE = 0.25           # s, to know how the heartbeats come
 HEAR = 0.02             # s between two looks at whether it is over
+LOOK = 0.02             # s, to meet a guest whose memory follows
 STALL = 0.2             # s that a link or a destination stands, and the limit
 TLS = 'tls0'
 TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
-           'switchover-ack')
+           'switchover-ack', 'postcopy-ram', 'postcopy-preempt')
 # Parts whose delay a destination that has become a source still has; what it
 # took to load and start it remembers, and expects of others.
 LASTING = ('stop', 'device-save', 'ram', 'flush', 'activate', 'device-load',
@@ -56,6 +60,11 @@ def _lasting(delay: str) -> str:
 def _ms(event: dict[str, Any]) -> float:
     stamp = event['timestamp']
     return stamp['seconds'] * 1e3 + stamp['microseconds'] / 1e3
+
+
+def to_mono() -> float:
+    """What is to be added to the time of an event for ours, ms."""
+    return time.monotonic() * 1e3 - time.time() * 1e3
 
 
 class Events:
@@ -108,6 +117,12 @@ class Events:
                 found.append((since, _ms(event)))
                 since = None
         return found
+
+    def entered(self, status: str) -> float | None:
+        """When the migration was first in STATUS, ms."""
+        return next((_ms(event) for event in self.heard
+                     if event['event'] == 'MIGRATION'
+                     and event['data']['status'] == status), None)
 
     def stop(self) -> None:
         """Hear no more."""
@@ -288,9 +303,9 @@ class Lab:
         if not result.ok:
             is_.wrong = result.error
             return
-        to_mono = time.monotonic() * 1e3 - time.time() * 1e3
+        offset = to_mono()
         dst.qmp.cmd('cont')
-        resumed = _ms(dst.qmp.wait_event('RESUME', 5)) + to_mono
+        resumed = _ms(dst.qmp.wait_event('RESUME', 5)) + offset
         self._observer.wait_beats(dst, 20)
         moves = self._observer.handovers(start)
         is_.total_ms = 0.0
@@ -320,11 +335,14 @@ class Lab:
 
     def _settings(self, what: plan.Switchover
                   ) -> tuple[dict[str, bool], dict[str, Any]]:
-        caps = {name: name in what.way.caps for name in TOGGLED}
+        follow = what.follow.caps if what.follow else ()
+        caps = {name: name in what.way.caps + follow for name in TOGGLED}
         caps.update({'return-path': True, 'events': True})
         params: dict[str, Any] = {
             'downtime-limit': what.limit, 'max-bandwidth': BANDWIDTH,
             'tls-creds': TLS if what.way.tls else ''}
+        if what.follow and what.follow.midway:
+            params['max-bandwidth'] = SLOWLY
         if self.kind != 'pristine':
             caps['strict-downtime'] = True
             params['strict-downtime-attempts'] = ATTEMPTS
@@ -344,19 +362,27 @@ class Lab:
         events = Events(src)
         act = Act(dst, link, what) if what.fault.act else None
         start = time.monotonic_ns()
+        following = Following(what.follow, src, dst, self._guest, observer,
+                              start) if what.follow else None
         is_.noise_ms = observer.noise_ms(99, settled, start)
         try:
             result = migrate(src, dst, tcp_uri(), caps=caps, params=params,
                              guest=self._guest, observer=observer,
-                             interval=0.05, timeout=TIMEOUT, verify=False,
-                             link=link)
+                             on_sample=following and following.look,
+                             interval=LOOK if following else 0.05,
+                             timeout=TIMEOUT, verify=False, link=link)
             if act is not None:
                 act.stop()
             self._take(is_, src, result)
-            self._take_stopped(is_, start)
+            if is_.status == 'completed':
+                is_.stopped_ms = following and following.stopped_ms \
+                    or stopped_ms(self._guest, observer, start)
             is_.late_ms = self._lateness.worst_ms(start)
             events.stop()
             self._take_events(is_, events, start)
+            since, until = events.entered(ACTIVE), events.entered('completed')
+            if following is not None and since and until:
+                following.take(is_, since + to_mono(), until + to_mono())
             self._end(is_, what, src, dst)
             is_.lost, is_.repeated = observer.breaks(start)
         finally:
@@ -389,26 +415,11 @@ class Lab:
             if not result.ok:
                 is_.wrong = result.error
 
-    def _take_stopped(self, is_: Outcome, start: int) -> None:
-        """For how long the guest stood still, from outside and inside alone.
-
-        What it lived through of a blackout by its own clock, cold and slow as
-        it was, was no downtime.  Too late it does not remember.
-        """
-        assert self._guest and self._observer
-        crossing = self._observer.crossing(start)
-        if is_.status != 'completed' or crossing is None:
-            return
-        lived = self._guest.apart_ms(crossing.first, crossing.count)
-        arrived = self._observer.handovers(start)[-1].at_ns
-        if sum(count for _, count in self._observer.counts(arrived)) < 250:
-            is_.stopped_ms = crossing.ms - lived
-
     def _take_events(self, is_: Outcome, events: Events, start: int) -> None:
         assert self._observer is not None
         pauses = events.pauses()
         stops = events.stops()
-        to_mono = time.monotonic() * 1e3 - time.time() * 1e3
+        offset = to_mono()
         gaps = self._observer.gaps(start)
         for event in events.heard:
             if event['event'] != 'MIGRATION_SWITCHOVER_ABORTED':
@@ -419,7 +430,7 @@ class Lab:
             if stood:
                 since, until = stood[-1]
                 user = sum(took for end, took in pauses if since <= end <= at)
-                middle = (since + until) / 2 + to_mono
+                middle = (since + until) / 2 + offset
                 seen = max((gap for when, gap in gaps
                             if when / 1e6 - gap <= middle <= when / 1e6),
                            default=0.0)

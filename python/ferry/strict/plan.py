@@ -32,6 +32,25 @@ WAYS = (Way('plain'), Way('plain'), Way('xbzrle', ('xbzrle',)),
         Way('ack+pause', ('switchover-ack', 'pause-before-switchover')),
         Way('tls+xbzrle', ('xbzrle',), tls=True))
 
+
+@dataclass(frozen=True)
+class Follow:
+    """Precopy ends by migrate-start-postcopy, and memory follows the guest.
+
+    MIDWAY: only when some of it has been sent, and may have to be thrown away.
+    """
+
+    name: str
+    caps: tuple[str, ...] = ('postcopy-ram',)
+    midway: bool = False
+
+
+_PREEMPT = ('postcopy-ram', 'postcopy-preempt')
+FOLLOWS = (Follow('postcopy'), Follow('postcopy-preempt', _PREEMPT),
+           Follow('postcopy-midway', midway=True),
+           Follow('postcopy-preempt-midway', _PREEMPT, True))
+FOLLOW_EVERY = 5
+
 # How a migration may end, see judge.py
 MOVES, STAYS, EITHER, LOST = 'moves', 'stays', 'either', 'lost'
 
@@ -118,15 +137,35 @@ class Switchover:
     limit: int          # ms
     way: Way
     fault: Fault = NONE
+    follow: Follow | None = None
 
     def name(self) -> str:
         """For people; the same plan gives the same names."""
+        how = self.way.name
+        if self.follow is not None:
+            how += f'-{self.follow.name}'
         return (f'{self.number:04}-{self.rate}MBps-{self.limit}ms-'
-                f'{self.way.name}-{self.fault.name}')
+                f'{how}-{self.fault.name}')
+
+
+def _follow(number: int, fault: Fault) -> Follow | None:
+    """One in five, and of these a third with faults, as of all.
+
+    It takes none of the dice, so that what the others are does not change.  A
+    connection that is lost after COMMIT is a pause of postcopy, which is
+    another test's.
+    """
+    turn, rest = divmod(number, FOLLOW_EVERY)
+    if rest != FOLLOW_EVERY - 1 or fault.ends == LOST:
+        return None
+    return FOLLOWS[turn % len(FOLLOWS)]
 
 
 def plan(count: int, seed: int = 1) -> list[Switchover]:
-    """COUNT switchovers, a third of them with a fault, all faults in turn."""
+    """COUNT switchovers, a third of them with a fault, all faults in turn.
+
+    One in five is a switchover to postcopy.
+    """
     dice = random.Random(seed)
     made: list[Switchover] = []
     faults: list[Fault] = []
@@ -140,5 +179,11 @@ def plan(count: int, seed: int = 1) -> list[Switchover]:
         if fault.act == 'stall' and way.tls:
             way = WAYS[0]       # the link is plain TCP; so is what it holds up
         made.append(Switchover(number, dice.choice(RATES),
-                               dice.choice(fault.limits), way, fault))
+                               dice.choice(fault.limits), way, fault,
+                               _follow(number, fault)))
     return made
+
+
+def only(whole: list[Switchover], part: str) -> list[Switchover]:
+    """Those of a plan in whose names PART is."""
+    return [one for one in whole if part in one.name()]
