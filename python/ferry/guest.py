@@ -55,7 +55,8 @@ def ensure() -> tuple[Path, Path]:
 
 def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
                order: str = 'random', stripes: int = 16,
-               timed: bool = False, modules: bool = False) -> str:
+               timed: bool = False, modules: bool = False,
+               disk: bool = False) -> str:
     """The kernel's command line for a guest with these settings.
 
     FILL_MIB are filled with a pattern, the first WORK_MIB of it are written
@@ -63,7 +64,7 @@ def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
     STRIPES words of 8 bytes, at most one in every 256 bytes.  With TIMED the
     guest measures how long the access to each page takes.  With
     MODULES the drivers are loaded that tests/guest/build has put in, as
-    virtio_balloon.
+    virtio_balloon.  With DISK it has a virtio disk (see tests/guest/disk.h).
     """
     # On a busy host the timer of a guest under TCG may come too late for the
     # kernel's check of it.
@@ -71,7 +72,8 @@ def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
             f'ferry.fill={fill_mib} ferry.work={work_mib} ferry.rate={rate} '
             f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}'
             + (' ferry.timed=1' if timed else '')
-            + (' ferry.modules=1' if modules else ''))
+            + (' ferry.modules=1' if modules else '')
+            + (' ferry.disk=1' if disk else ''))
 
 
 @dataclasses.dataclass

@@ -16,7 +16,8 @@
  * second, ferry.seed=N, ferry.order=random|linear, ferry.stripes=1..16 (words
  * that a write changes, all 16 unless given), ferry.timed=1 (time the first
  * access to each page that is written, see timing.h), ferry.modules=1 (load
- * what is in /modules, in the order of the names).
+ * what is in /modules, in the order of the names), ferry.disk=1 (what is in
+ * /disk: the driver for disk.h).
  *
  * A command is a line "ID WORD [NUMBER [NUMBER]]"; the answer is a line
  * "ID ok|bad|error ...".  A command that comes again with the ID of the
@@ -47,6 +48,7 @@
 #include <unistd.h>
 
 #include "churn.h"
+#include "disk.h"
 #include "pages.h"
 #include "timing.h"
 
@@ -70,6 +72,7 @@ static struct {
     bool linear;
     bool timed;
     bool modules;
+    bool disk;
 } conf = { .fill = 64 * MIB_PAGES, .work = 16 * MIB_PAGES, .seed = 1 };
 
 static Pages pages;
@@ -415,6 +418,36 @@ static void do_scratch(const Command *c, Answer *a)
     }
 }
 
+/* The commands that are about some pages: FIRST and COUNT. */
+static void do_range(const Command *c, Answer *a,
+                     const char *(*move)(Pages *, uint64_t, uint64_t))
+{
+    uint64_t first = c->arg[0], count = c->arg[1];
+    const char *error;
+
+    if (first > pages.count || count > pages.count - first) {
+        answer(a, "error there are %" PRIu64 " pages", pages.count);
+        return;
+    }
+    take_pages();
+    error = move(&pages, first, count);
+    give_pages();
+    if (error) {
+        answer(a, "error %s", error);
+    } else {
+        answer(a, "ok first=%" PRIu64 " count=%" PRIu64, first, count);
+    }
+}
+
+/* Makes all of them wrong. */
+static const char *spoil(Pages *p, uint64_t first, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        pages_corrupt(p, first + i, i % PAGE_BYTES);
+    }
+    return NULL;
+}
+
 /* The commands that are about one page: INDEX, or INDEX and OFFSET. */
 static void do_page(const Command *c, Answer *a, PageChange change)
 {
@@ -443,20 +476,24 @@ static const struct {
     int args;                   /* least number of them */
     void (*run)(const Command *c, Answer *a);
     PageChange change;          /* or this, through do_page() */
+    const char *(*move)(Pages *, uint64_t, uint64_t);   /* or do_range() */
 } commands[] = {
-    { "ping", 0, do_ping, NULL },
-    { "apart", 2, do_apart, NULL },
-    { "status", 0, do_status, NULL },
-    { "verify", 0, do_verify, NULL },
-    { "rate", 1, do_rate, NULL },
-    { "times", 1, do_times, NULL },
-    { "churn", 1, do_churn, NULL },
-    { "scratch", 1, do_scratch, NULL },
-    { "peek", 1, NULL, pages_peek },
-    { "corrupt", 1, NULL, pages_corrupt },
-    { "stale", 1, NULL, pages_stale },
-    { "skew", 1, NULL, pages_skew },
-    { "repair", 1, NULL, pages_repair },
+    { "ping", 0, .run = do_ping },
+    { "apart", 2, .run = do_apart },
+    { "status", 0, .run = do_status },
+    { "verify", 0, .run = do_verify },
+    { "rate", 1, .run = do_rate },
+    { "times", 1, .run = do_times },
+    { "churn", 1, .run = do_churn },
+    { "scratch", 1, .run = do_scratch },
+    { "store", 2, .move = disk_store },
+    { "fetch", 2, .move = disk_fetch },
+    { "spoil", 2, .move = spoil },
+    { "peek", 1, .change = pages_peek },
+    { "corrupt", 1, .change = pages_corrupt },
+    { "stale", 1, .change = pages_stale },
+    { "skew", 1, .change = pages_skew },
+    { "repair", 1, .change = pages_repair },
 };
 
 static void run_command(const Command *c, Answer *a)
@@ -469,6 +506,8 @@ static void run_command(const Command *c, Answer *a)
             answer(a, "error %s needs a number", c->word);
         } else if (commands[i].change) {
             do_page(c, a, commands[i].change);
+        } else if (commands[i].move) {
+            do_range(c, a, commands[i].move);
         } else {
             commands[i].run(c, a);
         }
@@ -546,6 +585,8 @@ static void take_setting(const char *word)
         conf.timed = true;
     } else if (!strcmp(word, "ferry.modules=1")) {
         conf.modules = true;
+    } else if (!strcmp(word, "ferry.disk=1")) {
+        conf.disk = true;
     } else if (!strcmp(word, "ferry.order=linear")) {
         conf.linear = true;
     } else if (!strncmp(word, "ferry.", 6) &&
@@ -581,12 +622,12 @@ static void load_module(const char *name)
     close(fd);
 }
 
-static void load_modules(void)
+static void load_modules(const char *pattern)
 {
     glob_t found;
 
-    if (glob("/modules/*.ko", 0, NULL, &found)) {
-        die("there are no modules for this kernel");
+    if (glob(pattern, 0, NULL, &found)) {
+        die("there is no %s for this kernel", pattern);
     }
     for (size_t i = 0; i < found.gl_pathc; i++) {
         load_module(found.gl_pathv[i]);
@@ -633,7 +674,10 @@ int main(void)
     mount_one("proc", "/proc");
     read_settings();
     if (conf.modules) {
-        load_modules();
+        load_modules("/modules/*.ko");
+    }
+    if (conf.disk) {
+        load_modules("/disk/*.ko");
     }
     control = open_serial("/dev/ttyS1");
     fill_memory();

@@ -67,12 +67,13 @@ class Lab:
         return self._observer
 
     def vm(self, kind: str, mem: int = MEMORY, modules: bool = False,
-           **more: Any) -> VM:
+           disk: bool = False, **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
         name = f'{Path(kind).name}{next(self._numbers)}'
         vm = VM(kind, name, self.workdir, mem,
                 kernel=self.kernel, initrd=self.initrd,
-                append=guest_args(FILL, WORK, RATE, modules=modules), **more)
+                append=guest_args(FILL, WORK, RATE, modules=modules,
+                                    disk=disk), **more)
         self.vms.append(vm)
         return vm.start()
 
