@@ -31,7 +31,7 @@ struct PostcopyNotifyData {
 /* Memory of the guest that another process has mapped, and its userfaultfd */
 struct PostCopyFD;
 
-/* @message is a struct uffd_msg. */
+/* @message is a struct uffd_msg.  Neither of the two may wait for anything. */
 typedef int (*pcfdhandler)(struct PostCopyFD *shared, void *message);
 
 /* The page of @block at @offset is there. */
@@ -46,7 +46,10 @@ struct PostCopyFD {
     void *data;                 /* the device's own */
 };
 
-/* From _register to _unregister faults on its descriptor are served. */
+/*
+ * From _register to _unregister faults on its descriptor are served, by other
+ * threads: when _unregister returns none of them is in a callback.  BQL.
+ */
 void postcopy_register_shared_ufd(struct PostCopyFD *shared);
 void postcopy_unregister_shared_ufd(struct PostCopyFD *shared);
 
@@ -54,9 +57,16 @@ void postcopy_unregister_shared_ufd(struct PostCopyFD *shared);
 int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
                          RAMBlock *block);
 
-/* Asks for the page of @block at @offset on behalf of that process. */
+/* Asks for the page of @block at @offset; only for @shared's handler. */
 int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *block,
                                  uint64_t client_addr, uint64_t offset);
+
+/*
+ * Whether pages of the guest are still at the source.  Who maps its memory now,
+ * without a descriptor registered, would find zeros in their place, and they
+ * would stay.
+ */
+bool postcopy_memory_is_missing(void);
 
 /*
  * What settings need to know: whether this host and the memory of this VM can

@@ -393,6 +393,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
         return false;
     }
     dest.listening = true;
+    shared_set_missing(true);
     RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
         if (!watch(r, errp) || !give_back(r, errp)) {
             return false;
@@ -492,6 +493,7 @@ bool dest_unlisten(Error **errp)
     }
     ram_load_divert(&precopy_pages, NULL);
     free_channels();
+    shared_set_missing(false);
     dest.listening = false;
     return true;
 }
@@ -556,6 +558,7 @@ void dest_end(void)
     dest_unregister();
     ram_load_divert(NULL, NULL);
     if (dest.listening) {
+        shared_set_missing(false);
         tell_end();
         dest.listening = false;
     }
@@ -625,44 +628,4 @@ int postcopy_wake_shared(struct PostCopyFD *shared, uint64_t client_addr,
 
     trace_postcopy_wake_shared(client_addr, qemu_ram_get_idstr(rb));
     return ufd_wake(shared->fd, (void *)(uintptr_t)at, size);
-}
-
-static RamRegion *region_of(RAMBlock *rb)
-{
-    if (dest.listening) {
-        RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
-            if (r->rb == rb) {
-                return r;
-            }
-        }
-    }
-    return NULL;
-}
-
-int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
-                                 uint64_t client_addr, uint64_t offset)
-{
-    RamRegion *r = region_of(rb);
-    Error *err = NULL;
-    uint64_t host_page;
-    bool ok;
-
-    if (!r || offset >= block_of(r)->bytes) {
-        return -EINVAL;
-    }
-    trace_postcopy_request_shared_page(shared->idstr, r->name, offset);
-    host_page = offset / r->host_page_size;
-    if (never_comes(r, host_page * r->host_page_size)) {
-        ok = place_zero_page(&dest.memory, r, host_page, &err);
-    } else if (faults_note(&dest.faults, r, &block_of(r)->map, host_page, 0)) {
-        return 0;
-    } else {
-        ok = place_what_came(&dest.memory, r, host_page, &err);
-    }
-    if (!ok) {
-        error_report_err(err);
-        return -EIO;
-    }
-    trace_postcopy_request_shared_page_present(shared->idstr, r->name, offset);
-    return postcopy_wake_shared(shared, client_addr, rb);
 }

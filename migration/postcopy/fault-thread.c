@@ -97,27 +97,74 @@ static bool read_faults(FaultThread *t)
     return true;
 }
 
-/* Those who share memory with us; they tell us which page it is. */
-static GArray *add_shared(GArray *pollfds)
+/* Those who share memory with us */
+static void add_shared(GArray *pollfds)
 {
-    GArray *shared = shared_list();
+    g_autoptr(GArray) fds = shared_list();
 
-    for (unsigned i = 0; i < shared->len; i++) {
-        struct PostCopyFD *other = &g_array_index(shared, struct PostCopyFD, i);
-        struct pollfd pfd = { .fd = other->fd, .events = POLLIN };
+    for (unsigned i = 0; i < fds->len; i++) {
+        struct pollfd pfd = {
+            .fd = g_array_index(fds, int, i), .events = POLLIN,
+        };
 
         g_array_append_val(pollfds, pfd);
     }
-    return shared;
 }
 
-static void serve_shared(GArray *shared, const struct pollfd *pollfds)
+static RamRegion *region_of(PlaceMemory *memory, RAMBlock *rb, uint64_t offset)
 {
-    for (unsigned i = 0; i < shared->len; i++) {
-        if (pollfds[i].revents & POLLIN) {
-            shared_serve(&g_array_index(shared, struct PostCopyFD, i));
-        } else if (pollfds[i].revents) {
-            shared_lost(&g_array_index(shared, struct PostCopyFD, i));
+    RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
+        if (r->rb == rb && offset < memory->blocks[r->index].bytes) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* Another process waits.  It is woken by hand, as it has pages of its own. */
+static void serve_process(void *opaque, const SharedFault *fault)
+{
+    FaultThread *t = opaque;
+    PlaceMemory *memory = t->memory;
+    RamRegion *r = region_of(memory, fault->rb, fault->offset);
+    Error *err = NULL;
+    uint64_t page, start;
+    bool ok;
+
+    if (!r) {
+        error_report("postcopy: %s wants a page at 0x%" PRIx64 " of memory "
+                     "that is not migrated", fault->who, fault->offset);
+        return;
+    }
+    trace_postcopy_request_shared_page(fault->who, r->name, fault->offset);
+    page = fault->offset / r->host_page_size;
+    start = page * r->host_page_size;
+    if (t->never_comes && t->never_comes(r, start)) {
+        ok = place_zero_page(memory, r, page, &err);
+    } else if (faults_note(memory->faults, r, &memory->blocks[r->index].map,
+                           page, FAULTS_OTHER_PROCESS)) {
+        return;
+    } else {
+        ok = place_what_came(memory, r, page, &err);
+    }
+    if (!ok) {
+        error_report_err(err);
+        return;
+    }
+    trace_postcopy_request_shared_page_present(fault->who, r->name,
+                                               fault->offset);
+    shared_wake(r->rb, r->host_page_size, start, r->host_page_size);
+}
+
+static void serve_shared(FaultThread *t, GArray *pollfds)
+{
+    for (unsigned i = FIRST_SHARED; i < pollfds->len; i++) {
+        struct pollfd pfd = g_array_index(pollfds, struct pollfd, i);
+
+        if (pfd.revents & POLLIN) {
+            shared_serve(pfd.fd, serve_process, t);
+        } else if (pfd.revents) {
+            shared_lost(pfd.fd);
         }
     }
 }
@@ -127,7 +174,6 @@ static bool turn(FaultThread *t)
 {
     g_autoptr(GArray) pollfds = g_array_new(false, false,
                                             sizeof(struct pollfd));
-    g_autoptr(GArray) shared = NULL;
     struct pollfd own[FIRST_SHARED] = {
         [OF_MEMORY] = { .fd = t->memory->ufd, .events = POLLIN },
         [OF_WAKE] = { .fd = event_notifier_get_fd(&t->wake), .events = POLLIN },
@@ -135,7 +181,7 @@ static bool turn(FaultThread *t)
     struct pollfd *pfd;
 
     g_array_append_vals(pollfds, own, FIRST_SHARED);
-    shared = add_shared(pollfds);
+    add_shared(pollfds);
     pfd = (struct pollfd *)pollfds->data;
     if (RETRY_ON_EINTR(poll(pfd, pollfds->len, -1)) < 0) {
         error_report("postcopy: cannot wait for faults: %s", strerror(errno));
@@ -147,7 +193,7 @@ static bool turn(FaultThread *t)
     if (pfd[OF_MEMORY].revents && !read_faults(t)) {
         return false;
     }
-    serve_shared(shared, pfd + FIRST_SHARED);
+    serve_shared(t, pollfds);
     return !qatomic_read(&t->quit);
 }
 

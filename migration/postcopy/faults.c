@@ -17,7 +17,7 @@ typedef struct FaultWaiter {
     uint64_t host_page;
     uint64_t since_us;
     int vcpu;                   /* or -1 */
-    uint32_t thread;            /* or 0, if the kernel does not tell */
+    uint32_t thread;            /* see faults_note() */
 } FaultWaiter;
 
 static uint64_t now_us(void)

@@ -29,6 +29,9 @@ typedef struct FaultsOps {
     int (*vcpu)(void *opaque, uint32_t thread);
 } FaultsOps;
 
+/* In place of a thread: one that is no thread of ours */
+#define FAULTS_OTHER_PROCESS UINT32_MAX
+
 /* What has been seen so far */
 typedef struct FaultsView {
     Latency latency;
@@ -56,7 +59,8 @@ void faults_init(Faults *faults, const FaultsOps *ops, void *opaque,
 void faults_destroy(Faults *faults);
 
 /*
- * @thread waits for @host_page of @region, whose pages are in @map.  Returns
+ * @thread, 0 if the kernel does not tell which, or FAULTS_OTHER_PROCESS, waits
+ * for @host_page of @region, whose pages are in @map.  Returns
  * false if that has come: then it has to be woken, as it may not have been.
  */
 bool faults_note(Faults *faults, RamRegion *region, ReceivedMap *map,
@@ -83,7 +87,7 @@ void faults_forget(Faults *faults);
 bool faults_wait(Faults *faults);
 void faults_give_up(Faults *faults);
 
-/* Whether that thread waits for a page, as far as the kernel tells. */
+/* Whether that thread of ours waits for a page, as far as the kernel tells. */
 bool faults_waits(Faults *faults, uint32_t thread);
 
 void faults_look(Faults *faults, FaultsView *view);

@@ -7,6 +7,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
@@ -19,11 +20,14 @@
 static NotifierWithReturnList notifiers;
 static QemuMutex lock;
 static GArray *sharers;         /* struct PostCopyFD; under the lock */
+static GArray *asked;           /* SharedFault, of those who are being served */
+static bool missing;            /* atomic: changed under the BQL, read by all */
 
 static void __attribute__((constructor)) init(void)
 {
     qemu_mutex_init(&lock);
     sharers = g_array_new(false, false, sizeof(struct PostCopyFD));
+    asked = g_array_new(false, false, sizeof(SharedFault));
     notifier_with_return_list_init(&notifiers);
 }
 
@@ -61,6 +65,33 @@ bool shared_notify(enum PostcopyNotifyReason reason, Error **errp)
  * Processes
  */
 
+static struct PostCopyFD *sharer(unsigned i)
+{
+    return &g_array_index(sharers, struct PostCopyFD, i);
+}
+
+/* Its place among them, or their number if it is not there; under the lock. */
+static unsigned find(int fd)
+{
+    unsigned i = 0;
+
+    while (i < sharers->len && sharer(i)->fd != fd) {
+        i++;
+    }
+    return i;
+}
+
+static bool drop(int fd)
+{
+    unsigned i = find(fd);
+
+    if (i == sharers->len) {
+        return false;
+    }
+    g_array_remove_index(sharers, i);
+    return true;
+}
+
 void postcopy_register_shared_ufd(struct PostCopyFD *shared)
 {
     QEMU_LOCK_GUARD(&lock);
@@ -69,19 +100,36 @@ void postcopy_register_shared_ufd(struct PostCopyFD *shared)
 
 void postcopy_unregister_shared_ufd(struct PostCopyFD *shared)
 {
-    QEMU_LOCK_GUARD(&lock);
-    for (unsigned i = 0; i < sharers->len; i++) {
-        if (g_array_index(sharers, struct PostCopyFD, i).fd == shared->fd) {
-            g_array_remove_index(sharers, i);
-            return;
-        }
+    bool was_there;
+
+    WITH_QEMU_LOCK_GUARD(&lock) {
+        was_there = drop(shared->fd);
     }
+    if (was_there && postcopy_memory_is_missing()) {
+        warn_report("postcopy: %s has lost its backend while memory is still "
+                    "to come; the guest goes on without it", shared->idstr);
+    }
+}
+
+void shared_set_missing(bool is)
+{
+    qatomic_set(&missing, is);
+}
+
+bool postcopy_memory_is_missing(void)
+{
+    return qatomic_read(&missing);
 }
 
 GArray *shared_list(void)
 {
+    GArray *fds = g_array_new(false, false, sizeof(int));
+
     QEMU_LOCK_GUARD(&lock);
-    return g_array_copy(sharers);
+    for (unsigned i = 0; i < sharers->len; i++) {
+        g_array_append_val(fds, sharer(i)->fd);
+    }
+    return fds;
 }
 
 bool shared_any(void)
@@ -90,16 +138,33 @@ bool shared_any(void)
     return sharers->len;
 }
 
-void shared_lost(struct PostCopyFD *shared)
+void shared_lost(int fd)
 {
-    error_report("postcopy: %s has closed its descriptor: it will wait for "
-                 "pages that have not come", shared->idstr);
-    postcopy_unregister_shared_ufd(shared);
+    QEMU_LOCK_GUARD(&lock);
+    unsigned i = find(fd);
+
+    if (i < sharers->len) {
+        error_report("postcopy: %s has closed its descriptor: it will wait for "
+                     "pages that have not come", sharer(i)->idstr);
+        drop(fd);
+    }
 }
 
-void shared_serve(struct PostCopyFD *shared)
+/* Called by a device's handler, so under the lock */
+int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
+                                 uint64_t client_addr, uint64_t offset)
 {
+    SharedFault fault = { .rb = rb, .offset = offset };
+
+    pstrcpy(fault.who, sizeof(fault.who), shared->idstr);
+    g_array_append_val(asked, fault);
+    return 0;
+}
+
 #ifdef CONFIG_LINUX
+/* Reads all that is there, and has the device say what it is. */
+static void ask_device(struct PostCopyFD *shared)
+{
     struct uffd_msg msg;
 
     while (RETRY_ON_EINTR(read(shared->fd, &msg, sizeof(msg))) ==
@@ -111,23 +176,36 @@ void shared_serve(struct PostCopyFD *shared)
                          (unsigned long long)msg.arg.pagefault.address);
         }
     }
+}
 #endif
+
+void shared_serve(int fd, void (*wanted)(void *opaque, const SharedFault *),
+                  void *opaque)
+{
+    g_autoptr(GArray) faults = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&lock) {
+        unsigned i = find(fd);
+
+#ifdef CONFIG_LINUX
+        if (i < sharers->len) {
+            ask_device(sharer(i));
+        }
+#endif
+        faults = g_array_copy(asked);
+        g_array_set_size(asked, 0);
+    }
+    for (unsigned i = 0; i < faults->len; i++) {
+        wanted(opaque, &g_array_index(faults, SharedFault, i));
+    }
 }
 
 void shared_wake(RAMBlock *rb, uint64_t page_size, uint64_t start, uint64_t len)
 {
-    g_autoptr(GArray) list = NULL;
-
-    if (!shared_any()) {
-        return;
-    }
-    list = shared_list();
+    QEMU_LOCK_GUARD(&lock);
     for (uint64_t end = start + len; start < end; start += page_size) {
-        for (unsigned i = 0; i < list->len; i++) {
-            struct PostCopyFD *other = &g_array_index(list, struct PostCopyFD,
-                                                      i);
-
-            other->waker(other, rb, start);
+        for (unsigned i = 0; i < sharers->len; i++) {
+            sharer(i)->waker(sharer(i), rb, start);
         }
     }
 }

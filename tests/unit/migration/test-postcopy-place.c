@@ -707,6 +707,27 @@ static void test_forget(void)
     tear_down(&b);
 }
 
+/* Another process is served as a thread of ours, and is not taken for one. */
+static void test_other_process(void)
+{
+    ReceivedMap *map;
+    Bench b;
+
+    if (!available()) {
+        return;
+    }
+    set_up(&b, SHARED, 0);
+    map = &b.memory.blocks[0].map;
+    g_assert(faults_note(&b.faults, &b.region, map, 1, FAULTS_OTHER_PROCESS));
+    g_assert_cmpuint(requests(&b), ==, 1);
+    g_assert(!faults_waits(&b.faults, qemu_get_thread_id()));
+    g_assert(faults_note(&b.faults, &b.region, map, 2, 0));
+    g_assert(faults_waits(&b.faults, qemu_get_thread_id()));
+    push(&b, &b.placer, 1, 2, &error_abort);
+    g_assert(faults_wait(&b.faults));
+    tear_down(&b);
+}
+
 /*
  * All at once: two channels, some threads that touch everything
  */
@@ -826,6 +847,7 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/faults/pause", test_pause);
     g_test_add_func("/postcopy/faults/give-up", test_give_up);
     g_test_add_func("/postcopy/faults/forget", test_forget);
+    g_test_add_func("/postcopy/faults/other-process", test_other_process);
     add("all-at-once", test_all_at_once, true);
     return g_test_run();
 }
