@@ -20,6 +20,7 @@ import postcopy
 import postcopy_memory
 import promised
 import responsive
+import vhost_user
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
 from ferry.qmp import QMPError
@@ -263,7 +264,7 @@ def all_cases() -> list[Case]:
                                ('pristine', 'ferry')):
             cases.append(plain(source, target, transport, xbzrle))
     cases += failures.all_cases() + postcopy.all_cases()
-    cases += postcopy_memory.all_cases()
+    cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
