@@ -432,7 +432,15 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
     d.throttle = limits->auto_converge ? p->throttle : 0;
     d.dirty_limited = limits->dirty_limit && p->dirty_limited;
 
-    if (!fits) {
+    if (!fits && !exact && !remaining) {
+        /*
+         * What the guest changes on the way to a standstill is too much, and
+         * whether that is still so shows only in another pass.
+         */
+        d.action = POLICY_SYNC;
+        say_downtime(&d, "beginning another pass", p, limits, remaining,
+                     downtime);
+    } else if (!fits) {
         p->polished = 0;
         p->polishing = false;
         say_downtime(&d, "sending", p, limits, remaining, downtime);

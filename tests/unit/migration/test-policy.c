@@ -394,6 +394,35 @@ static void test_lead(void)
                     POLICY_SEND);
 }
 
+/* However much that is: there is no standing still with nothing to send. */
+static void test_lead_too_long(void)
+{
+    PolicyDecision d;
+    Policy p;
+    int syncs = 0;
+
+    policy_init(&p, GIB_);
+    policy_sent(&p, 1000 * MIB_, SEC_);
+    policy_synced(&p, 800 * MIB_, SEC_);
+    policy_lead(&p, SEC_);
+    d = policy_decide(&p, &plain, 2 * MIB_, false);
+    g_assert_cmpint(d.action, ==, POLICY_SEND);
+    d = policy_decide(&p, &plain, 0, false);
+    g_assert_cmpint(d.action, ==, POLICY_SYNC);
+    policy_synced(&p, 80 * MIB_, SEC_ / 10);
+    d = policy_decide(&p, &plain, 80 * MIB_, true);
+    g_assert_cmpint(d.action, ==, POLICY_SEND);
+
+    /* The guest calms down, which only passes can tell. */
+    do {
+        g_assert_cmpint(policy_decide(&p, &plain, 0, false).action, ==,
+                        POLICY_SYNC);
+        policy_synced(&p, 0, SEC_ / 10);
+        d = policy_decide(&p, &plain, 0, true);
+    } while (d.action == POLICY_SEND && ++syncs < 20);
+    g_assert_cmpint(d.action, ==, POLICY_SWITCH_OVER);
+}
+
 static void test_ranges_are_ordered(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(7);
@@ -585,6 +614,7 @@ int main(int argc, char **argv)
     ADD("costs", test_costs);
     ADD("expected-costs", test_expected_costs);
     ADD("lead", test_lead);
+    ADD("lead-too-long", test_lead_too_long);
     ADD("ranges", test_ranges_are_ordered);
     ADD("percent", test_percent_never_falls);
     ADD("recorded", test_recorded);
