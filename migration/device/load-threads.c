@@ -18,6 +18,7 @@ typedef struct LoadThread {
 } LoadThread;
 
 static ThreadPool *pool;
+static bool used;               /* atomic; there is something to wait for */
 static bool closing;            /* atomic; read by the threads */
 static void *first_error;       /* Error; atomic; only the first is kept */
 
@@ -40,21 +41,25 @@ void qemu_loadvm_start_load_thread(MigrationLoadThread function, void *opaque)
     /* It would never be waited for. */
     assert(pool && !closing);
     *thread = (LoadThread) { .function = function, .opaque = opaque };
+    qatomic_set(&used, true);
     thread_pool_submit_immediate(pool, load_thread, thread, g_free);
 }
 
 void load_threads_open(void)
 {
     assert(!pool);
-    closing = false;
+    closing = used = false;
     pool = thread_pool_new();
 }
 
 bool load_threads_join(Error **errp)
 {
-    bql_unlock();
-    thread_pool_wait(pool);
-    bql_lock();
+    /* The guest stands still: whoever got the lock would keep it waiting. */
+    if (qatomic_read(&used)) {
+        bql_unlock();
+        thread_pool_wait(pool);
+        bql_lock();
+    }
 
     qatomic_set(&closing, true);
     if (first_error) {
