@@ -111,5 +111,6 @@ bool postcopy_queue_empty(const PostcopyQueue *q)
 
 void postcopy_queue_clear(PostcopyQueue *q)
 {
-    q->in = q->out = 0;
+    qatomic_set(&q->in, 0);
+    qatomic_set(&q->out, 0);
 }

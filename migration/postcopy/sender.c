@@ -43,12 +43,19 @@ static uint64_t aim_at(const RamRegion *r, uint64_t page)
 void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
                           const PostcopySenderOps *ops, void *opaque)
 {
-    memset(ps, 0, sizeof(*ps));
+    /* Of these three it cannot be said who looks at them, or when. */
+    qatomic_set(&ps->answers, POSTCOPY_REFUSE);
+    postcopy_sender_set_sent(ps, (PostcopySent) { });
+    postcopy_queue_clear(&ps->queue);
     ps->regions = regions;
     ps->ops = ops;
     ps->opaque = opaque;
+    ps->last_asked = NULL;
+    ps->urgent = (RamSender) { };
     ps->aim = NO_AIM;
     ps->quota = UINT64_MAX;
+    ps->region = 0;
+    ps->page = 0;
     qemu_mutex_init(&ps->lock);
     locality_init(&ps->locality);
 }

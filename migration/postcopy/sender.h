@@ -77,8 +77,9 @@ typedef struct PostcopySender {
 } PostcopySender;
 
 /*
- * @regions have maps that are complete and frozen.  While nobody else uses
- * @ps.
+ * @regions have maps that are complete and frozen.  Migration thread, while
+ * requests are not open; others may look at what has been told, and may ask in
+ * vain, as a destination may before it was told of postcopy.
  */
 void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
                           const PostcopySenderOps *ops, void *opaque);
