@@ -10,6 +10,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "qemu/timer.h"
 #include "exec/target_page.h"
+#include "migration/base/clock.h"
 #include "migration/core/ctx.h"
 #include "migration/core/incoming.h"
 #include "migration/core/postcopy-source.h"
@@ -56,8 +57,7 @@ static uint64_t expected_downtime_ms(const SourceView *view)
 
 static uint64_t total_ms(const SourceView *view)
 {
-    return view->total_ms ?: qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
-                             view->start_ms;
+    return view->total_ms ?: now_ms() - view->start_ms;
 }
 
 static void add_dirty_limit(SourceInfo *info)

@@ -1,8 +1,8 @@
 /*
  * The clock by which migration measures
  *
- * Nanoseconds of the host's monotonic clock, which goes on while the guest is
- * stopped.  Any thread; no lock.
+ * The host's monotonic clock, which goes on while the guest is stopped, in
+ * nanoseconds, microseconds and milliseconds.  Any thread; no lock.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,6 +15,16 @@
 static inline int64_t now_ns(void)
 {
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+}
+
+static inline int64_t now_us(void)
+{
+    return now_ns() / SCALE_US;
+}
+
+static inline int64_t now_ms(void)
+{
+    return now_ns() / SCALE_MS;
 }
 
 #endif

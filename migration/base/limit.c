@@ -8,7 +8,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/qemu-file.h"
 #include "rate.h"
 #include "stats.h"
@@ -43,7 +43,7 @@ uint64_t migration_rate_wait_ns(void)
     if (bytes_per_s == RATE_LIMIT_DISABLED) {
         return 0;
     }
-    now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    now = now_ns();
     rate_spend(&limit.rate, sent - limit.spent, now);
     limit.spent = sent;
     return rate_wait_ns(&limit.rate, now);

@@ -8,6 +8,7 @@
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "attempt.h"
 
 typedef enum AttemptState {
@@ -53,7 +54,7 @@ void attempt_abort(const char *reason)
     assert(bql_locked());
     if (decide(ATTEMPT_ABORTED)) {
         attempt.resume();
-        attempt.end.resumed_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+        attempt.end.resumed_ns = now_ns();
         pstrcpy(attempt.end.reason, sizeof(attempt.end.reason), reason);
     }
 }
@@ -69,7 +70,7 @@ static void time_is_over(void *opaque)
 bool attempt_in_time(void)
 {
     assert(bql_locked());
-    if (timer_expired(attempt.timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME))) {
+    if (timer_expired(attempt.timer, now_ns())) {
         time_is_over(NULL);
     }
     return attempt_open();

@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/coroutine.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/device/load-threads.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
@@ -169,8 +169,7 @@ bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     }
     cpu_synchronize_all_post_init();
     fault_delay(POLICY_PART_DEVICE_LOAD);
-    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                              arrived_ns;
+    incoming.report.load_ns = now_ns() - arrived_ns;
     set_phase(COMMAND_READY);
     if (!reply_report(WIRE_RP_READY, &incoming.report)) {
         error_setg(errp, "The source cannot be told that all is ready");

@@ -10,7 +10,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/cpr.h"
 #include "migration/device/load-threads.h"
 #include "migration/migration.h"
@@ -90,8 +90,7 @@ static void tell_start(GuestStart how)
 
 static void start(void)
 {
-    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                              stream_arrived_ns(incoming.from_src);
+    incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
     guest_start(&incoming.report, tell_start);
 }
 
@@ -115,8 +114,7 @@ void incoming_start_early(int64_t package_ns)
         return;
     }
     cpu_synchronize_all_post_init();
-    incoming.report.load_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) -
-                              package_ns;
+    incoming.report.load_ns = now_ns() - package_ns;
     guest_start(&incoming.report, tell_early_start);
     qemu_announce_self(&incoming.announce, migrate_announce_params());
     incoming.started = true;
@@ -223,7 +221,7 @@ static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
 
 void incoming_shutdown(void)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
+    int64_t end = now_ms() + SHUTDOWN_MS;
 
     transport_listen_stop();
     if (postcopy_dest_step() >= COMMAND_LISTENING) {
@@ -232,8 +230,7 @@ void incoming_shutdown(void)
         qemu_file_shutdown(incoming.from_src);
     }
     bql_unlock();
-    while (qatomic_read(&incoming.busy) &&
-           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
+    while (qatomic_read(&incoming.busy) && now_ms() < end) {
         g_usleep(1000);
     }
     bql_lock();

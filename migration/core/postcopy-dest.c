@@ -13,6 +13,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/postcopy/dest.h"
@@ -261,13 +262,13 @@ bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
 
 bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + CHANNEL_MS;
+    int64_t end = now_ms() + CHANNEL_MS;
 
     if (!migrate_postcopy_preempt() || !migrate_postcopy_ram()) {
         return true;
     }
     while (!has_urgent_channel()) {
-        if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) > end) {
+        if (now_ms() > end) {
             error_setg(errp, "The source has made no second connection, for "
                        "urgent pages: postcopy-preempt must be set on both "
                        "sides");
@@ -424,7 +425,7 @@ bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp)
 /* The source has made its second connection before it asks to go on. */
 static bool wait_for_urgent_channel(Error **errp)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + CHANNEL_MS;
+    int64_t end = now_ms() + CHANNEL_MS;
 
     if (!migrate_postcopy_preempt()) {
         return true;
@@ -434,7 +435,7 @@ static bool wait_for_urgent_channel(Error **errp)
         if (!stream_check(incoming.from_src, errp)) {
             return false;
         }
-        if (qemu_clock_get_ms(QEMU_CLOCK_REALTIME) > end) {
+        if (now_ms() > end) {
             error_setg(errp, "The source has made no second connection");
             return false;
         }

@@ -9,6 +9,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
+#include "migration/base/clock.h"
 #include "migration/postcopy/dest.h"
 #include "system/runstate.h"
 #include "postcopy-end.h"
@@ -16,11 +17,6 @@
 /* For vCPUs that can be stopped, and for the main loop */
 #define STOP_MS 2000
 #define POLL_US 1000
-
-static int64_t now_ms(void)
-{
-    return qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-}
 
 /* What it waits for is not put in place any more, so it goes on waiting. */
 static bool is_stuck(const CPUState *cpu)

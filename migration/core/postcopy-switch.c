@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
@@ -127,8 +128,7 @@ static struct {
 static void left(const Switchover *s, bool loaded)
 {
     trace_vmstate_downtime_checkpoint("src-downtime-end");
-    switchover_show(s, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
-                       source.downtime_start_ms);
+    switchover_show(s, now_ms() - source.downtime_start_ms);
     last.s = *s;
     last.loaded = loaded;
     last.open = source.return_path;

@@ -10,7 +10,7 @@
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
@@ -243,7 +243,7 @@ static bool read_message(ReturnPath *rp, Message *m, Error **errp)
         return false;
     }
     qemu_get_buffer(f, m->payload, m->len);
-    m->at_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    m->at_ns = now_ns();
     return stream_check(f, errp);
 }
 
@@ -385,24 +385,27 @@ bool return_path_ponged(ReturnPath *rp, int timeout_ms)
     return wait_for(rp, &rp->ponged, timeout_ms);
 }
 
-bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
+static bool wait_for_report(ReturnPath *rp, const bool *came, int timeout_ms,
+                            const ReturnPathReport *report,
+                            ReturnPathReport *r)
 {
     QEMU_LOCK_GUARD(&rp->lock);
-    if (!wait_for(rp, &rp->ready, timeout_ms)) {
+    if (!wait_for(rp, came, timeout_ms)) {
         return false;
     }
-    *r = rp->ready_report;
+    *r = *report;
     return true;
+}
+
+bool return_path_ready(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
+{
+    return wait_for_report(rp, &rp->ready, timeout_ms, &rp->ready_report, r);
 }
 
 bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
 {
-    QEMU_LOCK_GUARD(&rp->lock);
-    if (!wait_for(rp, &rp->started, timeout_ms)) {
-        return false;
-    }
-    *r = rp->started_report;
-    return true;
+    return wait_for_report(rp, &rp->started, timeout_ms, &rp->started_report,
+                           r);
 }
 
 bool return_path_loaded(ReturnPath *rp)

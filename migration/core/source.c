@@ -13,8 +13,8 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "io/channel-tls.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -145,8 +145,7 @@ static void finish(bool succeeded)
     postcopy_cleanup();
     qemu_savevm_state_cleanup();
     WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.view.total_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) -
-                               source.view.start_ms;
+        source.view.total_ms = now_ms() - source.view.start_ms;
     }
     transport_end();
     ctx_phase_set(&source.phase, end);
@@ -225,7 +224,7 @@ static bool begin(Error **errp)
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;
         source.view = (SourceView) {
-            .start_ms = qemu_clock_get_ms(QEMU_CLOCK_REALTIME),
+            .start_ms = now_ms(),
             .policy.downtime.likely = POLICY_NEVER,
         };
     }
@@ -367,12 +366,12 @@ bool source_cancel(Error **errp)
 
 void source_shutdown(void)
 {
-    int64_t end = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SHUTDOWN_MS;
+    int64_t end = now_ms() + SHUTDOWN_MS;
 
     source_cancel(NULL);
     bql_unlock();
     while (qatomic_read(&source.alive) && !qatomic_read(&source.handed_over) &&
-           qemu_clock_get_ms(QEMU_CLOCK_REALTIME) < end) {
+           now_ms() < end) {
         g_usleep(1000);
     }
     bql_lock();

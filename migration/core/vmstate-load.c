@@ -11,11 +11,11 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
-#include "qemu/timer.h"
 #include "qemu/yank.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/xen.h"
+#include "migration/base/clock.h"
 #include "migration/device/load-threads.h"
 #include "migration/device/load.h"
 #include "migration/migration.h"
@@ -175,7 +175,7 @@ static bool state_loaded(void *opaque, int64_t arrived_ns, Error **errp)
 
 static bool package_ready(void *opaque, Error **errp)
 {
-    turn.package_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    turn.package_ns = now_ns();
     return postcopy_dest_package_ready(errp);
 }
 

@@ -12,6 +12,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
+#include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "load.h"
@@ -178,7 +179,7 @@ static void body_failed(RecordLoop *loop, const Section *s, int ret,
 static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
                       uint32_t version_id, const char *kind, Error **errp)
 {
-    int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    int64_t start = now_ns();
     int64_t took;
     int ret;
 
@@ -196,7 +197,7 @@ static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
         return false;
     }
     if (kind) {
-        took = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+        took = now_ns() - start;
         /* What is late does not keep the guest waiting. */
         if (!loop->late) {
             ledger_device(&loop->load->times, s->name, s->instance_id, took);

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "faults.h"
 
@@ -19,11 +19,6 @@ typedef struct FaultWaiter {
     int vcpu;                   /* or -1 */
     uint32_t thread;            /* see faults_note() */
 } FaultWaiter;
-
-static uint64_t now_us(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME) / SCALE_US;
-}
 
 static FaultWaiter *waiter(Faults *faults, unsigned i)
 {

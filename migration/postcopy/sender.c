@@ -9,6 +9,7 @@
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
 #include "migration/ram/dirty-claim.h"
@@ -341,7 +342,7 @@ static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
 RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
                                   bool all)
 {
-    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RAM_SEND_NS;
+    int64_t end = now_ns() + RAM_SEND_NS;
     QEMUFile *f = main->sink.file;
     uint64_t start = stream_position(f);
     PageRequest request;
@@ -356,8 +357,7 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
         if (!all && ps->quota <= stream_position(f) - start) {
             return ram_sender_left(ps->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
         }
-        if (!all && (migration_rate_exceeded(f) ||
-                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= end)) {
+        if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
         if (!send_batch(ps, main, batch_bytes(ps, all))) {

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/wire.h"
@@ -243,15 +244,14 @@ static unsigned batch_pages(const RamSender *s, bool all)
 
 RamSendResult ram_sender_run(RamSender *s, bool all)
 {
-    int64_t end = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + RAM_SEND_NS;
+    int64_t end = now_ns() + RAM_SEND_NS;
     QEMUFile *f = s->sink.file;
 
     while (s->regions->count) {
         if (qemu_file_get_error(f)) {
             return RAM_SEND_ERROR;
         }
-        if (!all && (migration_rate_exceeded(f) ||
-                     qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= end)) {
+        if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
         if (!send_untouched(s) && !send_batch(s, batch_pages(s, all))) {

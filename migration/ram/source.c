@@ -12,12 +12,12 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
-#include "qemu/timer.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
+#include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -89,7 +89,7 @@ static void sync_maps(bool last)
         ram_log_first(&source.regions, &source.report);
         qatomic_set(&source.filled, true);
     }
-    source.synced_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+    source.synced_ns = now_ns();
     source.report.interval_ns = before ? source.synced_ns - before : 0;
     source.reported = false;
     count_sync();

@@ -13,6 +13,7 @@
 #include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "io/channel-socket.h"
+#include "migration/base/clock.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
 #include "migration/trace.h"
@@ -282,7 +283,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
         }
         if (len > 0) {
             f->moved += len;
-            f->arrived_ns = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+            f->arrived_ns = now_ns();
             return len;
         }
         if (len == 0) {

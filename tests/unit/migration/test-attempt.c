@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/core/attempt.h"
 
 static unsigned resumed;
@@ -19,14 +19,14 @@ static void resume(void)
 
 static int64_t in_ms(int ms)
 {
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + ms * SCALE_MS;
+    return now_ns() + ms * SCALE_MS;
 }
 
 static void run_for(int ms)
 {
     int64_t end = in_ms(ms);
 
-    while (qemu_clock_get_ns(QEMU_CLOCK_REALTIME) < end) {
+    while (now_ns() < end) {
         main_loop_wait(true);
         g_usleep(1000);
     }

@@ -5,8 +5,8 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "io/channel-buffer.h"
+#include "migration/base/clock.h"
 #include "migration/base/rate.h"
 #include "migration/base/stats.h"
 #include "migration/qemu-file.h"
@@ -16,11 +16,6 @@
 #define CHUNK (100 * 1000)
 
 static QEMUFile *file;
-
-static int64_t now_ns(void)
-{
-    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
-}
 
 /* A migration starts. */
 static void begin(uint64_t limit)
