@@ -150,9 +150,9 @@ class Postcopy:
     def wait_sent(self, enough: Callable[[dict], bool],
                   timeout: float = PATIENCE) -> None:
         """Wait until ENOUGH of 'ram' in the source's query-migrate."""
-        self._until(lambda: 'ram' in self.figures()
-                    and enough(self.info['ram']),
-                    'the migration does not get far enough', timeout)
+        self.until(lambda: 'ram' in self.figures()
+                   and enough(self.info['ram']),
+                   'the migration does not get far enough', timeout)
 
     def switch(self) -> None:
         """Switch to postcopy, and wait until the guest has moved."""
@@ -162,15 +162,15 @@ class Postcopy:
 
     def wait_switched(self) -> None:
         """Wait until the guest has moved."""
-        self._until(lambda: self.source.status in (ACTIVE, 'completed')
-                    and bool(self.target.when('RESUME')),
-                    'the guest does not start in its new place')
+        self.until(lambda: self.source.status in (ACTIVE, 'completed')
+                   and bool(self.target.when('RESUME')),
+                   'the guest does not start in its new place')
 
     def wait_paused(self, timeout: float = PATIENCE) -> None:
         """Wait until both sides have noticed that the network is gone."""
-        self._until(lambda: self.source.status == PAUSED
-                    and self.target.status == PAUSED,
-                    'postcopy does not pause', timeout, PAUSED)
+        self.until(lambda: self.source.status == PAUSED
+                   and self.target.status == PAUSED,
+                   'postcopy does not pause', timeout, PAUSED)
         self.cuts += 1
 
     def listen_again(self, uri: str) -> str:
@@ -192,9 +192,9 @@ class Postcopy:
 
     def wait_resumed(self, timeout: float = PATIENCE) -> None:
         """Wait until both sides go on, or are done already."""
-        self._until(lambda: all(side.status in (ACTIVE, 'completed')
-                                for side in (self.source, self.target)),
-                    'postcopy does not go on', timeout)
+        self.until(lambda: all(side.status in (ACTIVE, 'completed')
+                               for side in (self.source, self.target)),
+                   'postcopy does not go on', timeout)
 
     def recover(self, uri: str, via: Callable[[str], str] | None = None
                 ) -> None:
@@ -206,9 +206,9 @@ class Postcopy:
 
     def finish(self, timeout: float = 60, verify: bool = True) -> dict:
         """Wait for the end, and check all that is to be checked then."""
-        self._until(lambda: self.source.status == 'completed'
-                    and self.target.status == 'completed',
-                    'postcopy does not end', timeout)
+        self.until(lambda: self.source.status == 'completed'
+                   and self.target.status == 'completed',
+                   'postcopy does not end', timeout)
         self.figures()
         self.check_sides()
         if self.guest is not None:
@@ -283,8 +283,8 @@ class Postcopy:
         assert self.observer is not None
         self.observer.wait_beats(self.target.vm, count, timeout)
 
-    def _until(self, condition: Callable[[], bool], what: str,
-               timeout: float = PATIENCE, fine: str = '') -> None:
+    def until(self, condition: Callable[[], bool], what: str,
+              timeout: float = PATIENCE, fine: str = '') -> None:
         """Wait for CONDITION; a failure on the way is raised with reasons."""
         deadline = time.monotonic() + timeout
         while not condition():

@@ -209,36 +209,37 @@ def written_after(lab: Lab, kind: str) -> None:
           f'the two pages are what was written: {found}')
 
 
-def written_in_flight(lab: Lab, kind: str) -> None:
-    """The same while the hint is in the queue and not looked at."""
-    move = Move(lab, kind)
-    driver, _ = move.round()
-    for page in range(8):
-        driver.add('hints', In(DATA + page * PAGE, PAGE), kick=False)
-    for page in (2, 5):
-        move.source.fill(DATA + page * PAGE, PAGE, 0xc3)
-    driver.kick('hints')
-    driver.drain('hints')
-    move.source.finish(move.target)
-    found = move.target.data_pages()[:8]
-    check(found == [0, 0, 0xc3, 0, 0, 0xc3, 0, 0],
-          f'the two pages are what was written: {found}')
+def written_before_seen(lab: Lab, kind: str, synced: bool) -> list[int]:
+    """Write to two pages while their hints are in the queue and not looked at.
 
-
-def written_and_synced(lab: Lab, kind: str) -> None:
-    """A hint that is looked at only after the sync that saw the write."""
+    SYNCED: nor are they before the sync that sees the writes.  What the
+    destination has then of each of the hinted pages.
+    """
     move = Move(lab, kind)
     driver, first = move.round()
     for page in range(8):
         driver.add('hints', In(DATA + page * PAGE, PAGE), kick=False)
     for page in (2, 5):
         move.source.fill(DATA + page * PAGE, PAGE, 0xc3)
-    # polls in the round, which is theirs to see or not
-    move.source.next_pass(lambda: driver.cmd_id > first)
+    if synced:
+        # polls in the round, which is theirs to see or not
+        move.source.next_pass(lambda: driver.cmd_id > first)
     driver.kick('hints')
     driver.drain('hints')
     move.source.finish(move.target)
-    found = move.target.data_pages()[:8]
+    return move.target.data_pages()[:8]
+
+
+def written_in_flight(lab: Lab, kind: str) -> None:
+    """The same while the hint is in the queue and not looked at."""
+    found = written_before_seen(lab, kind, False)
+    check(found == [0, 0, 0xc3, 0, 0, 0xc3, 0, 0],
+          f'the two pages are what was written: {found}')
+
+
+def written_and_synced(lab: Lab, kind: str) -> None:
+    """A hint that is looked at only after the sync that saw the write."""
+    found = written_before_seen(lab, kind, True)
     check(found[2] == 0xc3 and found[5] == 0xc3,
           f'the two pages are what was written: {found}')
 

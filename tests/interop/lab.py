@@ -11,7 +11,6 @@ same kind of QEMU; after a failure everything is thrown away.
 from __future__ import annotations
 
 import itertools
-import secrets
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -20,6 +19,7 @@ from ferry.errors import FerryError
 from ferry.guest import Guest, ensure, guest_args
 from ferry.migrate import Result, migrate, set_caps, tcp_uri, unix_uri
 from ferry.observer import Observer
+from ferry.tls import TLS, SharedKey
 from ferry.vm import VM
 
 MEMORY = 256            # MiB
@@ -29,7 +29,6 @@ RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
 OFF = {'xbzrle': False, 'auto-converge': False,
        'pause-before-switchover': False}
-TLS = 'tls0'            # the credentials' id
 
 
 def check(condition: bool, claim: str) -> None:
@@ -48,7 +47,7 @@ class Lab:
         self.source: VM | None = None
         self._guest: Guest | None = None
         self._observer: Observer | None = None
-        self._secured: set[VM] = set()
+        self._key = SharedKey(workdir)
         self._numbers = itertools.count(1)
         self.began = time.monotonic_ns()    # the case
 
@@ -118,19 +117,7 @@ class Lab:
     def secure(self, target: VM) -> None:
         """Give the source and TARGET a key that they share."""
         assert self.source is not None
-        folder = self.workdir / 'keys'
-        if not folder.exists():
-            folder.mkdir()
-            key = secrets.token_hex(32)
-            (folder / 'keys.psk').write_text(f'qemu:{key}\n')
-        for vm, endpoint in ((self.source, 'client'), (target, 'server')):
-            # A source that was a destination has the other end's by now.
-            if vm in self._secured:
-                vm.qmp.cmd('object-del', {'id': TLS})
-            vm.qmp.cmd('object-add', {
-                'qom-type': 'tls-creds-psk', 'id': TLS, 'dir': str(folder),
-                'endpoint': endpoint})
-            self._secured.add(vm)
+        self._key.give(self.source, target)
 
     def move(self, target: VM, transport: str = 'tcp', *,
              caps: dict[str, bool] | None = None,
@@ -195,7 +182,7 @@ class Lab:
     def drop(self, vm: VM) -> None:
         """End one QEMU."""
         vm.stop()
-        self._secured.discard(vm)
+        self._key.forget(vm)
         if vm in self.vms:
             self.vms.remove(vm)
         if vm is self.source:

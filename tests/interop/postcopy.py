@@ -22,11 +22,12 @@ from ferry.link import Link
 from ferry.migrate import tcp_uri
 from ferry.postcopy import ACTIVE, PAUSED, Postcopy
 from ferry.qmp import QMPError
+from ferry.tls import TLS
 from ferry.vm import VM
 
 from common import ENDS_WITHIN, ROUND, UNDER_WAY, Case
 from failures import Mode, cancelled
-from lab import TLS, Lab, check
+from lab import Lab, check
 
 SPEED = {'max-bandwidth': 40 << 20, 'downtime-limit': 1,
          'max-postcopy-bandwidth': 0}

@@ -82,13 +82,19 @@ class Promised(Move):
 
     def wait_aborted(self, count: int) -> None:
         """Wait until so many attempts were given up."""
-        self._until(lambda: len(self.source.when(ABORTED)) >= count,
-                    f'{count} attempts are not given up', SOON)
+        self.until(lambda: len(self.source.when(ABORTED)) >= count,
+                   f'{count} attempts are not given up', SOON)
+
+    def wait_held(self) -> None:
+        """Wait until the guest stands still on both sides, in SLOW."""
+        self.until(lambda: self.source.status == 'device',
+                  'there is no attempt')
+        time.sleep(DELAY / 2e3)
 
     def wait_gone(self) -> None:
         """Wait until the guest is over there."""
-        self._until(lambda: bool(self.target.when('RESUME')),
-                    'the guest does not leave', SOON)
+        self.until(lambda: bool(self.target.when('RESUME')),
+                   'the guest does not leave', SOON)
 
     def check_aborts(self, longest_ms: float) -> None:
         """Each was told of, with a reason and a pause that was short."""
@@ -138,6 +144,18 @@ def promised(lab: Lab, source: str, target: str, way: Way, limit: int,
     finally:
         lab.clear()
 
+
+def stays(lab: Lab, move: Promised, status: str = 'failed') -> str:
+    """It ends so, and the guest has never left; the reason."""
+    end = time.monotonic() + SOON
+    while move.source.status != status:
+        check(time.monotonic() < end, f'it is {status}: {move.source.status}')
+        time.sleep(0.01)
+    check(not move.target.when('RESUME'), 'it never ran over there')
+    why = move.source.why()
+    lab.must_go_on()
+    ends_by_itself(move.target.vm)
+    return why
 
 
 def case(name: str, run: object, source: str, target: str, way: Way,
@@ -191,13 +209,13 @@ def differences(target: str) -> Case:
             def pages() -> int:
                 return move.figures().get('xbzrle-cache', {}).get('pages', 0)
             move.begin(tcp_uri(), move.via)
-            move._until(lambda: pages() > 500, 'no differences are sent')
+            move.until(lambda: pages() > 500, 'no differences are sent')
             move.source.vm.qmp.cmd('migrate-start-postcopy')
             for _ in range(3):
                 before = pages()
                 move.wait_aborted(len(move.source.when(ABORTED)) + 1)
-                move._until(lambda: pages() > before or bool(
-                    move.source.when(ABORTED)[9:]), 'no more of them')
+                move.until(lambda: pages() > before or bool(
+                   move.source.when(ABORTED)[9:]), 'no more of them')
             move.set(downtime_limit=PLENTY)
             move.wait_gone()
             move.finish()
@@ -233,18 +251,10 @@ def never(source: str, target: str, way: Way, slow: tuple[str, str]) -> Case:
     def run(lab: Lab) -> str:
         with promised(lab, source, target, way, TOO_LITTLE, slow, 3) as move:
             move.ask('midway')
-            move._until(lambda: len(move.source.when(ABORTED)) == 3,
-                        'three attempts are not given up', SOON)
-            end = time.monotonic() + SOON
-            while move.source.status != 'failed':
-                check(time.monotonic() < end, 'it fails: '
-                      f'{move.source.status}')
-                time.sleep(0.01)
-            why = move.source.why()
+            move.until(lambda: len(move.source.when(ABORTED)) == 3,
+                       'three attempts are not given up', SOON)
+            why = stays(lab, move)
             check('in 3 attempts' in why and '\n' not in why, why)
-            check(not move.target.when('RESUME'), 'it never ran over there')
-            lab.must_go_on()
-            ends_by_itself(move.target.vm)
             move.source.vm.qmp.cmd('migrate-set-capabilities', {
                 'capabilities': [{'capability': name, 'state': False}
                                  for name in (*move.caps,)]})
@@ -259,20 +269,9 @@ def cut_while_held(target: str, way: Way) -> Case:
         with promised(lab, 'ferry', target, way, PLENTY,
                       SLOW['ferry']) as move:
             move.ask('at-once')
-            move._until(lambda: move.source.status == 'device',
-                        'there is no attempt')
-            time.sleep(DELAY / 2e3)
+            move.wait_held()
             check(move.link.cut() > 0, 'there was something to cut')
-            end = time.monotonic() + SOON
-            while move.source.status != 'failed':
-                check(time.monotonic() < end, 'it fails: '
-                      f'{move.source.status}')
-                time.sleep(0.01)
-            check(not move.target.when('RESUME'), 'it never ran over there')
-            why = move.source.why()
-            lab.must_go_on()
-            ends_by_itself(move.target.vm)
-            return f'"{why}"'
+            return f'"{stays(lab, move)}"'
     return case('cut-while-held', run, 'ferry', target, way)
 
 
@@ -282,18 +281,9 @@ def cancel_while_held(target: str, way: Way) -> Case:
         with promised(lab, 'ferry', target, way, PLENTY,
                       SLOW['ferry']) as move:
             move.ask('at-once')
-            move._until(lambda: move.source.status == 'device',
-                        'there is no attempt')
-            time.sleep(DELAY / 2e3)
+            move.wait_held()
             move.source.vm.qmp.cmd('migrate_cancel')
-            end = time.monotonic() + SOON
-            while move.source.status != 'cancelled':
-                check(time.monotonic() < end, 'it is cancelled: '
-                      f'{move.source.status}')
-                time.sleep(0.01)
-            check(not move.target.when('RESUME'), 'it never ran over there')
-            lab.must_go_on()
-            ends_by_itself(move.target.vm)
+            stays(lab, move, 'cancelled')
             return 'cancelled'
     return case('cancel-while-held', run, 'ferry', target, way)
 
@@ -306,17 +296,9 @@ def disks_lost(way: Way) -> Case:
             # what somebody else would hold who has it open for writing
             fcntl.lockf(other, fcntl.LOCK_EX, 200, 100)
             move.ask('at-once')
-            end = time.monotonic() + SOON
-            while move.source.status != 'failed':
-                check(time.monotonic() < end, 'it fails: '
-                      f'{move.source.status} {move.source.why()}')
-                time.sleep(0.01)
+            why = stays(lab, move)
             check(ACTIVE in move.source.states(), 'it had been handed over: '
                   f'{move.source.states()}')
-            check(not move.target.when('RESUME'), 'it never ran over there')
-            why = move.source.why()
-            lab.must_go_on()
-            ends_by_itself(move.target.vm)
             return f'"{why}"'
     return case('disks-lost', run, 'ferry', 'ferry', way)
 

@@ -10,7 +10,6 @@ guest, and it goes on from where the last migration left it.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import statistics
 import threading
@@ -25,6 +24,7 @@ from ..migrate import ENDED, Result, migrate, tcp_uri
 from ..observer import Observer
 from ..postcopy import ACTIVE
 from ..qmp import GONE, QMP, QMPError
+from ..tls import TLS, SharedKey
 from ..vm import VM
 from . import plan
 from .follow import Following, stopped_ms
@@ -42,7 +42,6 @@ SETTLE = 0.25           # s, to know how the heartbeats come
 HEAR = 0.02             # s between two looks at whether it is over
 LOOK = 0.02             # s, to meet a guest whose memory follows
 STALL = 0.2             # s that a link or a destination stands, and the limit
-TLS = 'tls0'
 TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
            'switchover-ack', 'postcopy-ram', 'postcopy-preempt')
 # Parts whose delay a destination that has become a source still has; what it
@@ -187,7 +186,7 @@ class Lab:
         self._count = 0
         self._rate: int | None = None
         self._delays: dict[VM, str] = {}
-        self._secured: set[VM] = set()
+        self._key = SharedKey(workdir)
         self._source: VM | None = None
         self._guest: Guest | None = None
         self._observer: Observer | None = None
@@ -216,26 +215,12 @@ class Lab:
         self._guest.wait_ready(60)
         self._rate = None
 
-    def _secure(self, dst: VM) -> None:
-        folder = self.workdir / 'keys'
-        if not folder.exists():
-            folder.mkdir()
-            (folder / 'keys.psk').write_text(f'qemu:{secrets.token_hex(32)}\n')
-        assert self._source is not None
-        for vm, endpoint in ((self._source, 'client'), (dst, 'server')):
-            if vm in self._secured:
-                vm.qmp.cmd('object-del', {'id': TLS})
-            vm.qmp.cmd('object-add', {
-                'qom-type': 'tls-creds-psk', 'id': TLS, 'dir': str(folder),
-                'endpoint': endpoint})
-            self._secured.add(vm)
-
     def _drop(self, vm: VM | None) -> None:
         if vm is None:
             return
         vm.stop()
         vm.log_path.unlink(missing_ok=True)
-        self._secured.discard(vm)
+        self._key.forget(vm)
         self._delays.pop(vm, None)
 
     def clear(self) -> None:
@@ -356,7 +341,7 @@ class Lab:
         settled = time.monotonic_ns()
         time.sleep(SETTLE)
         if what.way.tls:
-            self._secure(dst)
+            self._key.give(src, dst)
         caps, params = self._settings(what)
         link = Link() if what.fault.act == 'stall' else None
         events = Events(src)
