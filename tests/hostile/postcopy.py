@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import records as r
 from ferry import abilities
@@ -167,13 +167,21 @@ def switched(vm: VM, taker: Taker) -> None:
     vm.qmp.cmd('migrate-start-postcopy')
 
 
-def check_lie(lie: Lie, vm: VM, folder: Path) -> None:
-    """LIE in postcopy: the source pauses, and everything can be saved."""
-    abilities.require(vm.kind, [*NEEDS, *lie.needs])
+@contextmanager
+def in_postcopy(vm: VM, folder: Path, needs: Iterable[str] = ()
+                ) -> Iterator[Taker]:
+    """A migration that has just switched; the guest is where it goes."""
+    abilities.require(vm.kind, [*NEEDS, *needs])
     with vm, Taker(folder / f'{vm.name}-taker') as taker:
         switched(vm, taker)
         taker.wait('started')
         until(vm, 'postcopy-active')
+        yield taker
+
+
+def check_lie(lie: Lie, vm: VM, folder: Path) -> None:
+    """LIE in postcopy: the source pauses, and everything can be saved."""
+    with in_postcopy(vm, folder, lie.needs) as taker:
         taker.say(lie.data)
         if lie.hang_up:
             time.sleep(0.05)
@@ -190,11 +198,7 @@ def check_lie(lie: Lie, vm: VM, folder: Path) -> None:
 
 def check_urgent(vm: VM, folder: Path) -> None:
     """Pages that are asked for come first."""
-    abilities.require(vm.kind, NEEDS)
-    with vm, Taker(folder / f'{vm.name}-taker') as taker:
-        switched(vm, taker)
-        taker.wait('started')
-        until(vm, 'postcopy-active')
+    with in_postcopy(vm, folder) as taker:
         asked = [(BLOCK, at) for at in reversed(range(
             SIZE // 2, DATA.stop, SIZE // 64)) if (BLOCK, at) not in taker.have]
         if not asked:
@@ -202,11 +206,8 @@ def check_urgent(vm: VM, folder: Path) -> None:
         began = len(taker.have)
         for name, at in asked:
             taker.say(want(at, PAGE, name))
-        end = time.monotonic() + LIMIT
-        while not all(page in taker.have for page in asked):
-            if time.monotonic() > end:
-                raise FerryError('what is asked for does not come')
-            time.sleep(0.001)
+        wait_for(lambda: all(page in taker.have for page in asked),
+                 'what is asked for comes')
         if len(taker.have) - began > len(DATA) // PAGE // 4:
             raise FerryError(f'{len(taker.have) - began} pages came before '
                              f'{len(asked)} that were asked for')
@@ -267,44 +268,30 @@ RECOVERIES = {
 }
 
 
+def pauses_again(vm: VM, taker: Taker, stage: str, *,
+                 answer: Callable[[str, bytes], bytes] | None = None,
+                 at: Callable[[str], bool] | None = None) -> None:
+    """A recovery gets as far as STAGE, and fails; the next one succeeds."""
+    taker.hang_up()
+    paused_for_a_reason(vm)
+    taker.answer, taker.at = answer, at
+    vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
+    taker.wait(stage)
+    until(vm, PAUSED)
+    paused_for_a_reason(vm)
+    comes_back(vm, taker)
+
+
 def check_recovery(name: str, vm: VM, folder: Path) -> None:
     """A destination that lies when it comes back is not believed."""
-    abilities.require(vm.kind, [*NEEDS, *OURS])
-    with vm, Taker(folder / f'{vm.name}-taker') as taker:
-        switched(vm, taker)
-        taker.wait('started')
-        until(vm, 'postcopy-active')
-        taker.hang_up()
-        paused_for_a_reason(vm)
-        taker.answer = RECOVERIES[name]
-        vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
-        taker.wait('bitmap')
-        end = time.monotonic() + LIMIT
-        while status(vm)['status'] != PAUSED:
-            if time.monotonic() > end:
-                raise FerryError('the lie does not end the recovery: '
-                                 f'{status(vm)["status"]}')
-            time.sleep(0.01)
-        paused_for_a_reason(vm)
-        comes_back(vm, taker)
+    with in_postcopy(vm, folder, OURS) as taker:
+        pauses_again(vm, taker, 'bitmap', answer=RECOVERIES[name])
 
 
 def check_recovery_stops(stage: str, vm: VM, folder: Path) -> None:
     """The destination goes away while it recovers."""
-    abilities.require(vm.kind, NEEDS)
-    with vm, Taker(folder / f'{vm.name}-taker') as taker:
-        switched(vm, taker)
-        taker.wait('started')
-        until(vm, 'postcopy-active')
-        taker.hang_up()
-        paused_for_a_reason(vm)
-        taker.at = lambda name: name == stage
-        seen = taker.seen.count(stage)
-        vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
-        taker.wait(stage, seen + 1)
-        until(vm, PAUSED)
-        paused_for_a_reason(vm)
-        comes_back(vm, taker)
+    with in_postcopy(vm, folder) as taker:
+        pauses_again(vm, taker, stage, at=lambda name: name == stage)
 
 
 # Attempts to switch over within a limit (strict-downtime.rst)

@@ -88,7 +88,7 @@ class Promised(Move):
     def wait_held(self) -> None:
         """Wait until the guest stands still on both sides, in SLOW."""
         self.until(lambda: self.source.status == 'device',
-                  'there is no attempt')
+                   'there is no attempt')
         time.sleep(DELAY / 2e3)
 
     def wait_gone(self) -> None:
@@ -215,7 +215,7 @@ def differences(target: str) -> Case:
                 before = pages()
                 move.wait_aborted(len(move.source.when(ABORTED)) + 1)
                 move.until(lambda: pages() > before or bool(
-                   move.source.when(ABORTED)[9:]), 'no more of them')
+                    move.source.when(ABORTED)[9:]), 'no more of them')
             move.set(downtime_limit=PLENTY)
             move.wait_gone()
             move.finish()

@@ -355,13 +355,19 @@ def postcopy(lab: Lab) -> str:
     return use_postcopy(lab, 'a', 'b')
 
 
-@case('postcopy-resume', 'postcopy broken off with domjobabort, then resumed',
-      full=True, needs=('postcopy-ram',))
-def postcopy_resume(lab: Lab) -> str:
+def settled_postcopy(lab: Lab) -> Migration:
+    """A migration from a to b that has been in postcopy for a while."""
     skip_crash(lab)
     lab.guest_on('a')
     migration = enter_postcopy(lab, 'a', 'b')
     migration.wait_figure('memory_postcopy_requests', SETTLED)
+    return migration
+
+
+@case('postcopy-resume', 'postcopy broken off with domjobabort, then resumed',
+      full=True, needs=('postcopy-ram',))
+def postcopy_resume(lab: Lab) -> str:
+    migration = settled_postcopy(lab)
     lab.host('a').virsh('domjobabort', domain.NAME, '--postcopy')
     check(migration.error() != '', 'a broken postcopy should be an error')
     noticed(lab)
@@ -373,10 +379,7 @@ def postcopy_resume(lab: Lab) -> str:
 @case('postcopy-link', 'the link is lost in postcopy, then resumed',
       full=True, needs=('postcopy-ram',))
 def postcopy_link(lab: Lab) -> str:
-    skip_crash(lab)
-    lab.guest_on('a')
-    migration = enter_postcopy(lab, 'a', 'b')
-    migration.wait_figure('memory_postcopy_requests', SETTLED)
+    migration = settled_postcopy(lab)
     with hosts.link_down():
         noticed(lab)
         check(migration.error() != '', 'a lost link should be an error')
