@@ -11,11 +11,6 @@
 /* Longer waits than this (31 years) are not told apart. */
 #define RATE_WAIT_MAX_NS 1e18
 
-void rate_init(Rate *rate)
-{
-    rate_set(rate, 0);
-}
-
 void rate_set(Rate *rate, uint64_t bytes_per_s)
 {
     *rate = (Rate) { .bytes_per_s = bytes_per_s };

@@ -27,9 +27,6 @@ typedef struct Rate {
     double ahead_ns;        /* of the schedule; negative: behind */
 } Rate;
 
-/* No limit, and nothing sent */
-void rate_init(Rate *rate);
-
 /*
  * From now on @bytes_per_s, 0 for no limit.  What was sent too early by the
  * old limit is forgotten: a new limit starts with a clean sheet.

@@ -56,13 +56,15 @@ static void doze(int64_t ns)
     qemu_sem_timedwait(&source.wake, DIV_ROUND_UP(ns, SCALE_MS));
 }
 
-int64_t source_lock_bql(void)
+/* Takes the BQL; returns when, which unlock_bql() wants to know. */
+static int64_t lock_bql(void)
 {
     bql_lock();
     return now_ns();
 }
 
-void source_unlock_bql(const char *step, int64_t since_ns)
+/* Lets go of it; that time is recorded, with @step, as a stall of the guest. */
+static void unlock_bql(const char *step, int64_t since_ns)
 {
     int64_t held = now_ns() - since_ns;
 
@@ -183,14 +185,14 @@ static bool set_up(Error **errp)
 {
     int64_t start = now_ns();
     QEMUFile *f = source.to_dst;
-    int64_t since = source_lock_bql();
+    int64_t since = lock_bql();
     bool ok;
 
     ok = source_may_go_on(errp);
     if (ok) {
         qemu_savevm_state_header(f);
     }
-    source_unlock_bql("header", since);
+    unlock_bql("header", since);
     if (!ok) {
         return false;
     }
@@ -205,9 +207,9 @@ static bool set_up(Error **errp)
         !urgent_channel_connect(errp)) {
         return false;
     }
-    since = source_lock_bql();
+    since = lock_bql();
     ok = !qemu_savevm_state_setup(f, errp);
-    source_unlock_bql("setup", since);
+    unlock_bql("setup", since);
 
     wait_for_unplug();
     if (!ok || !source_may_go_on(errp)) {

@@ -180,11 +180,4 @@ void source_close_streams(bool succeeded);
 /* BQL: what was done to the guest and its disks is undone. */
 void switchover_undo(void);
 
-/*
- * Takes the BQL and lets it go again; the time in between is recorded, with
- * @step, among the stalls of the guest.
- */
-int64_t source_lock_bql(void);
-void source_unlock_bql(const char *step, int64_t since_ns);
-
 #endif

@@ -182,35 +182,6 @@ static uint64_t clear_range(DirtyMap *map, uint64_t first, uint64_t count)
     return cleared;
 }
 
-bool dirty_map_resize(DirtyMap *map, uint64_t pages)
-{
-    uint64_t both = MIN(pages, map->t.pages);
-    Tables t = { };
-
-    QEMU_LOCK_GUARD(&map->lock);
-    if (!new_tables(&t, pages, map->chunk_shift)) {
-        return false;
-    }
-    clear_range(map, both, map->t.pages - both);
-    for (uint64_t g = 0; g < groups_of(both); g++) {
-        uint64_t at = g * GROUP_WORDS;
-
-        if (map->t.in_group[g]) {
-            memcpy(t.words + at, map->t.words + at, GROUP_PAGES / 8);
-            t.in_group[g] = map->t.in_group[g];
-            set_bit(g, t.groups);
-        }
-    }
-    for (uint64_t c = 0; c < chunks_of(both, map->chunk_shift); c++) {
-        if (test_bit(c, map->t.stale)) {
-            set_bit(c, t.stale);
-        }
-    }
-    free_tables(&map->t);
-    map->t = t;
-    return true;
-}
-
 bool dirty_map_test(DirtyMap *map, uint64_t page)
 {
     QEMU_LOCK_GUARD(&map->lock);
@@ -293,19 +264,6 @@ uint64_t dirty_map_merge_clearing(DirtyMap *map, uint64_t first,
                                   uint64_t log_first)
 {
     return merge(map, first, count, log, log_first, true);
-}
-
-void dirty_map_log_stale(DirtyMap *map, uint64_t first, uint64_t count)
-{
-    QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
-    if (count) {
-        uint64_t last = (first + count - 1) >> map->chunk_shift;
-
-        for (uint64_t c = first >> map->chunk_shift; c <= last; c++) {
-            set_bit(c, map->t.stale);
-        }
-    }
 }
 
 static void clear_log(DirtyMap *map, uint64_t first, uint64_t count)

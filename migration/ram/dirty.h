@@ -26,14 +26,11 @@
  * chunk clean may rely on the log being so.  The callback must not call the
  * map.  Lock order: the map's lock, then what the callback takes.
  *
- *  - dirty_map_find(), _take(), _merge(), _merge_clearing(), _set(), and
- *    _log_stale(): the migration thread, which owns the map
+ *  - dirty_map_find(), _take(), _merge(), _merge_clearing(), _set(): the
+ *    migration thread, which owns the map
  *  - dirty_map_drop(), _hint(), _clear_log(): any thread, so that of free page
  *    hints
  *  - dirty_map_count(), _test(): any thread; the answer may be old at once
- *  - dirty_map_resize(): any thread while the owner is between two calls and
- *    holds no page number it will use unchecked (a RAM block is resized under
- *    the BQL, and a migration that is under way takes note of it)
  *  - dirty_map_new(), _free(): when nobody else knows the map, as when memory
  *    is unplugged
  */
@@ -63,13 +60,6 @@ DirtyMap *dirty_map_new(uint64_t pages, unsigned chunk_shift,
                         DirtyLogClearFn *clear_log, void *opaque);
 void dirty_map_free(DirtyMap *map);
 
-/*
- * Have @pages pages from now on.  Those added are clean and so is their log;
- * those cut off are forgotten.  Returns false, and changes nothing, if there
- * is no memory.
- */
-bool dirty_map_resize(DirtyMap *map, uint64_t pages);
-
 /* How many pages there are, and how many of them are dirty */
 uint64_t dirty_map_size(const DirtyMap *map);
 uint64_t dirty_map_count(const DirtyMap *map);
@@ -95,12 +85,6 @@ uint64_t dirty_map_merge(DirtyMap *map, uint64_t first, uint64_t count,
 uint64_t dirty_map_merge_clearing(DirtyMap *map, uint64_t first,
                                   uint64_t count, unsigned long *log,
                                   uint64_t log_first);
-
-/*
- * The log of these pages reports more than there is, as one that begins with
- * all bits set: it has to be cleared before they are sent, whatever it said.
- */
-void dirty_map_log_stale(DirtyMap *map, uint64_t first, uint64_t count);
 
 /* Clear the stale logs of all chunks that the range touches. */
 void dirty_map_clear_log(DirtyMap *map, uint64_t first, uint64_t count);

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/bitmap.h"
 #include "qemu/thread.h"
 #include "migration/ram/dirty-claim.h"
 
@@ -143,9 +144,10 @@ static void clear_log(void *opaque, uint64_t first, uint64_t count)
 static void test_freeze(void)
 {
     DirtyMap *map = dirty_map_new(1000, 6, clear_log, NULL);
+    g_autofree unsigned long *log = bitmap_new(1000);
 
-    dirty_map_set(map, 0, 1000);
-    dirty_map_log_stale(map, 0, 1000);
+    bitmap_fill(log, 1000);
+    dirty_map_merge(map, 0, 1000, log, 0);
     dirty_map_freeze(map);
     g_assert_cmpuint(dirty_map_claim(map, 7, 1), ==, 1);
     g_assert_cmpuint(dirty_map_drop(map, 0, 1000), ==, 999);

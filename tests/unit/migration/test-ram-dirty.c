@@ -187,18 +187,6 @@ static void op_merge(Model *m)
     g_free(log);
 }
 
-static void op_stale(Model *m)
-{
-    uint64_t first, count;
-
-    random_range(m, &first, &count);
-    for (uint64_t i = first; i < first + count; i++) {
-        m->stale[i / CHUNK] = 1;
-    }
-    dirty_map_log_stale(m->map, first, count);
-    check_cleared(m, 0, 0);
-}
-
 static void op_clear_log(Model *m)
 {
     uint64_t first, count;
@@ -251,30 +239,11 @@ static void op_take(Model *m)
     check_cleared(m, first, got);
 }
 
-static void op_resize(Model *m)
-{
-    uint64_t pages = below(2 * m->pages + 100), both = MIN(pages, m->pages);
-
-    if (pages > 300000 || below(8)) {
-        return;
-    }
-    g_assert_true(dirty_map_resize(m->map, pages));
-    m->dirty = g_realloc(m->dirty, pages + 1);
-    memset(m->dirty + both, 0, pages - both);
-    m->stale = g_realloc(m->stale, pages / CHUNK + 1);
-    m->cleared = g_realloc(m->cleared, pages / CHUNK + 1);
-    for (uint64_t c = DIV_ROUND_UP(both, CHUNK); c <= pages / CHUNK; c++) {
-        m->stale[c] = 0;
-    }
-    m->pages = pages;
-}
-
 static void test_model(void)
 {
     static void (*const ops[])(Model *) = {
-        op_set, op_merge, op_merge, op_stale, op_clear_log, op_drop, op_hint,
-        op_take,
-        op_take, op_take, op_resize,
+        op_set, op_merge, op_merge, op_clear_log, op_drop, op_hint, op_take,
+        op_take, op_take,
     };
 
     for (int s = 0; s < ARRAY_SIZE(sizes); s++) {

@@ -36,7 +36,6 @@ static Outcome simulate(uint64_t limit, Sender sender, int64_t least_ns)
     GRand *rand = g_rand_new_with_seed(7);
     Rate rate;
 
-    rate_init(&rate);
     rate_set(&rate, limit);
     while (now - begin < least_ns || waits < 100) {
         uint64_t wait = rate_wait_ns(&rate, now);
@@ -104,7 +103,6 @@ static void test_slow_link(void)
     Rate rate;
     int64_t now = 0;
 
-    rate_init(&rate);
     rate_set(&rate, 100 * MB);
     for (int i = 0; i < 10000; i++) {
         now += 2 * MS;                          /* 64 kB in 2 ms: 32 MB/s */
@@ -117,7 +115,7 @@ static void test_no_limit(void)
 {
     Rate rate;
 
-    rate_init(&rate);
+    rate_set(&rate, 0);
     g_assert_cmpuint(rate_wait_ns(&rate, 0), ==, 0);
     rate_spend(&rate, UINT64_MAX, 1 * S);
     g_assert_cmpuint(rate_wait_ns(&rate, 1 * S), ==, 0);
@@ -131,7 +129,6 @@ static void test_idle(void)
     uint64_t burst = 0;
     Rate rate;
 
-    rate_init(&rate);
     rate_set(&rate, limit);
     rate_spend(&rate, 1000, now);
     now += 100 * S;
@@ -147,7 +144,6 @@ static void test_new_limit(void)
 {
     Rate rate;
 
-    rate_init(&rate);
     rate_set(&rate, 1 * MB);
     rate_spend(&rate, 1000 * MB, 1 * S);
     g_assert_cmpuint(rate_wait_ns(&rate, 1 * S), ==, 1000 * S);
@@ -168,7 +164,6 @@ static void test_extremes(void)
     Rate rate;
     uint64_t wait;
 
-    rate_init(&rate);
     rate_set(&rate, 1000);
     rate_spend(&rate, 1000, 5 * S);
     g_assert_cmpuint(rate_wait_ns(&rate, 1 * S), ==, 1 * S);
