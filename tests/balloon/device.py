@@ -14,12 +14,13 @@ import time
 from typing import Any, Callable
 
 from ferry.errors import FerryError
+from ferry.hugepages import HUGE, huge_pages
 from ferry.qmp import QMPError
 
 from driver import (ALL, CMD_ID_MIN, CONFIG_CHANGED, DONE, HINT, NEEDS_RESET,
                     OOM, POISON, REPORT, STATS, VERSION_1, Balloon, In, Out)
 from lab import HINTS, Case, Lab
-from machine import (DATA, MEMORY, PAGE, Machine, check, pattern, until)
+from machine import DATA, MEMORY, PAGE, check, pattern, until
 
 UNKNOWN = 2 ** 64 - 1
 PATH = '/machine/peripheral/balloon'
@@ -252,20 +253,23 @@ def reported_poisoned(lab: Lab, kind: str) -> None:
 
 def large_pages(lab: Lab, kind: str) -> None:
     """Of a page of the host, all has to come, and at once."""
-    half = 2 << 20
-    base = 0x100000000
-    machine = lab.machine(kind, REPORTING, (
-        '-m', f'{MEMORY}M,slots=1,maxmem=1G', '-object',
-        f'memory-backend-memfd,id=m0,size=128M,hugetlb=on,hugetlbsize={half}',
-        '-device', f'pc-dimm,memdev=m0,id=d0,addr={base}'))
-    driver = Balloon(machine).start()
-    for page in range(3):
-        machine.fill(base + page * half, half, page + 1)
-    first, units = base // PAGE, half // PAGE
-    put(driver, 'inflate', pfns(*range(first, first + units)))
-    put(driver, 'inflate', pfns(*range(first + units, first + 2 * units - 1)))
-    put(driver, 'inflate', pfns(first + 2 * units - 1))
-    got = [machine.load('b', base + page * half) for page in range(3)]
+    size, base, backend = HUGE << 20, 0x100000000, 128
+    with huge_pages(backend // HUGE):
+        machine = lab.machine(kind, REPORTING, (
+            '-m', f'{MEMORY}M,slots=1,maxmem=1G', '-object',
+            f'memory-backend-memfd,id=m0,size={backend}M,hugetlb=on,'
+            f'hugetlbsize={HUGE}M',
+            '-device', f'pc-dimm,memdev=m0,id=d0,addr={base}'))
+        driver = Balloon(machine).start()
+        for page in range(3):
+            machine.fill(base + page * size, size, page + 1)
+        first, units = base // PAGE, size // PAGE
+        put(driver, 'inflate', pfns(*range(first, first + units)))
+        put(driver, 'inflate', pfns(*range(first + units,
+                                           first + 2 * units - 1)))
+        put(driver, 'inflate', pfns(first + 2 * units - 1))
+        got = [machine.load('b', base + page * size) for page in range(3)]
+        lab.clear()
     check(got == [0, 2, 3], f'only the first one went: {got}')
 
 
@@ -486,7 +490,7 @@ def cases() -> list[Case]:
                 ('no-iothread', no_iothread), ('only-one', only_one),
                 ('sizes', sizes), ('read-only', read_only),
                 ('inflated', inflated), ('no-pages', no_pages),
-                ('reported', reported),
+                ('large-pages', large_pages), ('reported', reported),
                 ('reported-poisoned', reported_poisoned), ('told', told),
                 ('two-buffers', two_buffers), ('intervals', intervals),
                 ('forgotten', forgotten), ('unplugged', unplugged)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
 
-from ferry.abilities import Skip
+from ferry.hugepages import HUGE, huge_pages
 from ferry.link import Link
 from ferry.migrate import set_caps, tcp_uri
 from ferry.postcopy import PAUSED
@@ -22,8 +22,6 @@ from lab import FILL, MEMORY, Lab, check
 from postcopy import (PLAIN, POINTS, PREEMPT, SOON, TRICKLE, Move, Way,
                       cut, moving, summary)
 
-HUGE = 2                # MiB
-HUGE_PAGES = Path(f'/sys/kernel/mm/hugepages/hugepages-{HUGE << 10}kB')
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 
 
@@ -48,29 +46,6 @@ BACKENDS = (
     Backend('hugetlb-shared', f'hugetlb=on,hugetlbsize={HUGE}M,share=on',
             True, True),
 )
-
-
-def number(path: Path) -> int:
-    """The number in a file."""
-    return int(path.read_text())
-
-
-@contextmanager
-def huge_pages(count: int) -> Iterator[None]:
-    """Have the kernel reserve COUNT more, if it can; give them back."""
-    setting = HUGE_PAGES / 'nr_hugepages'
-    try:
-        before = number(setting)
-        free = number(HUGE_PAGES / 'free_hugepages')
-        setting.write_text(str(before + max(0, count - free)))
-    except OSError as err:
-        raise Skip(f'no huge pages can be reserved here: {err}') from None
-    try:
-        if number(HUGE_PAGES / 'free_hugepages') < count:
-            raise Skip(f'the kernel finds no {count} huge pages of {HUGE} MiB')
-        yield
-    finally:
-        setting.write_text(str(before))
 
 
 def mappings(vm: VM) -> int:
