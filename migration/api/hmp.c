@@ -9,6 +9,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qapi/error.h"
@@ -42,8 +43,7 @@ static void look_whether_over(void *opaque)
     g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
 
     if (info->has_status && goes_on_alone(info->status)) {
-        timer_mod(waiting->timer,
-                  qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WAIT_STEP_MS);
+        timer_mod(waiting->timer, now_ms() + WAIT_STEP_MS);
         return;
     }
     if (info->error_desc) {

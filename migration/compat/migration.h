@@ -27,9 +27,7 @@
 #define MIGRATION_THREAD_DST_PREEMPT    "mig/dst/preempt"
 
 /* The dirty log is cleared in chunks of so many pages, as a power of two. */
-#define CLEAR_SHIFT_MIN     6
 #define CLEAR_SHIFT_DEFAULT 18
-#define CLEAR_SHIFT_MAX     31
 
 #define TYPE_MIGRATION "migration"
 OBJECT_DECLARE_SIMPLE_TYPE(MigrationState, MIGRATION)

@@ -14,7 +14,6 @@ owners.  Device nodes are plain members, so nothing here needs root.
 from __future__ import annotations
 
 import stat
-import sys
 from pathlib import Path
 
 from .errors import FerryError, run_main

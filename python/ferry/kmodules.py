@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import lzma
 import shutil
-import sys
 from pathlib import Path
 
 from .errors import FerryError, run_main

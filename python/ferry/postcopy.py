@@ -32,7 +32,6 @@ from .vm import VM
 CAPS = {'postcopy-ram': True}
 PREEMPT = {'postcopy-ram': True, 'postcopy-preempt': True}
 ACTIVE, PAUSED = 'postcopy-active', 'postcopy-paused'
-RECOVERING = ('postcopy-recover-setup', 'postcopy-recover')
 ENDED = ('completed', 'failed', 'cancelled')
 PATIENCE = 20.0         # s for whatever has to happen
 POLL = 0.002            # s
@@ -303,8 +302,3 @@ class Postcopy:
         return '; '.join(f'{side.vm.name} is {side.status} '
                          f'({side.why() or "no reason"})'
                          for side in (self.source, self.target))
-
-
-def port_of(uri: str) -> int:
-    """The port of tcp:HOST:PORT."""
-    return int(uri.rpartition(':')[2])

@@ -28,7 +28,6 @@ KNOWS = ('query-migrate.ferry',)
 LIMIT_US = 300000
 WAIT = b'<the rest of this stream follows when there is an answer>'
 
-Devices = list[Record]
 Attempts = Callable[[bytes], list[bytes]]
 
 
