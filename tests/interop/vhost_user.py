@@ -41,7 +41,7 @@ EVENTS = ('postcopy_request_shared_page', 'vhost_user_postcopy_waker_found')
 SOURCE_READS = (WORK, 8)        # from the disk, while the first pass is sent
 READS = (WORK + 8, 28)          # from the disk, in postcopy
 WRITES = (WORK + 36, 28)        # to the disk, in postcopy
-LEAST = 10              # faults of the backend; hundreds unless the source is slow
+LEAST = 3               # faults of the backend: hundreds, if the source is fast
 
 AGAIN = ',reconnect-ms=100'
 COMES_BACK = 30.0       # s
