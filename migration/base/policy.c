@@ -506,19 +506,19 @@ static uint8_t percent_of(Policy *p, uint64_t remaining)
 }
 
 PolicyView policy_view(Policy *p, const PolicyLimits *limits,
-                       uint64_t remaining)
+                       uint64_t remaining, uint64_t now_bytes)
 {
     PolicyView v = {
         .bandwidth = to_count(p->bandwidth.mean),
         .dirty_rate = to_count(p->dirty_rate.mean),
         .passes = p->passes,
-        .downtime = downtime_range(p, limits, remaining),
+        .downtime = downtime_range(p, limits, now_bytes),
         .remaining = remaining_range(p, limits, remaining),
         .percent = percent_of(p, remaining),
     };
 
     for (int i = 0; i < POLICY_PART__COUNT; i++) {
-        v.downtime_part[i] = part_range(p, limits, i, remaining);
+        v.downtime_part[i] = part_range(p, limits, i, now_bytes);
     }
     return v;
 }

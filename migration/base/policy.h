@@ -172,8 +172,9 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
 /* Bytes that may remain when the guest is stopped; 0 while nothing is known. */
 uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits);
 
+/* @now_bytes of @remaining would be sent while the guest stands still. */
 PolicyView policy_view(Policy *p, const PolicyLimits *limits,
-                       uint64_t remaining);
+                       uint64_t remaining, uint64_t now_bytes);
 
 const char *policy_part_name(PolicyPart part);
 

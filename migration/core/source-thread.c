@@ -334,9 +334,10 @@ static void carry_out(const PolicyDecision *decision,
 }
 
 static void show(Policy *policy, const PolicyLimits *limits,
-                 const PolicyDecision *decision, uint64_t remaining)
+                 const PolicyDecision *decision, uint64_t remaining,
+                 uint64_t now_bytes)
 {
-    PolicyView view = policy_view(policy, limits, remaining);
+    PolicyView view = policy_view(policy, limits, remaining, now_bytes);
 
     QEMU_LOCK_GUARD(&source.lock);
     source.view.policy = view;
@@ -359,7 +360,8 @@ static PolicyDecision decide(Policy *policy)
     }
     trace_migration_decision(decision.reason, remaining);
     carry_out(&decision, &limits);
-    show(policy, &limits, &decision, remaining);
+    show(policy, &limits, &decision, remaining,
+         decision.action == POLICY_POSTCOPY ? now : remaining);
     return decision;
 }
 

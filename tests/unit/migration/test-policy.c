@@ -193,7 +193,7 @@ static void test_never_converges(void)
     PolicyView v;
 
     g_assert_false(sim_run(&s, 4 * GIB_));
-    v = policy_view(&s.policy, &s.limits, s.remaining);
+    v = policy_view(&s.policy, &s.limits, s.remaining, s.remaining);
     g_assert_cmpuint(v.remaining.likely, ==, POLICY_NEVER);
     g_assert_cmpuint(v.passes, ==, MAX_PASSES);
     g_assert_cmpint(v.percent, <, 100);
@@ -311,7 +311,7 @@ static void test_unknown_bandwidth(void)
     policy_init(&p, GIB_);
     g_assert_cmpint(policy_decide(&p, &plain, GIB_, true).action, ==,
                     POLICY_SEND);
-    v = policy_view(&p, &plain, GIB_);
+    v = policy_view(&p, &plain, GIB_, GIB_);
     g_assert_cmpuint(v.downtime.likely, ==, POLICY_NEVER);
     g_assert_cmpuint(v.remaining.likely, ==, POLICY_NEVER);
     g_assert_cmpuint(v.bandwidth, ==, 0);
@@ -336,7 +336,7 @@ static void test_switchover_bandwidth(void)
 /* What other parts cost is taken off the limit, but never more than half. */
 static void test_costs(void)
 {
-    PolicyView v;
+    PolicyView v, later;
     Policy p;
 
     policy_init(&p, GIB_);
@@ -345,10 +345,17 @@ static void test_costs(void)
     policy_measured(&p, POLICY_PART_START, 40 * MS_);
     g_assert_cmpfloat_with_epsilon(policy_threshold(&p, &plain),
                                    200 * MIB_, MIB_);
-    v = policy_view(&p, &plain, 100 * MIB_);
+    v = policy_view(&p, &plain, 100 * MIB_, 100 * MIB_);
     g_assert_cmpuint(v.downtime.likely / MS_, ==, 200);
     g_assert_cmpuint(v.downtime_part[POLICY_PART_RAM].likely / MS_, ==, 100);
     g_assert_cmpuint(v.downtime_part[POLICY_PART_START].likely / MS_, ==, 40);
+
+    /* If memory follows the guest, only the rest is in its downtime. */
+    later = policy_view(&p, &plain, 100 * MIB_, 2 * MIB_);
+    g_assert_cmpuint(later.downtime.likely / MS_, ==, 102);
+    g_assert_cmpuint(later.downtime_part[POLICY_PART_RAM].likely / MS_, ==, 2);
+    g_assert_cmpuint(later.remaining.likely, ==, v.remaining.likely);
+    g_assert_cmpuint(later.percent, ==, v.percent);
 
     policy_measured(&p, POLICY_PART_STOP, 10 * SEC_);
     g_assert_cmpfloat_with_epsilon(policy_threshold(&p, &plain),
@@ -364,7 +371,7 @@ static void test_expected_costs(void)
     policy_init(&p, GIB_);
     policy_sent(&p, 1000 * MIB_, SEC_);
     policy_expect(&p, POLICY_PART_DEVICE_LOAD, 60 * MS_);
-    v = policy_view(&p, &plain, 0);
+    v = policy_view(&p, &plain, 0, 0);
     g_assert_cmpuint(v.downtime.likely / MS_, ==, 60);
     g_assert_cmpuint(v.downtime.low, ==, 0);
     g_assert_cmpuint(v.downtime.high / MS_, ==, 120);
@@ -385,10 +392,10 @@ static void test_lead(void)
     policy_init(&p, GIB_);
     policy_sent(&p, 1000 * MIB_, SEC_);
     policy_synced(&p, 500 * MIB_, SEC_);
-    v = policy_view(&p, &plain, 10 * MIB_);
+    v = policy_view(&p, &plain, 10 * MIB_, 10 * MIB_);
     g_assert_cmpuint(v.downtime.likely / MS_, ==, 10);
     policy_lead(&p, 20 * MS_);
-    v = policy_view(&p, &plain, 10 * MIB_);
+    v = policy_view(&p, &plain, 10 * MIB_, 10 * MIB_);
     g_assert_cmpuint(v.downtime.likely / MS_, ==, 20);
     g_assert_cmpint(policy_decide(&p, &plain, 295 * MIB_, true).action, ==,
                     POLICY_SEND);
@@ -444,7 +451,7 @@ static void test_ranges_are_ordered(void)
                             g_rand_double_range(rand, 0, 1e8));
         }
         remaining = g_rand_double_range(rand, 0, 4 * GIB_);
-        v = policy_view(&p, &limits, remaining);
+        v = policy_view(&p, &limits, remaining, remaining);
         g_assert_cmpuint(v.downtime.low, <=, v.downtime.likely);
         g_assert_cmpuint(v.downtime.likely, <=, v.downtime.high);
         g_assert_cmpuint(v.remaining.low, <=, v.remaining.likely);
@@ -461,7 +468,7 @@ static void test_percent_never_falls(void)
 
     policy_init(&p, 4 * GIB_);
     for (int i = 0; i < ARRAY_SIZE(left); i++) {
-        PolicyView v = policy_view(&p, &plain, left[i] * GIB_);
+        PolicyView v = policy_view(&p, &plain, left[i] * GIB_, left[i] * GIB_);
 
         g_assert_cmpint(v.percent, >=, last);
         last = v.percent;
@@ -500,7 +507,7 @@ static void test_recorded(void)
         d = policy_decide(&p, &limits, dirtied, true);
         g_assert_true(g_str_has_prefix(d.reason, passes[i].verdict));
 
-        v = policy_view(&p, &limits, dirtied);
+        v = policy_view(&p, &limits, dirtied, dirtied);
         g_assert_cmpuint(v.bandwidth, >=, 180 * MIB_);
         g_assert_cmpuint(v.bandwidth, <=, 250 * MIB_);
         g_assert_cmpuint(v.remaining.likely, <, 2 * SEC_);
