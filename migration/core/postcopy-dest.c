@@ -31,6 +31,8 @@
 /* How long the source may take for its second connection */
 #define CHANNEL_MS 30000
 #define LOOK_MS 10
+/* How long a source that was told that all is in vain may take to hang up */
+#define HANG_UP_MS 1000
 /* While it is paused: for whether QEMU is to end */
 #define WATCH_MS 500
 
@@ -39,6 +41,7 @@ static struct {
     bool ram;                   /* else it is about dirty bitmaps; BQL */
     bool has_thread;            /* for urgent pages; main loop, then thread */
     QemuThread thread;
+    QEMUTimer *patience;        /* with a source that hangs up; main loop */
 
     QemuMutex lock;
     QemuCond cond;
@@ -369,23 +372,44 @@ static void stop_reading(QEMUFile *f)
                          NULL);
 }
 
-void postcopy_dest_package_failed(void)
+static void lose_hope(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = true;
-    if (incoming.from_src) {
-        stop_reading(incoming.from_src);
-    }
     if (pc.ram) {
         dest_give_up();
     }
     qemu_cond_broadcast(&pc.cond);
 }
 
+static void read_no_more(void *opaque)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (incoming.from_src) {
+        stop_reading(incoming.from_src);
+    }
+}
+
+/*
+ * The source goes on with the guest if it hears of it.  A connection that is
+ * closed with something unread is reset, and what was said last may be lost: so
+ * all is read until the source has hung up.
+ */
+void postcopy_dest_package_failed(void)
+{
+    lose_hope();
+    reply_refuse();
+    if (!pc.patience) {
+        pc.patience = timer_new_ms(QEMU_CLOCK_REALTIME, read_no_more, NULL);
+    }
+    timer_mod(pc.patience, now_ms() + HANG_UP_MS);
+}
+
 void postcopy_dest_quit(void)
 {
     if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
-        postcopy_dest_package_failed();
+        lose_hope();
+        read_no_more(NULL);
         postcopy_end_stop_cpus();
     }
 }
@@ -669,6 +693,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
 
 void postcopy_dest_end(void)
 {
+    timer_free(g_steal_pointer(&pc.patience));
     end_urgent_thread();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         close_file(g_steal_pointer(&pc.urgent));

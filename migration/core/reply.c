@@ -18,6 +18,7 @@ static QemuMutex lock;
 static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
 static const char *last_block;  /* the source knows which one we are about */
+static bool shut;               /* the last word has been said */
 
 void reply_init(void)
 {
@@ -33,6 +34,7 @@ bool reply_open(QEMUFile *from_src)
     to_src = qemu_file_get_return_path(from_src);
     source_peer = (Peer) { 0 };
     last_block = NULL;
+    shut = false;
     return true;
 }
 
@@ -171,14 +173,29 @@ void reply_abandon(void)
     }
 }
 
-void reply_close(bool ok)
+/* Under the lock. */
+static void say_goodbye(bool ok)
 {
     uint8_t payload[WIRE_RP_SHUT_LEN];
 
-    stl_be_p(payload, !ok);
-    QEMU_LOCK_GUARD(&lock);
-    if (to_src) {
+    if (to_src && !shut) {
+        stl_be_p(payload, !ok);
         say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
+        shut = true;
+    }
+}
+
+void reply_refuse(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    say_goodbye(false);
+}
+
+void reply_close(bool ok)
+{
+    QEMU_LOCK_GUARD(&lock);
+    say_goodbye(ok);
+    if (to_src) {
         qemu_fclose(g_steal_pointer(&to_src));
     }
 }

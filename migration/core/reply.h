@@ -51,8 +51,10 @@ bool reply_resume_ack(void);
 
 /*
  * The last word, whether we have the guest, and the end of the path.  Does not
- * wait either: a source that leaves no room for it finds the path broken.
+ * wait either: a source that leaves no room for it finds the path broken.  With
+ * reply_refuse() it can be said before the end: we do not have it.
  */
+void reply_refuse(void);
 void reply_close(bool ok);
 
 /* The end of a path that is of no more use.  It was shut down before. */
