@@ -608,7 +608,8 @@ bool postcopy_dest_pause(Error **errp)
     if (!pc.why) {
         error_setg(&pc.why, "The user wants it");
     }
-    if (!incoming.from_src ||
+    /* Without one it has just been hung up: it is being paused. */
+    if (incoming.from_src &&
         qemu_file_shutdown(incoming.from_src) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
                    "connection cannot be shut down");
