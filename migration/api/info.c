@@ -8,7 +8,6 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-types-migration.h"
-#include "qemu/timer.h"
 #include "exec/target_page.h"
 #include "migration/base/clock.h"
 #include "migration/core/ctx.h"

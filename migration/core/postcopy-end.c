@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
 #include "migration/postcopy/dest.h"

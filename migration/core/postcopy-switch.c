@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"

@@ -18,7 +18,7 @@ static QemuMutex lock;
 static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
 static const char *last_block;  /* the source knows which one we are about */
-static bool shut;               /* the last word has been said */
+static bool shut;               /* SHUT is said: nobody reads more */
 
 void reply_init(void)
 {

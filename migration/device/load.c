@@ -9,7 +9,6 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
 #include "migration/base/clock.h"

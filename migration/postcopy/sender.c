@@ -8,7 +8,6 @@
 #include "qapi/error.h"
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
-#include "qemu/timer.h"
 #include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"

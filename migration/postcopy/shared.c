@@ -20,7 +20,7 @@
 static NotifierWithReturnList notifiers;
 static QemuMutex lock;
 static GArray *sharers;         /* struct PostCopyFD; under the lock */
-static GArray *asked;           /* SharedFault, of those who are being served */
+static GArray *asked;           /* SharedFault, while one is served; likewise */
 static bool missing;            /* atomic: changed under the BQL, read by all */
 
 static void __attribute__((constructor)) init(void)
@@ -203,9 +203,9 @@ void shared_serve(int fd, void (*wanted)(void *opaque, const SharedFault *),
 void shared_wake(RAMBlock *rb, uint64_t page_size, uint64_t start, uint64_t len)
 {
     QEMU_LOCK_GUARD(&lock);
-    for (uint64_t end = start + len; start < end; start += page_size) {
-        for (unsigned i = 0; i < sharers->len; i++) {
-            sharer(i)->waker(sharer(i), rb, start);
+    for (unsigned i = 0; i < sharers->len; i++) {
+        for (uint64_t at = start; at < start + len; at += page_size) {
+            sharer(i)->waker(sharer(i), rb, at);
         }
     }
 }

@@ -5,7 +5,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
