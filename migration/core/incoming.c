@@ -19,7 +19,7 @@
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/yank_functions.h"
-#include "system/hw_accel.h"
+#include "system/cpus.h"
 #include "system/runstate.h"
 #include "ctx.h"
 #include "hold.h"

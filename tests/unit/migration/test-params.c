@@ -24,7 +24,8 @@ static MigrationParameters *defaults(void)
     return params;
 }
 
-static MigrateSetParameters *from_json(const char *format, ...)
+static MigrateSetParameters *G_GNUC_PRINTF(1, 2)
+from_json(const char *format, ...)
 {
     va_list ap;
     QObject *json;
@@ -220,9 +221,8 @@ static void test_merge_each(void)
                                                     : other_value[row->kind];
         g_autoptr(MigrationParameters) params = defaults();
         g_autofree char *before = to_json(params);
-        g_autofree char *json = g_strdup_printf("{'%s': %s}", row->name,
-                                                value);
-        g_autoptr(MigrateSetParameters) set = from_json(json);
+        g_autoptr(MigrateSetParameters) set = from_json(
+            "{%s: %p}", row->name, qobject_from_json(value, &error_abort));
         g_autofree char *after = NULL;
         QDict *old, *new;
 

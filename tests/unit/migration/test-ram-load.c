@@ -97,7 +97,7 @@ static void region_init(RamRegion *r, const char *name, unsigned page_bits,
                         uint64_t pages, uint64_t max_pages, int fd)
 {
     *r = (RamRegion) {
-        .name = name,
+        .name = (char *)name,
         .page_bits = page_bits,
         .pages = pages,
         .max_pages = max_pages,

@@ -51,7 +51,7 @@ static void side_init(Side *side, unsigned bits, bool maps)
         RamRegion *r = &side->list[i];
 
         *r = (RamRegion) {
-            .name = layout[i].name,
+            .name = (char *)layout[i].name,
             .index = i,
             .page_bits = bits,
             .pages = layout[i].pages,
