@@ -87,6 +87,7 @@ static const InfoRow faults_rows[] = {
 static const InfoRow served_rows[] = {
     SERVED("memory asked for", COUNT, "pages", asked),
     SERVED("memory sent urgently", COUNT, "pages", urgent),
+    SERVED("memory sent once more", COUNT, "pages", again),
     SERVED("memory sent along", COUNT, "pages", along),
 };
 

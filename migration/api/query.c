@@ -151,6 +151,7 @@ static FerryServed *new_served(const PostcopySent *sent)
 
     served->asked = sent->asked;
     served->urgent = sent->urgent;
+    served->again = sent->again;
     served->along = sent->along;
     return served;
 }

@@ -18,6 +18,7 @@ static const struct {
     { WIRE_PEER_PAGE_RUN, "page-run" },
     { WIRE_PEER_REPORT, "report" },
     { WIRE_PEER_STRICT, "strict-downtime" },
+    { WIRE_PEER_URGENT_COPY, "urgent-copy" },
 };
 
 static uint32_t known_features(void)

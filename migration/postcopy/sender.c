@@ -52,6 +52,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->opaque = opaque;
     ps->last_asked = NULL;
     ps->urgent = (RamSender) { };
+    ps->again = false;
     ps->aim = NO_AIM;
     ps->quota = UINT64_MAX;
     ps->region = 0;
@@ -67,6 +68,10 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
     ram_sender_init(&ps->urgent, ps->regions, f);
     ps->urgent.sink.peer = main->sink.peer;
     ps->urgent.find_zeros = main->find_zeros;
+    /* What was released is not here any more. */
+    ps->again = f && !ps->ops->release &&
+                (main->sink.peer & WIRE_PEER_URGENT_COPY);
+    under_way_clear(&ps->under_way);
 }
 
 static bool has_channel(const PostcopySender *ps)
@@ -141,6 +146,7 @@ PostcopySent postcopy_sender_sent(const PostcopySender *ps)
     return (PostcopySent) {
         .asked = qatomic_read_u64(&ps->sent.asked),
         .urgent = qatomic_read_u64(&ps->sent.urgent),
+        .again = qatomic_read_u64(&ps->sent.again),
         .along = qatomic_read_u64(&ps->sent.along),
     };
 }
@@ -149,6 +155,7 @@ void postcopy_sender_set_sent(PostcopySender *ps, PostcopySent sent)
 {
     qatomic_set_u64(&ps->sent.asked, sent.asked);
     qatomic_set_u64(&ps->sent.urgent, sent.urgent);
+    qatomic_set_u64(&ps->sent.again, sent.again);
     qatomic_set_u64(&ps->sent.along, sent.along);
 }
 
@@ -175,9 +182,36 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
     return sent;
 }
 
-/* First what was asked for, and only then what is likely to be asked next. */
-static void serve(PostcopySender *ps, RamSender *via,
-                  const PageRequest *request)
+/*
+ * Those that the background has sent, but somebody waits for: they may stand
+ * behind much else.  Not huge ones, as the other side might have two threads
+ * write to one of them.
+ */
+static uint64_t send_again(PostcopySender *ps, const PageRequest *request)
+{
+    const RamRegion *r = request->region;
+    uint64_t end = request->first + request->count, sent = 0;
+
+    if (!ps->again || postcopy_unit(r) > 1) {
+        return 0;
+    }
+    for (uint64_t page = request->first; page < end; page++) {
+        if (under_way_has(&ps->under_way, r, page)) {
+            ram_sender_pages(&ps->urgent, r, page, 1);
+            sent++;
+        }
+    }
+    qemu_fflush(ps->urgent.sink.file);
+    add_stat(&ps->sent.again, sent);
+    return sent;
+}
+
+/*
+ * First what was asked for, and only then what is likely to be asked next.
+ * Returns how much of the former was left to be sent.
+ */
+static uint64_t serve(PostcopySender *ps, RamSender *via,
+                      const PageRequest *request)
 {
     const RamRegion *r = request->region;
     uint64_t unit = postcopy_unit(r);
@@ -195,21 +229,27 @@ static void serve(PostcopySender *ps, RamSender *via,
     add_stat(&ps->sent.urgent, sent);
     add_stat(&ps->sent.along, along);
     trace_postcopy_served(r->name, request->first, sent, along);
+    return sent;
 }
 
-/* By the second channel */
+/*
+ * By the second channel.  A destination that is done hangs up there whatever
+ * comes again, so as long as that is all a broken channel is no error.
+ */
 static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
                           Error **errp)
 {
     QEMUFile *f = ps->urgent.sink.file;
     uint64_t before;
+    bool only_again;
 
     QEMU_LOCK_GUARD(&ps->lock);
     RCU_READ_LOCK_GUARD();
     before = stream_position(f);
-    serve(ps, &ps->urgent, request);
+    only_again = !serve(ps, &ps->urgent, request) &&
+                 send_again(ps, request);
     stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
-    return stream_check(f, errp);
+    return only_again || stream_check(f, errp);
 }
 
 void postcopy_sender_end_channel(PostcopySender *ps)
@@ -218,6 +258,7 @@ void postcopy_sender_end_channel(PostcopySender *ps)
 
     if (f) {
         QEMU_LOCK_GUARD(&ps->lock);
+        ps->again = false;
         qemu_put_be64(f, WIRE_RAM_EOS);
         qemu_fflush(f);
     }
@@ -324,6 +365,9 @@ static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
         run->count = claim_run(ps, limit, &run->region, &run->first);
         if (!run->count) {
             break;
+        }
+        if (ps->again) {
+            under_way_note(&ps->under_way, run->region, run->first, run->count);
         }
         ram_sender_pages(main, run->region, run->first, run->count);
         bytes = run->count << run->region->page_bits;

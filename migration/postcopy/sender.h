@@ -33,6 +33,7 @@
 #include "discard.h"
 #include "locality.h"
 #include "requests.h"
+#include "under-way.h"
 
 typedef struct PostcopySenderOps {
     /* Any thread that asks: there is something in the queue. */
@@ -45,6 +46,7 @@ typedef struct PostcopySenderOps {
 typedef struct PostcopySent {
     uint64_t asked;             /* pages that were asked for, atomic */
     uint64_t urgent;            /* of these: sent because of that, atomic */
+    uint64_t again;             /* sent before, and once more; atomic */
     uint64_t along;             /* pages sent along with them, atomic */
 } PostcopySent;
 
@@ -66,6 +68,8 @@ typedef struct PostcopySender {
     PostcopyQueue queue;
     QemuMutex lock;             /* of what is sent on the second channel */
     RamSender urgent;           /* its stream is NULL without that channel */
+    bool again;                 /* there pages may come that are under way */
+    UnderWay under_way;         /* noted by the background */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
     PostcopySent sent;

@@ -218,6 +218,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_PAGE_RUN              0x0002u /* WIRE_RAM_RUN */
 #define WIRE_PEER_REPORT                0x0004u /* WIRE_RP_STARTED */
 #define WIRE_PEER_STRICT                0x0008u /* WIRE_CMD_HOLD and so on */
+#define WIRE_PEER_URGENT_COPY           0x0010u /* pages on two channels */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */

@@ -120,6 +120,7 @@ class FerryInfo:
     fault_histogram: list = field(default_factory=list)
     served_asked: Optional[int] = None
     served_urgent: Optional[int] = None
+    served_again: Optional[int] = None
     served_along: Optional[int] = None
     peer_version: Optional[int] = None
     features: list = field(default_factory=list)
@@ -198,6 +199,7 @@ def read_ferry(obj: Any) -> Optional[FerryInfo]:
                          if number(count, None) is not None],
         served_asked=number(served.get('asked'), None),
         served_urgent=number(served.get('urgent'), None),
+        served_again=number(served.get('again'), None),
         served_along=number(served.get('along'), None),
         peer_version=number(peer.get('version'), None),
         features=[name for name in

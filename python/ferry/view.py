@@ -504,6 +504,7 @@ def fault_words(info: FerryInfo) -> list[str]:
 def served_words(info: FerryInfo) -> list[str]:
     words = [f'{info.served_asked:,.0f} pages']
     for count, what in ((info.served_urgent, 'sent urgently'),
+                        (info.served_again, 'sent once more'),
                         (info.served_along, 'sent along')):
         if count is not None:
             words.append(f'{count:,.0f} {what}')

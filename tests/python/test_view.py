@@ -316,8 +316,10 @@ class FerryObject(unittest.TestCase):
 
     def test_both_sides_of_faults_are_shown(self):
         for part, said in (
-                ({'served': {'asked': 1200, 'urgent': 1100, 'along': 34567}},
-                 ('1,200 pages', '1,100 sent urgently', '34,567 sent along')),
+                ({'served': {'asked': 1200, 'urgent': 1100, 'again': 12,
+                             'along': 34567}},
+                 ('1,200 pages', '1,100 sent urgently', '12 sent once more',
+                  '34,567 sent along')),
                 ({'faults': {'count': 5, 'requests': 4, 'p99-us': 2500}},
                  ('5 waits for memory', 'p99 2.5 ms', '4 requests'))):
             shown = lines_of(active(ferry={'phase': 'postcopy', **part}))

@@ -10,7 +10,7 @@
 #include "migration/wire/wire.h"
 
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
-             WIRE_PEER_STRICT)
+             WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY)
 
 static void test_introduction(void)
 {
@@ -55,13 +55,15 @@ static void test_features(void)
 
 static void test_names(void)
 {
-    strList *names = peer_feature_names(ALL);
+    strList *names = peer_feature_names(ALL), *last;
 
     g_assert_cmpstr(names->value, ==, "zero-range");
     g_assert_cmpstr(names->next->value, ==, "page-run");
     g_assert_cmpstr(names->next->next->value, ==, "report");
     g_assert_cmpstr(names->next->next->next->value, ==, "strict-downtime");
-    g_assert_null(names->next->next->next->next);
+    last = names->next->next->next->next;
+    g_assert_cmpstr(last->value, ==, "urgent-copy");
+    g_assert_null(last->next);
     qapi_free_strList(names);
     g_assert_null(peer_feature_names(0));
 }

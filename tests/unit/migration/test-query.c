@@ -356,10 +356,13 @@ static void test_ferry_postcopy(void)
     g_assert_cmpuint(there->faults->max_us, ==, 300);
     g_assert_null(there->served);
 
-    source.ferry.sent = (PostcopySent) { 9, 6, 40 };
+    source.ferry.sent = (PostcopySent) {
+        .asked = 9, .urgent = 6, .again = 2, .along = 40,
+    };
     here = ferry_of(&source);
     g_assert_cmpuint(here->served->asked, ==, 9);
     g_assert_cmpuint(here->served->urgent, ==, 6);
+    g_assert_cmpuint(here->served->again, ==, 2);
     g_assert_cmpuint(here->served->along, ==, 40);
     g_assert_null(here->faults);
 }

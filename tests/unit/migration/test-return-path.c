@@ -82,7 +82,8 @@ static void test_introduction(void)
     g_assert_cmpuint(peer.version, ==, PEER_VERSION);
     g_assert_cmphex(peer.features, ==,
                     WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
-                    WIRE_PEER_REPORT | WIRE_PEER_STRICT);
+                    WIRE_PEER_REPORT | WIRE_PEER_STRICT |
+                    WIRE_PEER_URGENT_COPY);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
@@ -94,7 +95,7 @@ static void test_unknown_features(void)
     Peer peer;
     strList *names;
 
-    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xfff2, &peer));
+    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xffe2, &peer));
     g_assert_cmpuint(peer.version, ==, 7);
     g_assert_cmphex(peer.features, ==, WIRE_PEER_PAGE_RUN);
     names = peer_feature_names(peer.features);
