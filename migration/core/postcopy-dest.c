@@ -14,6 +14,7 @@
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
+#include "migration/base/turns.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/postcopy/dest.h"
@@ -181,6 +182,7 @@ static void *urgent_thread(void *opaque)
 
     trace_postcopy_preempt_thread_entry();
     rcu_register_thread();
+    turns_short();
     while ((f = next_urgent())) {
         Error *err = NULL;
 
@@ -670,6 +672,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
     Error *err = NULL;
 
     trace_postcopy_ram_listen_thread_start();
+    turns_short();
     while (!read_main_stream(load, &err)) {
         if (postcopy_dest_hopeless()) {
             error_propagate(errp, err);

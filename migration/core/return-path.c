@@ -11,6 +11,7 @@
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
 #include "migration/base/clock.h"
+#include "migration/base/turns.h"
 #include "migration/migration.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
@@ -297,6 +298,7 @@ static void *return_path_thread(void *opaque)
 
     trace_source_return_path_thread_entry();
     rcu_register_thread();
+    turns_short();
     while (read_message(rp, &m, &err) && take_message(rp, &m, &err)) {
         trace_source_return_path_thread_loop_top();
     }

@@ -366,8 +366,12 @@ static bool make_channels(Error **errp)
         return false;
     }
     memory->zeros = zeros;
-    return placer_init(&dest.main, memory, errp) &&
-           placer_init(&dest.urgent, memory, errp);
+    if (!placer_init(&dest.main, memory, errp) ||
+        !placer_init(&dest.urgent, memory, errp)) {
+        return false;
+    }
+    dest.main.gives_way = true;
+    return true;
 }
 
 bool dest_listen(const FaultsOps *ops, Error **errp)

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/rcu.h"
+#include "migration/base/turns.h"
 #include "migration/migration.h"
 #include "migration/trace.h"
 #include "fault-thread.h"
@@ -201,6 +202,7 @@ static void *fault_thread(void *opaque)
 {
     trace_postcopy_ram_fault_thread_entry();
     rcu_register_thread();
+    turns_short();
     while (turn(opaque)) {
         /* more to come */
     }

@@ -48,6 +48,13 @@ static uint8_t *address_of(const RamRegion *region, uint64_t host_page)
     return region->host + host_page * region->host_page_size;
 }
 
+/* Under the lock. */
+static void set_waiting(Faults *faults, unsigned waiting)
+{
+    faults->view.waiting = waiting;
+    qatomic_set(&faults->some, waiting);
+}
+
 /* Somebody more waits. Whether the source has to be asked. */
 static bool add_waiter(Faults *faults, FaultWaiter *w)
 {
@@ -59,7 +66,8 @@ static bool add_waiter(Faults *faults, FaultWaiter *w)
     if (!requested_set(w->map, w->host_page)) {
         return false;
     }
-    faults->view.waiting++;
+    set_waiting(faults, faults->view.waiting + 1);
+    qatomic_set(&faults->noted, faults->noted + 1);
     trace_postcopy_page_req_add(address_of(w->region, w->host_page),
                                 faults->view.waiting);
     return faults->open;
@@ -93,7 +101,7 @@ static void settle(Faults *faults, const RamRegion *region, ReceivedMap *map,
     if (!requested_clear(map, host_page)) {
         return;
     }
-    faults->view.waiting--;
+    set_waiting(faults, faults->view.waiting - 1);
     trace_postcopy_page_req_del(address_of(region, host_page),
                                 faults->view.waiting);
     strike_off(faults, region, host_page, now_us());
@@ -163,7 +171,7 @@ void faults_forget(Faults *faults)
         requested_clear(w.map, w.host_page);
         strike_off(faults, w.region, w.host_page, now_us());
     }
-    faults->view.waiting = 0;
+    set_waiting(faults, 0);
     qemu_cond_broadcast(&faults->none);
 }
 
@@ -234,6 +242,22 @@ bool faults_waits(Faults *faults, uint32_t thread)
         }
     }
     return false;
+}
+
+/* Who stops waiting right after the first look is seen by the second one. */
+bool faults_lately(const Faults *faults, unsigned *seen)
+{
+    unsigned noted;
+
+    if (qatomic_read(&faults->some)) {
+        return true;
+    }
+    noted = qatomic_read(&faults->noted);
+    if (noted == *seen) {
+        return false;
+    }
+    *seen = noted;
+    return true;
 }
 
 void faults_look(Faults *faults, FaultsView *view)

@@ -50,6 +50,8 @@ typedef struct Faults {
     bool given_up;
     GArray *waiters;            /* FaultWaiter */
     FaultsView view;
+    unsigned noted;             /* faults; it wraps around.  Atomic, as is */
+    bool some;                  /* whether any page is waited for */
     Blocktime blocktime;        /* of no vCPU, if nobody wants to know */
 } Faults;
 
@@ -89,6 +91,12 @@ void faults_give_up(Faults *faults);
 
 /* Whether that thread of ours waits for a page, as far as the kernel tells. */
 bool faults_waits(Faults *faults, uint32_t thread);
+
+/*
+ * Whether somebody waits, or did since *@seen was last set here.  Any thread;
+ * no lock.
+ */
+bool faults_lately(const Faults *faults, unsigned *seen);
 
 void faults_look(Faults *faults, FaultsView *view);
 

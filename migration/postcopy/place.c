@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/bitmap.h"
 #include "qemu/units.h"
+#include "migration/base/turns.h"
 #include "migration/wire/stream.h"
 #include "migration/trace.h"
 #include "place.h"
@@ -114,32 +115,41 @@ static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
     return true;
 }
 
+/*
+ * @len bytes more are in place.  Whoever waits for a page, or for a CPU to go on
+ * with one, does not wait for much more of them.
+ */
+static void give_way(Placer *placer, uint64_t len)
+{
+    placer->turn += len;
+    if (placer->gives_way && placer->turn >= PIECE) {
+        placer->turn = 0;
+        if (faults_lately(placer->memory->faults, &placer->seen)) {
+            turns_give_way();
+        }
+    }
+}
+
+static bool zeros_at_once(const PlaceMemory *memory, const RamRegion *region)
+{
+    return memory->blocks[region->index].ways & (1u << UFD_ZERO);
+}
+
+/* A host page, or several if they can be put in place at once */
 static bool put_zeros(PlaceMemory *memory, RamRegion *region, uint64_t start,
                       uint64_t len, Error **errp)
 {
-    bool at_once = block_of(memory, region)->ways & (1u << UFD_ZERO);
-    uint64_t most = at_once ? MAX(ZERO_PIECE, region->host_page_size)
-                            : region->host_page_size;
-
-    while (len) {
-        uint64_t piece = MIN(len, most);
-
-        if (!put(memory, region, at_once ? UFD_ZERO : UFD_COPY, start,
-                 memory->zeros, piece, errp)) {
-            return false;
-        }
-        start += piece;
-        len -= piece;
-    }
-    return true;
+    return put(memory, region,
+               zeros_at_once(memory, region) ? UFD_ZERO : UFD_COPY, start,
+               memory->zeros, len, errp);
 }
 
 bool place_what_came(PlaceMemory *memory, const RamRegion *region,
                      uint64_t host_page, Error **errp)
 {
     uint64_t size = region->host_page_size;
-    bool zero = block_of(memory, region)->ways & (1u << UFD_ZERO);
-    int ret = ufd_place(memory->ufd, zero ? UFD_ZERO : UFD_COPY,
+    int ret = ufd_place(memory->ufd,
+                        zeros_at_once(memory, region) ? UFD_ZERO : UFD_COPY,
                         region->host + host_page * size, memory->zeros, size,
                         size);
 
@@ -251,6 +261,7 @@ static bool gather_data(Placer *placer, QEMUFile *f, RamRegion *region,
         if (!put_gathered(placer, errp)) {
             return false;
         }
+        give_way(placer, size);
     }
     return true;
 }
@@ -258,14 +269,17 @@ static bool gather_data(Placer *placer, QEMUFile *f, RamRegion *region,
 static bool gather_zeros(Placer *placer, RamRegion *region, uint64_t page,
                          uint64_t pages, Error **errp)
 {
+    size_t size = ram_region_page_size(region);
+
     for (uint64_t end = page + pages; page < end; page++) {
         if (!gather(placer, region, page, errp)) {
             return false;
         }
-        memset(gathered_at(placer, page), 0, ram_region_page_size(region));
+        memset(gathered_at(placer, page), 0, size);
         if (!put_gathered(placer, errp)) {
             return false;
         }
+        give_way(placer, size);
     }
     return true;
 }
@@ -287,6 +301,28 @@ static bool copy_data(Placer *placer, QEMUFile *f, RamRegion *region,
         if (!put(placer->memory, region, UFD_COPY, start, from, len, errp)) {
             return false;
         }
+        give_way(placer, len);
+        start += len;
+        left -= len;
+    }
+    return true;
+}
+
+static bool fill_zeros(Placer *placer, RamRegion *region, uint64_t start,
+                       uint64_t left, Error **errp)
+{
+    PlaceMemory *memory = placer->memory;
+    uint64_t most = zeros_at_once(memory, region)
+                    ? MAX(ZERO_PIECE, region->host_page_size)
+                    : region->host_page_size;
+
+    while (left) {
+        uint64_t len = MIN(left, most);
+
+        if (!put_zeros(memory, region, start, len, errp)) {
+            return false;
+        }
+        give_way(placer, len);
         start += len;
         left -= len;
     }
@@ -322,6 +358,6 @@ bool placer_zero(Placer *placer, RamRegion *region, uint64_t page,
         ((page | pages) & (host_pages - 1))) {
         return gather_zeros(placer, region, page, pages, errp);
     }
-    return put_zeros(placer->memory, region, page << region->page_bits,
-                     pages << region->page_bits, errp);
+    return fill_zeros(placer, region, page << region->page_bits,
+                      pages << region->page_bits, errp);
 }

@@ -41,6 +41,7 @@ typedef struct PlaceMemory {
 /* One channel that brings pages; used by one thread */
 typedef struct Placer {
     PlaceMemory *memory;
+    bool gives_way;             /* to who waits for a page; off at first */
 
     /* Private: the host page that is being gathered */
     uint8_t *stage;
@@ -49,6 +50,8 @@ typedef struct Placer {
     unsigned long *here;        /* which of its target pages have come */
     uint64_t missing;           /* how many have not */
     bool all_zero;
+    uint64_t turn;              /* bytes put in place since it last looked */
+    unsigned seen;              /* faults_lately() */
 } Placer;
 
 /* False if there is no memory; destroy it all the same. */

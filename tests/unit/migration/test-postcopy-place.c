@@ -728,6 +728,30 @@ static void test_other_process(void)
     tear_down(&b);
 }
 
+/* Who looks without a lock hears of each fault, at the latest when it is over. */
+static void test_lately(void)
+{
+    ReceivedMap *map;
+    unsigned seen = 0;
+    Bench b;
+
+    if (!available()) {
+        return;
+    }
+    set_up(&b, ANON, 0);
+    map = &b.memory.blocks[0].map;
+    g_assert(!faults_lately(&b.faults, &seen));
+    g_assert(faults_note(&b.faults, &b.region, map, 1, 0));
+    g_assert(faults_note(&b.faults, &b.region, map, 2, 0));
+    g_assert(faults_lately(&b.faults, &seen));
+    push(&b, &b.placer, 1, 1, &error_abort);
+    g_assert(faults_lately(&b.faults, &seen));
+    push(&b, &b.placer, 2, 1, &error_abort);
+    g_assert(faults_lately(&b.faults, &seen));
+    g_assert(!faults_lately(&b.faults, &seen));
+    tear_down(&b);
+}
+
 /*
  * All at once: two channels, some threads that touch everything
  */
@@ -751,7 +775,7 @@ static bool claim(unsigned long *sent, uint64_t page)
 
 typedef struct Urgent {
     Bench *b;
-    unsigned long *sent;
+    unsigned long *sent;        /* NULL: whatever the other one sends */
     bool quit;                  /* atomic */
 } Urgent;
 
@@ -765,7 +789,8 @@ static void *send_urgent(void *opaque)
             g_usleep(100);
             continue;
         }
-        if (claim(u->sent, u->b->requests[next].start / page_size())) {
+        if (!u->sent ||
+            claim(u->sent, u->b->requests[next].start / page_size())) {
             push(u->b, &u->b->other,
                  u->b->requests[next].start >> u->b->region.page_bits,
                  page_size() >> u->b->region.page_bits, &error_abort);
@@ -817,6 +842,69 @@ static void test_all_at_once(const void *kind)
     tear_down(&b);
 }
 
+/*
+ * Pages that are under way come on both channels.  Whichever is later must not
+ * undo what the guest has written meanwhile.
+ */
+
+#define WRITERS 4
+
+typedef struct Writer {
+    Bench *b;
+    unsigned number;
+} Writer;
+
+static void *change_all(void *opaque)
+{
+    Writer *w = opaque;
+
+    for (uint64_t page = w->number; page < PAGES; page += WRITERS) {
+        check_page(w->b, page);
+        *(uint8_t *)ram_region_page(&w->b->region, page) ^= 0xff;
+    }
+    return NULL;
+}
+
+static void test_both_channels(const void *kind)
+{
+    QemuThread threads[WRITERS], sender;
+    Writer writers[WRITERS];
+    Urgent urgent;
+    Bench b;
+
+    if (!available()) {
+        return;
+    }
+    set_up(&b, (Kind)(uintptr_t)kind, 0);
+    b.thread.never_comes = NULL;
+    urgent = (Urgent) { .b = &b };
+    for (unsigned i = 0; i < WRITERS; i++) {
+        writers[i] = (Writer) { &b, i };
+        qemu_thread_create(&threads[i], "write", change_all, &writers[i],
+                           QEMU_THREAD_JOINABLE);
+    }
+    qemu_thread_create(&sender, "urgent", send_urgent, &urgent,
+                       QEMU_THREAD_JOINABLE);
+    b.placer.gives_way = true;
+    for (uint64_t page = 0; page < PAGES; page += 16) {
+        push(&b, &b.placer, page, 16, &error_abort);
+        g_usleep(200);
+    }
+    for (unsigned i = 0; i < WRITERS; i++) {
+        qemu_thread_join(&threads[i]);
+    }
+    qatomic_set(&urgent.quit, true);
+    qemu_thread_join(&sender);
+    for (uint64_t page = 0; page < PAGES; page++) {
+        uint8_t *at = ram_region_page(&b.region, page);
+
+        g_assert_cmpuint(*at, ==, byte_of(page, 0) ^ 0xff);
+        *at ^= 0xff;
+        check_page(&b, page);
+    }
+    tear_down(&b);
+}
+
 static void add(const char *name, void (*fn)(const void *), bool continued)
 {
     static const char *const kinds[] = { "anon", "shared", "continued" };
@@ -848,6 +936,8 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/faults/give-up", test_give_up);
     g_test_add_func("/postcopy/faults/forget", test_forget);
     g_test_add_func("/postcopy/faults/other-process", test_other_process);
+    g_test_add_func("/postcopy/faults/lately", test_lately);
     add("all-at-once", test_all_at_once, true);
+    add("both-channels", test_both_channels, false);
     return g_test_run();
 }
