@@ -601,18 +601,22 @@ bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
 bool postcopy_dest_pause(Error **errp)
 {
     MigrationStatus phase = phase_get(&incoming.phase);
+    QEMUFile *f;
 
     if (phase != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
         phase != MIGRATION_STATUS_POSTCOPY_RECOVER) {
         return false;
     }
     QEMU_LOCK_GUARD(&pc.lock);
+    f = incoming.from_src ?: pc.next;
+    if (!f) {
+        /* It has just been hung up: it is being paused. */
+        return true;
+    }
     if (!pc.why) {
         error_setg(&pc.why, "The user wants it");
     }
-    /* Without one it has just been hung up: it is being paused. */
-    if (incoming.from_src &&
-        qemu_file_shutdown(incoming.from_src) == -ENOSYS) {
+    if (qemu_file_shutdown(f) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
                    "connection cannot be shut down");
     }
