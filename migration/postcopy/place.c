@@ -116,8 +116,8 @@ static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
 }
 
 /*
- * @len bytes more are in place.  Whoever waits for a page, or for a CPU to go on
- * with one, does not wait for much more of them.
+ * @len bytes more are in place.  Whoever waits for a page, or for a CPU to go
+ * on with one, does not wait for much more of them.
  */
 static void give_way(Placer *placer, uint64_t len)
 {

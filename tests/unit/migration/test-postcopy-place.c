@@ -728,7 +728,7 @@ static void test_other_process(void)
     tear_down(&b);
 }
 
-/* Who looks without a lock hears of each fault, at the latest when it is over. */
+/* Who looks without a lock hears of each fault, if only when it is over. */
 static void test_lately(void)
 {
     ReceivedMap *map;
