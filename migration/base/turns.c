@@ -28,21 +28,21 @@ typedef struct Attributes {
 } Attributes;
 QEMU_BUILD_BUG_ON(sizeof(Attributes) != 48);
 
-void turns_short(void)
+bool turns_short(void)
 {
     Attributes a = { };
 
     if (syscall(SYS_sched_getattr, 0, &a, sizeof(a), 0) ||
         a.policy != SCHED_OTHER) {
-        return;
+        return false;
     }
     a.runtime = TURNS_SHORT_NS;
-    /* It goes on without, if it may not. */
-    (void)syscall(SYS_sched_setattr, 0, &a, 0);
+    return !syscall(SYS_sched_setattr, 0, &a, 0);
 }
 #else
-void turns_short(void)
+bool turns_short(void)
 {
+    return false;
 }
 #endif
 

@@ -162,16 +162,30 @@ static QEMUFile *next_urgent(void)
     return pc.urgent_quit ? NULL : pc.urgent;
 }
 
+/*
+ * The main stream, though nobody may have begun to read it; NULL while there is
+ * none.  Under the lock.
+ */
+static QEMUFile *main_stream(void)
+{
+    return incoming.from_src ?: pc.next;
+}
+
 /* If one is gone, the other one is of no use: the migration pauses. */
 static void urgent_broke(Error *err)
 {
+    QEMUFile *f;
+
     QEMU_LOCK_GUARD(&pc.lock);
+    f = main_stream();
     pc.urgent_ended = true;
     if (!err || pc.urgent_quit || pc.why) {
         error_free(err);
     } else {
         pc.why = err;
-        qemu_file_shutdown(incoming.from_src);
+        if (f) {
+            qemu_file_shutdown(f);
+        }
         dest_give_up();
     }
 }
@@ -608,9 +622,13 @@ bool postcopy_dest_pause(Error **errp)
         return false;
     }
     QEMU_LOCK_GUARD(&pc.lock);
-    f = incoming.from_src ?: pc.next;
+    f = main_stream();
     if (!f) {
-        /* It has just been hung up: it is being paused. */
+        /* It has just been hung up, or accepted. */
+        if (phase == MIGRATION_STATUS_POSTCOPY_RECOVER) {
+            error_setg(errp, "The connection of the recovery is just being "
+                       "made: try again");
+        }
         return true;
     }
     if (!pc.why) {
@@ -676,7 +694,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
     Error *err = NULL;
 
     trace_postcopy_ram_listen_thread_start();
-    turns_short();
+    dest_give_way(turns_short());
     while (!read_main_stream(load, &err)) {
         if (postcopy_dest_hopeless()) {
             error_propagate(errp, err);

@@ -366,12 +366,8 @@ static bool make_channels(Error **errp)
         return false;
     }
     memory->zeros = zeros;
-    if (!placer_init(&dest.main, memory, errp) ||
-        !placer_init(&dest.urgent, memory, errp)) {
-        return false;
-    }
-    dest.main.gives_way = true;
-    return true;
+    return placer_init(&dest.main, memory, errp) &&
+           placer_init(&dest.urgent, memory, errp);
 }
 
 bool dest_listen(const FaultsOps *ops, Error **errp)
@@ -419,6 +415,11 @@ bool dest_listens(void)
 bool dest_load_urgent(QEMUFile *f, Error **errp)
 {
     return ram_load_channel(f, &postcopy_pages, &dest.urgent, errp);
+}
+
+void dest_give_way(bool on)
+{
+    dest.main.gives_way = on;
 }
 
 void dest_resume(void)

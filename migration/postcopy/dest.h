@@ -51,6 +51,12 @@ bool dest_load_urgent(QEMUFile *f, Error **errp);
 /* Whether it listens; where it is made to and not. */
 bool dest_listens(void);
 
+/*
+ * Whether others have a turn first who wait for pages (base/turns.h); not so at
+ * first.  The thread that loads.
+ */
+void dest_give_way(bool on);
+
 /* Any thread */
 void dest_resume(void);
 void dest_pause(void);

@@ -91,13 +91,41 @@ static bool failed(const RamRegion *region, uint64_t start, int ret,
     return false;
 }
 
+/*
+ * All but what has come already: where a file system is full, the kernel would
+ * not get as far as to see that there is nothing to do.
+ */
+static int place_missing(PlaceMemory *memory, const RamRegion *region,
+                         UfdWay way, uint64_t start, const uint8_t *from,
+                         uint64_t len)
+{
+    const ReceivedMap *map = &block_of(memory, region)->map;
+    uint64_t size = region->host_page_size, next, n;
+    int ret = 0;
+
+    for (uint64_t done = 0; done < len && !ret; done += n) {
+        bool here = received_test(map, (start + done) >> region->page_bits);
+
+        for (n = size; done + n < len; n += size) {
+            next = (start + done + n) >> region->page_bits;
+            if (received_test(map, next) != here) {
+                break;
+            }
+        }
+        if (!here) {
+            ret = ufd_place(memory->ufd, way, region->host + start + done,
+                            from ? from + done : NULL, n, size);
+        }
+    }
+    return ret;
+}
+
 /* Whole host pages: @len bytes from @start on */
 static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
                 uint64_t start, const uint8_t *from, uint64_t len, Error **errp)
 {
     uint8_t *to = region->host + start;
-    int ret = ufd_place(memory->ufd, way, to, from, len,
-                        region->host_page_size);
+    int ret = place_missing(memory, region, way, start, from, len);
 
     if (ret) {
         return failed(region, start, ret, errp);

@@ -53,6 +53,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->last_asked = NULL;
     ps->urgent = (RamSender) { };
     ps->again = false;
+    ps->noted = ps->copied = 0;
     ps->aim = NO_AIM;
     ps->quota = UINT64_MAX;
     ps->region = 0;
@@ -71,6 +72,7 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
     /* What was released is not here any more. */
     ps->again = f && !ps->ops->release &&
                 (main->sink.peer & WIRE_PEER_URGENT_COPY);
+    ps->noted = ps->copied = 0;
     under_way_clear(&ps->under_way);
 }
 
@@ -183,27 +185,22 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
 }
 
 /*
- * Those that the background has sent, but somebody waits for: they may stand
- * behind much else.  Not huge ones, as the other side might have two threads
- * write to one of them.
+ * One that the background has sent, but somebody waits for: it may stand behind
+ * much else.  Not a huge one, as the other side might have two threads write to
+ * it; and no more of them than the background has sent, however often it is
+ * asked.
  */
-static uint64_t send_again(PostcopySender *ps, const PageRequest *request)
+static void send_again(PostcopySender *ps, const PageRequest *request)
 {
-    const RamRegion *r = request->region;
-    uint64_t end = request->first + request->count, sent = 0;
-
-    if (!ps->again || postcopy_unit(r) > 1) {
-        return 0;
+    if (!ps->again || request->count > 1 ||
+        ps->copied == qatomic_read_u64(&ps->noted) ||
+        !under_way_has(&ps->under_way, request->region, request->first)) {
+        return;
     }
-    for (uint64_t page = request->first; page < end; page++) {
-        if (under_way_has(&ps->under_way, r, page)) {
-            ram_sender_pages(&ps->urgent, r, page, 1);
-            sent++;
-        }
-    }
+    ram_sender_pages(&ps->urgent, request->region, request->first, 1);
     qemu_fflush(ps->urgent.sink.file);
-    add_stat(&ps->sent.again, sent);
-    return sent;
+    ps->copied++;
+    add_stat(&ps->sent.again, 1);
 }
 
 /*
@@ -234,22 +231,23 @@ static uint64_t serve(PostcopySender *ps, RamSender *via,
 
 /*
  * By the second channel.  A destination that is done hangs up there whatever
- * comes again, so as long as that is all a broken channel is no error.
+ * comes again, so a broken channel is an error for pages that are not elsewhere.
  */
 static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
                           Error **errp)
 {
     QEMUFile *f = ps->urgent.sink.file;
-    uint64_t before;
-    bool only_again;
+    uint64_t before, sent;
 
     QEMU_LOCK_GUARD(&ps->lock);
     RCU_READ_LOCK_GUARD();
     before = stream_position(f);
-    only_again = !serve(ps, &ps->urgent, request) &&
-                 send_again(ps, request);
+    sent = serve(ps, &ps->urgent, request);
+    if (!sent) {
+        send_again(ps, request);
+    }
     stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
-    return only_again || stream_check(f, errp);
+    return !sent || stream_check(f, errp);
 }
 
 void postcopy_sender_end_channel(PostcopySender *ps)
@@ -351,6 +349,15 @@ static uint64_t batch_bytes(const PostcopySender *ps, bool all)
     return MIN(rate / BATCH_SHARE, most);
 }
 
+/* It may be worth sending again. */
+static void note(PostcopySender *ps, const PageRequest *run)
+{
+    if (ps->again && postcopy_unit(run->region) == 1) {
+        under_way_note(&ps->under_way, run->region, run->first, run->count);
+        add_stat(&ps->noted, run->count);
+    }
+}
+
 /* At least a host page, and up to @limit bytes.  False: nothing is left */
 static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
 {
@@ -366,9 +373,7 @@ static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
         if (!run->count) {
             break;
         }
-        if (ps->again) {
-            under_way_note(&ps->under_way, run->region, run->first, run->count);
-        }
+        note(ps, run);
         ram_sender_pages(main, run->region, run->first, run->count);
         bytes = run->count << run->region->page_bits;
         limit -= MIN(bytes, limit);
@@ -395,6 +400,7 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
             return RAM_SEND_ERROR;
         }
         while (postcopy_queue_take(&ps->queue, &request)) {
+            QEMU_LOCK_GUARD(&ps->lock);
             serve(ps, main, &request);
         }
         if (!all && ps->quota <= stream_position(f) - start) {

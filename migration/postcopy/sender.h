@@ -17,10 +17,13 @@
  * it asked for, and what else is on its way there would be lost.
  *
  * Both threads claim pages before they send them (ram/dirty-claim.h) and share
- * nothing else but two words: where the background shall go on, and the queue.
+ * nothing else but the queue, where the background shall go on, and what it has
+ * sent lately: a page of that is sent again on the second channel, unclaimed, if
+ * it is asked for (under-way.h).
  *
- * There is one lock, that of the second channel: a thread that hears requests
- * takes it for each of them, and nobody else does before the very end.
+ * There is one lock, of whoever serves requests.  With a second channel that is
+ * the thread that hears them, but for those that were kept and for the very end,
+ * so nobody waits for it.
  *
  * Errors are latched in the stream that they happen on.
  */
@@ -66,10 +69,12 @@ typedef struct PostcopySender {
     PostcopyAnswers answers;    /* atomic */
     const RamRegion *last_asked; /* of the thread that asks */
     PostcopyQueue queue;
-    QemuMutex lock;             /* of what is sent on the second channel */
+    QemuMutex lock;             /* of whoever serves requests */
     RamSender urgent;           /* its stream is NULL without that channel */
     bool again;                 /* there pages may come that are under way */
     UnderWay under_way;         /* noted by the background */
+    uint64_t noted;             /* pages of these so far, atomic */
+    uint64_t copied;            /* pages that came again */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
     PostcopySent sent;

@@ -11,7 +11,8 @@
  *
  * Threads: one that notes, and one that looks.  A run is one word, which is
  * stored and loaded at once, so nobody sees half of one.  No order is needed
- * between two of them: whoever looks too early has not seen what he asks for.
+ * between two of them: who looks too early does not find a run, as if it were
+ * forgotten.
  */
 
 #ifndef MIGRATION_POSTCOPY_UNDER_WAY_H

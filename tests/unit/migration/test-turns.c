@@ -47,7 +47,7 @@ static bool kernel_has_turns(void)
 static void *take_short_ones(void *opaque)
 {
     g_assert_cmpint(setpriority(PRIO_PROCESS, 0, 3), ==, 0);
-    turns_short();
+    g_assert_true(turns_short());
     g_assert_cmpuint(turn_ns(), ==, TURNS_SHORT_NS);
     g_assert_cmpint(sched_getscheduler(0), ==, SCHED_OTHER);
     g_assert_cmpint(getpriority(PRIO_PROCESS, 0), ==, 3);
@@ -72,7 +72,7 @@ static void *be_batch(void *opaque)
 
     g_assert_cmpint(sched_setscheduler(0, SCHED_BATCH, &param), ==, 0);
     before = turn_ns();
-    turns_short();
+    g_assert_false(turns_short());
     g_assert_cmpint(sched_getscheduler(0), ==, SCHED_BATCH);
     g_assert_cmpuint(turn_ns(), ==, before);
     return NULL;
