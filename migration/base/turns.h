@@ -1,11 +1,11 @@
 /*
  * How long threads have a CPU that others wait for
  *
- * A guest that waits for a page needs a CPU several times until it has it: on its
- * own host for the thread that hears of it and asks, for the one that reads the
- * page, and for the vCPU again.  Each of them may find a thread of the migration
- * there that has just begun a turn of some milliseconds.  So those threads take
- * short turns, and who moves much memory gives way in between.
+ * A guest that waits for a page needs a CPU several times until it has it: on
+ * its own host for the thread that hears of it and asks, for the one that reads
+ * the page, and for the vCPU again.  Each of them may find a thread of the
+ * migration there that has just begun a turn of some milliseconds.  So those
+ * threads take short turns, and who moves much memory gives way in between.
  *
  * Any thread, for itself; no lock.
  *
@@ -27,8 +27,8 @@
 bool turns_short(void);
 
 /*
- * Whoever waits for this CPU goes first.  Since Linux 6.18 that costs the caller
- * one of its turns, so it should have short ones.
+ * Whoever waits for this CPU goes first.  Since Linux 6.18 that costs the
+ * caller one of its turns, so it should have short ones.
  */
 void turns_give_way(void);
 

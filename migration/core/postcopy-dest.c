@@ -694,7 +694,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
     Error *err = NULL;
 
     trace_postcopy_ram_listen_thread_start();
-    dest_give_way(turns_short());
+    dest_give_way(turns_short(), migrate_postcopy_preempt());
     while (!read_main_stream(load, &err)) {
         if (postcopy_dest_hopeless()) {
             error_propagate(errp, err);

@@ -417,9 +417,10 @@ bool dest_load_urgent(QEMUFile *f, Error **errp)
     return ram_load_channel(f, &postcopy_pages, &dest.urgent, errp);
 }
 
-void dest_give_way(bool on)
+void dest_give_way(bool on, bool early)
 {
     dest.main.gives_way = on;
+    dest.main.gives_way_early = early;
 }
 
 void dest_resume(void)

@@ -52,10 +52,11 @@ bool dest_load_urgent(QEMUFile *f, Error **errp);
 bool dest_listens(void);
 
 /*
- * Whether others have a turn first who wait for pages (base/turns.h); not so at
- * first.  The thread that loads.
+ * The main channel lets others have a turn first (base/turns.h): with @on those
+ * whose page has just come, and with @early also those that help one to come by
+ * the other channel.  The thread that loads; neither at first.
  */
-void dest_give_way(bool on);
+void dest_give_way(bool on, bool early);
 
 /* Any thread */
 void dest_resume(void);

@@ -67,7 +67,6 @@ static bool add_waiter(Faults *faults, FaultWaiter *w)
         return false;
     }
     set_waiting(faults, faults->view.waiting + 1);
-    qatomic_set(&faults->noted, faults->noted + 1);
     trace_postcopy_page_req_add(address_of(w->region, w->host_page),
                                 faults->view.waiting);
     return faults->open;
@@ -102,6 +101,7 @@ static void settle(Faults *faults, const RamRegion *region, ReceivedMap *map,
         return;
     }
     set_waiting(faults, faults->view.waiting - 1);
+    qatomic_set(&faults->settled, faults->settled + 1);
     trace_postcopy_page_req_del(address_of(region, host_page),
                                 faults->view.waiting);
     strike_off(faults, region, host_page, now_us());
@@ -244,20 +244,18 @@ bool faults_waits(Faults *faults, uint32_t thread)
     return false;
 }
 
-/* Who stops waiting right after the first look is seen by the second one. */
-bool faults_lately(const Faults *faults, unsigned *seen)
+bool faults_some(const Faults *faults)
 {
-    unsigned noted;
+    return qatomic_read(&faults->some);
+}
 
-    if (qatomic_read(&faults->some)) {
-        return true;
-    }
-    noted = qatomic_read(&faults->noted);
-    if (noted == *seen) {
-        return false;
-    }
-    *seen = noted;
-    return true;
+bool faults_settled(const Faults *faults, unsigned *seen)
+{
+    unsigned settled = qatomic_read(&faults->settled);
+    bool more = settled != *seen;
+
+    *seen = settled;
+    return more;
 }
 
 void faults_look(Faults *faults, FaultsView *view)

@@ -50,8 +50,8 @@ typedef struct Faults {
     bool given_up;
     GArray *waiters;            /* FaultWaiter */
     FaultsView view;
-    unsigned noted;             /* faults; it wraps around.  Atomic, as is */
-    bool some;                  /* whether any page is waited for */
+    unsigned settled;           /* pages that came; atomic, wraps around */
+    bool some;                  /* any page is waited for; atomic */
     Blocktime blocktime;        /* of no vCPU, if nobody wants to know */
 } Faults;
 
@@ -93,10 +93,11 @@ void faults_give_up(Faults *faults);
 bool faults_waits(Faults *faults, uint32_t thread);
 
 /*
- * Whether somebody waits, or did since *@seen was last set here.  Any thread;
- * no lock.
+ * Whether somebody waits; and whether a page that was waited for has come since
+ * *@seen was last set here.  Any thread; no lock.
  */
-bool faults_lately(const Faults *faults, unsigned *seen);
+bool faults_some(const Faults *faults);
+bool faults_settled(const Faults *faults, unsigned *seen);
 
 void faults_look(Faults *faults, FaultsView *view);
 

@@ -149,12 +149,16 @@ static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
  */
 static void give_way(Placer *placer, uint64_t len)
 {
+    const Faults *faults = placer->memory->faults;
+
     placer->turn += len;
-    if (placer->gives_way && placer->turn >= PIECE) {
-        placer->turn = 0;
-        if (faults_lately(placer->memory->faults, &placer->seen)) {
-            turns_give_way();
-        }
+    if (!placer->gives_way || placer->turn < PIECE) {
+        return;
+    }
+    placer->turn = 0;
+    if (faults_settled(faults, &placer->seen) ||
+        (placer->gives_way_early && faults_some(faults))) {
+        turns_give_way();
     }
 }
 

@@ -41,7 +41,9 @@ typedef struct PlaceMemory {
 /* One channel that brings pages; used by one thread */
 typedef struct Placer {
     PlaceMemory *memory;
-    bool gives_way;             /* to who waits for a page; off at first */
+    /* Off at first: */
+    bool gives_way;             /* to whoever has got a page */
+    bool gives_way_early;       /* and while it comes, by another channel */
 
     /* Private: the host page that is being gathered */
     uint8_t *stage;
@@ -51,7 +53,7 @@ typedef struct Placer {
     uint64_t missing;           /* how many have not */
     bool all_zero;
     uint64_t turn;              /* bytes put in place since it last looked */
-    unsigned seen;              /* faults_lately() */
+    unsigned seen;              /* faults_settled() */
 } Placer;
 
 /* False if there is no memory; destroy it all the same. */

@@ -231,7 +231,7 @@ static uint64_t serve(PostcopySender *ps, RamSender *via,
 
 /*
  * By the second channel.  A destination that is done hangs up there whatever
- * comes again, so a broken channel is an error for pages that are not elsewhere.
+ * comes again: a broken channel is an error only for what comes nowhere else.
  */
 static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
                           Error **errp)

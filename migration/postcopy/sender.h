@@ -18,12 +18,12 @@
  *
  * Both threads claim pages before they send them (ram/dirty-claim.h) and share
  * nothing else but the queue, where the background shall go on, and what it has
- * sent lately: a page of that is sent again on the second channel, unclaimed, if
- * it is asked for (under-way.h).
+ * sent lately: a page of that is sent again on the second channel, unclaimed,
+ * if it is asked for (under-way.h).
  *
  * There is one lock, of whoever serves requests.  With a second channel that is
- * the thread that hears them, but for those that were kept and for the very end,
- * so nobody waits for it.
+ * the thread that hears them, but for those that were kept and for the very
+ * end, so nobody waits for it.
  *
  * Errors are latched in the stream that they happen on.
  */
@@ -126,7 +126,8 @@ bool postcopy_sender_take(PostcopySender *ps, PageRequest *request);
 
 /*
  * A message asks for pages: see postcopy_request_read().  False if it makes
- * no sense, or the second channel is broken.  The thread that reads messages.
+ * no sense, or the second channel is broken and they come nowhere else.  The
+ * thread that reads messages.
  */
 bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp);

@@ -49,8 +49,8 @@ uint64_t ram_sender_left(const RamRegions *regions);
 RamSendResult ram_sender_run(RamSender *s, bool all);
 
 /*
- * Send pages that are the caller's to send (ram/dirty-claim.h), as many as he
- * likes.  Whoever @s belongs to.
+ * Send pages that are the caller's to send (ram/dirty-claim.h), or that were
+ * and may come twice, as many as he likes.  Whoever @s belongs to.
  */
 void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
                       uint64_t count);

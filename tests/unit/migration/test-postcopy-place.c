@@ -728,8 +728,8 @@ static void test_other_process(void)
     tear_down(&b);
 }
 
-/* Who looks without a lock hears of each fault, if only when it is over. */
-static void test_lately(void)
+/* Who looks without a lock hears that somebody waits, and once of each end. */
+static void test_settled(void)
 {
     ReceivedMap *map;
     unsigned seen = 0;
@@ -740,15 +740,19 @@ static void test_lately(void)
     }
     set_up(&b, ANON, 0);
     map = &b.memory.blocks[0].map;
-    g_assert(!faults_lately(&b.faults, &seen));
+    g_assert(!faults_some(&b.faults));
     g_assert(faults_note(&b.faults, &b.region, map, 1, 0));
     g_assert(faults_note(&b.faults, &b.region, map, 2, 0));
-    g_assert(faults_lately(&b.faults, &seen));
+    g_assert(faults_some(&b.faults));
+    g_assert(!faults_settled(&b.faults, &seen));
     push(&b, &b.placer, 1, 1, &error_abort);
-    g_assert(faults_lately(&b.faults, &seen));
+    g_assert(faults_some(&b.faults));
+    g_assert(faults_settled(&b.faults, &seen));
+    g_assert(!faults_settled(&b.faults, &seen));
     push(&b, &b.placer, 2, 1, &error_abort);
-    g_assert(faults_lately(&b.faults, &seen));
-    g_assert(!faults_lately(&b.faults, &seen));
+    g_assert(!faults_some(&b.faults));
+    g_assert(faults_settled(&b.faults, &seen));
+    g_assert(!faults_settled(&b.faults, &seen));
     tear_down(&b);
 }
 
@@ -885,7 +889,7 @@ static void test_both_channels(const void *kind)
     }
     qemu_thread_create(&sender, "urgent", send_urgent, &urgent,
                        QEMU_THREAD_JOINABLE);
-    b.placer.gives_way = true;
+    b.placer.gives_way = b.placer.gives_way_early = true;
     for (uint64_t page = 0; page < PAGES; page += 16) {
         push(&b, &b.placer, page, 16, &error_abort);
         g_usleep(200);
@@ -936,7 +940,7 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/faults/give-up", test_give_up);
     g_test_add_func("/postcopy/faults/forget", test_forget);
     g_test_add_func("/postcopy/faults/other-process", test_other_process);
-    g_test_add_func("/postcopy/faults/lately", test_lately);
+    g_test_add_func("/postcopy/faults/settled", test_settled);
     add("all-at-once", test_all_at_once, true);
     add("both-channels", test_both_channels, false);
     return g_test_run();
