@@ -5,11 +5,14 @@
 
 APT=$BUILD/apt
 
-# private_apt COMMAND...: run an apt tool against the private state
+# private_apt COMMAND...: run an apt tool against the private state, of the
+# architecture APT_ARCH if that is set
 private_apt() {
-    local tool=$1
+    local tool=$1 arch=()
     shift
-    "$tool" -q -o Dir::Etc::sourcelist="$APT/sources.list" \
+    [ -z "${APT_ARCH:-}" ] ||
+        arch=(-o APT::Architecture="$APT_ARCH" -o APT::Architectures="$APT_ARCH")
+    "$tool" -q "${arch[@]}" -o Dir::Etc::sourcelist="$APT/sources.list" \
         -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::Etc::preferencesparts=/dev/null \
         -o Dir::State::lists="$APT/lists" \
