@@ -24,7 +24,8 @@ typedef struct StreamFault {
  *   O1  In order of the stream, the queue is pieces[0..npieces), then
  *       stage[sealed..staged).  "Sealing" turns the latter into a piece.
  *   O2  queued is the number of bytes in that queue; it is zero after every
- *       flush, successful or not.
+ *       flush, successful or not.  What is kept (stream_keep()) comes before
+ *       it, and is not counted in it.
  *   O3  Between calls there is room for three more pieces: a sealed run, a
  *       reference, and the run that a flush seals.
  *   O4  No piece is empty, so a channel that makes progress ends every flush.
@@ -38,6 +39,8 @@ typedef struct Gather {
     size_t npieces;
     struct iovec pieces[STREAM_GATHER_PIECES];
     GArray *release;    /* struct iovec: memory to give back once written */
+    bool keep;          /* nothing is to be written */
+    GByteArray *kept;   /* copies of what would have been; NULL: nothing */
 } Gather;
 
 /*
@@ -57,6 +60,7 @@ typedef struct Window {
 struct QEMUFile {
     QIOChannel *ioc;
     QIOChannelSocket *socket;   /* the same, if it is one; else NULL */
+    int pipe;           /* to poll, of a file or a command; else -1 */
     bool carries_fds;
     int wake_at;        /* bytes that wake a reader of a socket; 0: not set */
     StreamFault *fault; /* NULL until something fails; atomic */
@@ -101,6 +105,12 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
                                               size_t n, size_t need);
 
 /* stream-put.c */
+
+/* Bytes that were put and not written yet */
+static inline size_t gather_held(const Gather *g)
+{
+    return g->queued + (g->kept ? g->kept->len : 0);
+}
 
 Gather *stream_gather_new(void);
 void stream_gather_free(Gather *g);

@@ -36,6 +36,8 @@ Gather *stream_gather_new(void)
     g->staged = g->sealed = g->queued = g->npieces = 0;
     g->budget = flush_budget();
     g->release = NULL;
+    g->keep = false;
+    g->kept = NULL;
     return g;
 }
 
@@ -43,6 +45,9 @@ void stream_gather_free(Gather *g)
 {
     if (g->release) {
         g_array_free(g->release, true);
+    }
+    if (g->kept) {
+        g_byte_array_unref(g->kept);
     }
     qemu_vfree(g->stage);
     g_free(g);
@@ -119,18 +124,53 @@ static void release_now(Gather *g)
     }
 }
 
-/* Writes the queue, or drops it if an error is latched meanwhile. */
+static void gather_keep(Gather *g)
+{
+    if (!g->kept) {
+        g->kept = g_byte_array_new();
+    }
+    for (size_t i = 0; i < g->npieces; i++) {
+        g_byte_array_append(g->kept, g->pieces[i].iov_base,
+                            g->pieces[i].iov_len);
+    }
+}
+
+static bool coroutine_mixed_fn gather_write_kept(QEMUFile *f)
+{
+    Gather *g = f->out;
+    struct iovec all;
+    bool ok;
+
+    if (!g->kept) {
+        return true;
+    }
+    all = (struct iovec) {
+        .iov_base = g->kept->data,
+        .iov_len = g->kept->len,
+    };
+    ok = stream_channel_write(f, &all, 1, NULL, 0);
+    g_byte_array_unref(g_steal_pointer(&g->kept));
+    return ok;
+}
+
+/*
+ * Writes the queue, or drops it if an error is latched meanwhile.  Memory that
+ * is to be given back stays until what is kept of it is written.
+ */
 static void coroutine_mixed_fn gather_send(QEMUFile *f)
 {
     Gather *g = f->out;
 
     gather_seal(g);
-    if (stream_channel_write(f, g->pieces, g->npieces, NULL, 0)) {
+    if (g->keep && gather_held(g) <= STREAM_KEEP_MAX) {
+        gather_keep(g);
+    } else if (gather_write_kept(f) &&
+               stream_channel_write(f, g->pieces, g->npieces, NULL, 0)) {
         release_now(g);
     }
     g->staged = g->sealed = g->queued = g->npieces = 0;
     g->budget = flush_budget();
-    if (g->release) {
+    if (g->release && !g->kept) {
         g_array_set_size(g->release, 0);
     }
 }
@@ -190,10 +230,23 @@ static inline uint8_t *coroutine_mixed_fn stage_take(QEMUFile *f, size_t len)
 
 int coroutine_mixed_fn qemu_fflush(QEMUFile *f)
 {
-    if (f->out && f->out->queued && !stream_fault(f)) {
+    Gather *g = f->out;
+
+    if (g && (g->queued || (g->kept && !g->keep)) && !stream_fault(f)) {
         gather_send(f);
     }
     return qemu_file_get_error(f);
+}
+
+void stream_keep(QEMUFile *f, bool keep)
+{
+    Gather *g = f->out;
+
+    assert(g);
+    if (g->keep && !keep && g->queued) {
+        gather_send(f);         /* the last copy */
+    }
+    g->keep = keep;
 }
 
 void coroutine_mixed_fn qemu_put_buffer_async(QEMUFile *f, const uint8_t *buf,
@@ -288,5 +341,6 @@ void coroutine_mixed_fn qemu_put_counted_string(QEMUFile *f, const char *str)
 uint64_t qemu_file_transferred(QEMUFile *f)
 {
     assert(f->out);
-    return stat64_get(&mig_stats.qemu_file_transferred) + f->out->queued;
+    return stat64_get(&mig_stats.qemu_file_transferred) +
+           gather_held(f->out);
 }

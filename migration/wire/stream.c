@@ -12,6 +12,8 @@
 #include "qemu/coroutine.h"
 #include "qemu/error-report.h"
 #include "qapi/error.h"
+#include "io/channel-command.h"
+#include "io/channel-file.h"
 #include "io/channel-socket.h"
 #include "migration/base/clock.h"
 #include "migration/qemu-file.h"
@@ -151,12 +153,12 @@ static void park_thread(QIOChannel *ioc, GIOCondition cond)
 }
 
 #ifndef _WIN32
-/* The same for a socket: one system call, of which there are thousands */
-static void park_socket(int fd, GIOCondition cond)
+/* With one system call, of which there are thousands */
+static void park_fd(int fd, GIOCondition cond)
 {
-    GPollFD socket = { .fd = fd, .events = cond };
+    GPollFD wait = { .fd = fd, .events = cond };
 
-    g_poll(&socket, 1, STREAM_PARK_MS);
+    g_poll(&wait, 1, STREAM_PARK_MS);
 }
 #endif
 
@@ -168,8 +170,8 @@ static void coroutine_mixed_fn channel_park(QEMUFile *f, GIOCondition cond)
         return;
     }
 #ifndef _WIN32
-    if (f->socket) {
-        park_socket(f->socket->fd, cond);
+    if (f->socket || f->pipe >= 0) {
+        park_fd(f->socket ? f->socket->fd : f->pipe, cond);
         return;
     }
 #endif
@@ -301,7 +303,8 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
 
 uint64_t stream_position(QEMUFile *f)
 {
-    return f->out ? f->moved + f->out->queued : f->moved - window_held(f->in);
+    return f->out ? f->moved + gather_held(f->out)
+                  : f->moved - window_held(f->in);
 }
 
 int64_t stream_arrived_ns(QEMUFile *f)
@@ -436,14 +439,19 @@ int coroutine_mixed_fn qemu_file_put_fd(QEMUFile *f, int fd)
 {
     uint8_t carrier = WIRE_FD_CARRIER;
     struct iovec vec = { .iov_base = &carrier, .iov_len = 1 };
+    bool keep;
     int ret = 0;
 
     assert(f->out);
+    /* A descriptor cannot be kept, nor be written ahead of what is. */
+    keep = f->out->keep;
+    stream_keep(f, false);
     if (!f->carries_fds || qemu_fflush(f) < 0 ||
         !stream_channel_write(f, &vec, 1, &fd, 1)) {
         fd_fault(f);
         ret = -1;
     }
+    stream_keep(f, keep);
     trace_qemu_file_put_fd(stream_name(f), fd, ret);
     return ret;
 }
@@ -468,6 +476,19 @@ int coroutine_mixed_fn qemu_file_get_fd(QEMUFile *f)
  * Life cycle
  */
 
+static int pipe_of(QIOChannel *ioc, bool output)
+{
+    Object *file = object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_FILE);
+    Object *command = object_dynamic_cast(OBJECT(ioc),
+                                          TYPE_QIO_CHANNEL_COMMAND);
+
+    if (file) {
+        return QIO_CHANNEL_FILE(file)->fd;
+    }
+    return !command ? -1 : output ? QIO_CHANNEL_COMMAND(command)->writefd
+                                  : QIO_CHANNEL_COMMAND(command)->readfd;
+}
+
 static QEMUFile *stream_new(QIOChannel *ioc, bool output)
 {
     QEMUFile *f = g_new0(QEMUFile, 1);
@@ -475,6 +496,7 @@ static QEMUFile *stream_new(QIOChannel *ioc, bool output)
     f->ioc = QIO_CHANNEL(object_ref(OBJECT(ioc)));
     f->socket = (QIOChannelSocket *)
         object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET);
+    f->pipe = pipe_of(ioc, output);
     f->carries_fds = qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS);
     if (output) {
         f->out = stream_gather_new();

@@ -59,6 +59,9 @@
  */
 #define STREAM_FDS_MAX          64
 
+/* Output: bytes that stream_keep() holds at most; more than that is written. */
+#define STREAM_KEEP_MAX         (1 * GiB)
+
 /*
  * Milliseconds until a thread that waits for its channel looks whether another
  * thread has latched an error.
@@ -82,6 +85,20 @@ uint64_t stream_position(QEMUFile *f);
  * Returns: the time on QEMU_CLOCK_REALTIME, 0 if nothing was read yet.
  */
 int64_t stream_arrived_ns(QEMUFile *f);
+
+/**
+ * stream_keep: write nothing from now on, or do so again
+ * @f: output; only from the thread that uses @f
+ * @keep: put what comes in memory, all of it, whatever flushes
+ *
+ * For those who must not wait for the peer, as with the BQL.  What is put
+ * counts in stream_position(), as if it was only queued.  After the call with
+ * false nothing is referred to any more, and the next flush or a later put
+ * writes what was kept, in order; an error drops it.  Meanwhile nothing may be
+ * written by position, and a file descriptor is written at once, with all that
+ * was kept before it.
+ */
+void stream_keep(QEMUFile *f, bool keep);
 
 /**
  * stream_check: has anything gone wrong on this stream so far?

@@ -105,6 +105,70 @@ static void test_nothing(void)
     close_and_compare(f, mc, "", 0);
 }
 
+/* Nothing is written while all is kept, and then everything in order. */
+static void test_keep(void)
+{
+    for (int seed = 1; seed < 15; seed++) {
+        g_autoptr(Script) before = script_new(seed, 20, 5000);
+        g_autoptr(Script) kept = script_new(100 + seed, 150, 5000);
+        g_autoptr(Script) after = script_new(200 + seed, 20, 5000);
+        g_autoptr(GByteArray) wire = g_byte_array_new();
+        MockChannel *mc = mock_channel_writer();
+        QEMUFile *f = open_writer(mc);
+        unsigned ops;
+
+        script_put(before, f);
+        g_assert_cmpint(qemu_fflush(f), ==, 0);
+        ops = mc->ops;
+        stream_keep(f, true);
+        script_put(kept, f);
+        g_assert_cmpint(qemu_fflush(f), ==, 0);
+        stream_keep(f, false);
+        g_assert_cmpuint(mc->ops, ==, ops);
+        g_assert_cmpuint(stream_position(f), ==,
+                         before->wire->len + kept->wire->len);
+        if (seed % 2) {
+            g_assert_cmpint(qemu_fflush(f), ==, 0);
+        }
+        script_put(after, f);
+        g_byte_array_append(wire, before->wire->data, before->wire->len);
+        g_byte_array_append(wire, kept->wire->data, kept->wire->len);
+        g_byte_array_append(wire, after->wire->data, after->wire->len);
+        close_and_compare(f, mc, wire->data, wire->len);
+    }
+}
+
+/* What is only referred to may change as soon as all is kept. */
+static void test_keep_copies(void)
+{
+    MockChannel *mc = mock_channel_writer();
+    QEMUFile *f = open_writer(mc);
+    uint8_t page[PAGE] = "before", sent[PAGE] = "before";
+
+    stream_keep(f, true);
+    qemu_put_buffer_async(f, page, PAGE, false);
+    stream_keep(f, false);
+    strcpy((char *)page, "after");
+    g_assert_cmpint(qemu_fflush(f), ==, 0);
+    close_and_compare(f, mc, sent, PAGE);
+}
+
+/* An error drops what was kept, and its bytes do not count. */
+static void test_keep_fault(void)
+{
+    MockChannel *mc = mock_channel_writer();
+    QEMUFile *f = open_writer(mc);
+
+    stream_keep(f, true);
+    qemu_put_be64(f, 1);
+    stream_keep(f, false);
+    mc->fail_at = mc->ops;
+    g_assert_cmpint(qemu_fflush(f), <, 0);
+    g_assert_cmpuint(stream_position(f), ==, 0);
+    g_assert_cmpint(qemu_fclose(f), <, 0);
+    object_unref(OBJECT(mc));
+}
+
 /* References are not copied: the channel sees the memory itself. */
 static void test_reference(void)
 {
@@ -353,6 +417,9 @@ int main(int argc, char **argv)
     g_test_add_func("/stream/put/numbers", test_numbers);
     g_test_add_func("/stream/put/portions", test_portions);
     g_test_add_func("/stream/put/nothing", test_nothing);
+    g_test_add_func("/stream/put/keep", test_keep);
+    g_test_add_func("/stream/put/keep-copies", test_keep_copies);
+    g_test_add_func("/stream/put/keep-fault", test_keep_fault);
     g_test_add_func("/stream/put/reference", test_reference);
     g_test_add_func("/stream/put/copy", test_copy);
     g_test_add_func("/stream/put/coalesce", test_coalesce);
