@@ -82,7 +82,7 @@ bool source_resume(MigrationAddress *addr, Error **errp)
     ctx_clear_error();
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, connected, NULL, &err)) {
+    if (!transport_connect(addr, true, connected, NULL, &err)) {
         source.connecting = false;
         error_propagate(errp, error_copy(err));
         still_paused(err);

@@ -23,6 +23,7 @@
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
@@ -505,6 +506,28 @@ static bool run(Error **errp)
     return send_guest(&policy, errp);
 }
 
+/*
+ * What a command has done with the guest is known when it has ended, unless a
+ * QEMU behind it has said that it has the guest.  If the command failed, it
+ * may still have passed on all that it was given.
+ */
+static bool accepted(Error **errp)
+{
+    Error *err = NULL;
+
+    if (!source.to_dst ||
+        (source.return_path && return_path_answered(source.return_path)) ||
+        transport_finish(qemu_file_get_ioc(source.to_dst), &err)) {
+        return true;
+    }
+    source.lost = true;
+    error_setg(errp, "All of the guest was sent, but %s.  The guest stays "
+               "stopped here, so that it cannot run twice: 'cont' has it go "
+               "on, if nobody else has it", error_get_pretty(err));
+    error_free(err);
+    return false;
+}
+
 static void show_average_speed(void)
 {
     QEMU_LOCK_GUARD(&source.lock);
@@ -523,7 +546,7 @@ void *source_thread(void *opaque)
 
     rcu_register_thread();
     qatomic_set(&source.thread_id, qemu_get_thread_id());
-    source.succeeded = run(&err);
+    source.succeeded = run(&err) && accepted(&err);
     throttle_dirty_rate(0);
     if (source.succeeded) {
         show_average_speed();

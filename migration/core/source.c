@@ -13,7 +13,7 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "io/channel-tls.h"
+#include "io/channel-socket.h"
 #include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
@@ -232,28 +232,23 @@ static bool begin(Error **errp)
     return true;
 }
 
+static bool answers_needed(void)
+{
+    return migrate_return_path() || migrate_postcopy_ram();
+}
+
 /*
  * Answers can come back over any socket.  Of other channels it is not known,
- * and a thread that waits for answers there cannot be called off.  On those
- * that are secured it is left to the user: GnuTLS does not always bear it when
- * one thread reads and another writes.
+ * and of those that are secured it is left to the user: GnuTLS does not always
+ * bear it when one thread reads and another writes.
  */
 bool source_open_return_path(Error **errp)
 {
     QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
-    bool wanted = migrate_return_path() || migrate_postcopy_ram();
     ReturnPath *rp;
 
-    if (!qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
-        if (wanted) {
-            error_setg(errp, "Capability '%s' requires a channel that is a "
-                       "socket", migrate_return_path() ? "return-path"
-                                                       : "postcopy-ram");
-            return false;
-        }
-        return true;
-    }
-    if (!wanted && object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
+    if (!answers_needed() &&
+        !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
         return true;
     }
     rp = return_path_open(source.to_dst, postcopy_return_path());
@@ -297,7 +292,8 @@ bool source_start(MigrationAddress *addr, Error **errp)
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, connected, NULL, &err)) {
+    if (!transport_connect(addr, answers_needed(), connected, NULL,
+                           &err)) {
         source.connecting = false;
         error_propagate(errp, error_copy(err));
         fail_early(err);

@@ -51,7 +51,7 @@ static void start(void *opaque)
     Error *err = NULL;
 
     a->connecting = true;
-    if (!transport_connect(source.addr, connected, a, &err)) {
+    if (!transport_connect(source.addr, true, connected, a, &err)) {
         end(a, err);
     }
 }

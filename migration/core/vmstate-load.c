@@ -22,6 +22,7 @@
 #include "migration/options.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "ctx.h"
 #include "fault.h"
@@ -500,7 +501,9 @@ static bool load_end(QEMUFile *f, Error **errp)
         return false;
     }
     return ok && stream_check(f, errp) &&
-           (!should_send_vmdesc() || device_load_description(f, errp));
+           (!should_send_vmdesc() || device_load_description(f, errp)) &&
+           (reply_is_open() ||
+            transport_writer_ended(qemu_file_get_ioc(f), errp));
 }
 
 static bool load_stream(QEMUFile *f, Error **errp)

@@ -139,8 +139,34 @@ static void start_thread(Attempt *attempt, const SocketAddress *to)
                                      thread_ended, attempt, NULL, NULL);
 }
 
-bool transport_connect(const MigrationAddress *addr, TransportConnected *cb,
-                       void *opaque, Error **errp)
+static void one_way(Error **errp)
+{
+    error_setg(errp, "Capability '%s' requires a channel that goes both ways, "
+               "such as a socket",
+               migrate_return_path() ? "return-path" : "postcopy-ram");
+}
+
+/* A channel that is there at once, and fits */
+static QIOChannel *open_now(const MigrationAddress *addr, bool both_ways,
+                            Error **errp)
+{
+    QIOChannel *ioc;
+
+    if (both_ways && addr->transport == MIGRATION_ADDRESS_TYPE_FILE) {
+        one_way(errp);      /* and the file stays as it is */
+        return NULL;
+    }
+    ioc = transport_open(addr, false, errp);
+    if (ioc && both_ways &&
+        !qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+        one_way(errp);
+        g_clear_pointer(&ioc, object_unref);
+    }
+    return ioc;
+}
+
+bool transport_connect(const MigrationAddress *addr, bool both_ways,
+                       TransportConnected *cb, void *opaque, Error **errp)
 {
     const SocketAddress *to = transport_endpoint(addr);
     g_autoptr(QIOChannel) ioc = NULL;
@@ -156,7 +182,7 @@ bool transport_connect(const MigrationAddress *addr, TransportConnected *cb,
         return false;
     }
     if (!to) {
-        ioc = transport_open(addr, false, errp);
+        ioc = open_now(addr, both_ways, errp);
         if (!ioc) {
             return false;
         }

@@ -173,6 +173,15 @@ static bool open_and_watch(const MigrationAddress *addr, Error **errp)
     return true;
 }
 
+/* Objects may still be made; of those that are there it is better said now. */
+static bool tls_may_work(Error **errp)
+{
+    QCryptoTLSCreds *creds = migrate_tls()
+        ? transport_tls_creds(QCRYPTO_TLS_CREDS_ENDPOINT_SERVER, NULL) : NULL;
+
+    return !creds || transport_tls_authz_fits(creds, errp);
+}
+
 bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
                       void *opaque, Error **errp)
 {
@@ -184,7 +193,8 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
         error_setg(errp, "A migration is waited for already");
         return false;
     }
-    if (!transport_yank_enter(&listening.in_yank, errp)) {
+    if (!tls_may_work(errp) ||
+        !transport_yank_enter(&listening.in_yank, errp)) {
         return false;
     }
     transport_addresses_drop();

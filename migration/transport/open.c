@@ -8,7 +8,6 @@
 #include "qapi/error.h"
 #include "qapi/type-helpers.h"
 #include "qemu/error-report.h"
-#include "io/channel-command.h"
 #include "io/channel-file.h"
 #include "io/channel-util.h"
 #include "migration/options.h"
@@ -58,8 +57,7 @@ static QIOChannel *open_exec(const MigrationAddress *addr, bool incoming,
 {
     g_auto(GStrv) argv = strv_from_str_list(addr->u.exec.args);
 
-    return (QIOChannel *)qio_channel_command_new_spawn(
-        (const char *const *)argv, O_RDWR, errp);
+    return transport_open_child((const char *const *)argv, errp);
 }
 
 /* What lies before the offset is the user's; what comes after it goes. */
@@ -79,6 +77,27 @@ static bool cut_off(QIOChannelFile *file, uint64_t offset, Error **errp)
     return true;
 }
 
+/*
+ * A FIFO that nobody has opened at its other end is waited for when there is
+ * data to be read, but not in order to write.
+ */
+static QIOChannelFile *open_path(const char *path, int flags, Error **errp)
+{
+    ERRP_GUARD();
+    QIOChannelFile *file;
+    struct stat st;
+
+#ifdef O_NONBLOCK
+    flags |= O_NONBLOCK;
+#endif
+    file = qio_channel_file_new_path(path, flags, 0600, errp);
+    if (!file && stat(path, &st) == 0 && S_ISFIFO(st.st_mode)) {
+        error_prepend(errp, "A FIFO must have a reader before a migration to "
+                      "it starts: ");
+    }
+    return file;
+}
+
 static QIOChannel *open_file(const MigrationAddress *addr, bool incoming,
                              Error **errp)
 {
@@ -91,7 +110,7 @@ static QIOChannel *open_file(const MigrationAddress *addr, bool incoming,
                    "'tls-creds' or migrate over a socket");
         return NULL;
     }
-    file = qio_channel_file_new_path(args->filename, flags, 0600, errp);
+    file = open_path(args->filename, flags, errp);
     if (!file || (!incoming && !cut_off(file, args->offset, errp))) {
         return NULL;
     }

@@ -38,6 +38,19 @@ QIOChannel *transport_open(const MigrationAddress *addr, bool incoming,
                            Error **errp);
 
 /*
+ * child.c
+ */
+
+/* How long a command may take to end when its input has; less in tests */
+extern int transport_exit_ms;
+
+/*
+ * Start @argv, whose input and output are the channel.  To close the channel
+ * closes both, and does not wait for the command.
+ */
+QIOChannel *transport_open_child(const char *const *argv, Error **errp);
+
+/*
  * transport.c
  */
 
@@ -78,6 +91,12 @@ typedef void TransportSecured(QIOChannel *ioc, Error *err, void *opaque);
 /* The credentials of `tls-creds`, borrowed; an error if they do not fit. */
 QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end,
                                      Error **errp);
+
+/*
+ * Whether `tls-authz` can be kept to with @creds, a server's.  NULL, which it
+ * is until it is set for the first time, admits everybody.
+ */
+bool transport_tls_authz_fits(QCryptoTLSCreds *creds, Error **errp);
 
 /*
  * Start a handshake over @plain.  @hostname is what the certificate of the

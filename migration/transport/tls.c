@@ -21,6 +21,7 @@
 #include "io/channel-command.h"
 #include "io/channel-file.h"
 #include "io/channel-tls.h"
+#include "crypto/tlscredsx509.h"
 #include "migration/options.h"
 #include "migration/trace.h"
 #include "private.h"
@@ -56,6 +57,37 @@ QCryptoTLSCreds *transport_tls_creds(QCryptoTLSCredsEndpoint end, Error **errp)
         return NULL;
     }
     return QCRYPTO_TLS_CREDS(creds);
+}
+
+/*
+ * Peers are checked by the names in their certificates, which nobody looks at
+ * if there are none or they are not verified.
+ */
+bool transport_tls_authz_fits(QCryptoTLSCreds *creds, Error **errp)
+{
+    const char *authz = migrate_tls_authz();
+    const char *type = object_get_typename(OBJECT(creds));
+
+    if (!authz) {
+        return true;
+    }
+    if (!*authz) {
+        error_setg(errp, "'tls-authz' is empty, which admits nobody; set it "
+                   "to the ID of an authorization object");
+        return false;
+    }
+    if (!object_dynamic_cast(OBJECT(creds), TYPE_QCRYPTO_TLS_CREDS_X509)) {
+        error_setg(errp, "'tls-authz' requires X.509 certificates, but "
+                   "'tls-creds' '%s' is a %s object", migrate_tls_creds(),
+                   type);
+        return false;
+    }
+    if (!object_property_get_bool(OBJECT(creds), "verify-peer", NULL)) {
+        error_setg(errp, "'tls-authz' requires certificates to be verified: "
+                   "set 'verify-peer' of '%s' to on", migrate_tls_creds());
+        return false;
+    }
+    return true;
 }
 
 static GSource *attach(TransportTLS *tls, GSource *source, GSourceFunc fn)
@@ -212,7 +244,9 @@ static QIOChannelTLS *wrap(QIOChannel *plain, QCryptoTLSCredsEndpoint end,
         return NULL;
     }
     if (end == QCRYPTO_TLS_CREDS_ENDPOINT_SERVER) {
-        authz = authz && *authz ? authz : NULL;
+        if (!transport_tls_authz_fits(creds, errp)) {
+            return NULL;
+        }
         trace_migration_tls_incoming_handshake_start();
         return qio_channel_tls_new_server(plain, creds, authz, errp);
     }

@@ -42,26 +42,38 @@ void transport_yank_leave(void)
  * is silent, and only who says something learns that nobody is there any more.
  * The kernel's settings say when; on a socket of the local machine it has none.
  */
-static void keep_alive(QIOChannel *ioc)
+static void keep_alive(QIOChannelSocket *socket)
+{
+    int on = 1;
+
+    setsockopt(socket->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+/* What @ioc is or encrypts, if that is a socket; else NULL */
+static QIOChannelSocket *socket_of(QIOChannel *ioc)
 {
     QIOChannelTLS *tls = (QIOChannelTLS *)
         object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
-    QIOChannelSocket *socket = (QIOChannelSocket *)
+
+    return (QIOChannelSocket *)
         object_dynamic_cast(OBJECT(tls ? tls->master : ioc),
                             TYPE_QIO_CHANNEL_SOCKET);
-    int on = 1;
-
-    if (socket) {
-        setsockopt(socket->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    }
 }
 
+/*
+ * Only a socket may block: to shut it down wakes whoever waits for it, while
+ * nothing ends a system call that waits for a pipe.
+ */
 bool transport_hand_over(QIOChannel *ioc, Error **errp)
 {
-    if (qio_channel_set_blocking(ioc, true, errp) < 0) {
+    QIOChannelSocket *socket = socket_of(ioc);
+
+    if (qio_channel_set_blocking(ioc, socket, errp) < 0) {
         return false;
     }
-    keep_alive(ioc);
+    if (socket) {
+        keep_alive(socket);
+    }
     migration_ioc_register_yank(ioc);
     return true;
 }

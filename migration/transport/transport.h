@@ -55,13 +55,14 @@ bool transport_parse(const char *uri, MigrationChannelList *channels,
 typedef void TransportConnected(QIOChannel *ioc, Error *err, void *opaque);
 
 /*
- * Start to connect to @addr.  On success @cb will be called once, unless
+ * Start to connect to @addr.  @both_ways: answers are needed, so what can only
+ * be written to is refused.  On success @cb will be called once, unless
  * transport_connect_cancel() comes first; on failure never.  Fails if an
  * attempt is under way, and for what fails at once, such as a file that can
  * not be opened.
  */
-bool transport_connect(const MigrationAddress *addr, TransportConnected *cb,
-                       void *opaque, Error **errp);
+bool transport_connect(const MigrationAddress *addr, bool both_ways,
+                       TransportConnected *cb, void *opaque, Error **errp);
 
 /*
  * Give up the attempt that is under way, if any: its callback will not be
@@ -101,6 +102,21 @@ SocketAddressList *transport_addresses(void);
 
 /* A copy of it, which the caller frees.  Any thread. */
 SocketAddressList *transport_addresses_copy(void);
+
+/*
+ * All has been written to @ioc, which may still be read.  If it leads to a
+ * command, that is told of the end of its input, and waited for: false if it
+ * fails, does not end in time, or @ioc is shut down.  Any thread, but not with
+ * the BQL.
+ */
+bool transport_finish(QIOChannel *ioc, Error **errp);
+
+/*
+ * All that was needed has been read from @ioc.  False if it leads to a command
+ * that has written all it had, and failed.  One that lives on is not waited
+ * for.  Any thread, but not with the BQL.
+ */
+bool transport_writer_ended(QIOChannel *ioc, Error **errp);
 
 /*
  * The migration is over and all its channels are closed.  Stops what is under

@@ -27,6 +27,8 @@
  */
 
 static const char *tls_creds = "";
+static const char *tls_authz;
+static bool both_ways;
 
 bool migrate_tls(void)
 {
@@ -45,7 +47,12 @@ const char *migrate_tls_hostname(void)
 
 const char *migrate_tls_authz(void)
 {
-    return "";
+    return tls_authz;
+}
+
+bool migrate_return_path(void)
+{
+    return both_ways;
 }
 
 int monitor_fd_param(Monitor *mon, const char *fdname, Error **errp)
@@ -149,7 +156,7 @@ static bool try_connect(const char *uri, Error **errp)
 
     transport_parse(uri, NULL, &addr, &error_abort);
     calling = true;
-    ok = transport_connect(addr, connected, &source, errp);
+    ok = transport_connect(addr, both_ways, connected, &source, errp);
     calling = false;
     qapi_free_MigrationAddress(addr);
     return ok;
@@ -340,13 +347,192 @@ static void test_exec(void)
     try_connect(to, &error_abort);
     wait_for(&source, 1);
     qio_channel_write_all(source.ioc, "abc", 3, &error_abort);
-    close_end(&source);                         /* waits for the command */
+    transport_finish(source.ioc, &error_abort);
+    close_end(&source);
 
     try_listen(from, &error_abort);
     wait_for(&dest, 1);
     qio_channel_read_all(dest.ioc, got, 3, &error_abort);
     g_assert_cmpstr(got, ==, "abc");
+    transport_writer_ended(dest.ioc, &error_abort);
     unlink(path);
+    close_all();
+}
+
+static QIOChannel *run(const char *command)
+{
+    g_autofree char *uri = g_strdup_printf("exec:%s", command);
+
+    close_end(&source);
+    try_connect(uri, &error_abort);
+    wait_for(&source, 1);
+    g_assert_null(source.err);
+    return source.ioc;
+}
+
+static void check_says(Error *err, const char *part)
+{
+    g_assert_nonnull(err);
+    if (!strstr(error_get_pretty(err), part)) {
+        g_error("'%s' does not say '%s'", error_get_pretty(err), part);
+    }
+    error_free(err);
+}
+
+/* How a command ended is told, whatever it did with its input before. */
+static void test_exec_status(void)
+{
+    static const char *const cases[][2] = {
+        { "cat >/dev/null; exit 3", "exit status 3" },
+        { "cat >/dev/null; kill -9 $$", "killed by signal 9" },
+        { "exec /nobody/there 2>/dev/null", "exit status 127" },
+    };
+    Error *err = NULL;
+
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        QIOChannel *ioc = run(cases[i][0]);
+
+        g_assert_false(transport_finish(ioc, &err));
+        check_says(g_steal_pointer(&err), cases[i][1]);
+    }
+    transport_exit_ms = 50;
+    g_assert_false(transport_finish(run("cat >/dev/null; sleep 2"), &err));
+    check_says(g_steal_pointer(&err), "has not ended");
+    transport_exit_ms = 60 * 1000;
+    close_all();
+}
+
+/* What breaks a pipe is said as well. */
+static void test_exec_breaks(void)
+{
+    QIOChannel *ioc = run("exec 0<&- >&-; exit 4");
+    const char zeros[512] = "";
+    Error *err = NULL;
+    char byte;
+
+    while (qio_channel_write(ioc, zeros, sizeof(zeros), &err) != -1) {
+        g_usleep(100);      /* until it is gone */
+    }
+    check_says(g_steal_pointer(&err), "exit status 4");
+    g_assert_cmpint(qio_channel_read(ioc, &byte, 1, &err), ==, -1);
+    check_says(g_steal_pointer(&err), "exit status 4");
+
+    /* One that ended well has written all it had to. */
+    ioc = run("exit 0");
+    transport_finish(ioc, &error_abort);
+    g_assert_cmpint(qio_channel_read(ioc, &byte, 1, &error_abort), ==, 0);
+    close_all();
+}
+
+/* A command that reads nothing and lives on */
+static void test_exec_lingers(void)
+{
+    const int64_t start = g_get_monotonic_time();
+    QIOChannel *ioc = run("exec sleep 30");
+    g_autofree char *zeros = g_malloc0(1 << 20);
+    YankInstance which = { .type = YANK_INSTANCE_TYPE_MIGRATION };
+    YankInstanceList list = { .value = &which };
+    Error *err = NULL;
+
+    g_assert_cmpint(qio_channel_write(ioc, zeros, 1 << 20, &error_abort), >, 0);
+    g_assert_cmpint(qio_channel_write(ioc, zeros, 1 << 20, &error_abort), ==,
+                    QIO_CHANNEL_ERR_BLOCK);
+    qmp_yank(&list, &error_abort);
+    g_assert_cmpint(qio_channel_write(ioc, zeros, 1, &err), ==, -1);
+    check_says(g_steal_pointer(&err), "shut down");
+    g_assert_false(transport_finish(ioc, &err));
+    check_says(g_steal_pointer(&err), "shut down");
+    close_all();
+
+    try_listen("exec:echo; exec sleep 30", &error_abort);
+    wait_for(&dest, 1);
+    transport_writer_ended(dest.ioc, &error_abort);
+    close_all();
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 10 * G_USEC_PER_SEC);
+}
+
+static void test_exec_writer_fails(void)
+{
+    Error *err = NULL;
+
+    try_listen("exec:echo; exit 5", &error_abort);
+    wait_for(&dest, 1);
+    qio_channel_read_all(dest.ioc, (char[1]) { 0 }, 1, &error_abort);
+    g_assert_false(transport_writer_ended(dest.ioc, &err));
+    check_says(err, "exit status 5");
+    close_all();
+}
+
+/* A command that nobody used does not stay behind. */
+static void test_exec_unused(void)
+{
+    g_autofree char *path = g_build_filename(dir, "pid", NULL);
+    g_autofree char *uri = g_strdup_printf("exec:echo $$ >%s; exec sleep 60 "
+                                           ">/dev/null", path);
+    g_autofree char *text = NULL;
+    int64_t end = g_get_monotonic_time() + 5 * G_USEC_PER_SEC;
+    int pid = 0;
+
+    try_listen(uri, &error_abort);
+    while (!pid && g_get_monotonic_time() < end) {
+        g_clear_pointer(&text, g_free);
+        if (g_file_get_contents(path, &text, NULL, NULL)) {
+            pid = atoi(text);
+        }
+    }
+    g_assert_cmpint(pid, >, 0);
+    transport_listen_stop();
+    while (kill(pid, 0) == 0 && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+    }
+    g_assert_cmpint(kill(pid, 0), ==, -1);
+    unlink(path);
+    close_all();
+}
+
+/* Nobody waits for the other end of a FIFO. */
+static void test_fifo(void)
+{
+    g_autofree char *path = g_build_filename(dir, "fifo", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    g_assert_cmpint(mkfifo(path, 0600), ==, 0);
+    check_refused(try_connect, uri, "must have a reader");
+    try_listen(uri, &error_abort);
+    try_connect(uri, &error_abort);
+    wait_for(&source, 1);
+    g_assert_cmpint(dest.calls, ==, 0);
+    qio_channel_write_all(source.ioc, "x", 1, &error_abort);
+    wait_for(&dest, 1);
+    unlink(path);
+    close_all();
+}
+
+/* Where no answer can come from is refused at once, and left alone. */
+static void test_both_ways(void)
+{
+    g_autofree char *path = g_build_filename(dir, "file", NULL);
+    g_autofree char *file = g_strdup_printf("file:%s", path);
+    g_autofree char *content = NULL;
+    g_autofree char *uri = NULL;
+    QIOChannel *ioc;
+    int fd[2];
+
+    both_ways = true;
+    g_file_set_contents(path, "content", -1, NULL);
+    check_refused(try_connect, file, "return-path");
+    g_file_get_contents(path, &content, NULL, NULL);
+    g_assert_cmpstr(content, ==, "content");
+    unlink(path);
+
+    g_assert_cmpint(pipe(fd), ==, 0);
+    uri = g_strdup_printf("fd:%d", fd[1]);
+    check_refused(try_connect, uri, "both ways");
+    close(fd[0]);
+
+    ioc = run("cat");
+    check_joined(ioc, ioc);
+    both_ways = false;
     close_all();
 }
 
@@ -423,7 +609,7 @@ static void test_again_from_callback(void)
     MigrationAddress *addr;
 
     transport_parse("unix:/nobody/there", NULL, &addr, &error_abort);
-    transport_connect(addr, connect_again, at, &error_abort);
+    transport_connect(addr, false, connect_again, at, &error_abort);
     qapi_free_MigrationAddress(addr);
     try_listen(at, &error_abort);
     wait_for(&source, 1);
@@ -785,6 +971,36 @@ static void test_tls_listen_creds(void)
     close_all();
 }
 
+/* Who is to be checked and cannot be is not let in. */
+static void test_tls_authz(void)
+{
+    Other other = { .creds = "right-c" };
+
+    tls_creds = "right";
+    tls_authz = "";
+    check_refused(try_listen, "tcp:127.0.0.1:0", "admits nobody");
+    tls_authz = "z";
+    check_refused(try_listen, "tcp:127.0.0.1:0", "requires X.509");
+    tls_authz = NULL;
+    try_listen("tcp:127.0.0.1:0", &error_abort);
+    for (int i = 0; i < 2; i++) {
+        tls_authz = i ? "z" : "";
+        other_connects(&other, transport_addresses()->value);
+        while (!other.calls) {
+            main_loop_wait(false);
+        }
+        g_assert_true(other.failed);
+        other_close(&other);
+        g_assert_cmpint(dest.calls, ==, 0);
+    }
+    tls_authz = NULL;
+    other_connects(&other, transport_addresses()->value);
+    check_other_joined(&dest, &other);
+    other_close(&other);
+    tls_creds = "";
+    close_all();
+}
+
 /* Where nobody else can come, whoever waits is told that this one failed. */
 static void test_tls_only_peer(void)
 {
@@ -858,6 +1074,7 @@ static void add_tls_tests(void)
     g_test_add_func("/migration/transport/tls/listen", test_tls_listen);
     g_test_add_func("/migration/transport/tls/listen-creds",
                     test_tls_listen_creds);
+    g_test_add_func("/migration/transport/tls/authz", test_tls_authz);
     g_test_add_func("/migration/transport/tls/only-peer", test_tls_only_peer);
     g_test_add_func("/migration/transport/tls/only-way", test_tls_only_way);
 }
@@ -880,7 +1097,15 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/transport/fd/hangup", test_fd_hangup);
     g_test_add_func("/migration/transport/fd/unknown", test_fd_unknown);
     g_test_add_func("/migration/transport/exec", test_exec);
+    g_test_add_func("/migration/transport/exec/status", test_exec_status);
+    g_test_add_func("/migration/transport/exec/breaks", test_exec_breaks);
+    g_test_add_func("/migration/transport/exec/lingers", test_exec_lingers);
+    g_test_add_func("/migration/transport/exec/writer-fails",
+                    test_exec_writer_fails);
+    g_test_add_func("/migration/transport/exec/unused", test_exec_unused);
     g_test_add_func("/migration/transport/file", test_file);
+    g_test_add_func("/migration/transport/fifo", test_fifo);
+    g_test_add_func("/migration/transport/both-ways", test_both_ways);
     g_test_add_func("/migration/transport/refused", test_refused);
     g_test_add_func("/migration/transport/again", test_again_from_callback);
     g_test_add_func("/migration/transport/cancel", test_cancel);
