@@ -236,11 +236,25 @@ void migrate_params_init(MigrationParameters *params)
     params_preset(params);
 }
 
+/* What the host can never hold is not found out only by who starts. */
+static bool cache_may_fit(const MigrationParameters *params, Error **errp)
+{
+    uint64_t memory = qemu_get_host_physmem();
+
+    if (!memory || params->xbzrle_cache_size <= memory) {
+        return true;
+    }
+    error_setg(errp, "Parameter 'xbzrle-cache-size' expects no more than the "
+               "memory of the host, which is %" PRIu64 " bytes", memory);
+    return false;
+}
+
 bool migrate_params_check(MigrationParameters *params, Error **errp)
 {
     ERRP_GUARD();
 
-    if (!params_check_numbers(params, qemu_target_page_size(), errp)) {
+    if (!params_check_numbers(params, qemu_target_page_size(), errp) ||
+        !cache_may_fit(params, errp)) {
         return false;
     }
     if (params->mode != MIG_MODE_NORMAL) {

@@ -254,17 +254,27 @@ static void start_period(int64_t now)
     speed.pages = pages_sent();
 }
 
+/* How long nothing may be sent at the limit, since what was sent was a piece */
+static int64_t silence_ns(void)
+{
+    uint64_t limit = migration_rate_get();
+
+    return limit == RATE_LIMIT_DISABLED ? 0 :
+           2 * (double)STREAM_BUDGET_MIN / limit * NANOSECONDS_PER_SECOND;
+}
+
 void source_measure_speed(void)
 {
     int64_t now = now_ns();
     double seconds = (now - speed.since_ns) / 1e9;
+    uint64_t bytes = migration_transferred_bytes() - speed.bytes;
 
-    if (now - speed.since_ns < SPEED_PERIOD_NS) {
+    if (now - speed.since_ns < SPEED_PERIOD_NS ||
+        (!bytes && now - speed.since_ns < silence_ns())) {
         return;
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.view.mbps = (migration_transferred_bytes() - speed.bytes) * 8 /
-                           seconds / 1e6;
+        source.view.mbps = bytes * 8 / seconds / 1e6;
         source.view.pages_per_second = (pages_sent() - speed.pages) / seconds;
     }
     start_period(now);
@@ -284,7 +294,8 @@ static PolicyLimits limits_in_force(void)
         .throttle_tailslow = migrate_cpu_throttle_tailslow(),
         .throttle_trigger = migrate_throttle_trigger_threshold(),
         .dirty_limit = migrate_dirty_limit(),
-        .vcpu_dirty_rate = migrate_vcpu_dirty_limit() * MiB,
+        .vcpu_dirty_rate = MIN(migrate_vcpu_dirty_limit(),
+                               UINT64_MAX / MiB) * MiB,
         .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
         .postcopy_asked = asked,
     };
@@ -374,9 +385,17 @@ static bool may_switch_over(void)
             return_path_acked(source.return_path, ACK_POLL_MS));
 }
 
+/* What was sent since nobody waited for the limit, and how long that took */
+static struct {
+    uint64_t bytes;
+    uint64_t ns;
+} piece;
+
 /*
  * Waiting for the limit counts as sending: what is sent in between may fit
- * into the buffers of sockets, and then tells nothing of the network.
+ * into the buffers of sockets, and then tells nothing of the network.  Where
+ * the limit is low, that takes many times as long as to write the piece; only
+ * with all of it the piece tells how fast it goes.
  */
 static void send_slice(Policy *policy)
 {
@@ -391,8 +410,12 @@ static void send_slice(Policy *policy)
     if (wait) {
         doze(MIN(wait, LIMIT_POLL_NS));
     }
-    policy_sent(policy, migration_transferred_bytes() - before,
-                now_ns() - start);
+    piece.bytes += migration_transferred_bytes() - before;
+    piece.ns += now_ns() - start;
+    if (wait <= LIMIT_POLL_NS) {
+        policy_sent(policy, piece.bytes, piece.ns);
+        piece.bytes = piece.ns = 0;
+    }
 }
 
 /*
@@ -444,6 +467,7 @@ static void begin_to_send(Policy *policy)
     uint64_t now;
 
     start_period(now_ns());
+    piece.bytes = piece.ns = 0;
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
     note_sync(policy);

@@ -9,6 +9,7 @@
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
+#include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "blocks.h"
@@ -82,11 +83,17 @@ void ram_blocks_get(RamRegions *regions)
     regions->list = (RamRegion *)g_array_free(g_steal_pointer(&list), false);
 }
 
+/* As -global migration.x-clear-bitmap-shift has it, or as near as can be */
+static unsigned chunk_shift(void)
+{
+    return CLAMP(migrate_get_current()->clear_bitmap_shift,
+                 DIRTY_CHUNK_SHIFT_MIN, DIRTY_CHUNK_SHIFT_MAX);
+}
+
 bool ram_blocks_make_maps(RamRegions *regions)
 {
     RAM_REGIONS_FOREACH_SENT(r, regions) {
-        r->map = dirty_map_new(r->pages, RAM_LOG_CHUNK_SHIFT,
-                               ram_log_clear, r);
+        r->map = dirty_map_new(r->pages, chunk_shift(), ram_log_clear, r);
         if (!r->map) {
             return false;
         }
