@@ -337,8 +337,11 @@ static bool send_end(Error **errp)
 {
     trace_migration_completion_postcopy_end();
     bql_lock();
+    stream_keep(source.to_dst, true);
     qemu_savevm_state_complete_postcopy(source.to_dst);
+    stream_keep(source.to_dst, false);
     bql_unlock();
+    qemu_fflush(source.to_dst);
     trace_migration_completion_postcopy_end_after_complete();
     if (migrate_get_current()->preempt_pre_7_2 && postcopy.begun) {
         postcopy_sender_end_channel(&postcopy.sender);

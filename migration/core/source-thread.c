@@ -189,10 +189,13 @@ static bool set_up(Error **errp)
     int64_t since = lock_bql();
     bool ok;
 
+    /* Who holds the BQL does not wait for the destination to read. */
+    stream_keep(f, true);
     ok = source_may_go_on(errp);
     if (ok) {
         qemu_savevm_state_header(f);
     }
+    stream_keep(f, false);
     unlock_bql("header", since);
     if (!ok) {
         return false;
@@ -209,8 +212,11 @@ static bool set_up(Error **errp)
         return false;
     }
     since = lock_bql();
+    stream_keep(f, true);
     ok = !qemu_savevm_state_setup(f, errp);
+    stream_keep(f, false);
     unlock_bql("setup", since);
+    qemu_fflush(f);
 
     wait_for_unplug();
     if (!ok || !source_may_go_on(errp)) {

@@ -118,6 +118,15 @@ void source_close_streams(bool succeeded)
     close_file(f, succeeded);
 }
 
+/* The machine may have been reset since the guest was stopped. */
+static void guest_left(void)
+{
+    if (runstate_check(RUN_STATE_PRELAUNCH)) {
+        runstate_set(RUN_STATE_FINISH_MIGRATE);
+    }
+    runstate_set(RUN_STATE_POSTMIGRATE);
+}
+
 /*
  * The phase comes last: who sees it may start another migration, or expect
  * the guest to run.
@@ -136,7 +145,7 @@ static void finish(bool succeeded)
     if (ctx_ending()) {
         /* The guest stays as it is. */
     } else if (succeeded || source.lost) {
-        runstate_set(RUN_STATE_POSTMIGRATE);
+        guest_left();
     } else {
         switchover_undo();
     }

@@ -11,11 +11,13 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/units.h"
 #include "migration/base/clock.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
+#include "migration/ram.h"
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -171,23 +173,61 @@ void switchover_memory_sent(Switchover *s)
     switchover_part(s, POLICY_PART_RAM);
 }
 
+/*
+ * Memory that was not sent before the guest stopped may be a lot, and is sent
+ * without the BQL; it has stopped changing, but for what a reset or a device
+ * may do.  Up to so much waits for the devices instead.
+ */
+#define RAM_WITH_DEVICES (1 * MiB)
+
 static bool send_memory(Switchover *s, Error **errp)
 {
-    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst,
-                                                          false);
+    int ret;
 
-    fault_delay(POLICY_PART_RAM);
-    switchover_memory_sent(s);
-    return switchover_saved(ret, errp);
+    ram_source_drain(true);
+    do {
+        ret = vmstate_save_ram(source.to_dst);
+    } while (!ret && source_may_go_on(NULL));
+    ram_source_drain(false);
+    switchover_part(s, POLICY_PART_RAM);
+    return switchover_saved(MIN(ret, 0), errp) && source_may_go_on(errp);
 }
 
-static bool send_devices(Switchover *s, Error **errp)
+/* Under the BQL: what is left of memory, and all that is no memory */
+static bool keep_rest(Switchover *s, Error **errp)
 {
-    int ret = vmstate_save_devices(source.to_dst, &s->saved);
+    int ret;
 
+    ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, false);
+    fault_delay(POLICY_PART_RAM);
+    switchover_memory_sent(s);
+    if (!switchover_saved(ret, errp)) {
+        return false;
+    }
+    ret = vmstate_save_devices(source.to_dst, &s->saved);
     fault_delay(POLICY_PART_DEVICE_SAVE);
     switchover_part(s, POLICY_PART_DEVICE_SAVE);
     return switchover_saved(ret, errp);
+}
+
+/* Under the BQL. *@more: there is memory to be sent before the rest is kept. */
+static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
+{
+    if (!switchover_stop(s, errp) || !switchover_enter_device(s, errp) ||
+        !switchover_disks(errp)) {
+        return false;
+    }
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    switchover_announce();
+    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    ram_source_sync_last();
+    *more = ram_bytes_remaining() > RAM_WITH_DEVICES;
+    if (*more) {
+        switchover_memory_sent(s);
+        return true;
+    }
+    ram_source_is_synced();
+    return keep_rest(s, errp);
 }
 
 /*
@@ -208,16 +248,31 @@ static bool send_end(Switchover *s, Error **errp)
     return false;
 }
 
+/*
+ * The guest's state is that of one moment under the BQL, in which its devices
+ * are saved and memory is looked at for the last time.  Nothing is written
+ * then: whoever writes may have to wait for the destination.
+ */
 static bool send_rest(Switchover *s, Error **errp)
 {
-    if (!switchover_stop(s, errp) || !switchover_enter_device(s, errp) ||
-        !switchover_disks(errp)) {
-        return false;
+    bool more = false, ok;
+
+    bql_lock();
+    stream_keep(source.to_dst, true);
+    ok = stop_and_keep(s, &more, errp);
+    stream_keep(source.to_dst, false);
+    bql_unlock();
+    if (ok && more) {
+        ok = send_memory(s, errp);
+        if (ok) {
+            bql_lock();
+            stream_keep(source.to_dst, true);
+            ok = keep_rest(s, errp);
+            stream_keep(source.to_dst, false);
+            bql_unlock();
+        }
     }
-    migration_rate_set(RATE_LIMIT_DISABLED);
-    switchover_announce();
-    qemu_savevm_maybe_send_switchover_start(source.to_dst);
-    return send_memory(s, errp) && send_devices(s, errp) && send_end(s, errp);
+    return ok && send_end(s, errp);
 }
 
 /* There is a QEMU on the other side, and it talks to us. */
@@ -305,9 +360,7 @@ bool switchover_run(Policy *policy, Error **errp)
     if (source.round_trip_ns) {
         switchover_drain(0, MIN(migrate_downtime_limit(), DRAIN_MS));
     }
-    bql_lock();
     ok = send_rest(&s, &err);
-    bql_unlock();
     end_ns = now_ns();
     if (source.handed_over) {
         ok = switchover_arrived(ok, &started, &verdict);

@@ -135,6 +135,19 @@ int qemu_savevm_state_iterate(QEMUFile *f, bool postcopy)
     return finished;
 }
 
+int vmstate_save_ram(QEMUFile *f)
+{
+    DeviceSave save = save_to(f);
+    bool finished;
+    Error *err = NULL;
+
+    if (!device_save_iterate_one(&save, WIRE_RAM_NAME, &finished, &err)) {
+        error_free(err);
+        return qemu_file_get_error(f) ?: -EINVAL;
+    }
+    return finished;
+}
+
 void qemu_savevm_state_cleanup(void)
 {
     Error *err = NULL;

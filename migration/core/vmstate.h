@@ -18,6 +18,12 @@
 const Configuration *vmstate_configuration(Configuration *here);
 
 /*
+ * A part of RAM, as large as ram_source_drain() says.  Returns what
+ * qemu_savevm_state_iterate() does.
+ */
+int vmstate_save_ram(QEMUFile *f);
+
+/*
  * The guest is stopped: all devices.  Each's time goes to @times.  BQL.
  * Returns 0 or what qemu_savevm_state_complete_precopy_non_iterable() does.
  */

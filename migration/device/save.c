@@ -202,6 +202,27 @@ bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
     return true;
 }
 
+bool device_save_iterate_one(const DeviceSave *save, const char *name,
+                             bool *finished, Error **errp)
+{
+    Section *s;
+    int ret;
+
+    *finished = true;
+    FOR_EACH_SECTION_WITH(s, save_live_iterate) {
+        if (strcmp(s->name, name) || !section_active(s)) {
+            continue;
+        }
+        ret = save_record(save, s, WIRE_SECTION_PART,
+                          s->ops->save_live_iterate, errp);
+        if (ret < 0) {
+            return false;
+        }
+        *finished &= ret > 0;
+    }
+    return true;
+}
+
 bool device_save_complete(const DeviceSave *save, bool in_postcopy,
                           Error **errp)
 {

@@ -50,6 +50,10 @@ bool device_save_setup(const DeviceSave *save, uint64_t target_page_size,
 bool device_save_iterate(const DeviceSave *save, bool in_postcopy,
                          bool *finished, Error **errp);
 
+/* A part of the live section @name alone, whatever the rate limit says. */
+bool device_save_iterate_one(const DeviceSave *save, const char *name,
+                             bool *finished, Error **errp);
+
 /*
  * Last record of each live section; in postcopy only of those that do not
  * know of it.

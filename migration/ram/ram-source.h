@@ -75,6 +75,13 @@ RamSender *ram_source_sender(void);
 void ram_source_sync_last(void);
 
 /*
+ * Nothing has changed since the last sync, as the BQL has been held: the end of
+ * the section, which comes next, goes without another.  Migration thread, with
+ * the BQL.
+ */
+void ram_source_is_synced(void);
+
+/*
  * There is no way back: what was synced last is all there is to send, nothing
  * becomes dirty any more, and the section is sent by @run.  Migration thread,
  * with the BQL.

@@ -48,6 +48,7 @@ static struct {
     RamRunFn *run;              /* postcopy: who sends; or NULL */
     void *run_opaque;
     bool drain;                 /* all is to be sent, and no slice of it */
+    bool synced;                /* the end of the section needs no sync */
 } source;
 
 /*
@@ -222,9 +223,10 @@ static int save_complete(QEMUFile *f, void *opaque)
     uint64_t before = stream_position(f);
     int ret;
 
-    if (!source.run) {
+    if (!source.run && !source.synced) {
         sync_maps(source.filled);
     }
+    source.synced = false;
     WITH_RCU_READ_LOCK_GUARD() {
         run(true);
         ret = ram_sink_end(&source.sender.sink);
@@ -313,6 +315,11 @@ RamSender *ram_source_sender(void)
 void ram_source_sync_last(void)
 {
     sync_maps(true);
+}
+
+void ram_source_is_synced(void)
+{
+    source.synced = true;
 }
 
 void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
