@@ -48,20 +48,29 @@ static bool send_before_package(Switchover *s, Error **errp)
 /*
  * The last byte of what is sent is an order to run the guest.  As long as not
  * all of it went out, the guest is here; whatever fails after that, it is not.
+ * Under the BQL, but for the time that it takes to write.
  */
 static bool hand_over(Switchover *s, SwitchoverOrder *send, const void *what,
                       size_t len, Error **errp)
 {
     QEMUFile *f = source.to_dst;
-    uint64_t end;
+    uint64_t end = 0;
+    bool ok;
 
-    if (!switchover_saved(qemu_fflush(f), errp) || !source_hand_over(errp)) {
+    stream_keep(f, true);
+    ok = switchover_saved(qemu_fflush(f), errp) && source_hand_over(errp);
+    if (ok) {
+        postcopy_open_requests();
+        end = stream_position(f) + len;
+        send(f, what);
+    }
+    stream_keep(f, false);
+    if (!ok) {
         return false;
     }
-    postcopy_open_requests();
-    end = stream_position(f) + len;
-    send(f, what);
+    bql_unlock();
     qemu_fflush(f);
+    bql_lock();
     switchover_part(s, POLICY_PART_FLUSH);
     if (stream_position(f) < end) {
         stream_check(f, errp);
@@ -107,7 +116,10 @@ static void enter_postcopy(void)
     source.postcopy = true;
     ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
     if (source.return_path) {
+        /* It goes out with the first page. */
+        stream_keep(source.to_dst, true);
         qemu_savevm_send_ping(source.to_dst, WIRE_PING_PACKAGE_SENT);
+        stream_keep(source.to_dst, false);
     }
     postcopy_release_sent();
     migration_rate_set(migrate_max_postcopy_bandwidth());
@@ -160,7 +172,9 @@ bool switchover_to_postcopy(Policy *policy, Error **errp)
     trace_postcopy_start();
     last.open = false;
     bql_lock();
+    stream_keep(source.to_dst, true);
     ok = send_guest(&s, errp);
+    stream_keep(source.to_dst, false);
     if (ok) {
         left(&s, false);
     }
