@@ -7,13 +7,13 @@
 #include "qemu/osdep.h"
 #include "block/qapi.h"
 #include "block/snapshot.h"
+#include "migration/device/snapshot.h"
 #include "migration/snapshot.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
 #include "qobject/qdict.h"
-#include "system/runstate.h"
 
 /* Without a name one is made up; what has that name already is replaced. */
 void hmp_savevm(Monitor *mon, const QDict *qdict)
@@ -28,15 +28,12 @@ void hmp_savevm(Monitor *mon, const QDict *qdict)
 
 void hmp_loadvm(Monitor *mon, const QDict *qdict)
 {
-    RunState before = runstate_get();
+    const char *name = qdict_get_str(qdict, "name");
     Error *err = NULL;
 
-    vm_stop(RUN_STATE_RESTORE_VM);
-    if (!load_snapshot(qdict_get_str(qdict, "name"), NULL, false, NULL, &err)) {
-        hmp_handle_error(mon, err);     /* what is left of the guest stands */
-        return;
+    if (!snapshot_restore(name, NULL, false, NULL, &err)) {
+        hmp_handle_error(mon, err);
     }
-    load_snapshot_resume(before);
 }
 
 void hmp_delvm(Monitor *mon, const QDict *qdict)

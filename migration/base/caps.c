@@ -118,6 +118,18 @@ bool caps_available(const bool *wanted, Error **errp)
     return true;
 }
 
+bool caps_apply_to_snapshots(MigrationCapability cap)
+{
+    switch (cap) {
+    case MIGRATION_CAPABILITY_DIRTY_BITMAPS:
+    case MIGRATION_CAPABILITY_EVENTS:
+    case MIGRATION_CAPABILITY_VALIDATE_UUID:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool broken(const CapRule *rule, Error **errp)
 {
     error_setg(errp, "Capability '%s' %s capability '%s'%s%s",

@@ -16,6 +16,12 @@
  */
 bool caps_available(const bool *wanted, Error **errp);
 
+/*
+ * Whether @cap means something for a snapshot, which saves all of a stopped
+ * guest into one file and talks to nobody.
+ */
+bool caps_apply_to_snapshots(MigrationCapability cap);
+
 /* What a capability may need besides others: answered by the caller. */
 typedef enum CapCondition {
     CAP_COLO_IS_BUILT,

@@ -23,6 +23,7 @@
 #include "migration/migration-stats.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/permit.h"
 #include "migration/postcopy-ram.h"
 #include "migration/ram.h"
 #include "caps.h"
@@ -217,6 +218,9 @@ void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
         error_setg(errp, "There's a migration process in progress");
         return;
     }
+    if (!migration_permits(MIGRATION_ACT_SET_CAPABILITIES, errp)) {
+        return;
+    }
     memcpy(wanted, caps, sizeof(wanted));
     for (; list; list = list->next) {
         wanted[list->value->capability] = list->value->state;
@@ -226,6 +230,45 @@ void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
         for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
             qatomic_set(&caps[id], wanted[id]);
         }
+    }
+}
+
+/*
+ * Snapshots
+ */
+
+static bool user_caps[MIGRATION_CAPABILITY__MAX];   /* during a snapshot; BQL */
+
+void migrate_snapshot_begin(void)
+{
+    bool *caps = migrate_get_current()->capabilities;
+
+    memcpy(user_caps, caps, sizeof(user_caps));
+    for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
+        qatomic_set(&caps[id], user_caps[id] && caps_apply_to_snapshots(id));
+    }
+}
+
+void migrate_snapshot_end(void)
+{
+    bool *caps = migrate_get_current()->capabilities;
+
+    for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
+        qatomic_set(&caps[id], user_caps[id]);
+    }
+}
+
+const bool *migrate_snapshot_user_caps(void)
+{
+    return user_caps;
+}
+
+void migrate_snapshot_was_saved_with(const bool *used)
+{
+    bool *caps = migrate_get_current()->capabilities;
+
+    for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
+        qatomic_set(&caps[id], caps[id] || used[id]);
     }
 }
 

@@ -76,4 +76,18 @@ bool migrate_params_check(MigrationParameters *params, Error **errp);
  */
 bool migrate_caps_check(bool *old_caps, bool *new_caps, Error **errp);
 
+/*
+ * While a snapshot is saved or loaded, capabilities that say how to migrate
+ * are off: all of the guest is saved, whatever they are, and what was saved
+ * can be loaded, whatever they are by then.  Main thread, BQL.
+ */
+void migrate_snapshot_begin(void);
+void migrate_snapshot_end(void);
+
+/* In between: how the user has set them */
+const bool *migrate_snapshot_user_caps(void);
+
+/* The same, for a load: the file that is loaded was saved with @used. */
+void migrate_snapshot_was_saved_with(const bool *used);
+
 #endif

@@ -35,6 +35,8 @@ static void announce_phase(MigrationStatus status)
     if (migrate_events()) {
         qapi_event_send_migration(status);
     }
+    /* The main loop may now carry out what it had to put off. */
+    qemu_notify_event();
 }
 
 void ctx_phase_set(Phase *phase, MigrationStatus to)

@@ -67,6 +67,7 @@ static void clean_up(bool ok)
     if (incoming.from_src) {
         qemu_fclose(g_steal_pointer(&incoming.from_src));
     }
+    incoming.loading = false;
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
 }

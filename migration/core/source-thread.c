@@ -213,7 +213,9 @@ static bool set_up(Error **errp)
     }
     since = lock_bql();
     stream_keep(f, true);
-    ok = !qemu_savevm_state_setup(f, errp);
+    /* A bitmap may have been added since the command was given. */
+    ok = !qemu_savevm_state_setup(f, errp) &&
+         (!migrate_strict_downtime() || strict_possible(errp));
     stream_keep(f, false);
     unlock_bql("setup", since);
     qemu_fflush(f);

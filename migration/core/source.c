@@ -27,6 +27,7 @@
 #include "ctx.h"
 #include "lateness.h"
 #include "postcopy-source.h"
+#include "requests.h"
 #include "source.h"
 #include "throttle.h"
 
@@ -146,6 +147,7 @@ static void finish(bool succeeded)
         /* The guest stays as it is. */
     } else if (succeeded || source.lost) {
         guest_left();
+        requests_drop();
     } else {
         switchover_undo();
     }
@@ -209,7 +211,8 @@ static bool vm_may_leave(Error **errp)
     if (why) {
         error_setg(errp, "%s", why);
     }
-    return !why && !migration_is_blocked(errp);
+    return !why && migration_permits(MIGRATION_ACT_MIGRATE, errp) &&
+           !migration_is_blocked(errp);
 }
 
 /* Nothing of the last migration is left. */
@@ -229,6 +232,7 @@ static bool begin(Error **errp)
     qatomic_set(&source.go_on, false);
     qatomic_set(&source.start_postcopy, false);
     source.succeeded = source.lost = source.stopped_guest = false;
+    source.state_saved = false;
     source.postcopy = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;
@@ -391,6 +395,11 @@ bool source_continue(MigrationStatus phase, Error **errp)
                    MigrationStatus_str(now));
         return false;
     }
+    if (now != MIGRATION_STATUS_PRE_SWITCHOVER) {
+        error_setg(errp, "Migration does not wait in state: %s",
+                   MigrationStatus_str(now));
+        return false;
+    }
     qatomic_set(&source.go_on, true);
     qemu_sem_post(&source.wake);
     return true;
@@ -403,7 +412,7 @@ bool source_start_postcopy(Error **errp)
                    "the start of migration");
         return false;
     }
-    if (phase_get(&source.phase) == MIGRATION_STATUS_NONE) {
+    if (!migration_is_running()) {
         error_setg(errp, "Postcopy must be started after migration has been "
                    "started");
         return false;
@@ -440,6 +449,9 @@ void source_end_snapshot(bool ok)
 {
     qemu_savevm_state_cleanup();
     set_stream(NULL);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.total_ms = now_ms() - source.view.start_ms;
+    }
     if (ok) {
         /* Nobody is told of this step: there was none. */
         phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);

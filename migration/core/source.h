@@ -73,6 +73,7 @@ typedef struct Source {
     bool postcopy;              /* the guest has been told to run over there */
     QemuSemaphore resumed;      /* a paused migration has a new connection */
 
+    bool state_saved;           /* changes would be lost for the other side */
     bool stopped_guest;         /* by us, who was vm_before */
     RunState vm_before;
     int64_t downtime_start_ms;

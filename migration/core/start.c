@@ -15,6 +15,7 @@
 #include "system/system.h"
 #include "fault.h"
 #include "learnt.h"
+#include "permit.h"
 #include "start.h"
 
 /* One start at a time; BQL. */
@@ -72,7 +73,9 @@ static void start_vcpus(void)
 {
     CPUState *cpu;
 
+    permit_guest_start(true);
     vm_start();
+    permit_guest_start(false);
     start.waiting = 1;          /* until all are counted */
     CPU_FOREACH(cpu) {
         start.waiting++;

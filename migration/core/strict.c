@@ -12,6 +12,8 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
+#include "block/block.h"
+#include "block/dirty-bitmap.h"
 #include "io/channel-buffer.h"
 #include "migration/base/clock.h"
 #include "migration/device/commands.h"
@@ -57,12 +59,31 @@ typedef struct Strict {
     GByteArray *state;          /* of the devices, with the end mark */
 } Strict;
 
+static bool strict_any_bitmap(void)
+{
+    BlockDriverState *bs;
+
+    for (bs = bdrv_next_all_states(NULL); bs; bs = bdrv_next_all_states(bs)) {
+        if (bdrv_has_named_bitmaps(bs)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Before the setup that of bitmaps does not know whether there are any. */
+static bool strict_can_repeat(const Section *s)
+{
+    return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME) ||
+           (!strcmp(s->name, WIRE_BITMAPS_NAME) && !strict_any_bitmap());
+}
+
 bool strict_possible(Error **errp)
 {
     Section *s;
 
     FOR_EACH_SECTION_WITH(s, save_live_complete_precopy) {
-        if (section_active(s) && strcmp(s->name, WIRE_RAM_NAME)) {
+        if (!strict_can_repeat(s)) {
             error_setg(errp, "Capability 'strict-downtime' cannot be kept: "
                        "'%s' can be completed only once", s->name);
             return false;

@@ -26,6 +26,7 @@
 #include "ctx.h"
 #include "fault.h"
 #include "learnt.h"
+#include "requests.h"
 #include "source.h"
 #include "switchover.h"
 #include "vmstate.h"
@@ -59,7 +60,7 @@ void switchover_part(Switchover *s, PolicyPart part)
     s->since_ns = now;
 }
 
-bool switchover_stop(Switchover *s, Error **errp)
+static bool stop_guest(Switchover *s, Error **errp)
 {
     int ret;
 
@@ -75,6 +76,18 @@ bool switchover_stop(Switchover *s, Error **errp)
         error_setg_errno(errp, -ret, "The guest's disks cannot be flushed");
         return false;
     }
+    return true;
+}
+
+/* A vCPU may have requested something with the last it did. */
+bool switchover_stop(Switchover *s, Error **errp)
+{
+    do {
+        switchover_undo();
+        if (!requests_settle(errp) || !stop_guest(s, errp)) {
+            return false;
+        }
+    } while (qemu_system_requests_pending());
     fault_delay(POLICY_PART_STOP);
     switchover_part(s, POLICY_PART_STOP);
     return true;
@@ -207,6 +220,7 @@ static bool keep_rest(Switchover *s, Error **errp)
     ret = vmstate_save_devices(source.to_dst, &s->saved);
     fault_delay(POLICY_PART_DEVICE_SAVE);
     switchover_part(s, POLICY_PART_DEVICE_SAVE);
+    source.state_saved = true;
     return switchover_saved(ret, errp);
 }
 
@@ -398,14 +412,16 @@ void switchover_undo(void)
     if (!source.stopped_guest) {
         return;
     }
-    source.stopped_guest = false;
+    source.stopped_guest = source.state_saved = false;
     if (runstate_is_live(source.vm_before) &&
         !runstate_check(RUN_STATE_SHUTDOWN)) {
         start_again();
     } else {
         migration_block_activate(NULL);
         if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-            runstate_set(source.vm_before);
+            /* A debugger that had stopped it has heard so from the start. */
+            runstate_set(source.vm_before == RUN_STATE_DEBUG
+                         ? RUN_STATE_PAUSED : source.vm_before);
         }
     }
 }

@@ -225,6 +225,7 @@ static bool begin(bool file, Error **errp)
 
 static bool set_up(QEMUFile *f, Error **errp)
 {
+    incoming.loading = !from_file;
     if (!device_load_setup(f, errp)) {
         return false;
     }
@@ -248,12 +249,21 @@ void vmstate_load_cleanup(void)
 
 static bool load_file(QEMUFile *f, Error **errp)
 {
+    bool used[MIGRATION_CAPABILITY__MAX] = { false }, ok;
+    const Configuration *config;
     Configuration here;
-    bool ok;
 
-    if (!begin(true, errp) ||
-        !device_load_header(f, vmstate_configuration(&here), errp) ||
-        !set_up(f, errp)) {
+    if (!begin(true, errp)) {
+        return false;
+    }
+    config = vmstate_configuration(&here);
+    here.capabilities = migrate_snapshot_user_caps();
+    here.used = used;
+    if (!device_load_header(f, config, errp)) {
+        return false;
+    }
+    migrate_snapshot_was_saved_with(used);
+    if (!set_up(f, errp)) {
         return false;
     }
     ok = device_load_records(&current_load, f, errp) &&
@@ -271,7 +281,9 @@ bool savevm_load_all(QEMUFile *f, Error **errp)
     bool ok = yank_register_instance(MIGRATION_YANK_INSTANCE, errp);
 
     if (ok) {
+        migrate_snapshot_begin();
         ok = load_file(f, errp);
+        migrate_snapshot_end();
         vmstate_load_cleanup();
         yank_unregister_instance(MIGRATION_YANK_INSTANCE);
     }

@@ -323,12 +323,14 @@ bool savevm_save_all(QEMUFile *f, Error **errp)
     ERRP_GUARD();
     bool ok;
 
-    if (!source_begin_snapshot(f, errp)) {
-        return false;
+    migrate_snapshot_begin();
+    ok = source_begin_snapshot(f, errp);
+    if (ok) {
+        qemu_savevm_state_header(f);
+        ok = save_stream(f, errp);
+        source_end_snapshot(ok);
     }
-    qemu_savevm_state_header(f);
-    ok = save_stream(f, errp);
-    source_end_snapshot(ok);
+    migrate_snapshot_end();
     return ok;
 }
 

@@ -157,7 +157,11 @@ static void compare_capabilities(ConfigRecord *r)
         MigrationCapability c = checked_capabilities[i];
         bool there = received(r, c);
 
-        if (there != r->here->capabilities[c]) {
+        if (r->here->used) {
+            r->here->used[c] = there;
+        }
+        if (there ? !r->here->capabilities[c]
+                  : r->here->capabilities[c] && !r->here->used) {
             problem(r, "capability %s is %s on the source and %s here",
                     MigrationCapability_str(c), there ? "on" : "off",
                     there ? "off" : "on");

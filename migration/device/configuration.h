@@ -18,6 +18,11 @@ typedef struct Configuration {
     uint32_t page_bits;             /* of the target */
     uint32_t page_bits_min;         /* the smallest this CPU type can have */
     const bool *capabilities;       /* by MigrationCapability */
+    /*
+     * NULL, or a snapshot is loaded: those that it was saved with are noted
+     * here, which need not be all that are on.
+     */
+    bool *used;
     bool validate_uuid;
     const QemuUUID *uuid;           /* NULL: not set */
 } Configuration;

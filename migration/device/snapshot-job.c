@@ -16,8 +16,9 @@
 #include "qemu/coroutine.h"
 #include "qemu/job.h"
 #include "qemu/main-loop.h"
+#include "migration/permit.h"
 #include "migration/snapshot.h"
-#include "system/runstate.h"
+#include "snapshot.h"
 
 typedef struct SnapshotJob SnapshotJob;
 
@@ -44,6 +45,9 @@ static void act_bh(void *opaque)
     const SnapshotJobDriver *driver =
         container_of(job->common.driver, SnapshotJobDriver, common);
 
+    if (snapshot_wait_for_turn(act_bh, job)) {
+        return;
+    }
     job_progress_set_remaining(&job->common, 1);
     job->ok = driver->act(job, job->errp);
     job_progress_update(&job->common, 1);
@@ -78,14 +82,7 @@ static bool act_save(SnapshotJob *job, Error **errp)
 
 static bool act_load(SnapshotJob *job, Error **errp)
 {
-    RunState before = runstate_get();
-
-    vm_stop(RUN_STATE_RESTORE_VM);
-    if (!load_snapshot(job->tag, job->vmstate, true, job->devices, errp)) {
-        return false;
-    }
-    load_snapshot_resume(before);
-    return true;
+    return snapshot_restore(job->tag, job->vmstate, true, job->devices, errp);
 }
 
 static bool act_delete(SnapshotJob *job, Error **errp)
@@ -108,14 +105,18 @@ static const SnapshotJobDriver
     load_driver = SNAPSHOT_JOB(JOB_TYPE_SNAPSHOT_LOAD, act_load),
     delete_driver = SNAPSHOT_JOB(JOB_TYPE_SNAPSHOT_DELETE, act_delete);
 
-static void start(const SnapshotJobDriver *driver, const char *id,
-                  const char *tag, const char *vmstate, strList *devices,
-                  Error **errp)
+static void start(const SnapshotJobDriver *driver, MigrationAct act,
+                  const char *id, const char *tag, const char *vmstate,
+                  strList *devices, Error **errp)
 {
-    SnapshotJob *job = job_create(id, &driver->common, NULL,
-                                  qemu_get_aio_context(), JOB_MANUAL_DISMISS,
-                                  NULL, NULL, errp);
+    SnapshotJob *job;
 
+    /* What it is to do is checked again when the job does it. */
+    if (!migration_permits(act, errp)) {
+        return;
+    }
+    job = job_create(id, &driver->common, NULL, qemu_get_aio_context(),
+                     JOB_MANUAL_DISMISS, NULL, NULL, errp);
     if (job) {
         job->tag = g_strdup(tag);
         job->vmstate = g_strdup(vmstate);
@@ -127,17 +128,20 @@ static void start(const SnapshotJobDriver *driver, const char *id,
 void qmp_snapshot_save(const char *job_id, const char *tag,
                        const char *vmstate, strList *devices, Error **errp)
 {
-    start(&save_driver, job_id, tag, vmstate, devices, errp);
+    start(&save_driver, MIGRATION_ACT_SAVE_SNAPSHOT, job_id, tag,
+          vmstate, devices, errp);
 }
 
 void qmp_snapshot_load(const char *job_id, const char *tag,
                        const char *vmstate, strList *devices, Error **errp)
 {
-    start(&load_driver, job_id, tag, vmstate, devices, errp);
+    start(&load_driver, MIGRATION_ACT_LOAD_SNAPSHOT, job_id, tag,
+          vmstate, devices, errp);
 }
 
 void qmp_snapshot_delete(const char *job_id, const char *tag,
                          strList *devices, Error **errp)
 {
-    start(&delete_driver, job_id, tag, NULL, devices, errp);
+    start(&delete_driver, MIGRATION_ACT_DELETE_SNAPSHOT, job_id, tag,
+          NULL, devices, errp);
 }

@@ -15,17 +15,58 @@
 #include "migration/channel-block.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
+#include "migration/permit.h"
 #include "migration/savevm.h"
 #include "migration/snapshot.h"
 #include "migration/wire/stream.h"
 #include "system/replay.h"
+#include "system/reset.h"
 #include "system/runstate.h"
+#include "snapshot.h"
+#include "snapshot-disks.h"
 
-/* The disks that a snapshot is meant for. */
-typedef struct Disks {
-    bool has_list;          /* otherwise all that can be written to */
-    strList *list;
-} Disks;
+/*
+ * One at a time.  A job's bottom half may be run by whoever waits for requests,
+ * which may be what another one does at that moment.
+ */
+
+typedef struct SnapshotWaiter {
+    QEMUBHFunc *fn;
+    void *opaque;
+} SnapshotWaiter;
+
+static unsigned at_work;        /* BQL, both */
+static GQueue waiters = G_QUEUE_INIT;
+
+static void snapshot_begin_work(void)
+{
+    at_work++;
+}
+
+static bool snapshot_end_work(bool ok)
+{
+    SnapshotWaiter *w;
+
+    at_work--;
+    while (!at_work && (w = g_queue_pop_head(&waiters))) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), w->fn, w->opaque);
+        g_free(w);
+    }
+    return ok;
+}
+
+bool snapshot_wait_for_turn(QEMUBHFunc *fn, void *opaque)
+{
+    SnapshotWaiter *w;
+
+    if (!at_work) {
+        return false;
+    }
+    w = g_new(SnapshotWaiter, 1);
+    *w = (SnapshotWaiter) { .fn = fn, .opaque = opaque };
+    g_queue_push_tail(&waiters, w);
+    return true;
+}
 
 static QEMUFile *open_state(BlockDriverState *bs, bool for_output)
 {
@@ -40,24 +81,6 @@ static QEMUFile *open_state(BlockDriverState *bs, bool for_output)
 /*
  * Saving
  */
-
-/* Makes sure that @name is free. */
-static bool clear_name(const char *name, bool overwrite, const Disks *disks,
-                       Error **errp)
-{
-    int exists;
-
-    if (overwrite) {
-        return bdrv_all_delete_snapshot(name, disks->has_list, disks->list,
-                                        errp) >= 0;
-    }
-    exists = bdrv_all_has_snapshot(name, disks->has_list, disks->list, errp);
-    if (exists > 0) {
-        error_setg(errp,
-                   "Snapshot '%s' already exists in one or more devices", name);
-    }
-    return exists == 0;
-}
 
 /* The guest is stopped. @name may be NULL. */
 static void describe(QEMUSnapshotInfo *info, const char *name)
@@ -90,38 +113,25 @@ static uint64_t write_state(BlockDriverState *bs, Error **errp)
     return ok ? size : 0;
 }
 
-/* The guest is stopped, and so are the disks. */
-static bool snapshot_stopped(BlockDriverState *bs, const char *name,
-                             const Disks *disks, Error **errp)
+/*
+ * The guest is stopped, and so are the disks.  What @name stood for before is
+ * deleted last, when it is replaced by something complete.
+ */
+static bool save_stopped(SnapshotDisks *disks, BlockDriverState *bs,
+                         const char *name, Error **errp)
 {
     QEMUSnapshotInfo info;
     uint64_t size;
 
     describe(&info, name);
     size = write_state(bs, errp);
-    if (!size) {
-        return false;
-    }
-    if (bdrv_all_create_snapshot(&info, bs, size, disks->has_list,
-                                 disks->list, errp) < 0) {
-        /* Some disks may have it. */
-        bdrv_all_delete_snapshot(info.name, disks->has_list, disks->list,
-                                 NULL);
-        return false;
-    }
-    return true;
+    return size && snapshot_disks_create(disks, &info, bs, size, errp);
 }
 
-bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
-                   bool has_devices, strList *devices, Error **errp)
+static bool may_save(Error **errp)
 {
-    const Disks disks = { .has_list = has_devices, .list = devices };
-    RunState before = runstate_get();
-    BlockDriverState *bs;
-    bool ok;
-
-    GLOBAL_STATE_CODE();
-    if (migration_is_blocked(errp)) {
+    if (!migration_permits(MIGRATION_ACT_SAVE_SNAPSHOT, errp) ||
+        migration_is_blocked(errp)) {
         return false;
     }
     if (!replay_can_snapshot()) {
@@ -129,11 +139,32 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
                    "moment; try again later");
         return false;
     }
-    if (!bdrv_all_can_snapshot(has_devices, devices, errp) ||
-        (name && !clear_name(name, overwrite, &disks, errp))) {
+    return true;
+}
+
+static bool snapshot_do_save(const char *name, bool overwrite,
+                             const char *vmstate, bool has_devices,
+                             strList *devices, Error **errp)
+{
+    g_autoptr(SnapshotDisks) disks = NULL;
+    RunState before = runstate_get();
+    BlockDriverState *bs;
+    bool ok;
+
+    GLOBAL_STATE_CODE();
+    if (!may_save(errp)) {
         return false;
     }
-    bs = bdrv_all_find_vmstate_bs(vmstate, has_devices, devices, errp);
+    disks = snapshot_disks_new(has_devices, devices, errp);
+    if (!disks) {
+        return false;
+    }
+    if (name && !overwrite && snapshot_disks_any(disks, name)) {
+        error_setg(errp,
+                   "Snapshot '%s' already exists in one or more devices", name);
+        return false;
+    }
+    bs = snapshot_disks_for_state(disks, vmstate, errp);
     if (!bs) {
         return false;
     }
@@ -142,73 +173,129 @@ bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
     global_state_store();
     vm_stop(RUN_STATE_SAVE_VM);
     bdrv_drain_all_begin();
-    ok = snapshot_stopped(bs, name, &disks, errp);
+    ok = save_stopped(disks, bs, name, errp);
     bdrv_drain_all_end();
     vm_resume(before);
     return ok;
+}
+
+bool save_snapshot(const char *name, bool overwrite, const char *vmstate,
+                   bool has_devices, strList *devices, Error **errp)
+{
+    snapshot_begin_work();
+    return snapshot_end_work(snapshot_do_save(name, overwrite, vmstate,
+                                              has_devices, devices, errp));
 }
 
 /*
  * Loading
  */
 
-/* The disk with the state of snapshot @name; NULL if there is none. */
-static BlockDriverState *find_state(const char *name, const char *vmstate,
-                                    const Disks *disks, Error **errp)
+/* Nothing is changed yet. NULL if it cannot be loaded. */
+static SnapshotDisks *prepare_load(const char *name, const char *vmstate,
+                                   bool has_devices, strList *devices,
+                                   BlockDriverState **bs, Error **errp)
 {
-    BlockDriverState *bs;
-    QEMUSnapshotInfo info;
-    int exists = bdrv_all_has_snapshot(name, disks->has_list, disks->list,
-                                       errp);
+    g_autoptr(SnapshotDisks) disks = NULL;
 
-    if (exists == 0) {
-        error_setg(errp, "Snapshot '%s' does not exist in one or more devices",
-                   name);
-    }
-    if (exists <= 0) {
+    if (!migration_permits(MIGRATION_ACT_LOAD_SNAPSHOT, errp)) {
         return NULL;
     }
-    bs = bdrv_all_find_vmstate_bs(vmstate, disks->has_list, disks->list, errp);
-    if (!bs) {
+    disks = snapshot_disks_new(has_devices, devices, errp);
+    if (!disks) {
         return NULL;
     }
-    if (bdrv_snapshot_find(bs, &info, name) < 0) {
-        error_setg(errp, "Snapshot '%s' is not on the disk that the state of "
-                   "the VM is read from", name);
-        return NULL;
+    *bs = snapshot_disks_choose(disks, name, vmstate, errp);
+    return *bs ? g_steal_pointer(&disks) : NULL;
+}
+
+static bool incomplete;         /* BQL */
+
+bool snapshot_is_incomplete(void)
+{
+    return incomplete;
+}
+
+static void forget_incomplete(void *opaque)
+{
+    incomplete = false;
+}
+
+static void set_incomplete(void)
+{
+    static bool registered;
+
+    if (!registered) {
+        qemu_register_reset(forget_incomplete, NULL);
+        registered = true;
     }
-    if (info.vm_state_size == 0) {
-        error_setg(errp, "Snapshot '%s' is one of disks only; revert to it "
-                   "with qemu-img while the VM is off", name);
-        return NULL;
+    incomplete = true;
+}
+
+/* The guest is stopped.  If it fails, what is left of the guest is no guest. */
+static bool load_stopped(SnapshotDisks *disks, BlockDriverState *bs,
+                         Error **errp)
+{
+    bool ok = false;
+
+    /* Requests and events of the time that is about to be left */
+    replay_flush_events();
+    bdrv_drain_all_begin();
+    if (snapshot_disks_revert(disks, errp)) {
+        qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
+        ok = savevm_load_all(open_state(bs, false), errp);
     }
-    return bs;
+    bdrv_drain_all_end();
+    if (!ok) {
+        set_incomplete();
+    }
+    return ok;
+}
+
+static bool snapshot_do_load(const char *name, const char *vmstate,
+                             bool has_devices, strList *devices, Error **errp)
+{
+    g_autoptr(SnapshotDisks) disks = NULL;
+    BlockDriverState *bs;
+
+    disks = prepare_load(name, vmstate, has_devices, devices, &bs, errp);
+    return disks && load_stopped(disks, bs, errp);
 }
 
 bool load_snapshot(const char *name, const char *vmstate, bool has_devices,
                    strList *devices, Error **errp)
 {
-    const Disks disks = { .has_list = has_devices, .list = devices };
+    snapshot_begin_work();
+    return snapshot_end_work(snapshot_do_load(name, vmstate, has_devices,
+                                              devices, errp));
+}
+
+static bool snapshot_do_restore(const char *name, const char *vmstate,
+                                bool has_devices, strList *devices,
+                                Error **errp)
+{
+    g_autoptr(SnapshotDisks) disks = NULL;
+    RunState before = runstate_get();
     BlockDriverState *bs;
-    bool ok = false;
 
-    if (!bdrv_all_can_snapshot(has_devices, devices, errp)) {
+    disks = prepare_load(name, vmstate, has_devices, devices, &bs, errp);
+    if (!disks) {
         return false;
     }
-    bs = find_state(name, vmstate, &disks, errp);
-    if (!bs) {
+    vm_stop(RUN_STATE_RESTORE_VM);
+    if (!load_stopped(disks, bs, errp)) {
         return false;
     }
+    load_snapshot_resume(before);
+    return true;
+}
 
-    /* Requests and events of the time that is about to be left */
-    replay_flush_events();
-    bdrv_drain_all_begin();
-    if (bdrv_all_goto_snapshot(name, has_devices, devices, errp) >= 0) {
-        qemu_system_reset(SHUTDOWN_CAUSE_SNAPSHOT_LOAD);
-        ok = savevm_load_all(open_state(bs, false), errp);
-    }
-    bdrv_drain_all_end();
-    return ok;
+bool snapshot_restore(const char *name, const char *vmstate, bool has_devices,
+                      strList *devices, Error **errp)
+{
+    snapshot_begin_work();
+    return snapshot_end_work(snapshot_do_restore(name, vmstate, has_devices,
+                                                 devices, errp));
 }
 
 void load_snapshot_resume(RunState state)
@@ -220,9 +307,22 @@ void load_snapshot_resume(RunState state)
     }
 }
 
+static bool snapshot_do_delete(const char *name, bool has_devices,
+                               strList *devices, Error **errp)
+{
+    g_autoptr(SnapshotDisks) disks = NULL;
+
+    if (!migration_permits(MIGRATION_ACT_DELETE_SNAPSHOT, errp)) {
+        return false;
+    }
+    disks = snapshot_disks_new(has_devices, devices, errp);
+    return disks && snapshot_disks_delete(disks, name, errp);
+}
+
 bool delete_snapshot(const char *name, bool has_devices, strList *devices,
                      Error **errp)
 {
-    return bdrv_all_can_snapshot(has_devices, devices, errp) &&
-           bdrv_all_delete_snapshot(name, has_devices, devices, errp) >= 0;
+    snapshot_begin_work();
+    return snapshot_end_work(snapshot_do_delete(name, has_devices, devices,
+                                                errp));
 }

@@ -10,6 +10,7 @@
 #include "qapi/qapi-commands-migration.h"
 #include "migration/global_state.h"
 #include "migration/misc.h"
+#include "migration/permit.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
 #include "migration/wire/stream.h"
@@ -59,6 +60,9 @@ void qmp_xen_save_devices_state(const char *filename, bool has_live, bool live,
 {
     bool was_running = runstate_is_running();
 
+    if (!migration_permits(MIGRATION_ACT_SAVE_SNAPSHOT, errp)) {
+        return;
+    }
     vm_stop(RUN_STATE_SAVE_VM);
     global_state_store_running();
 
@@ -80,6 +84,9 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     QIOChannel *ioc;
     QEMUFile *f;
 
+    if (!migration_permits(MIGRATION_ACT_LOAD_SNAPSHOT, errp)) {
+        return;
+    }
     if (runstate_is_running()) {
         error_setg(errp, "The VM must be stopped before device state can be "
                    "loaded into it");

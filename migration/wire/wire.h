@@ -392,6 +392,8 @@ WIRE_ASSERT_SIZE(WireRecvBitmap, 8);
  */
 
 #define WIRE_RAM_NAME                   "ram"
+/* Another section that is sent while the guest runs */
+#define WIRE_BITMAPS_NAME               "dirty-bitmap"
 #define WIRE_RAM_INSTANCE               0
 #define WIRE_RAM_VERSION                4
 

@@ -234,6 +234,15 @@ class VM:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def wait_end(self, timeout: float) -> int | None:
+        """The exit status, if the process ends within TIMEOUT seconds."""
+        if self._process is None:
+            raise FerryError(f'{self.name} is not running')
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
     def _end(self) -> str:
         code = self._process.poll() if self._process else None
         if code is None:

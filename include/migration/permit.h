@@ -1,0 +1,51 @@
+/*
+ * What may be done to the machine while a migration is in progress
+ *
+ * Commands and events that touch the run state, devices, disks or memory ask
+ * here before they change anything.  The answer depends on where the guest is
+ * at that moment: migration/core/permit.c has the table, and
+ * docs/devel/migration/commands.rst says what it means for each command.
+ *
+ * All functions: main thread or a thread of the migration, under the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_PERMIT_H
+#define MIGRATION_PERMIT_H
+
+#include "qapi/qapi-types-run-state.h"
+
+typedef enum MigrationAct {
+    MIGRATION_ACT_MIGRATE,          /* to begin an outgoing migration */
+    MIGRATION_ACT_SET_CAPABILITIES,
+    MIGRATION_ACT_SAVE_SNAPSHOT,
+    MIGRATION_ACT_LOAD_SNAPSHOT,
+    MIGRATION_ACT_DELETE_SNAPSHOT,
+    MIGRATION_ACT_RESET,
+    MIGRATION_ACT_POWERDOWN,
+    MIGRATION_ACT_STOP,             /* to stop vCPUs and wait for them */
+    MIGRATION_ACT_START,            /* to let vCPUs run */
+    MIGRATION_ACT_HOTPLUG,          /* of a device, in either direction */
+    MIGRATION_ACT_READ_MEMORY,      /* the guest's, under the BQL */
+    MIGRATION_ACT_DUMP,             /* all of the guest's memory */
+    MIGRATION_ACT_REQUEST,          /* to carry out what was requested before */
+    MIGRATION_ACT__COUNT
+} MigrationAct;
+
+/* False with a reason in @errp if @act must not be done now. */
+bool migration_permits(MigrationAct act, Error **errp);
+
+/*
+ * A request for a reset, wakeup and so on is pending: true if it has to stay
+ * so for now.  An attempt to switch over that can still be given up ends.
+ */
+bool migration_requests_wait(void);
+
+/*
+ * vm_stop() was called, and a migration may have stopped the guest before: then
+ * it is not started again if that ends here, but stays in @state.
+ */
+void migration_note_stop(RunState state);
+
+#endif

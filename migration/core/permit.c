@@ -1,0 +1,211 @@
+/*
+ * What may be done to the machine while a migration is in progress
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "migration/device/snapshot.h"
+#include "migration/misc.h"
+#include "system/runstate.h"
+#include "incoming.h"
+#include "permit.h"
+#include "source.h"
+
+/* Where the guest is, which may not agree with what runs here */
+typedef enum Moment {
+    MOMENT_HERE,                /* no migration */
+    MOMENT_INCOMPLETE,          /* a snapshot was not loaded completely */
+    /* source */
+    MOMENT_LEAVING,             /* it goes on while it is being sent */
+    MOMENT_STOPPED,             /* by the migration; it may still stay */
+    MOMENT_HANDED_OVER,         /* nobody here knows who has it */
+    MOMENT_AWAY,                /* it runs there, its memory is here */
+    MOMENT_GONE,                /* it was migrated away */
+    /* destination */
+    MOMENT_AWAITED,             /* nothing of it has come */
+    MOMENT_LOADING,             /* it is incomplete and has not started */
+    MOMENT_ARRIVING,            /* it runs, its memory is incomplete */
+    MOMENT_CUT_OFF,             /* the same, and there is no connection */
+    MOMENT_ENDING,              /* it is complete, the migration not over */
+    MOMENT__COUNT
+} Moment;
+
+static const char *const moment_text[MOMENT__COUNT] = {
+    [MOMENT_INCOMPLETE] = "the last snapshot was not loaded completely",
+    [MOMENT_LEAVING] = "a migration is in progress",
+    [MOMENT_STOPPED] = "a migration is in progress",
+    [MOMENT_HANDED_OVER] = "the guest is being handed over to the destination",
+    [MOMENT_AWAY] = "the guest runs on the destination",
+    [MOMENT_GONE] = "the guest was migrated away",
+    [MOMENT_AWAITED] = "the guest has not been migrated here yet",
+    [MOMENT_LOADING] = "an incoming migration is loading the guest",
+    [MOMENT_ARRIVING] = "the memory of the guest is still arriving",
+    [MOMENT_CUT_OFF] = "postcopy is paused, and the guest may wait for memory",
+    [MOMENT_ENDING] = "the incoming migration has not ended yet",
+};
+
+#define INCOMPLETE  BIT(MOMENT_INCOMPLETE)
+#define LEAVING     BIT(MOMENT_LEAVING)
+#define STOPPED     BIT(MOMENT_STOPPED)
+#define HANDED_OVER BIT(MOMENT_HANDED_OVER)
+#define AWAY        BIT(MOMENT_AWAY)
+#define GONE        BIT(MOMENT_GONE)
+#define AWAITED     BIT(MOMENT_AWAITED)
+#define LOADING     BIT(MOMENT_LOADING)
+#define ARRIVING    BIT(MOMENT_ARRIVING)
+#define CUT_OFF     BIT(MOMENT_CUT_OFF)
+#define ENDING      BIT(MOMENT_ENDING)
+
+#define OUTGOING    (LEAVING | STOPPED | HANDED_OVER | AWAY)
+#define POSTCOPY    (ARRIVING | CUT_OFF)
+
+typedef struct Rule {
+    const char *what;
+    unsigned refused;           /* bits by Moment */
+} Rule;
+
+static const Rule permit_rules[MIGRATION_ACT__COUNT] = {
+    /* Others of its conditions depend on the run state, see source.c. */
+    [MIGRATION_ACT_MIGRATE] = {
+        "Cannot migrate the VM", INCOMPLETE | LOADING | POSTCOPY | ENDING
+    },
+    /* Those of a source that has not sent anything can still be set. */
+    [MIGRATION_ACT_SET_CAPABILITIES] = {
+        "Cannot set migration capabilities", OUTGOING | LOADING | POSTCOPY
+    },
+    [MIGRATION_ACT_SAVE_SNAPSHOT] = {
+        "Cannot save a snapshot",
+        INCOMPLETE | OUTGOING | GONE | AWAITED | LOADING | POSTCOPY
+    },
+    [MIGRATION_ACT_LOAD_SNAPSHOT] = {
+        "Cannot load a snapshot",
+        OUTGOING | GONE | AWAITED | LOADING | POSTCOPY
+    },
+    /* As long as the disks are here; no migration needs old snapshots. */
+    [MIGRATION_ACT_DELETE_SNAPSHOT] = {
+        "Cannot delete a snapshot",
+        HANDED_OVER | AWAY | GONE | AWAITED | LOADING
+    },
+    /* It writes to memory: of who is away, that is memory yet to be sent. */
+    [MIGRATION_ACT_RESET] = {
+        "Cannot reset the machine", HANDED_OVER | AWAY | LOADING | CUT_OFF
+    },
+    [MIGRATION_ACT_POWERDOWN] = {
+        "Cannot send a power-down request",
+        HANDED_OVER | AWAY | AWAITED | LOADING
+    },
+    /* A vCPU that waits for memory can only be stopped when that comes. */
+    [MIGRATION_ACT_STOP] = { "Cannot stop the guest", CUT_OFF },
+    [MIGRATION_ACT_START] = {
+        "Cannot start the guest",
+        INCOMPLETE | STOPPED | HANDED_OVER | AWAY | AWAITED | LOADING
+    },
+    [MIGRATION_ACT_HOTPLUG] = {
+        "Cannot plug or unplug devices", OUTGOING | LOADING | POSTCOPY
+    },
+    [MIGRATION_ACT_READ_MEMORY] = {
+        "Cannot read the guest's memory", CUT_OFF
+    },
+    [MIGRATION_ACT_DUMP] = {
+        "Cannot dump the guest's memory",
+        OUTGOING | AWAITED | LOADING | POSTCOPY
+    },
+    [MIGRATION_ACT_REQUEST] = {
+        "Cannot carry out a request", HANDED_OVER | AWAY | LOADING | CUT_OFF
+    },
+};
+
+static bool loaded_guest_starts;    /* BQL */
+
+void permit_guest_start(bool now)
+{
+    loaded_guest_starts = now;
+}
+
+static Moment source_moment(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+
+    if (phase_has(&source.phase, PHASE_POSTCOPY)) {
+        return MOMENT_AWAY;
+    }
+    if (source.handed_over || source.state_saved) {
+        return MOMENT_HANDED_OVER;
+    }
+    return source.stopped_guest ? MOMENT_STOPPED : MOMENT_LEAVING;
+}
+
+static Moment destination_moment(void)
+{
+    MigrationStatus status = phase_get(&incoming.phase);
+
+    /* It is started some time before the migration has ended. */
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return incoming.loading ? MOMENT_LOADING : MOMENT_AWAITED;
+    }
+    switch (status) {
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        return MOMENT_CUT_OFF;
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+        return MOMENT_ARRIVING;
+    default:
+        return MOMENT_ENDING;
+    }
+}
+
+static Moment moment_now(void)
+{
+    if (migration_is_running()) {
+        return source_moment();
+    }
+    if (migration_is_loading()) {
+        return destination_moment();
+    }
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return MOMENT_AWAITED;
+    }
+    if (runstate_check(RUN_STATE_POSTMIGRATE)) {
+        return MOMENT_GONE;
+    }
+    return snapshot_is_incomplete() ? MOMENT_INCOMPLETE : MOMENT_HERE;
+}
+
+/* What does not do anything, or was checked by who does it */
+static bool is_exempt(MigrationAct act)
+{
+    switch (act) {
+    case MIGRATION_ACT_START:
+        return loaded_guest_starts;
+    case MIGRATION_ACT_STOP:
+        return !runstate_is_live(runstate_get());
+    default:
+        return false;
+    }
+}
+
+bool migration_permits(MigrationAct act, Error **errp)
+{
+    ERRP_GUARD();
+    const Rule *rule = &permit_rules[act];
+    Moment now = moment_now();
+
+    assert(bql_locked());
+    if (!(rule->refused & BIT(now)) || is_exempt(act)) {
+        return true;
+    }
+    error_setg(errp, "%s: %s", rule->what, moment_text[now]);
+    if (now == MOMENT_GONE) {
+        error_append_hint(errp, "'cont' takes its disks back.\n");
+    } else if (now == MOMENT_INCOMPLETE) {
+        error_append_hint(errp, "'loadvm' with another snapshot or "
+                          "'system_reset' gives it a complete state.\n");
+    } else if (now == MOMENT_CUT_OFF) {
+        error_append_hint(errp, "'migrate-recover' makes it go on.\n");
+    }
+    return false;
+}

@@ -1,0 +1,19 @@
+/*
+ * What may be done to the machine while a migration is in progress: the part
+ * that only the migration uses
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_PERMIT_H
+#define MIGRATION_CORE_PERMIT_H
+
+#include "migration/permit.h"
+
+/*
+ * Between true and false vm_start() starts the guest that has been loaded,
+ * which nobody else may do before the incoming migration has ended.  BQL.
+ */
+void permit_guest_start(bool now);
+
+#endif
