@@ -40,7 +40,7 @@ static int64_t sleep_ns(unsigned share)
 
 static bool may_sleep(CPUState *cpu)
 {
-    return !cpu->stop && qatomic_read(&percent);
+    return !cpu->stop && !cpu->unplug && qatomic_read(&percent);
 }
 
 static bool has_errands(CPUState *cpu)
@@ -93,12 +93,27 @@ static void rest_errand(CPUState *cpu, run_on_cpu_data data)
     sleep_until(cpu, rest->end_ns);
 }
 
-/* A vCPU cannot be unplugged while a migration runs. */
+/* The guest may have completed the unplug of a vCPU meanwhile. */
+static bool is_plugged(const CPUState *cpu)
+{
+    CPUState *other;
+
+    CPU_FOREACH(other) {
+        if (other == cpu) {
+            return !cpu->unplug;
+        }
+    }
+    return false;
+}
+
 static void sleep_on(void *opaque)
 {
-    Rest *rest = opaque;
+    g_autofree Rest *rest = opaque;
 
-    async_run_on_cpu(rest->cpu, rest_errand, RUN_ON_CPU_HOST_PTR(rest));
+    if (is_plugged(rest->cpu)) {
+        async_run_on_cpu(rest->cpu, rest_errand, RUN_ON_CPU_HOST_PTR(rest));
+        rest = NULL;
+    }
 }
 
 static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
@@ -115,7 +130,7 @@ static void tick(void *opaque)
         return;
     }
     CPU_FOREACH(cpu) {
-        if (!qatomic_xchg(&cpu->throttle_thread_scheduled, 1)) {
+        if (!cpu->unplug && !qatomic_xchg(&cpu->throttle_thread_scheduled, 1)) {
             async_run_on_cpu(cpu, sleep_errand, RUN_ON_CPU_NULL);
         }
     }

@@ -390,6 +390,42 @@ static void test_other_errand(void)
     end();
 }
 
+/* A vCPU that the guest has ejected sleeps no more, and is not even named. */
+static void test_unplugged(void)
+{
+    CPUState *cpu = cpus[0];
+
+    begin(90);
+    errand_while_asleep = true;
+    do_errand(0);
+    errand_while_asleep = false;
+    QSIMPLEQ_REMOVE_HEAD(&cpu->work_list, node);
+
+    /* It is on its way, or it is not in the list any more. */
+    cpu->unplug = true;
+    loop_turns();
+    g_assert_cmpuint(errands[0].count, ==, 1);
+    cpu->throttle_thread_scheduled = false;
+    do_errands();
+    pass(100 * SCALE_MS);
+    g_assert_cmpuint(errands[0].count, ==, 1);
+    g_assert_cmpuint(errands[1].count, ==, 2);
+    cpu->unplug = false;
+    do_errands();
+    pass(100 * SCALE_MS);
+    errand_while_asleep = true;
+    do_errand(0);
+    errand_while_asleep = false;
+    QSIMPLEQ_REMOVE_HEAD(&cpu->work_list, node);
+    QTAILQ_REMOVE_RCU(&cpus_queue, cpu, node);
+    loop_turns();
+    g_assert_cmpuint(errands[0].count, ==, 2);
+
+    cpu->throttle_thread_scheduled = false;
+    QTAILQ_INSERT_TAIL_RCU(&cpus_queue, cpu, node);
+    end();
+}
+
 static void test_dirty_rate(void)
 {
     memset(&limiter, 0, sizeof(limiter));
@@ -451,6 +487,7 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle/wake", test_wake);
     g_test_add_func("/throttle/stop", test_stop);
     g_test_add_func("/throttle/other-errand", test_other_errand);
+    g_test_add_func("/throttle/unplugged", test_unplugged);
     g_test_add_func("/throttle/dirty-rate", test_dirty_rate);
     g_test_add_func("/throttle/dirty-rate-fails", test_dirty_rate_fails);
     return g_test_run();
