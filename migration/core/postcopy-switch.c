@@ -21,6 +21,7 @@
 #include "postcopy-source.h"
 #include "source.h"
 #include "switchover.h"
+#include "throttle.h"
 #include "vmstate.h"
 
 /* What cannot follow later, and what must not be used over there. */
@@ -114,6 +115,7 @@ static bool send_guest(Switchover *s, Error **errp)
 static void enter_postcopy(void)
 {
     source.postcopy = true;
+    throttle_set(0);
     ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
     if (source.return_path) {
         /* It goes out with the first page. */

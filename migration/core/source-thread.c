@@ -38,9 +38,11 @@
 #define MEET_MS 1000
 /* The value of the PING by which the way there and back is measured */
 #define ROUND_TRIP_PING 0xff
-/* Between two looks at a device that the guest has to let go of */
+/* How often a device is looked at whose unplug was requested */
 #define UNPLUG_POLL_MS 250
-#define UNPLUG_CANCEL_MS (30 * 1000)
+#define UNPLUG_END_POLL_MS 50
+/* How long a migration that has failed waits for it */
+#define UNPLUG_END_MS (30 * 1000)
 /* How long a decision may wait for SWITCHOVER_ACK before more is sent */
 #define ACK_POLL_MS 50
 /* How long the limit is waited for before it is looked at again */
@@ -157,28 +159,40 @@ static void meet(void)
     }
 }
 
-/*
- * A device that will be replaced by another for the time of the migration
- * must be let go of by the guest.  When the migration fails or is cancelled the
- * guest still has to finish that, or the device cannot come back.
- */
-static void wait_for_unplug(void)
+/* The guest may complete an unplug at any time, but for the BQL. */
+static bool unplug_is_pending(void)
 {
-    int waited = 0;
+    BQL_LOCK_GUARD();
+    return !ctx_ending() && qemu_savevm_state_guest_unplug_pending();
+}
 
-    if (!qemu_savevm_state_guest_unplug_pending() ||
-        !ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
-                        MIGRATION_STATUS_WAIT_UNPLUG)) {
-        return;
-    }
-    while (qemu_savevm_state_guest_unplug_pending() &&
-           waited < UNPLUG_CANCEL_MS) {
-        if (source_may_go_on(NULL)) {
+/*
+ * A device that is replaced by another during the migration was requested to
+ * be unplugged when setup was announced.  False: the migration has failed or
+ * was cancelled; then see end_unplug().
+ */
+static bool wait_for_unplug(Error **errp)
+{
+    if (unplug_is_pending() &&
+        ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+                       MIGRATION_STATUS_WAIT_UNPLUG)) {
+        while (source_may_go_on(NULL) && unplug_is_pending()) {
             doze(UNPLUG_POLL_MS * SCALE_MS);
-        } else {
-            waited += UNPLUG_POLL_MS;
-            g_usleep(UNPLUG_POLL_MS * 1000);
         }
+    }
+    return source_may_go_on(errp);
+}
+
+/*
+ * Setup has failed, in whatever phase.  The guest still has to complete the
+ * unplug: a device can only be plugged in again after that.
+ */
+static void end_unplug(void)
+{
+    int64_t end = now_ms() + UNPLUG_END_MS;
+
+    while (unplug_is_pending() && now_ms() < end) {
+        g_usleep(UNPLUG_END_POLL_MS * 1000);
     }
 }
 
@@ -220,8 +234,7 @@ static bool set_up(Error **errp)
     unlock_bql("setup", since);
     qemu_fflush(f);
 
-    wait_for_unplug();
-    if (!ok || !source_may_go_on(errp)) {
+    if (!ok || !wait_for_unplug(errp)) {
         return false;
     }
     meet();
@@ -529,6 +542,7 @@ static bool run(Error **errp)
     Policy policy;
 
     if (!set_up(errp)) {
+        end_unplug();
         return false;
     }
     begin_to_send(&policy);

@@ -287,8 +287,8 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     object_unref(OBJECT(ioc));
     if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err) ||
         !source_open_return_path(&err)) {
-        fail_early(err);
-        return;
+        /* Some device may have to be unplugged by now: the thread waits. */
+        qemu_file_set_error_obj(source.to_dst, -EINVAL, err);
     }
     migration_rate_set(migrate_max_bandwidth());
     qatomic_set(&source.alive, true);
@@ -354,6 +354,7 @@ bool source_cancel(Error **errp)
         }
     }
     trace_migration_cancel();
+    throttle_set(0);
     if (source.connecting) {
         source.connecting = false;
         transport_connect_cancel();
