@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "exec/ramblock.h"
 #include "migration/base/clock.h"
 #include "migration/migration.h"
@@ -84,8 +85,11 @@ static RamSendResult run_ram(void *opaque, RamSender *main, bool all)
 static void release(void *opaque, const RamRegion *r, uint64_t first,
                     uint64_t count)
 {
-    ram_block_discard_range(r->rb, first << r->page_bits,
-                            count << r->page_bits);
+    RCU_READ_LOCK_GUARD();
+    if (ram_region_here(r)) {
+        ram_block_discard_range(r->rb, first << r->page_bits,
+                                count << r->page_bits);
+    }
 }
 
 static const PostcopySenderOps keeping = { .wake = changed };
@@ -126,6 +130,7 @@ bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
     uint64_t runs;
 
     begin();
+    ram_source_expect_requests(true);
     runs = postcopy_discard(postcopy.main->regions, f);
     trace_ram_postcopy_send_discard_bitmap();
     trace_postcopy_discarded(runs, ram_sender_left(postcopy.main->regions));
@@ -176,13 +181,15 @@ static RamSendResult send_copy(void *opaque, RamSender *main, bool all)
 /* Whoever resumes the guest does so with the BQL. */
 static bool take_copy(Copy *copy)
 {
+    size_t len = copy->count * ram_region_page_size(copy->region);
     bool ok;
 
     bql_lock();
-    ok = attempt_open() && !qatomic_read(&copy->region->ignored);
-    if (ok) {
-        memcpy(copy->bytes, ram_region_page(copy->region, copy->first),
-               copy->count * ram_region_page_size(copy->region));
+    ok = attempt_open();
+    if (ok && ram_region_here(copy->region)) {
+        memcpy(copy->bytes, ram_region_page(copy->region, copy->first), len);
+    } else {
+        memset(copy->bytes, 0, len);
     }
     bql_unlock();
     return ok;
@@ -221,6 +228,7 @@ void postcopy_try_failed(void)
         if (!postcopy.one_way) {
             postcopy_sender_ignore(&postcopy.sender);
         }
+        ram_source_expect_requests(false);
         ram_source_peer_forgot();
         postcopy.told = false;
     }

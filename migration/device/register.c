@@ -8,10 +8,8 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
-#include "exec/memory.h"
 #include "migration/vmstate.h"
 #include "system/qtest.h"
-#include "exec/ramblock.h"
 #include "system/system.h"
 #include "sections.h"
 
@@ -123,33 +121,6 @@ void vmstate_unregister(VMStateIf *obj, const VMStateDescription *vmsd,
             section_remove(s);
         }
     }
-}
-
-/*
- * RAM has one section for all blocks; a block only needs a name in it.
- */
-
-void vmstate_register_ram(MemoryRegion *mr, DeviceState *dev)
-{
-    RAMBlock *block = mr->ram_block;
-
-    qemu_ram_set_idstr(block, memory_region_name(mr), dev);
-    qemu_ram_set_migratable(block);
-    ram_block_add_cpr_blocker(block, &error_fatal);
-}
-
-void vmstate_register_ram_global(MemoryRegion *mr)
-{
-    vmstate_register_ram(mr, NULL);
-}
-
-void vmstate_unregister_ram(MemoryRegion *mr, DeviceState *dev)
-{
-    RAMBlock *block = mr->ram_block;
-
-    ram_block_del_cpr_blocker(block);
-    qemu_ram_unset_migratable(block);
-    qemu_ram_unset_idstr(block);
 }
 
 bool vmstate_check_only_migratable(const VMStateDescription *vmsd)

@@ -6,7 +6,9 @@
  *     rising wire number, which is the order of registration.
  *  2. The chain below an index entry is in that order too, and every claim of
  *     every section is in exactly one chain.
- *  3. ids_of[kind] has, for each name in use, the number of sections with it
+ *  3. sections_with_ops has those with handlers, in the order of all_sections:
+ *     they all have the lowest priority.
+ *  4. ids_of[kind] has, for each name in use, the number of sections with it
  *     and one more than the highest instance among them.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -20,6 +22,8 @@
 
 static QTAILQ_HEAD(, Section) all_sections =
     QTAILQ_HEAD_INITIALIZER(all_sections);
+static QTAILQ_HEAD(, Section) sections_with_ops =
+    QTAILQ_HEAD_INITIALIZER(sections_with_ops);
 static uint32_t next_wire_id;
 static GHashTable *claim_index;     /* first SectionClaim of each chain */
 
@@ -133,6 +137,9 @@ static void list_insert(Section *s)
     } else {
         QTAILQ_INSERT_HEAD(&all_sections, s, entry);
     }
+    if (s->ops) {
+        QTAILQ_INSERT_TAIL(&sections_with_ops, s, ops_entry);
+    }
 }
 
 Section *section_numbered(uint32_t id)
@@ -155,15 +162,16 @@ Section *section_next(const Section *s)
 static bool has_hook(const Section *s, size_t hook)
 {
     /* All members of SaveVMHandlers are function pointers. */
-    return s->ops && *(void (*const *)(void))((const char *)s->ops + hook);
+    return *(void (*const *)(void))((const char *)s->ops + hook);
 }
 
 Section *section_next_with(const Section *s, size_t hook)
 {
-    Section *next = section_next(s);
+    Section *next = s ? QTAILQ_NEXT(s, ops_entry)
+                      : QTAILQ_FIRST(&sections_with_ops);
 
     while (next && !has_hook(next, hook)) {
-        next = section_next(next);
+        next = QTAILQ_NEXT(next, ops_entry);
     }
     return next;
 }
@@ -331,6 +339,9 @@ Section *section_add(const SectionSpec *spec, Error **errp)
 void section_remove(Section *s)
 {
     QTAILQ_REMOVE(&all_sections, s, entry);
+    if (s->ops) {
+        QTAILQ_REMOVE(&sections_with_ops, s, ops_entry);
+    }
     for (unsigned i = 0; i < s->claim_count; i++) {
         claim_drop(&s->claims[i]);
     }

@@ -5,10 +5,12 @@
  * once: the order of saving (priority, then time of registration), the number
  * it has on the wire, and an index by all the names it may be asked for.
  *
- * Threads: sections come and go under the BQL only, and never while a thread
- * that does not hold it walks or searches them (hotplug is refused while a
- * migration runs).  Walking and searching change nothing.  On the destination
- * objects may go between two records, so that a load keeps numbers (load.c).
+ * Threads: sections come and go under the BQL only.  The guest may complete an
+ * unplug at any time, so walking and searching need the BQL as well.  The
+ * exception is FOR_EACH_SECTION_WITH(): sections with handlers have a list of
+ * their own, which does not change while a migration runs, unless a device
+ * with such handlers is unplugged.  On the destination objects may go between
+ * two records, so that a load keeps numbers (load.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -60,6 +62,7 @@ struct Section {
     SectionClaim claims[SECTION_CLAIMS_MAX];
     unsigned claim_count;
     QTAILQ_ENTRY(Section) entry;
+    QTAILQ_ENTRY(Section) ops_entry;        /* if it has ops */
 };
 
 /**
@@ -90,8 +93,8 @@ Section *section_numbered(uint32_t id);
 Section *section_next(const Section *s);
 
 /*
- * The next section after @s that has the hook at offset @hook of its
- * SaveVMHandlers.
+ * The next section after @s, which is NULL or has handlers, that has the hook
+ * at offset @hook of its SaveVMHandlers.
  */
 Section *section_next_with(const Section *s, size_t hook);
 

@@ -292,21 +292,30 @@ static const RamPagesOps postcopy_pages = {
 static void wake_others(void *opaque, const RamRegion *r, uint64_t start,
                         uint64_t len)
 {
-    shared_wake(r->rb, r->host_page_size, start, len);
+    RCU_READ_LOCK_GUARD();
+    if (ram_region_here(r)) {
+        shared_wake(r->rb, r->host_page_size, start, len);
+    }
 }
 
-/* Memory that the guest was never given has no content. */
+/*
+ * Memory that the guest was never given has no content.  A device that manages
+ * memory in parts is not unplugged before all of them are.
+ */
 static bool never_comes(const RamRegion *r, uint64_t start)
 {
     MemoryRegionSection section = {
-        .mr = r->rb->mr,
         .offset_within_region = start,
         .size = int128_make64(r->host_page_size),
     };
 
-    return memory_region_has_ram_discard_manager(section.mr) &&
-           !ram_discard_manager_is_populated(
-               memory_region_get_ram_discard_manager(section.mr), &section);
+    RCU_READ_LOCK_GUARD();
+    if (!block_of(r)->managed || !ram_region_here(r)) {
+        return false;
+    }
+    section.mr = r->rb->mr;
+    return !ram_discard_manager_is_populated(
+        memory_region_get_ram_discard_manager(section.mr), &section);
 }
 
 /*
@@ -333,6 +342,7 @@ static bool watch(RamRegion *r, Error **errp)
     PlaceBlock *b = block_of(r);
     uint64_t bytes = ROUND_UP(ram_region_bytes(r), r->host_page_size);
 
+    b->managed = memory_region_has_ram_discard_manager(r->rb->mr);
     b->alias = map_again(r);
     if (!ufd_register(dest.memory.ufd, r->host, bytes, b->alias, &b->ways,
                       errp)) {
@@ -460,7 +470,8 @@ static void let_be(RamRegion *r)
 
     if (b->bytes) {
         trace_postcopy_cleanup_range(r->name, r->host, 0, b->bytes);
-        if (!ufd_unregister(dest.memory.ufd, r->host, b->bytes, &err)) {
+        if (ram_region_here(r) &&
+            !ufd_unregister(dest.memory.ufd, r->host, b->bytes, &err)) {
             warn_report_err(err);
         }
         b->bytes = 0;
@@ -514,7 +525,7 @@ void dest_unregister(void)
     trace_postcopy_ram_incoming_cleanup_entry();
     fault_thread_stop(&dest.thread);
     trace_postcopy_ram_incoming_cleanup_join();
-    RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
+    RAM_REGIONS_FOREACH(r, memory->regions) {
         let_be(r);
     }
     close(memory->ufd);

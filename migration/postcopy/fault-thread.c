@@ -25,10 +25,11 @@ enum { OF_MEMORY, OF_WAKE, FIRST_SHARED };
 static RamRegion *find_region(const RamRegions *regions, uint64_t address,
                               uint64_t *start)
 {
-    RAM_REGIONS_FOREACH_SENT(r, regions) {
+    /* Also in one that was unplugged: it is mapped as long as somebody waits. */
+    RAM_REGIONS_FOREACH(r, regions) {
         uint64_t offset = address - (uintptr_t)r->host;
 
-        if (address >= (uintptr_t)r->host &&
+        if (!r->ignored && address >= (uintptr_t)r->host &&
             offset < r->max_pages << r->page_bits) {
             *start = QEMU_ALIGN_DOWN(offset, r->host_page_size);
             return r;

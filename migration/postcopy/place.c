@@ -127,7 +127,8 @@ static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
     uint8_t *to = region->host + start;
     int ret = place_missing(memory, region, way, start, from, len);
 
-    if (ret) {
+    /* Who waits for unplugged memory can only do so before it is unmapped. */
+    if (ret && ram_region_here(region)) {
         return failed(region, start, ret, errp);
     }
     if (way == UFD_ZERO || from == memory->zeros) {
@@ -185,7 +186,8 @@ bool place_what_came(PlaceMemory *memory, const RamRegion *region,
                         region->host + host_page * size, memory->zeros, size,
                         size);
 
-    return !ret || failed(region, host_page * size, ret, errp);
+    return !ret || !ram_region_here(region) ||
+           failed(region, host_page * size, ret, errp);
 }
 
 bool place_zero_page(PlaceMemory *memory, RamRegion *region,

@@ -23,6 +23,7 @@ typedef struct PlaceBlock {
     uint64_t bytes;             /* registered: 0 if nothing is */
     unsigned ways;              /* bits of UfdWay */
     uint8_t *alias;             /* the same memory, mapped again; or NULL */
+    bool managed;               /* parts may be unplugged, as by virtio-mem */
 } PlaceBlock;
 
 typedef struct PlaceMemory {

@@ -27,7 +27,7 @@ static const RamRegion *find_region(const RamRegions *regions,
         error_setg(errp, "no RAM block was named before");
         return NULL;
     }
-    if (qatomic_read(&r->ignored)) {
+    if (r->ignored) {
         error_setg(errp, "RAM block '%s' is not migrated", r->name);
         return NULL;
     }

@@ -321,7 +321,7 @@ static uint64_t claim_run(PostcopySender *ps, uint64_t limit,
     for (unsigned tries = 0; tries <= ps->regions->count; tries++) {
         RamRegion *r = &ps->regions->list[ps->region];
 
-        if (!qatomic_read(&r->ignored) && dirty_map_count(r->map)) {
+        if (ram_region_sent(r) && dirty_map_count(r->map)) {
             uint64_t count = dirty_map_claim_run(r->map, ps->page,
                                                  postcopy_unit(r),
                                                  limit >> r->page_bits, first);

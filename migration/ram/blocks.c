@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/rcu.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
@@ -12,8 +13,10 @@
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
-#include "blocks.h"
 #include "migration/ram.h"
+#include "migration/vmstate.h"
+#include "blocks.h"
+#include "ram-source.h"
 #include "sync.h"
 
 /* Left out, as it is made anew there or because both sides see the same */
@@ -59,6 +62,7 @@ static RamRegion region_of(RAMBlock *rb, unsigned index)
         .host_page_size = rb->page_size,
         .guest_addr = rb->mr->addr,
         .ignored = migrate_ram_is_ignored(rb),
+        .persistent = rb->flags & RAM_PMEM,
         .read_only = rb->flags & RAM_READONLY,
         .area = area_of(rb),
         .rb = rb,
@@ -127,4 +131,32 @@ uint64_t ram_bytes_total(void)
         }
     }
     return total;
+}
+
+/*
+ * RAM has one section for all blocks; a block only needs a name in it.
+ */
+
+void vmstate_register_ram(MemoryRegion *mr, DeviceState *dev)
+{
+    RAMBlock *block = mr->ram_block;
+
+    qemu_ram_set_idstr(block, memory_region_name(mr), dev);
+    qemu_ram_set_migratable(block);
+    ram_block_add_cpr_blocker(block, &error_fatal);
+}
+
+void vmstate_register_ram_global(MemoryRegion *mr)
+{
+    vmstate_register_ram(mr, NULL);
+}
+
+void vmstate_unregister_ram(MemoryRegion *mr, DeviceState *dev)
+{
+    RAMBlock *block = mr->ram_block;
+
+    ram_source_unplugged(block);
+    ram_block_del_cpr_blocker(block);
+    qemu_ram_unset_migratable(block);
+    qemu_ram_unset_idstr(block);
 }

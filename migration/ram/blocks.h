@@ -13,9 +13,8 @@
  * All migratable blocks, without maps, those that are ignored among them.
  * Free them with ram_blocks_free().  BQL, or in the thread that loads.
  *
- * No reference on a block is held.  Should the guest let go of a device in the
- * middle, its memory stays for those who are in an RCU read-side section, and
- * whoever hears of it sets @ignored under the BQL.
+ * No reference on a block is held.  If the guest completes the unplug of a
+ * device in the middle, see RamPresence.
  */
 void ram_blocks_get(RamRegions *regions);
 

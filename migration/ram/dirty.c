@@ -266,6 +266,17 @@ uint64_t dirty_map_merge_clearing(DirtyMap *map, uint64_t first,
     return merge(map, first, count, log, log_first, true);
 }
 
+static void clear_chunk(DirtyMap *map, uint64_t c)
+{
+    uint64_t start = c << map->chunk_shift;
+
+    if (map->clear_log) {
+        map->clear_log(map->opaque, start,
+                       MIN(1ull << map->chunk_shift, map->t.pages - start));
+    }
+    clear_bit(c, map->t.stale);
+}
+
 static void clear_log(DirtyMap *map, uint64_t first, uint64_t count)
 {
     uint64_t c = first >> map->chunk_shift;
@@ -275,15 +286,24 @@ static void clear_log(DirtyMap *map, uint64_t first, uint64_t count)
         return;
     }
     while ((c = find_next_bit(map->t.stale, end, c)) < end) {
-        uint64_t start = c << map->chunk_shift;
-
-        if (map->clear_log) {
-            map->clear_log(map->opaque, start,
-                           MIN(1ull << map->chunk_shift,
-                               map->t.pages - start));
-        }
-        clear_bit(c++, map->t.stale);
+        clear_chunk(map, c++);
     }
+}
+
+void dirty_map_forget_log(DirtyMap *map)
+{
+    uint64_t chunks = chunks_of(map->t.pages, map->chunk_shift);
+
+    QEMU_LOCK_GUARD(&map->lock);
+    for (uint64_t c = 0; c < chunks; c++) {
+        clear_chunk(map, c);
+    }
+}
+
+void dirty_map_detach(DirtyMap *map)
+{
+    QEMU_LOCK_GUARD(&map->lock);
+    map->clear_log = NULL;
 }
 
 void dirty_map_clear_log(DirtyMap *map, uint64_t first, uint64_t count)

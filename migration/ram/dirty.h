@@ -28,8 +28,8 @@
  *
  *  - dirty_map_find(), _take(), _merge(), _merge_clearing(), _set(): the
  *    migration thread, which owns the map
- *  - dirty_map_drop(), _hint(), _clear_log(): any thread, so that of free page
- *    hints
+ *  - dirty_map_drop(), _hint(), _clear_log(), _detach(): any thread, so that
+ *    of free page hints
  *  - dirty_map_count(), _test(): any thread; the answer may be old at once
  *  - dirty_map_new(), _free(): when nobody else knows the map, as when memory
  *    is unplugged
@@ -85,6 +85,15 @@ uint64_t dirty_map_merge(DirtyMap *map, uint64_t first, uint64_t count,
 uint64_t dirty_map_merge_clearing(DirtyMap *map, uint64_t first,
                                   uint64_t count, unsigned long *log,
                                   uint64_t log_first);
+
+/* Clear all of the log, whatever it said. */
+void dirty_map_forget_log(DirtyMap *map);
+
+/*
+ * The owner of the log goes away: DirtyLogClearFn is not called any more, and
+ * is not being called either, when this returns.
+ */
+void dirty_map_detach(DirtyMap *map);
 
 /* Clear the stale logs of all chunks that the range touches. */
 void dirty_map_clear_log(DirtyMap *map, uint64_t first, uint64_t count);

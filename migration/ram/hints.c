@@ -104,7 +104,7 @@ static void clear_logs(RamRegions *regions)
 {
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         RCU_READ_LOCK_GUARD();
-        if (!qatomic_read(&r->ignored)) {
+        if (ram_region_here(r)) {
             dirty_map_clear_log(r->map, 0, dirty_map_size(r->map));
         }
     }

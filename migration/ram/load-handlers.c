@@ -20,7 +20,8 @@
 
 /*
  * There is one load at a time, and one thread that loads RAM.  The blocks stay
- * as long, since no device can be unplugged: see migration_is_loading().
+ * as long, since no device can be unplugged: see migration_is_loading().  In
+ * postcopy the guest may do so nevertheless, see RamPresence.
  */
 static struct {
     RamRegions regions;
@@ -118,6 +119,15 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
         qemu_file_set_error_obj(f, -EIO, err);
     }
     return -EIO;
+}
+
+void ram_load_unplugged(const void *host)
+{
+    RAM_REGIONS_FOREACH(r, &incoming.regions) {
+        if (r->host == host) {
+            qatomic_set(&r->presence, RAM_GONE);
+        }
+    }
 }
 
 RamRegions *ram_load_regions(void)

@@ -90,6 +90,9 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
                                       int version_id);
 int ram_load_cleanup(void *opaque);
 
+/* The RAM block with memory at @host is removed.  BQL. */
+void ram_load_unplugged(const void *host);
+
 /* What is loaded to; from ram_load_setup() to ram_load_cleanup(). */
 RamRegions *ram_load_regions(void);
 

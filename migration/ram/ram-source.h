@@ -69,6 +69,13 @@ typedef RamSendResult RamRunFn(void *opaque, RamSender *main, bool all);
 RamSender *ram_source_sender(void);
 
 /*
+ * Whether the peer may request pages, or will be able to: before it is told
+ * what to discard, and when that was in vain.  Migration thread.  Takes the
+ * BQL unless it is held.
+ */
+void ram_source_expect_requests(bool expect);
+
+/*
  * The guest has stopped, and will go on elsewhere before its memory is there:
  * the last sync.  Migration thread, with the BQL.
  */
@@ -108,5 +115,12 @@ void ram_source_peer_forgot(void);
  * there is nothing to send.  Migration thread, without the BQL.
  */
 void ram_source_resume(QEMUFile *f);
+
+/*
+ * Unplug
+ */
+
+/* @rb does not belong to the machine any more.  BQL. */
+void ram_source_unplugged(RAMBlock *rb);
 
 #endif

@@ -7,7 +7,7 @@
  * any memory.  blocks.c makes them of the RAM blocks of a machine.
  *
  * A region is made when a migration starts and stays as long as that lasts,
- * though its memory may go (see @ignored).  Only @pages may change, on the
+ * though its memory may go (see RamPresence).  Only @pages may change, on the
  * destination, within @max_pages: when the source tells how large the block is
  * there.
  */
@@ -23,6 +23,22 @@ typedef struct RamRange {
     uint64_t first, count;      /* pages */
 } RamRange;
 
+/*
+ * Whether the memory of a region exists.  The guest may complete the unplug of
+ * a device while its memory is sent: what the peer has of it does not matter
+ * then, but in postcopy the peer waits for each page that it requests.
+ *
+ * It changes under the BQL.  Whoever finds RAM_HERE in an RCU read-side section
+ * may use @host and @rb until the end of that section, and rb->mr only with the
+ * BQL as well.  The destination of a postcopy, where the guest may do the same,
+ * knows RAM_GONE only; what is sent for it is dropped.
+ */
+typedef enum RamPresence {
+    RAM_HERE,
+    RAM_GONE,                   /* nothing of it is sent any more */
+    RAM_GONE_ZERO,              /* what its map says is sent as zero pages */
+} RamPresence;
+
 typedef struct RamRegion {
     char *name;                 /* 1..255 bytes */
     unsigned index;             /* its place among the regions */
@@ -32,8 +48,9 @@ typedef struct RamRegion {
     uint64_t max_pages;         /* mapped at @host */
     uint64_t host_page_size;    /* bytes, of the memory behind it */
     uint64_t guest_addr;        /* of page 0: told if memory is ignored */
-    /* no pages are sent: shared with the other side, or unplugged; atomic */
-    bool ignored;
+    bool ignored;               /* no pages are sent: both sides share them */
+    RamPresence presence;       /* atomic */
+    bool persistent;            /* keeps its content only if it is flushed */
     bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
@@ -59,12 +76,23 @@ typedef struct RamRegions {
     for (RamRegion *r = (regions)->list; \
          r < (regions)->list + (regions)->count; r++)
 
+static inline bool ram_region_sent(const RamRegion *r)
+{
+    return !r->ignored && qatomic_read(&r->presence) != RAM_GONE;
+}
+
+/* Its pages are sent, and there is memory to read them from. */
+static inline bool ram_region_here(const RamRegion *r)
+{
+    return !r->ignored && qatomic_read(&r->presence) == RAM_HERE;
+}
+
 /* The first region from @r on whose pages are sent, or NULL */
 static inline RamRegion *ram_regions_sent(const RamRegions *regions,
                                           RamRegion *r)
 {
     while (r < regions->list + regions->count) {
-        if (!qatomic_read(&r->ignored)) {
+        if (ram_region_sent(r)) {
             return r;
         }
         r++;

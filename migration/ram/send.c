@@ -94,7 +94,7 @@ static uint64_t take_run(RamSender *s, uint64_t limit, RamRegion **region,
     for (unsigned tries = 0; tries <= s->regions->count; tries++) {
         RamRegion *r = &s->regions->list[s->region];
 
-        if (!qatomic_read(&r->ignored) && dirty_map_count(r->map)) {
+        if (ram_region_sent(r) && dirty_map_count(r->map)) {
             uint64_t count = dirty_map_take(r->map, s->page, limit, first);
 
             if (count) {
@@ -149,6 +149,11 @@ static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
 void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
                       uint64_t count)
 {
+    if (!ram_region_here(r)) {
+        ram_sink_zeros(&s->sink, r, first, count);
+        stat64_add(&mig_stats.zero_pages, count);
+        return;
+    }
     for (uint64_t done = 0; done < count; done += CLASSIFY_MAX) {
         send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX));
     }

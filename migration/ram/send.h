@@ -50,7 +50,8 @@ RamSendResult ram_sender_run(RamSender *s, bool all);
 
 /*
  * Send pages that are the caller's to send (ram/dirty-claim.h), or that were
- * and may come twice, as many as he likes.  Whoever @s belongs to.
+ * and may come twice, as many as he likes.  Those of a region whose memory has
+ * gone are sent as zero.  Whoever @s belongs to; RCU.
  */
 void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
                       uint64_t count);

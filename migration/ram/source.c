@@ -11,6 +11,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
@@ -33,6 +34,7 @@
 #include "dirty-claim.h"
 #include "hints.h"
 #include "load.h"
+#include "presence.h"
 #include "ram-source.h"
 #include "send.h"
 #include "sync.h"
@@ -49,6 +51,7 @@ static struct {
     void *run_opaque;
     bool drain;                 /* all is to be sent, and no slice of it */
     bool synced;                /* the end of the section needs no sync */
+    bool postcopy;              /* the peer may request pages; BQL */
 } source;
 
 /*
@@ -242,7 +245,7 @@ static bool has_postcopy(void *opaque)
         return false;
     }
     RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
-        if (r->rb->flags & RAM_PMEM) {
+        if (r->persistent) {
             warn_report_once("RAM block '%s' is persistent memory, for which "
                              "there is no postcopy: all memory is sent before "
                              "the guest goes on", r->name);
@@ -310,6 +313,13 @@ bool ram_source_must_precopy(void)
 RamSender *ram_source_sender(void)
 {
     return &source.sender;
+}
+
+void ram_source_expect_requests(bool expect)
+{
+    BQL_LOCK_GUARD();
+    source.postcopy = expect;
+    ram_presence_postcopy(&source.regions, expect);
 }
 
 void ram_source_sync_last(void)
@@ -380,6 +390,17 @@ static SaveVMHandlers handlers = {
     .load_cleanup = ram_load_cleanup,
 };
 
+/* Addresses of memory that has gone may be in use again for something else. */
+static RamRegion *region_here_at(const void *host)
+{
+    RAM_REGIONS_FOREACH(r, &source.regions) {
+        if (r->host == host && ram_region_here(r)) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
 /*
  * What the peer has been told of a block is no longer true.  So the migration
  * fails, and the guest runs on here.  BQL.
@@ -396,10 +417,17 @@ static void give_up_on(const RamRegion *r, const char *what)
 static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
                           size_t new_size)
 {
-    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
-        if (r->host == host) {
-            give_up_on(r, "resized");
-        }
+    RamRegion *r = region_here_at(host);
+
+    if (r) {
+        give_up_on(r, "resized");
+    }
+}
+
+static void lose(RamRegion *r)
+{
+    if (r) {
+        ram_presence_lost(r, source.postcopy);
     }
 }
 
@@ -407,12 +435,13 @@ static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
 static void block_removed(RAMBlockNotifier *n, void *host, size_t size,
                           size_t max_size)
 {
-    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
-        if (r->host == host) {
-            give_up_on(r, "unplugged");
-            qatomic_set(&r->ignored, true);
-        }
-    }
+    lose(region_here_at(host));
+    ram_load_unplugged(host);
+}
+
+void ram_source_unplugged(RAMBlock *rb)
+{
+    lose(region_here_at(rb->host));
 }
 
 void ram_mig_init(void)

@@ -9,7 +9,9 @@
 #include "qemu/rcu.h"
 #include "exec/memory.h"
 #include "exec/ram_addr.h"
+#include "hw/core/cpu.h"
 #include "system/kvm.h"
+#include "system/replay.h"
 #include "system/tcg.h"
 #include "migration/base/clock.h"
 #include "migration/trace.h"
@@ -39,6 +41,32 @@ static void collect(bool last, RamSyncReport *report)
     report->bql_ns = now_ns() - start;
 }
 
+static void do_nothing(CPUState *cpu, run_on_cpu_data data)
+{
+}
+
+/*
+ * Until each vCPU has ended the translation block it is in.  The BQL is
+ * released meanwhile, and the guest may complete the unplug of a vCPU or a
+ * device: so the list of memory listeners, which would do the same, must not
+ * be walked here.
+ */
+static void wait_for_vcpus(void)
+{
+    g_autoptr(GPtrArray) cpus = g_ptr_array_new_with_free_func(object_unref);
+    CPUState *cpu;
+
+    if (replay_mode != REPLAY_MODE_NONE) {
+        return;
+    }
+    CPU_FOREACH(cpu) {
+        g_ptr_array_add(cpus, object_ref(cpu));
+    }
+    for (unsigned i = 0; i < cpus->len; i++) {
+        run_on_cpu(g_ptr_array_index(cpus, i), do_nothing, RUN_ON_CPU_NULL);
+    }
+}
+
 /*
  * After bits of the bitmap have been cleared: have those record who look at
  * it, and wait until no CPU acts on what it saw before.  Only then what was
@@ -56,14 +84,16 @@ static void settle(RamRegions *regions, RamSyncReport *report)
     BQL_LOCK_GUARD();
     start = now_ns();
     if (tcg_enabled()) {
-        memory_global_after_dirty_log_sync();
+        wait_for_vcpus();
         RAM_REGIONS_FOREACH_SENT(r, regions) {
-            if (r->pages) {
+            if (r->pages && ram_region_here(r)) {
                 tlb_reset_dirty_range_all(r->rb->offset, ram_region_bytes(r));
             }
         }
+        wait_for_vcpus();
+    } else {
+        memory_global_after_dirty_log_sync();
     }
-    memory_global_after_dirty_log_sync();
     report->bql_ns = MAX(report->bql_ns, now_ns() - start);
 }
 
@@ -89,6 +119,7 @@ static void let_writers_go(bool taken)
     }
 }
 
+/* Under the lock of the map, which holds back the end of the memory region. */
 void ram_log_clear(void *opaque, uint64_t first, uint64_t count)
 {
     RamRegion *r = opaque;
@@ -127,7 +158,7 @@ static uint64_t merge_region(RamRegion *r)
     BitmapPiece piece;
 
     RCU_READ_LOCK_GUARD();
-    if (qatomic_read(&r->ignored)) {
+    if (!ram_region_here(r)) {
         return 0;
     }
     for (uint64_t at = 0; at < r->pages; at += piece.count) {
@@ -141,22 +172,17 @@ static uint64_t merge_region(RamRegion *r)
 /* Forget what the log says of @r so far, and have it record from now on. */
 static void forget_region(RamRegion *r)
 {
-    const uint64_t chunk = 1ull << RAM_LOG_CHUNK_SHIFT;
     BitmapPiece piece;
 
     RCU_READ_LOCK_GUARD();
-    if (qatomic_read(&r->ignored)) {
+    if (!ram_region_here(r)) {
         return;
     }
     for (uint64_t at = 0; at < r->pages; at += piece.count) {
         piece = bitmap_piece(r, at);
         bitmap_test_and_clear_atomic(piece.words, piece.bit, piece.count);
     }
-    for (uint64_t at = 0; at < r->pages; at += chunk) {
-        memory_region_clear_dirty_bitmap(r->rb->mr, at << r->page_bits,
-                                         MIN(chunk, r->pages - at)
-                                         << r->page_bits);
-    }
+    dirty_map_forget_log(r->map);
 }
 
 /*
@@ -239,7 +265,7 @@ static GArray *plugged_parts(const RamRegion *r)
     GArray *plugged = NULL;
 
     BQL_LOCK_GUARD();
-    if (!qatomic_read(&r->ignored) &&
+    if (ram_region_here(r) &&
         memory_region_has_ram_discard_manager(r->rb->mr)) {
         plugged = g_array_new(false, false, sizeof(MemoryRegionSection));
         ram_discard_manager_replay_populated(
@@ -257,7 +283,7 @@ static void fill_region(RamRegion *r)
     g_autoptr(GArray) plugged = plugged_parts(r);
 
     RCU_READ_LOCK_GUARD();
-    if (qatomic_read(&r->ignored)) {
+    if (!ram_region_here(r)) {
         return;
     }
     if (!plugged) {

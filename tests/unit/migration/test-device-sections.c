@@ -193,6 +193,44 @@ static void test_hooks(void)
 }
 
 /*
+ * Whoever walks over sections with handlers does not meet the others, which the
+ * guest may have unplugged at any time.
+ */
+static void test_hooks_without_others(void)
+{
+    static const SaveVMHandlers with = { .has_postcopy = yes };
+    SectionSpec spec = { .name = "x", .instance_id = VMSTATE_INSTANCE_ID_ANY,
+                         .alias_id = -1, .ops = &with };
+    Section *first, *second, *third, *device[2];
+
+    first = section_add(&spec, &error_abort);
+    device[0] = add(NULL, "dev", VMSTATE_INSTANCE_ID_ANY, -1, &vmsd_early);
+    second = section_add(&spec, &error_abort);
+    device[1] = add_any(NULL, "dev");
+    third = section_add(&spec, &error_abort);
+
+    /* Where a walk is, and where it goes on, is not what is removed. */
+    g_assert_true(section_next_with(NULL, 0) == NULL);
+    g_assert_true(section_next_with(
+                      NULL, offsetof(SaveVMHandlers, has_postcopy)) == first);
+    section_remove(device[0]);
+    g_assert_true(section_next_with(
+                      first, offsetof(SaveVMHandlers, has_postcopy)) == second);
+    section_remove(device[1]);
+    g_assert_true(section_next_with(
+                      second, offsetof(SaveVMHandlers, has_postcopy)) == third);
+    section_remove(second);
+    g_assert_true(section_next_with(
+                      first, offsetof(SaveVMHandlers, has_postcopy)) == third);
+    section_remove(first);
+    g_assert_true(section_next_with(
+                      NULL, offsetof(SaveVMHandlers, has_postcopy)) == third);
+    remove_all();
+    g_assert_null(section_next_with(NULL,
+                                    offsetof(SaveVMHandlers, has_postcopy)));
+}
+
+/*
  * The model: an array in the order of registration, searched from end to end
  */
 
@@ -346,6 +384,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/sections/refused", test_refused);
     g_test_add_func("/migration/sections/order", test_order);
     g_test_add_func("/migration/sections/hooks", test_hooks);
+    g_test_add_func("/migration/sections/hooks-without-others",
+                    test_hooks_without_others);
     g_test_add_func("/migration/sections/model", test_model);
     return g_test_run();
 }

@@ -5,8 +5,10 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/mman.h>
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/memalign.h"
 #include "qemu/thread.h"
 #include "io/channel-buffer.h"
@@ -20,6 +22,7 @@
 #include "migration/postcopy/sender.h"
 #include "migration/ram/dirty-claim.h"
 #include "migration/ram/load.h"
+#include "migration/ram/presence.h"
 #include "migration/wire/wire.h"
 
 #define BITS 12
@@ -613,6 +616,115 @@ static void test_send_all(void)
     bench_destroy(&b);
 }
 
+static void no_access(const RamRegion *r, bool access)
+{
+    g_assert_cmpint(mprotect(r->host, ram_region_bytes(r),
+                             access ? PROT_READ | PROT_WRITE : PROT_NONE), ==,
+                    0);
+}
+
+static void check_zero(const RamRegion *r)
+{
+    g_assert_true(buffer_is_zero(r->host, ram_region_bytes(r)));
+}
+
+/*
+ * Memory that is unplugged before the guest leaves, which nobody knew of then:
+ * all of it is discarded, whatever was sent, and follows as zero.
+ */
+static void test_unplugged_before(void)
+{
+    unsigned long *maps[REGIONS];
+    RamRegion *r;
+    Bench b;
+
+    bench_init(&b, false);
+    r = &b.from.list[HUGE];
+    for (unsigned i = 0; i < REGIONS; i++) {
+        maps[i] = bitmap_new(layout[i].pages);
+    }
+    dirty_map_drop(r->map, 10, 1000);
+    r->untold_pages = 10;
+    ram_presence_lost(r, false);
+    no_access(r, false);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 5000 * PAGE);
+
+    ram_presence_postcopy(&b.from.regions, true);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==,
+                     (5000 + 3 * HUGE_PAGES) * PAGE);
+    postcopy_discard(&b.from.regions, b.main.f);
+    read_discards(&b.main, &b.from, maps);
+    g_assert_cmpint(find_first_zero_bit(maps[HUGE], 3 * HUGE_PAGES), ==,
+                    3 * HUGE_PAGES);
+    b.main.buffer->usage = b.main.buffer->offset = 0;
+
+    ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
+    memset(b.to.list[HUGE].host, 1, ram_region_bytes(r));
+    g_assert_cmpint(postcopy_sender_run(&b.ps, &b.sender, true), ==,
+                    RAM_SEND_ALL);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    load(&b, &b.main);
+    check_zero(&b.to.list[HUGE]);
+    g_assert_cmpuint(stat64_get(&mig_stats.zero_pages), >=, 3 * HUGE_PAGES);
+    no_access(r, true);
+    for (unsigned i = 0; i < REGIONS; i++) {
+        g_free(maps[i]);
+    }
+    bench_destroy(&b);
+}
+
+/* Memory that goes later: what is requested is answered, on both channels. */
+static void test_unplugged_later(void)
+{
+    RamRegion *r;
+    Bench b;
+
+    bench_init(&b, true);
+    r = &b.from.list[SMALL];
+    ram_presence_postcopy(&b.from.regions, true);
+    migration_rate_set(1);
+    postcopy_sender_run(&b.ps, &b.sender, false);
+    g_assert_cmpuint(dirty_map_count(r->map), <, 5000);
+    ram_presence_lost(r, true);
+    no_access(r, false);
+
+    ask(&b, "pc.ram", 4991, 1);
+    g_assert_cmpuint(first_page(&b.urgent), ==, 4991);
+    g_assert_cmpuint(b.urgent.buffer->usage, ==, 8 + 7 + 1);
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    memset(b.to.list[SMALL].host, 0, ram_region_bytes(r));
+    memset(ram_region_page(&b.to.list[SMALL], 4000), 1, 1000 * PAGE);
+    postcopy_sender_run(&b.ps, &b.sender, true);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    load(&b, &b.main);
+    load(&b, &b.urgent);
+    g_assert_true(buffer_is_zero(ram_region_page(&b.to.list[SMALL], 4000),
+                                 1000 * PAGE));
+    no_access(r, true);
+    bench_destroy(&b);
+}
+
+/* There was no postcopy: nothing of it is sent any more. */
+static void test_unplugged_in_vain(void)
+{
+    Bench b;
+
+    bench_init(&b, false);
+    ram_presence_lost(&b.from.list[HUGE], false);
+    ram_presence_postcopy(&b.from.regions, true);
+    ram_presence_lost(&b.from.list[SMALL], true);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), >, 0);
+    ram_presence_postcopy(&b.from.regions, false);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    ram_sender_run(&b.sender, true);
+    g_assert_cmpuint(b.main.buffer->usage, ==, 0);
+
+    /* A request that comes late is no mistake of the peer. */
+    postcopy_sender_ignore(&b.ps);
+    ask(&b, "pc.ram", 1, 1);
+    bench_destroy(&b);
+}
+
 /* What is asked for comes first, and the others from there on. */
 static void test_send_asked(void)
 {
@@ -1150,6 +1262,9 @@ int main(int argc, char **argv)
     TEST("resume/bitmap", test_resume);
     TEST("resume/huge", test_resume_huge);
     TEST("sender/all", test_send_all);
+    TEST("sender/unplugged-before", test_unplugged_before);
+    TEST("sender/unplugged-later", test_unplugged_later);
+    TEST("sender/unplugged-in-vain", test_unplugged_in_vain);
     TEST("sender/asked", test_send_asked);
     TEST("sender/aim", test_aim);
     TEST("sender/urgent", test_urgent);

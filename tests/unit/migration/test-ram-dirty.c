@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/thread.h"
 #include "migration/ram/dirty.h"
@@ -425,6 +426,56 @@ static void *hint_thread(void *opaque)
 }
 
 /* A page goes to the sender or to the hints, never to both, never to none. */
+typedef struct Cleared {
+    uint64_t pages, calls;
+} Cleared;
+
+static void count_cleared(void *opaque, uint64_t first, uint64_t count)
+{
+    Cleared *c = opaque;
+
+    g_assert_cmpuint(first % CHUNK, ==, 0);
+    c->pages += count;
+    c->calls++;
+}
+
+/* All of the log is cleared, whatever it said; nothing in the map changes. */
+static void test_forget_log(void)
+{
+    uint64_t pages = 3 * CHUNK + 5;
+    Cleared c = {};
+    DirtyMap *map = dirty_map_new(pages, SHIFT, count_cleared, &c);
+
+    dirty_map_set(map, 1, 10);
+    dirty_map_forget_log(map);
+    g_assert_cmpuint(c.calls, ==, 4);
+    g_assert_cmpuint(c.pages, ==, pages);
+    g_assert_cmpuint(dirty_map_count(map), ==, 10);
+    dirty_map_free(map);
+}
+
+/* Whose log has gone is not called any more; what is dirty stays so. */
+static void test_detach(void)
+{
+    g_autofree unsigned long *log = bitmap_new(4 * CHUNK);
+    Cleared c = {};
+    DirtyMap *map = dirty_map_new(4 * CHUNK, SHIFT, count_cleared, &c);
+    uint64_t first;
+
+    bitmap_set(log, 0, 4 * CHUNK);
+    dirty_map_merge(map, 0, 4 * CHUNK, log, 0);
+    g_assert_cmpuint(dirty_map_take(map, 0, 1, &first), ==, 1);
+    g_assert_cmpuint(c.calls, ==, 1);
+    dirty_map_detach(map);
+    g_assert_cmpuint(dirty_map_take(map, CHUNK, 5, &first), ==, 5);
+    dirty_map_clear_log(map, 0, 4 * CHUNK);
+    dirty_map_forget_log(map);
+    dirty_map_drop(map, 0, CHUNK);
+    g_assert_cmpuint(c.calls, ==, 1);
+    g_assert_cmpuint(dirty_map_count(map), ==, 3 * CHUNK - 5);
+    dirty_map_free(map);
+}
+
 static void test_threads(void)
 {
     Hints h = { .map = dirty_map_new(1 << 20, 12, NULL, NULL) };
@@ -516,6 +567,8 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/dirty/every-range", test_every_range);
     g_test_add_func("/ram/dirty/nothing-lost", test_nothing_lost);
     g_test_add_func("/ram/dirty/lazy", test_lazy);
+    g_test_add_func("/ram/dirty/forget-log", test_forget_log);
+    g_test_add_func("/ram/dirty/detach", test_detach);
     g_test_add_func("/ram/dirty/threads", test_threads);
     g_test_add_func("/ram/dirty/huge", test_huge);
     return g_test_run();

@@ -195,7 +195,25 @@ static void test_ignored(void)
     machine_init(18);
     begin_to_listen(&l);
     all_dirty();
-    qatomic_set(&machine.list[0].ignored, true);
+    machine.list[0].ignored = true;
+    ram_hints_go_on(false);
+    qemu_guest_free_page_hint(HOST, PAGES * PAGE);
+    g_assert_cmpuint(dirty_map_count(machine.list[0].map), ==, LOW);
+    g_assert_cmpuint(dirty_map_count(machine.list[1].map), ==, 0);
+    ram_hints_stop();
+    precopy_remove_notifier(&l.notifier);
+    machine_destroy();
+}
+
+/* Where unplugged memory was there may be something else by now. */
+static void test_unplugged(void)
+{
+    Listener l;
+
+    machine_init(18);
+    begin_to_listen(&l);
+    all_dirty();
+    qatomic_set(&machine.list[0].presence, RAM_GONE);
     ram_hints_go_on(false);
     qemu_guest_free_page_hint(HOST, PAGES * PAGE);
     g_assert_cmpuint(dirty_map_count(machine.list[0].map), ==, LOW);
@@ -510,6 +528,7 @@ int main(int argc, char **argv)
     precopy_infrastructure_init();
     g_test_add_func("/ram/hints/ranges", test_ranges);
     g_test_add_func("/ram/hints/ignored", test_ignored);
+    g_test_add_func("/ram/hints/unplugged", test_unplugged);
     g_test_add_func("/ram/hints/rounds", test_rounds);
     g_test_add_func("/ram/hints/written-in-flight", test_written_in_flight);
     g_test_add_func("/ram/hints/nothing-lost", test_nothing_lost);

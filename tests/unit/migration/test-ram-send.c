@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
 #include "qemu/memalign.h"
@@ -18,6 +19,7 @@
 #include "migration/ram.h"
 #include "migration/ram/delta.h"
 #include "migration/ram/load.h"
+#include "migration/ram/presence.h"
 #include "migration/ram/send.h"
 #include "migration/wire/wire.h"
 
@@ -276,6 +278,80 @@ static void test_zero_then_written(void)
     migration_rate_set(RATE_LIMIT_DISABLED);
     send_all(&p);
     assert_equal(&p);
+    pair_destroy(&p);
+}
+
+static void no_access(const RamRegion *r)
+{
+    g_assert_cmpint(mprotect(r->host, ram_region_bytes(r), PROT_NONE), ==, 0);
+}
+
+static void access_again(const RamRegion *r)
+{
+    g_assert_cmpint(mprotect(r->host, ram_region_bytes(r),
+                             PROT_READ | PROT_WRITE), ==, 0);
+}
+
+/*
+ * Memory that is unplugged in the middle is not read any more, nothing of it is
+ * sent, and what is left does not count.
+ */
+static void test_unplugged(const void *opaque)
+{
+    bool deltas = opaque;
+    RamRegion *low, *high;
+    uint64_t pages;
+    Pair p;
+
+    pair_init(&p, BITS, PEER);
+    low = &p.from.list[LOW];
+    high = &p.from.list[HIGH];
+    if (deltas) {
+        g_assert(ram_delta_start(1024 * PAGE, PAGE, &error_abort));
+        p.sender.age = 2;
+    }
+    fill(&p);
+    migration_rate_set(1);
+    ram_sender_run(&p.sender, false);
+    deliver(&p);
+    g_assert_cmpuint(dirty_map_count(low->map), >, 0);
+
+    ram_presence_lost(low, false);
+    no_access(low);
+    g_assert_cmpuint(ram_sender_left(&p.from.regions), ==,
+                     (dirty_map_count(high->map) + high->untold_pages) * PAGE);
+    pages = dirty_map_count(high->map) + high->untold_pages +
+            stat64_get(&mig_stats.normal_pages) +
+            stat64_get(&mig_stats.zero_pages);
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    g_assert_cmpint(ram_sender_run(&p.sender, true), ==, RAM_SEND_ALL);
+    g_assert_cmpuint(ram_sender_left(&p.from.regions), ==, 0);
+    g_assert_cmpuint(stat64_get(&mig_stats.normal_pages) +
+                     stat64_get(&mig_stats.zero_pages), ==, pages);
+    deliver(&p);
+    g_assert_cmpmem(high->host, ram_region_bytes(high),
+                    p.to.list[HIGH].host, ram_region_bytes(high));
+    access_again(low);
+    if (deltas) {
+        ram_delta_stop();
+    }
+    pair_destroy(&p);
+}
+
+/* All memory but one block, and then that as well */
+static void test_unplugged_all(void)
+{
+    Pair p;
+
+    pair_init(&p, BITS, 0);
+    fill(&p);
+    ram_presence_lost(&p.from.list[LOW], false);
+    ram_presence_lost(&p.from.list[HIGH], false);
+    g_assert_cmpuint(ram_sender_left(&p.from.regions), ==, 0);
+    g_assert_false(ram_sender_untold(&p.from.regions));
+    send_all(&p);
+    g_assert_cmpuint(stat64_get(&mig_stats.normal_pages) +
+                     stat64_get(&mig_stats.zero_pages), ==, 0);
     pair_destroy(&p);
 }
 
@@ -611,6 +687,9 @@ int main(int argc, char **argv)
     g_test_add_func("/ram/send/zeros-not-looked-for",
                     test_zeros_not_looked_for);
     g_test_add_func("/ram/send/nothing", test_nothing);
+    g_test_add_data_func("/ram/send/unplugged", NULL, test_unplugged);
+    g_test_add_data_func("/ram/send/unplugged-deltas", "", test_unplugged);
+    g_test_add_func("/ram/send/unplugged-all", test_unplugged_all);
     g_test_add_func("/ram/send/rate", test_rate);
     g_test_add_func("/ram/send/error", test_error);
     g_test_add_func("/ram/delta/passes", test_delta);
