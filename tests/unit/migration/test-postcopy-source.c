@@ -682,16 +682,17 @@ static void test_unplugged_later(void)
     bench_init(&b, true);
     r = &b.from.list[SMALL];
     ram_presence_postcopy(&b.from.regions, true);
-    migration_rate_set(1);
+    b.ps.quota = 1;
     postcopy_sender_run(&b.ps, &b.sender, false);
+    b.ps.quota = UINT64_MAX;
     g_assert_cmpuint(dirty_map_count(r->map), <, 5000);
+    g_assert_cmpuint(dirty_map_count(r->map), >, 4000);
     ram_presence_lost(r, true);
     no_access(r, false);
 
     ask(&b, "pc.ram", 4991, 1);
     g_assert_cmpuint(first_page(&b.urgent), ==, 4991);
     g_assert_cmpuint(b.urgent.buffer->usage, ==, 8 + 7 + 1);
-    migration_rate_set(RATE_LIMIT_DISABLED);
     memset(b.to.list[SMALL].host, 0, ram_region_bytes(r));
     memset(ram_region_page(&b.to.list[SMALL], 4000), 1, 1000 * PAGE);
     postcopy_sender_run(&b.ps, &b.sender, true);
