@@ -34,7 +34,8 @@ static const MigrationCapability checked_capabilities[] = {
     MIGRATION_CAPABILITY_MAPPED_RAM,
 };
 
-static int G_GNUC_PRINTF(2, 3)
+/* The record is read to its end all the same. */
+static void G_GNUC_PRINTF(2, 3)
 problem(ConfigRecord *r, const char *format, ...)
 {
     va_list ap;
@@ -45,7 +46,6 @@ problem(ConfigRecord *r, const char *format, ...)
     va_start(ap, format);
     g_string_append_vprintf(r->problems, format, ap);
     va_end(ap);
-    return -EINVAL;
 }
 
 /*
@@ -227,8 +227,8 @@ static int uuid_post_load(void *opaque, int version_id)
         return 0;
     }
     here = qemu_uuid_unparse_strdup(r->here->uuid);
-    return problem(r, "the VM's UUID is %s on the source and %s here",
-                   there, here);
+    problem(r, "the VM's UUID is %s on the source and %s here", there, here);
+    return 0;
 }
 
 static const VMStateDescription vmstate_config_uuid = {
@@ -264,7 +264,7 @@ static int config_post_load(void *opaque, int version_id)
                 PRIu32 " here", r->target_page_bits, r->here->page_bits);
     }
     compare_capabilities(r);
-    return r->problems->len ? -EINVAL : 0;
+    return 0;
 }
 
 static const VMStateDescription vmstate_config = {
@@ -308,7 +308,8 @@ void configuration_save(QEMUFile *f, const Configuration *here,
     vmstate_save_state(f, &vmstate_config, &r, desc);
 }
 
-bool configuration_load(QEMUFile *f, const Configuration *here, Error **errp)
+bool configuration_load(QEMUFile *f, const Configuration *here, bool *differs,
+                        Error **errp)
 {
     g_autoptr(GString) problems = g_string_new(NULL);
     ConfigRecord r = {
@@ -333,6 +334,9 @@ bool configuration_load(QEMUFile *f, const Configuration *here, Error **errp)
 
     if (problems->len) {
         error_setg(errp, "The configurations differ: %s", problems->str);
+        if (differs) {
+            *differs = !ret && !qemu_file_get_error(f);
+        }
         return false;
     }
     if (ret == -E2BIG) {

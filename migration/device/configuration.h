@@ -33,8 +33,10 @@ void configuration_save(QEMUFile *f, const Configuration *here,
 
 /*
  * Gets the record.  False, with all that differs in @errp, if the sides do
- * not agree.
+ * not agree; then *@differs, if that is not NULL, is set: all of the record was
+ * read.
  */
-bool configuration_load(QEMUFile *f, const Configuration *here, Error **errp);
+bool configuration_load(QEMUFile *f, const Configuration *here, bool *differs,
+                        Error **errp);
 
 #endif

@@ -12,6 +12,7 @@
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
 #include "migration/base/clock.h"
+#include "migration/base/reported.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "load.h"
@@ -57,7 +58,7 @@ bool device_load_header(QEMUFile *f, const Configuration *config, Error **errp)
                    ", only %u is supported", version, WIRE_FILE_VERSION);
         return false;
     }
-    return !config || configuration_load(f, config, errp);
+    return !config || configuration_load(f, config, NULL, errp);
 }
 
 /*
@@ -125,6 +126,25 @@ static bool find_started(DeviceLoad *load, uint32_t id, StartedSection *found)
     return started;
 }
 
+/* One whose name does not begin with that of what was loaded is left over. */
+static bool unknown_subsection(RecordLoop *loop, const Section *s,
+                               Error **errp)
+{
+    char name[WIRE_NAME_MAX + 1];
+    g_autofree char *shown = NULL;
+
+    qemu_get_counted_string(loop->f, name);
+    if (!stream_check(loop->f, errp)) {
+        return false;
+    }
+    shown = g_strescape(name, NULL);
+    error_setg(errp, "Section '%s' instance %" PRIu32 " has a subsection '%s' "
+               "that is unknown here: the source is newer, or has another "
+               "machine type or device properties", s->name, s->instance_id,
+               shown);
+    return false;
+}
+
 static bool check_footer(RecordLoop *loop, const Section *s, uint32_t id,
                          Error **errp)
 {
@@ -141,17 +161,24 @@ static bool check_footer(RecordLoop *loop, const Section *s, uint32_t id,
         return false;
     }
     if (!stream_check(loop->f, errp)) {
-        error_prepend(errp, "After section '%s': ", s->name);
+        error_prepend(errp, "After section '%s' instance %" PRIu32 ": ",
+                      s->name, s->instance_id);
         return false;
     }
+    if (type == WIRE_SUBSECTION) {
+        return unknown_subsection(loop, s, errp);
+    }
     if (type != WIRE_SECTION_FOOTER) {
-        error_setg(errp, "Section '%s' is not followed by its footer, but by "
-                   "0x%02x: its format differs on the source", s->name, type);
+        error_setg(errp, "Section '%s' instance %" PRIu32 " is not followed by "
+                   "its footer, but by 0x%02x: its format differs on the "
+                   "source; both sides need the same machine type and device "
+                   "properties", s->name, s->instance_id, type);
         return false;
     }
     if (footer_id != id) {
-        error_setg(errp, "Section '%s' has the number %" PRIu32
-                   ", but its footer says %" PRIu32, s->name, id, footer_id);
+        error_setg(errp, "Section '%s' instance %" PRIu32 " has the number %"
+                   PRIu32 ", but its footer says %" PRIu32, s->name,
+                   s->instance_id, id, footer_id);
         return false;
     }
     return true;
@@ -159,40 +186,59 @@ static bool check_footer(RecordLoop *loop, const Section *s, uint32_t id,
 
 /*
  * vmstate.c latches its own errors in the stream, too, but only those of the
- * channel are -EIO and have a text.
+ * channel are -EIO and have a text.  @reported is what it or the device said,
+ * or NULL.
  */
 static void body_failed(RecordLoop *loop, const Section *s, int ret,
-                        Error **errp)
+                        const char *reported, Error **errp)
 {
     ERRP_GUARD();
 
-    if (qemu_file_get_error(loop->f) != -EIO || stream_check(loop->f, errp)) {
-        error_setg_errno(errp, ret == -1 ? EINVAL : -ret,
-                         "Cannot load its state");
+    if (qemu_file_get_error(loop->f) == -EIO && !stream_check(loop->f, errp)) {
+        if (reported) {
+            error_prepend(errp, "%s: ", reported);
+        }
+    } else {
+        error_setg_errno(errp, ret == -1 ? EINVAL : -ret, "%s",
+                         reported ?: "Cannot load its state");
     }
     error_prepend(errp, "Section '%s' instance %" PRIu32 ": ", s->name,
                   s->instance_id);
+}
+
+/* Returns as the device's function does. */
+static int load_fields(RecordLoop *loop, Section *s, uint32_t version_id,
+                       char **reported)
+{
+    Reported collector;
+    int ret;
+
+    reported_begin(&collector);
+    if (s->vmsd) {
+        ret = vmstate_load_state(loop->f, s->vmsd, s->opaque, version_id);
+    } else {
+        ret = s->ops->load_state(loop->f, s->opaque, version_id);
+    }
+    *reported = reported_end(&collector);
+    return ret;
 }
 
 /* The bytes of a section and its footer. */
 static bool load_body(RecordLoop *loop, Section *s, uint32_t id,
                       uint32_t version_id, const char *kind, Error **errp)
 {
+    g_autofree char *reported = NULL;
     int64_t start = now_ns();
     int64_t took;
     int ret;
 
     trace_vmstate_load(s->name, s->vmsd ? s->vmsd->name : "(old)");
-    if (s->vmsd) {
-        ret = vmstate_load_state(loop->f, s->vmsd, s->opaque, version_id);
-    } else {
-        ret = s->ops->load_state(loop->f, s->opaque, version_id);
-    }
+    ret = load_fields(loop, s, version_id, &reported);
     if (!still_there(loop, errp)) {
         return false;
     }
     if (ret < 0) {
-        body_failed(loop, s, ret, errp);
+        body_failed(loop, s, ret, reported, errp);
         return false;
     }
     if (kind) {
@@ -622,12 +668,16 @@ bool device_load_setup(QEMUFile *f, Error **errp)
 
     trace_loadvm_state_setup();
     FOR_EACH_SECTION_WITH(s, load_setup) {
-        int ret = section_active(s)
-                  ? s->ops->load_setup(f, s->opaque, errp) : 0;
+        g_autofree char *said = NULL;
+        Reported reported;
+        int ret;
 
+        reported_begin(&reported);
+        ret = section_active(s) ? s->ops->load_setup(f, s->opaque, errp) : 0;
+        said = reported_end(&reported);
         if (ret < 0) {
             if (!*errp) {
-                error_setg_errno(errp, -ret, "Cannot be set up");
+                error_setg_errno(errp, -ret, "%s", said ?: "Cannot be set up");
             }
             error_prepend(errp, "Section '%s': ", s->name);
             qemu_file_set_error(f, ret);
@@ -664,11 +714,16 @@ bool device_load_switchover_start(Error **errp)
     Section *s;
 
     FOR_EACH_SECTION_WITH(s, switchover_start) {
-        int ret = s->ops->switchover_start(s->opaque);
+        g_autofree char *said = NULL;
+        Reported reported;
+        int ret;
 
+        reported_begin(&reported);
+        ret = s->ops->switchover_start(s->opaque);
+        said = reported_end(&reported);
         if (ret < 0) {
-            error_setg_errno(errp, -ret, "Section '%s' is not ready",
-                             s->name);
+            error_setg_errno(errp, -ret, "Section '%s' is not ready%s%s",
+                             s->name, said ? ": " : "", said ?: "");
             return false;
         }
     }

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "migration/base/clock.h"
+#include "migration/base/reported.h"
 #include "migration/migration-stats.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -92,16 +93,18 @@ void device_save_end(const DeviceSave *save)
  */
 
 /*
- * A hook failed with @ret.  What broke the stream, if anything did, says more
- * than that.
+ * A hook failed with @ret, and @reported something, or NULL.  What broke the
+ * stream, if anything did, says more than that.
  */
 static void hook_failed(const DeviceSave *save, const Section *s,
-                        const char *doing, int ret, Error **errp)
+                        const char *doing, int ret, const char *reported,
+                        Error **errp)
 {
     Error *err = NULL;
 
     if (stream_check(save->f, &err)) {
-        error_setg_errno(&err, -ret, "Cannot %s section '%s'", doing, s->name);
+        error_setg_errno(&err, -ret, "Cannot %s section '%s'%s%s", doing,
+                         s->name, reported ? ": " : "", reported ?: "");
         qemu_file_set_error_obj(save->f, ret, error_copy(err));
     }
     error_propagate(errp, err);
@@ -113,13 +116,17 @@ typedef int (*SaveHook)(QEMUFile *f, void *opaque);
 static int save_record(const DeviceSave *save, const Section *s, uint8_t type,
                        SaveHook hook, Error **errp)
 {
+    g_autofree char *said = NULL;
+    Reported reported;
     int ret;
 
     put_head(save, s, type);
+    reported_begin(&reported);
     ret = hook(save->f, s->opaque);
+    said = reported_end(&reported);
     put_footer(save, s, ret);
     if (ret < 0) {
-        hook_failed(save, s, "save", ret, errp);
+        hook_failed(save, s, "save", ret, said, errp);
     }
     return ret;
 }
@@ -153,10 +160,14 @@ bool device_save_prepare(Error **errp)
 static bool setup_live(const DeviceSave *save, const Section *s, Error **errp)
 {
     ERRP_GUARD();
+    g_autofree char *said = NULL;
+    Reported reported;
     int ret;
 
     put_head(save, s, WIRE_SECTION_START);
+    reported_begin(&reported);
     ret = s->ops->save_setup(save->f, s->opaque, errp);
+    said = reported_end(&reported);
     put_footer(save, s, ret);
     if (ret >= 0) {
         return true;
@@ -164,7 +175,7 @@ static bool setup_live(const DeviceSave *save, const Section *s, Error **errp)
     if (*errp) {
         qemu_file_set_error(save->f, ret);
     } else {
-        hook_failed(save, s, "set up", ret, errp);
+        hook_failed(save, s, "set up", ret, said, errp);
     }
     return false;
 }
@@ -325,18 +336,25 @@ static void save_opaque(const DeviceSave *save, const Section *s)
 static bool save_vmstate(const DeviceSave *save, const Section *s,
                          Error **errp)
 {
-    ERRP_GUARD();
-    int ret = vmstate_save_state_with_err(save->f, s->vmsd, s->opaque,
-                                          save->desc, errp);
+    g_autoptr(Error) err = NULL;
+    g_autofree char *said = NULL;
+    Reported reported;
+    int ret;
 
+    reported_begin(&reported);
+    ret = vmstate_save_state_with_err(save->f, s->vmsd, s->opaque, save->desc,
+                                      &err);
+    said = reported_end(&reported);
     if (!ret) {
         return true;
     }
-    if (*errp) {
-        error_prepend(errp, "Cannot save device '%s': ", s->name);
+    if (err) {
+        error_setg(errp, "Cannot save device '%s' instance %" PRIu32 ": %s%s%s",
+                   s->name, s->instance_id, error_get_pretty(err),
+                   said ? ": " : "", said ?: "");
         qemu_file_set_error(save->f, ret);
     } else {
-        hook_failed(save, s, "save", ret, errp);
+        hook_failed(save, s, "save", ret, said, errp);
     }
     return false;
 }

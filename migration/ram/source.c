@@ -185,7 +185,7 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
         migrate_zero_page_detection() != ZERO_PAGE_DETECTION_NONE;
     ram_sink_announce(&source.sender.sink, &source.regions, announced());
     ret = ram_sink_end(&source.sender.sink);
-    if (ret) {
+    if (ret && stream_check(f, errp)) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
     }
     return ret;

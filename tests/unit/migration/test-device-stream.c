@@ -8,6 +8,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
+#include "qemu/error-report.h"
 #include "io/channel-buffer.h"
 #include "setup.h"
 #include "migration/savevm.h"
@@ -138,8 +139,24 @@ static const VMStateDescription vmstate_chip_pending = {
         VMSTATE_END_OF_LIST()                   \
     }
 
+#define BAD_CONTROL 0xbad
+#define WORSE_CONTROL 0xbade
+
+/* Refuses what makes no sense, with and without a word. */
+static int chip_post_load(void *opaque, int version_id)
+{
+    Chip *chip = opaque;
+
+    if (chip->control == BAD_CONTROL) {
+        error_report("control %x is reserved", chip->control);
+    }
+    return chip->control == BAD_CONTROL || chip->control == WORSE_CONTROL
+           ? -EINVAL : 0;
+}
+
 static const VMStateDescription vmstate_chip = {
     .name = "chip",
+    .post_load = chip_post_load,
     CHIP_FIELDS,
     .subsections = (const VMStateDescription *const []) {
         &vmstate_chip_pending,
@@ -521,6 +538,29 @@ static void test_lies(void)
     RECORDS(ADVISE "\10\0\7\0\4\0\0\0\5\10\0\4\0\0", "stream ends");
 }
 
+#define CHIP "Section 'bus/1/chip' instance 0"
+#define CHIP_START "\4\0\0\0\2\4chip\0\0\0\0\0\0\0\3"
+
+/* The error has what the device and VMState report, and where. */
+static void test_reasons(void)
+{
+    RECORDS("\4\0\0\0\2\4chip\0\0\0\0\0\0\0\1",
+            CHIP ": chip: incoming version_id 1 is too old");
+    RECORDS(CHIP_START "\0\0\x0b\xad" "\0\0\0\0",
+            CHIP ": post_load of chip (version 3) failed: -22: control bad is "
+            "reserved: Invalid argument");
+    RECORDS(CHIP_START "\0\0\xba\xde" "\0\0\0\0",
+            CHIP ": post_load of chip (version 3) failed: -22: Invalid");
+    RECORDS(CHIP_START, CHIP ": Failed to load chip:fifo: ");
+    RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\7chip/no\0\0\0\1",
+            CHIP ": ");
+    RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\3x\n/\0\0\0\1",
+            CHIP " has a subsection 'x\\n/' that is unknown here");
+    RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\14chip/pending\0\0\0\2",
+            CHIP ": Failed to load subsection chip/pending: chip/pending: "
+            "incoming version_id 2 is too new");
+}
+
 /* What LISTEN and RUN do to the stream around their package. */
 static void test_leave(void)
 {
@@ -540,6 +580,40 @@ static void test_leave(void)
     /* What follows is somebody else's. */
     g_assert_cmpuint(qemu_get_byte(f), ==, 0x55);
     device_load_destroy(&load);
+    qemu_fclose(f);
+}
+
+/* A configuration that differs is read to its end; one that is broken not. */
+static void test_differs(void)
+{
+    g_autoptr(GByteArray) s = machine_stream(true, false);
+    bool caps[MIGRATION_CAPABILITY__MAX] = {
+        [MIGRATION_CAPABILITY_X_IGNORE_SHARED] = true
+    };
+    Configuration other = here;
+    Error *err = NULL;
+    bool differs = false;
+    QEMUFile *f = test_input(s->data, s->len);
+
+    other.machine = "testbed-2.0";
+    other.capabilities = caps;
+    g_assert_true(device_load_header(f, NULL, &error_abort));
+    g_assert_false(configuration_load(f, &other, &differs, &err));
+    g_assert_true(differs);
+    g_assert_nonnull(strstr(error_get_pretty(err), "'testbed-1.0' on the "
+                            "source and 'testbed-2.0' here; capability "
+                            "x-ignore-shared is off on the source"));
+    error_free(err);
+    err = NULL;
+    g_assert_cmpint(qemu_get_byte(f), ==, WIRE_SECTION_START);
+    qemu_fclose(f);
+
+    differs = false;
+    f = test_input(s->data, 20);
+    g_assert_true(device_load_header(f, NULL, &error_abort));
+    g_assert_false(configuration_load(f, &other, &differs, &err));
+    g_assert_false(differs);
+    error_free(err);
     qemu_fclose(f);
 }
 
@@ -667,6 +741,8 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/device/cut", test_cut);
     g_test_add_func("/migration/device/flipped", test_flipped);
     g_test_add_func("/migration/device/lies", test_lies);
+    g_test_add_func("/migration/device/reasons", test_reasons);
+    g_test_add_func("/migration/device/differs", test_differs);
     g_test_add_func("/migration/device/leave", test_leave);
     g_test_add_func("/migration/device/owner", test_owner);
     g_test_add_func("/migration/device/section-goes", test_section_goes);
