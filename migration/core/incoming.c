@@ -31,6 +31,7 @@
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
 #define SHUTDOWN_MS 3000
+#define QUIT_REASON "QEMU was ended before the migration was complete"
 
 Incoming incoming;
 
@@ -59,11 +60,14 @@ bool migration_is_loading(void)
 
 static void clean_up(bool ok)
 {
+    g_autoptr(Error) err = ctx_error();
+    const char *why = err ? error_get_pretty(err) : QUIT_REASON;
+
     vmstate_load_cleanup();
     if (incoming.from_src) {
         migration_ioc_unregister_yank_from_file(incoming.from_src);
     }
-    reply_close(ok);
+    reply_close(ok, why);
     if (incoming.from_src) {
         qemu_fclose(g_steal_pointer(&incoming.from_src));
     }
@@ -110,8 +114,8 @@ void incoming_start_early(int64_t package_ns)
     }
     if (!load_threads_join(&err)) {
         error_prepend(&err, "load of migration failed: ");
+        postcopy_dest_package_failed(error_get_pretty(err));
         ctx_fail(err);
-        postcopy_dest_package_failed();
         return;
     }
     cpu_synchronize_all_post_init();
@@ -228,6 +232,10 @@ void incoming_shutdown(void)
     if (postcopy_dest_step() >= COMMAND_LISTENING) {
         postcopy_dest_quit();
     } else if (incoming.from_src) {
+        if (runstate_check(RUN_STATE_INMIGRATE)) {
+            /* The guest has not run here, and will not. */
+            reply_refuse(QUIT_REASON);
+        }
         qemu_file_shutdown(incoming.from_src);
     }
     bql_unlock();

@@ -19,6 +19,7 @@ static const struct {
     { WIRE_PEER_REPORT, "report" },
     { WIRE_PEER_STRICT, "strict-downtime" },
     { WIRE_PEER_URGENT_COPY, "urgent-copy" },
+    { WIRE_PEER_ERROR, "error" },
 };
 
 static uint32_t known_features(void)

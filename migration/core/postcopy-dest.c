@@ -29,6 +29,7 @@
 #include "postcopy-end.h"
 #include "reply.h"
 
+#define PAUSE_REASON "requested by migrate-pause on the destination"
 /* How long the source may take for its second connection */
 #define CHANNEL_MS 30000
 #define LOOK_MS 10
@@ -411,10 +412,10 @@ static void read_no_more(void *opaque)
  * closed with something unread is reset, and what was said last may be lost: so
  * all is read until the source has hung up.
  */
-void postcopy_dest_package_failed(void)
+void postcopy_dest_package_failed(const char *why)
 {
     lose_hope();
-    reply_refuse();
+    reply_refuse(why);
     if (!pc.patience) {
         pc.patience = timer_new_ms(QEMU_CLOCK_REALTIME, read_no_more, NULL);
     }
@@ -523,8 +524,8 @@ static void hang_up(void)
     dest_reset_channels();
 }
 
-/* The first of the reasons, and what it means */
-static void tell_pause(Error *err)
+/* Takes over @err. The first of the reasons, and what it means */
+static Error *pause_reason(Error *err)
 {
     Error *why;
 
@@ -536,6 +537,16 @@ static void tell_pause(Error *err)
         err = why;
     }
     error_prepend(&err, "Postcopy is paused: ");
+    return err;
+}
+
+/* Takes over @err. */
+static void tell_pause(Error *err)
+{
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        /* a consequence of closing the channels */
+        error_free(g_steal_pointer(&pc.why));
+    }
     warn_report("%s", error_get_pretty(err));
     ctx_clear_error();
     ctx_fail(err);
@@ -549,6 +560,8 @@ static bool pause_until_recovered(Error *err)
     if (migrate_dirty_bitmaps()) {
         dirty_bitmap_mig_cancel_incoming();
     }
+    err = pause_reason(err);
+    reply_error(error_get_pretty(err));
     hang_up();
     tell_pause(err);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
@@ -632,8 +645,9 @@ bool postcopy_dest_pause(Error **errp)
         return true;
     }
     if (!pc.why) {
-        error_setg(&pc.why, "The user wants it");
+        error_setg(&pc.why, PAUSE_REASON);
     }
+    reply_error("Postcopy is paused: " PAUSE_REASON);
     if (qemu_file_shutdown(f) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
                    "connection cannot be shut down");

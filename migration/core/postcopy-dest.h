@@ -67,10 +67,10 @@ bool postcopy_dest_resume(Error **errp);
 bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp);
 
 /*
- * The package cannot be loaded: the guest will never run.  The source is told,
- * and has a second to hang up.  Main loop.
+ * The package cannot be loaded: the guest will never run.  The source is told
+ * so, with the reason @why, and has a second to hang up.  Main loop.
  */
-void postcopy_dest_package_failed(void);
+void postcopy_dest_package_failed(const char *why);
 
 /* So it is if the stream of a guest that is held breaks.  Incoming thread. */
 void postcopy_dest_hold_broke(void);

@@ -24,6 +24,7 @@
 #include "ctx.h"
 #include "postcopy-source.h"
 #include "source.h"
+#include "source-error.h"
 #include "urgent-channel.h"
 
 /* How often a destination is looked after that is waited for */
@@ -224,8 +225,9 @@ static void break_off(Error *err)
 {
     Error *first;
 
+    err = source_error_complete(err);
     if (!err) {
-        error_setg(&err, "The connection is of no use any more");
+        error_setg(&err, "connection to the destination is no longer usable");
     }
     postcopy.paused = true;
     postcopy_sender_close(&postcopy.sender);

@@ -380,6 +380,22 @@ static bool guest_never_ran(void)
            !may_have_run();
 }
 
+/* Takes over @err, which may be no more than a consequence. */
+static Error *never_ran_error(Error *err)
+{
+    Error *said = NULL;
+
+    error_free(err);
+    return_path_state(source.return_path, &said);
+    if (!said) {
+        error_setg(&said, "destination sent SHUT before the package was "
+                   "loaded");
+    }
+    error_prepend(&said, "guest was not started on the destination and resumes "
+                  "here: ");
+    return said;
+}
+
 bool postcopy_run(Error **errp)
 {
     Error *err = NULL;
@@ -393,9 +409,7 @@ bool postcopy_run(Error **errp)
         }
     }
     if (never_ran) {
-        error_free(err);
-        error_setg(errp, "The destination failed to load the guest, which "
-                   "goes on here; its own log and query-migrate say why");
+        error_propagate(errp, never_ran_error(err));
     } else {
         switchover_note_start();
     }

@@ -12,13 +12,17 @@
 #include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "peer.h"
+#include "peer-error.h"
 #include "reply.h"
+
+/* How long reply_error() tries to get the lock, in steps of a millisecond */
+#define ERROR_LOCK_MS 20
 
 static QemuMutex lock;
 static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
 static const char *last_block;  /* the source knows which one we are about */
-static bool shut;               /* SHUT is said: nobody reads more */
+static bool shut;               /* nothing more is to be said: SHUT was */
 
 void reply_init(void)
 {
@@ -47,7 +51,7 @@ bool reply_is_open(void)
 /* Under the lock. */
 static bool say(uint16_t type, const void *payload, uint16_t len)
 {
-    if (!to_src) {
+    if (!to_src || shut) {
         return false;
     }
     trace_migrate_send_rp_message(type, len);
@@ -105,7 +109,7 @@ bool reply_report(uint16_t type, const Report *report)
     uint8_t payload[WIRE_RP_REPORT_MAX];
 
     QEMU_LOCK_GUARD(&lock);
-    return (source_peer.features & WIRE_PEER_REPORT) &&
+    return (source_peer.features & WIRE_PEER_REPORT) && !shut &&
            say_at_once(type, payload, report_encode(report, payload));
 }
 
@@ -173,11 +177,48 @@ void reply_abandon(void)
     }
 }
 
+/* Another thread may wait for a source that does not read. */
+static bool lock_soon(void)
+{
+    for (int i = 0; i < ERROR_LOCK_MS; i++) {
+        if (!qemu_mutex_trylock(&lock)) {
+            return true;
+        }
+        g_usleep(1000);
+    }
+    return false;
+}
+
 /* Under the lock. */
-static void say_goodbye(bool ok)
+static bool explain(const char *why)
+{
+    uint8_t payload[WIRE_RP_ERROR_MAX];
+    size_t len = peer_error_encode(why, payload);
+
+    return len && to_src && !shut && (source_peer.features & WIRE_PEER_ERROR) &&
+           say_at_once(WIRE_RP_ERROR, payload, len);
+}
+
+bool reply_error(const char *why)
+{
+    bool ok = lock_soon();
+
+    if (ok) {
+        ok = explain(why);
+        shut |= ok;
+        qemu_mutex_unlock(&lock);
+    }
+    return ok;
+}
+
+/* Under the lock. */
+static void say_goodbye(bool ok, const char *why)
 {
     uint8_t payload[WIRE_RP_SHUT_LEN];
 
+    if (!ok && why) {
+        explain(why);
+    }
     if (to_src && !shut) {
         stl_be_p(payload, !ok);
         say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
@@ -185,16 +226,16 @@ static void say_goodbye(bool ok)
     }
 }
 
-void reply_refuse(void)
+void reply_refuse(const char *why)
 {
     QEMU_LOCK_GUARD(&lock);
-    say_goodbye(false);
+    say_goodbye(false, why);
 }
 
-void reply_close(bool ok)
+void reply_close(bool ok, const char *why)
 {
     QEMU_LOCK_GUARD(&lock);
-    say_goodbye(ok);
+    say_goodbye(ok, why);
     if (to_src) {
         qemu_fclose(g_steal_pointer(&to_src));
     }

@@ -50,12 +50,20 @@ bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *));
 bool reply_resume_ack(void);
 
 /*
+ * Why the connection is about to be closed without a last word: to a source
+ * that understands it.  Nothing can be said after it.  Does not wait for the
+ * source; if another thread does, or it is said already, false.
+ */
+bool reply_error(const char *why);
+
+/*
  * The last word, whether we have the guest, and the end of the path.  Does not
  * wait either: a source that leaves no room for it finds the path broken.  With
- * reply_refuse() it can be said before the end: we do not have it.
+ * reply_refuse() it can be said before the end: we do not have it.  @why, which
+ * may be NULL, goes ahead of it if it is a failure.
  */
-void reply_refuse(void);
-void reply_close(bool ok);
+void reply_refuse(const char *why);
+void reply_close(bool ok, const char *why);
 
 /* The end of a path that is of no more use.  It was shut down before. */
 void reply_abandon(void);

@@ -16,6 +16,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "peer-error.h"
 #include "return-path.h"
 
 struct ReturnPath {
@@ -28,6 +29,7 @@ struct ReturnPath {
     QemuCond changed;
     ReturnPathEnd end;
     Error *error;               /* why it is REFUSED or BROKEN */
+    char *reason;               /* as the destination says it */
     bool answered;
     bool met;                   /* the fence was answered */
     bool acked;
@@ -68,12 +70,25 @@ static ReturnPathEnd take_shut(ReturnPath *rp, const Message *m)
     uint32_t value = ldl_be_p(m->payload);
 
     trace_source_return_path_thread_shut(value);
-    if (value) {
-        error_setg(&rp->error, "The destination failed to take the guest "
-                   "over; its own log and query-migrate say why");
-        return RETURN_PATH_REFUSED;
+    if (value && rp->reason) {
+        error_setg(&rp->error, "destination: %s", rp->reason);
+    } else if (value) {
+        error_setg(&rp->error, "destination failed to load the guest and sent "
+                   "no reason: it is in error-desc of query-migrate there, "
+                   "and the last error that QEMU printed there");
+    } else if (rp->reason) {
+        error_setg(&rp->error, "destination sent both an error and SHUT with "
+                   "success: %s", rp->reason);
+        return RETURN_PATH_BROKEN;
     }
-    return RETURN_PATH_DONE;
+    return value ? RETURN_PATH_REFUSED : RETURN_PATH_DONE;
+}
+
+/* The end follows it; that it does is left to read_message(). */
+static ReturnPathEnd take_error(ReturnPath *rp, const Message *m)
+{
+    rp->reason = peer_error_decode(m->payload, m->len);
+    return RETURN_PATH_OPEN;
 }
 
 static ReturnPathEnd take_pong(ReturnPath *rp, const Message *m)
@@ -210,6 +225,8 @@ static const MessageRow messages[] = {
     FIXED(SWITCHOVER_ACK, .take = take_switchover_ack),
     REPORT(READY, .take = take_ready),
     REPORT(STARTED, .take = take_started),
+    { WIRE_RP_ERROR, "ERROR", WIRE_RP_ERROR_MIN, WIRE_RP_ERROR_MAX,
+      .take = take_error },
 };
 
 static const MessageRow *find_row(const ReturnPath *rp, uint16_t type)
@@ -236,6 +253,10 @@ static bool read_message(ReturnPath *rp, Message *m, Error **errp)
     if (!m->row) {
         error_setg(errp, "Unexpected message 0x%04x from the destination",
                    type);
+        return false;
+    }
+    if (rp->reason && type != WIRE_RP_SHUT) {
+        error_setg(errp, "destination sent %s after ERROR", m->row->name);
         return false;
     }
     if (m->len < m->row->len_min || m->len > m->row->len_max) {
@@ -282,6 +303,9 @@ static bool take_message(ReturnPath *rp, const Message *m, Error **errp)
 static void break_off(ReturnPath *rp, Error *err)
 {
     error_prepend(&err, "Return path: ");
+    if (rp->reason) {
+        error_prepend(&err, "destination: %s; ", rp->reason);
+    }
     WITH_QEMU_LOCK_GUARD(&rp->lock) {
         rp->error = err;
         rp->end = RETURN_PATH_BROKEN;
@@ -437,6 +461,12 @@ ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp)
     return tell(rp, errp);
 }
 
+char *return_path_reason(ReturnPath *rp)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return g_strdup(rp->reason);
+}
+
 ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
                                    Error **errp)
 {
@@ -463,6 +493,7 @@ void return_path_close(ReturnPath *rp)
     qemu_thread_join(&rp->thread);
     qemu_fclose(rp->f);
     error_free(rp->error);
+    g_free(rp->reason);
     qemu_cond_destroy(&rp->changed);
     qemu_mutex_destroy(&rp->lock);
     g_free(rp);

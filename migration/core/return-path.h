@@ -102,8 +102,14 @@ bool return_path_resumed(ReturnPath *rp, int timeout_ms);
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);
 
 /*
- * The same after waiting for the end: at most @timeout_ms, or as long as it
- * takes if that is negative.
+ * Why the destination failed, in its own words, or NULL if it did not say so
+ * (yet).  The caller frees it.  An error of the path contains it.
+ */
+char *return_path_reason(ReturnPath *rp);
+
+/*
+ * The same as return_path_state() after waiting for the end: at most
+ * @timeout_ms, or as long as it takes if that is negative.
  */
 ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
                                    Error **errp);

@@ -31,6 +31,7 @@
 #include "learnt.h"
 #include "postcopy-source.h"
 #include "source.h"
+#include "source-error.h"
 #include "throttle.h"
 #include "urgent-channel.h"
 
@@ -96,8 +97,7 @@ bool source_may_go_on(Error **errp)
     if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
         return source_was_cancelled(errp);
     }
-    if (!stream_check(source.to_dst, errp) ||
-        (source.urgent && !stream_check(source.urgent, errp))) {
+    if (!source_streams_intact(errp)) {
         return false;
     }
     end = source.return_path ? return_path_state(source.return_path, NULL)
@@ -107,8 +107,8 @@ bool source_may_go_on(Error **errp)
         return true;
     }
     if (end == RETURN_PATH_DONE) {
-        error_setg(errp, "The destination said goodbye before it had "
-                   "everything");
+        error_setg(errp, "destination sent SHUT before the migration was "
+                   "complete");
     } else {
         return_path_state(source.return_path, errp);
     }
@@ -593,6 +593,9 @@ void *source_thread(void *opaque)
     rcu_register_thread();
     qatomic_set(&source.thread_id, qemu_get_thread_id());
     source.succeeded = run(&err) && accepted(&err);
+    if (!source.succeeded) {
+        err = source_error_complete(err);
+    }
     throttle_dirty_rate(0);
     if (source.succeeded) {
         show_average_speed();

@@ -26,11 +26,14 @@
 #include "migration/wire/stream.h"
 #include "ctx.h"
 #include "fault.h"
+#include "greeting.h"
 #include "hold.h"
 #include "incoming.h"
 #include "postcopy-dest.h"
 #include "reply.h"
 #include "vmstate.h"
+
+#define LOAD_FAILED "load of migration failed: "
 
 /* The one load under way. */
 static DeviceLoad current_load;
@@ -302,6 +305,16 @@ static void start(void *opaque)
     qemu_event_set(&turn.package);
 }
 
+/* The source is told now, as it waits for the package and not for the end. */
+static void package_failed(void)
+{
+    g_autofree char *why =
+        g_strdup_printf(LOAD_FAILED "%s",
+                        turn.err ? error_get_pretty(turn.err) : "no reason");
+
+    postcopy_dest_package_failed(why);
+}
+
 /*
  * The package is loaded while the incoming thread receives pages, so how that
  * went is told here.  To start a guest is nothing for a coroutine.
@@ -311,13 +324,13 @@ static void package_over(void)
     if (turn.held) {
         if (turn.step != DEVICE_LOAD_END &&
             hold_verdict() == HOLD_UNDECIDED) {
-            postcopy_dest_package_failed();
+            package_failed();
         }
         qemu_sem_post(&turn.state);
     } else if (turn.step == DEVICE_LOAD_END) {
         ctx_in_main_loop(start, NULL);
     } else {
-        postcopy_dest_package_failed();
+        package_failed();
         qemu_event_set(&turn.package);
     }
 }
@@ -381,7 +394,7 @@ static void start_held(void *opaque)
     if (!incoming_start_held()) {
         error_setg(&turn.err, "The guest's disks cannot be opened");
         turn.step = DEVICE_LOAD_FAILED;
-        postcopy_dest_package_failed();
+        package_failed();
     }
     qemu_event_set(&turn.package);
 }
@@ -508,9 +521,14 @@ static bool load_end(QEMUFile *f, Error **errp)
     }
     ok = ok && load_threads_join(errp);
     bql_unlock();
-    if (ok && migrate_has_error(migrate_get_current())) {
-        error_setg(errp, "A device failed while it was loaded");
-        return false;
+    if (ok) {
+        g_autoptr(Error) err = ctx_error();
+
+        if (err) {
+            error_setg(errp, "A device failed while it was loaded: %s",
+                       error_get_pretty(err));
+            return false;
+        }
     }
     return ok && stream_check(f, errp) &&
            (!should_send_vmdesc() || device_load_description(f, errp)) &&
@@ -518,22 +536,44 @@ static bool load_end(QEMUFile *f, Error **errp)
             transport_writer_ended(qemu_file_get_ioc(f), errp));
 }
 
-static bool load_stream(QEMUFile *f, Error **errp)
+/*
+ * What does not agree is found out before the source is known, and it is to
+ * learn of it: then its greeting is read and no more.
+ */
+static bool load_beginning(QEMUFile *f, Error **errp)
 {
     const Configuration *config;
     Configuration here;
-    bool ok;
+    bool ok, differs = false;
 
     bql_lock();
     ok = begin(false, errp);
     config = vmstate_configuration(&here);
     bql_unlock();
-    if (!ok || !device_load_header(f, config, errp)) {
+    if (!device_load_header(f, NULL, ok ? errp : NULL)) {
         return false;
     }
-    bql_lock();
-    ok = set_up(f, errp);
-    bql_unlock();
+    if (config && !configuration_load(f, config, &differs, ok ? errp : NULL)) {
+        ok = false;
+        if (!differs) {
+            return false;
+        }
+    }
+    if (ok) {
+        bql_lock();
+        ok = set_up(f, errp);
+        bql_unlock();
+    }
+    if (!ok) {
+        greeting_read(f);
+    }
+    return ok;
+}
+
+static bool load_stream(QEMUFile *f, Error **errp)
+{
+    bool ok = load_beginning(f, errp);
+
     if (!ok) {
         return false;
     }
@@ -566,7 +606,7 @@ void *incoming_thread(void *opaque)
         /* All that mattered had come. */
         error_free(err);
     } else if (err) {
-        error_prepend(&err, "load of migration failed: ");
+        error_prepend(&err, LOAD_FAILED);
         if (!incoming.exit_on_error) {
             /* Otherwise it is printed as QEMU's last words. */
             error_report_err(error_copy(err));

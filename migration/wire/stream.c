@@ -290,7 +290,9 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
         }
         if (len == 0) {
             error_setg(&err, "%s: stream ends after %" PRIu64 " bytes, "
-                       "more were expected", stream_name(f), f->moved);
+                       "more were expected%s", stream_name(f), f->moved,
+                       f->socket ? ": the other side closed the connection"
+                                 : "");
         }
         stream_fault_io(f, err);
     }

@@ -219,6 +219,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_REPORT                0x0004u /* WIRE_RP_STARTED */
 #define WIRE_PEER_STRICT                0x0008u /* WIRE_CMD_HOLD and so on */
 #define WIRE_PEER_URGENT_COPY           0x0010u /* pages on two channels */
+#define WIRE_PEER_ERROR                 0x0040u /* WIRE_RP_ERROR */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -369,6 +370,15 @@ WIRE_ASSERT_SIZE(WireReport, WIRE_RP_REPORT_MIN);
     (WIRE_RP_REPORT_MIN + \
      WIRE_REPORT_DEVICES_MAX * (4 + 1 + WIRE_REPORT_NAME_MAX))
 QEMU_BUILD_BUG_ON(WIRE_RP_REPORT_MAX > WIRE_RP_PAYLOAD_MAX);
+
+/*
+ * Why the destination is about to send SHUT with a failure, or to close the
+ * connection, with the feature ERROR: UTF-8 text, not terminated.  Only SHUT
+ * may follow it.  A text that is longer than the limit is cut.
+ */
+#define WIRE_RP_ERROR                   0x4604
+#define WIRE_RP_ERROR_MIN               1
+#define WIRE_RP_ERROR_MAX               WIRE_RP_PAYLOAD_MAX
 
 /*
  * After the message RECV_BITMAP, outside of any length: the bitmap of pages

@@ -244,7 +244,7 @@ SECTION = [
          'is not followed by its footer'),
     Case('short-state', device_body(lambda b: b[:-1]), "Section 'timer'"),
     Case('long-state', device_body(lambda b: b + b'\0'),
-         "Section 'timer' is not followed by its footer"),
+         "Section 'timer' instance 0 is not followed by its footer"),
     Case('part-before-start', part_before_start, 'which did not start'),
     Case('part-of-unknown', before_ram(Record(r.PART, number=0xdeadbeef)),
          'section number 3735928559'),

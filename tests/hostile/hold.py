@@ -23,7 +23,7 @@ from records import Record
 
 HELLO = 0x46455252              # a Ferry asks who is there,
 OFFER = 0xfd010000              # and says that it understands
-REPORT, STRICT = 0x4, 0x8
+REPORT, STRICT, ERROR = 0x4, 0x8, 0x40
 KNOWS = ('query-migrate.ferry',)
 LIMIT_US = 300000
 WAIT = b'<the rest of this stream follows when there is an answer>'

@@ -49,7 +49,7 @@ static void talk_end(Talk *t)
 
 static void hear(Talk *t, uint16_t type, const void *payload, uint16_t len)
 {
-    uint8_t said[64];
+    uint8_t said[HEADER + WIRE_RP_PAYLOAD_MAX];
 
     g_assert_cmpint(HEADER + len, <=, sizeof(said));
     g_assert_cmpint(recv(t->source, said, HEADER + len, MSG_WAITALL), ==,
@@ -87,7 +87,7 @@ static void test_words(void)
     hear_number(&t, WIRE_RP_PONG, peer_introduction());
     g_assert(reply_switchover_ack());
     hear(&t, WIRE_RP_SWITCHOVER_ACK, NULL, 0);
-    reply_close(true);
+    reply_close(true, NULL);
     hear_number(&t, WIRE_RP_SHUT, 0);
     hear_end(&t);
     talk_end(&t);
@@ -98,7 +98,7 @@ static void test_failure(void)
     Talk t;
 
     talk_begin(&t);
-    reply_close(false);
+    reply_close(false, NULL);
     hear_number(&t, WIRE_RP_SHUT, 1);
     hear_end(&t);
     talk_end(&t);
@@ -118,8 +118,130 @@ static void test_report(void)
     hear_number(&t, WIRE_RP_PONG, peer_offer());
     g_assert(reply_report(WIRE_RP_STARTED, &report));
     hear(&t, WIRE_RP_STARTED, payload, len);
-    reply_close(true);
+    reply_close(true, NULL);
     hear_number(&t, WIRE_RP_SHUT, 0);
+    hear_end(&t);
+    talk_end(&t);
+}
+
+static void introduce(Talk *t, uint32_t offer)
+{
+    g_assert(reply_pong(offer));
+    hear_number(t, WIRE_RP_PONG, offer);
+}
+
+static void hear_error(Talk *t, const char *text)
+{
+    hear(t, WIRE_RP_ERROR, text, strlen(text));
+}
+
+/* The reason comes once, and nothing after it. */
+static void test_error(void)
+{
+    Report report = { };
+    Talk t;
+
+    talk_begin(&t);
+    introduce(&t, peer_offer());
+    g_assert_true(reply_error("no disk"));
+    hear_error(&t, "no disk");
+    g_assert_false(reply_error("another reason"));
+    g_assert_false(reply_pong(1));
+    g_assert_false(reply_switchover_ack());
+    g_assert_false(reply_report(WIRE_RP_STARTED, &report));
+    g_assert_false(reply_request_pages("pc.ram", 0, 4096));
+    reply_close(false, "a third");
+    hear_end(&t);
+    talk_end(&t);
+}
+
+/* With the last word, if that is about a failure. */
+static void test_error_at_end(void)
+{
+    Talk t;
+
+    for (unsigned i = 0; i < 4; i++) {
+        bool failed = i & 1, early = i & 2;
+
+        talk_begin(&t);
+        introduce(&t, peer_offer());
+        if (early) {
+            reply_refuse("first");
+            hear_error(&t, "first");
+            hear_number(&t, WIRE_RP_SHUT, 1);
+        }
+        reply_close(!failed, "second");
+        if (!early && failed) {
+            hear_error(&t, "second");
+        }
+        if (!early) {
+            hear_number(&t, WIRE_RP_SHUT, failed);
+        }
+        hear_end(&t);
+        talk_end(&t);
+    }
+}
+
+/* Sources that do not know the message must not get it. */
+static void test_error_unknown(void)
+{
+    const uint32_t offers[] = {
+        1, WIRE_PEER_OFFER | 1 << WIRE_PEER_VERSION_SHIFT |
+           (WIRE_PEER_FEATURES_MASK & ~WIRE_PEER_ERROR)
+    };
+    Talk t;
+
+    for (size_t i = 0; i < ARRAY_SIZE(offers); i++) {
+        talk_begin(&t);
+        introduce(&t, offers[i]);
+        g_assert_false(reply_error("no disk"));
+        g_assert(reply_pong(2));
+        hear_number(&t, WIRE_RP_PONG, 2);
+        reply_close(false, "no disk");
+        hear_number(&t, WIRE_RP_SHUT, 1);
+        hear_end(&t);
+        talk_end(&t);
+    }
+}
+
+/* What does not fit is cut between two characters. */
+static void test_error_long(void)
+{
+    g_autofree char *text = g_strnfill(WIRE_RP_ERROR_MAX + 1, 'x');
+    g_autofree char *cut = g_strdup(text);
+    Talk t;
+
+    strcpy(cut + WIRE_RP_ERROR_MAX - 3, "...");
+    talk_begin(&t);
+    introduce(&t, peer_offer());
+    reply_close(false, text);
+    hear_error(&t, cut);
+    hear_number(&t, WIRE_RP_SHUT, 1);
+    hear_end(&t);
+    talk_end(&t);
+
+    /* the last of its bytes would be the first of three that are dropped */
+    memcpy(text + WIRE_RP_ERROR_MAX - 4, "\xe2\x82\xac", 3);
+    cut[WIRE_RP_ERROR_MAX - 1] = 0;
+    strcpy(cut + WIRE_RP_ERROR_MAX - 4, "...");
+    talk_begin(&t);
+    introduce(&t, peer_offer());
+    reply_close(false, text);
+    hear_error(&t, cut);
+    hear_number(&t, WIRE_RP_SHUT, 1);
+    hear_end(&t);
+    talk_end(&t);
+}
+
+static void test_error_empty(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    introduce(&t, peer_offer());
+    g_assert_false(reply_error(""));
+    reply_close(false, "");
+    hear_number(&t, WIRE_RP_SHUT, 1);
     hear_end(&t);
     talk_end(&t);
 }
@@ -132,10 +254,10 @@ static void test_open(void)
     for (unsigned i = 0; i < 2; i++) {
         talk_begin(&t);
         g_assert_false(reply_open(t.from_src));
-        reply_close(true);
+        reply_close(true, NULL);
         g_assert_false(reply_pong(1));
         g_assert_false(reply_switchover_ack());
-        reply_close(true);
+        reply_close(true, NULL);
         hear_number(&t, WIRE_RP_SHUT, 0);
         hear_end(&t);
         talk_end(&t);
@@ -179,7 +301,7 @@ static void test_does_not_read(void)
         if (ok) {
             g_assert_false(reply_report(WIRE_RP_STARTED, &(Report) {}));
         }
-        reply_close(ok);
+        reply_close(ok, NULL);
         while (unread--) {
             hear_number(&t, WIRE_RP_PONG, 0);
         }
@@ -197,7 +319,7 @@ static void test_gone(void)
     close(t.source);
     g_assert_false(reply_pong(1));
     g_assert_false(reply_switchover_ack());
-    reply_close(true);
+    reply_close(true, NULL);
     t.source = -1;
     talk_end(&t);
 }
@@ -209,6 +331,11 @@ int main(int argc, char **argv)
     g_test_add_func("/reply/words", test_words);
     g_test_add_func("/reply/failure", test_failure);
     g_test_add_func("/reply/report", test_report);
+    g_test_add_func("/reply/error", test_error);
+    g_test_add_func("/reply/error-at-end", test_error_at_end);
+    g_test_add_func("/reply/error-unknown", test_error_unknown);
+    g_test_add_func("/reply/error-long", test_error_long);
+    g_test_add_func("/reply/error-empty", test_error_empty);
     g_test_add_func("/reply/open", test_open);
     g_test_add_func("/reply/does-not-read", test_does_not_read);
     g_test_add_func("/reply/gone", test_gone);

@@ -83,7 +83,7 @@ static void test_introduction(void)
     g_assert_cmphex(peer.features, ==,
                     WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
-                    WIRE_PEER_URGENT_COPY);
+                    WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
@@ -92,10 +92,13 @@ static void test_introduction(void)
 /* Features of a later version are not ours to use. */
 static void test_unknown_features(void)
 {
+    const uint32_t unknown = WIRE_PEER_FEATURES_MASK & ~peer_introduction();
     Peer peer;
     strList *names;
 
-    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | 0xffe2, &peer));
+    g_assert_cmphex(unknown, !=, 0);
+    g_assert_true(peer_recognize(WIRE_PEER_MARK | 7 << 16 | unknown |
+                                 WIRE_PEER_PAGE_RUN, &peer));
     g_assert_cmpuint(peer.version, ==, 7);
     g_assert_cmphex(peer.features, ==, WIRE_PEER_PAGE_RUN);
     names = peer_feature_names(peer.features);
@@ -186,6 +189,126 @@ static void test_refused(void)
     talk_end(&t);
 }
 
+static void say_error(Talk *t, const void *text, uint16_t len)
+{
+    say(t, WIRE_RP_ERROR, len);
+    qemu_put_buffer(t->to_src, text, len);
+    g_assert_cmpint(qemu_fflush(t->to_src), ==, 0);
+}
+
+static void expect_reason(Talk *t, const char *text)
+{
+    g_autofree char *reason = return_path_reason(t->rp);
+
+    g_assert_cmpstr(reason, ==, text);
+}
+
+/* The reason is a part of the error, however the end comes. */
+static void test_error(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    expect_reason(&t, NULL);
+    say_error(&t, "no disk 'x'", 11);
+    say_number(&t, WIRE_RP_SHUT, 1);
+    expect_end(&t, RETURN_PATH_REFUSED, "destination: no disk 'x'");
+    expect_reason(&t, "no disk 'x'");
+    talk_end(&t);
+
+    talk_begin(&t);
+    say_error(&t, "paused", 6);
+    qio_channel_shutdown(t.there, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
+    expect_end(&t, RETURN_PATH_BROKEN, "destination: paused; Return path: ");
+    talk_end(&t);
+}
+
+/* What comes is one line, whatever it was. */
+static void test_error_bytes(void)
+{
+    static const struct {
+        const char *bytes;
+        uint16_t len;
+        const char *shown;
+    } texts[] = {
+#define TEXT(bytes_, shown_) { bytes_, sizeof(bytes_) - 1, shown_ }
+        TEXT("a\0b\0", "a\\x00b\\x00"),
+        TEXT("a\nb\r\tc\033[1m", "a\\x0ab\\x0d\\x09c\\x1b[1m"),
+        TEXT("\x7f", "\\x7f"),
+        TEXT("\xc2\x80", "\\xc2\\x80"),                   /* a control */
+        TEXT("\xe2\x80\xae", "\\xe2\\x80\\xae"),         /* text turns */
+        TEXT("gr\xc3\xbc\xc3\x9f \xe2\x82\xac",
+             "gr\xc3\xbc\xc3\x9f \xe2\x82\xac"),
+        TEXT("\xff\xfe", "\\xff\\xfe"),
+        TEXT("cut \xe2\x82", "cut \\xe2\\x82"),
+        TEXT("long\xc0\xaf", "long\\xc0\\xaf"),           /* overlong / */
+        TEXT("\xed\xa0\x80", "\\xed\\xa0\\x80"),         /* surrogate */
+        TEXT("%s%n", "%s%n"),
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        Talk t;
+
+        talk_begin(&t);
+        say_error(&t, texts[i].bytes, texts[i].len);
+        say_number(&t, WIRE_RP_SHUT, 1);
+        expect_end(&t, RETURN_PATH_REFUSED, texts[i].shown);
+        expect_reason(&t, texts[i].shown);
+        talk_end(&t);
+    }
+}
+
+static void test_error_longest(void)
+{
+    g_autofree char *text = g_strnfill(WIRE_RP_ERROR_MAX, 'x');
+    Talk t;
+
+    talk_begin(&t);
+    say_error(&t, text, WIRE_RP_ERROR_MAX);
+    say_number(&t, WIRE_RP_SHUT, 1);
+    expect_end(&t, RETURN_PATH_REFUSED, text);
+    talk_end(&t);
+}
+
+/* After a reason only a failure can come. */
+static void test_error_lies(void)
+{
+    static const struct {
+        uint16_t type;
+        uint32_t value;
+        const char *text;
+    } lies[] = {
+        { WIRE_RP_PONG, 1, "PONG after ERROR" },
+        { WIRE_RP_ERROR, 0x41414141, "ERROR after ERROR" },
+        { WIRE_RP_SHUT, 0, "SHUT with success" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        Talk t;
+
+        talk_begin(&t);
+        say_error(&t, "no disk", 7);
+        say_number(&t, lies[i].type, lies[i].value);
+        expect_end(&t, RETURN_PATH_BROKEN, lies[i].text);
+        expect_end(&t, RETURN_PATH_BROKEN, "no disk");
+        talk_end(&t);
+    }
+}
+
+/* What comes after the last word is not read. */
+static void test_error_late(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    say_number(&t, WIRE_RP_SHUT, 1);
+    expect_end(&t, RETURN_PATH_REFUSED, "no reason");
+    say_error(&t, "late", 4);
+    expect_end(&t, RETURN_PATH_REFUSED, "no reason");
+    expect_reason(&t, NULL);
+    talk_end(&t);
+}
+
 static void test_broken(void)
 {
     Talk t;
@@ -225,6 +348,9 @@ static void test_lies(void)
         { WIRE_RP_PONG, 5, "PONG" },
         { WIRE_RP_PONG, 0xffff, "PONG" },
         { WIRE_RP_SWITCHOVER_ACK, 1, "SWITCHOVER_ACK" },
+        { WIRE_RP_ERROR, 0, "ERROR" },
+        { WIRE_RP_ERROR, WIRE_RP_ERROR_MAX + 1, "ERROR" },
+        { WIRE_RP_ERROR, 0xffff, "ERROR" },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
@@ -403,6 +529,11 @@ int main(int argc, char **argv)
     g_test_add_func("/return-path/meet-nobody", test_meet_nobody);
     g_test_add_func("/return-path/ack", test_ack);
     g_test_add_func("/return-path/refused", test_refused);
+    g_test_add_func("/return-path/error", test_error);
+    g_test_add_func("/return-path/error-bytes", test_error_bytes);
+    g_test_add_func("/return-path/error-longest", test_error_longest);
+    g_test_add_func("/return-path/error-lies", test_error_lies);
+    g_test_add_func("/return-path/error-late", test_error_late);
     g_test_add_func("/return-path/broken", test_broken);
     g_test_add_func("/return-path/hang-up", test_hang_up);
     g_test_add_func("/return-path/lies", test_lies);
