@@ -12,12 +12,11 @@
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qapi/error.h"
-#include "qapi/qapi-builtin-visit.h"
 #include "qapi/qapi-commands-migration.h"
-#include "qapi/string-output-visitor.h"
 #include "system/system.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "hmp-progress.h"
 
 typedef enum InfoForm {
     COUNT,              /* a number of 64 bits */
@@ -38,10 +37,6 @@ typedef struct InfoRow {
     { label, form, unit, offsetof(MigrationStats, member) }
 #define XBZRLE(label, form, unit, member) \
     { label, form, unit, offsetof(XBZRLECacheStats, member) }
-#define FAULTS(label, form, unit, member) \
-    { label, form, unit, offsetof(FerryFaults, member) }
-#define SERVED(label, form, unit, member) \
-    { label, form, unit, offsetof(FerryServed, member) }
 
 static const InfoRow ram_rows[] = {
     RAM("transferred ram", KIB, "kbytes", transferred),
@@ -74,27 +69,8 @@ static const InfoRow xbzrle_rows[] = {
     XBZRLE("xbzrle overflow", COUNT, "", overflow),
 };
 
-static const InfoRow faults_rows[] = {
-    FAULTS("memory waited for", COUNT, "times", count),
-    FAULTS("requests for memory", COUNT, "", requests),
-    FAULTS("wait for memory, mean", COUNT, "us", mean_us),
-    FAULTS("wait for memory, p50", COUNT, "us", p50_us),
-    FAULTS("wait for memory, p90", COUNT, "us", p90_us),
-    FAULTS("wait for memory, p99", COUNT, "us", p99_us),
-    FAULTS("wait for memory, longest", COUNT, "us", max_us),
-};
-
-static const InfoRow served_rows[] = {
-    SERVED("memory asked for", COUNT, "pages", asked),
-    SERVED("memory sent urgently", COUNT, "pages", urgent),
-    SERVED("memory sent once more", COUNT, "pages", again),
-    SERVED("memory sent along", COUNT, "pages", along),
-};
-
 #undef RAM
 #undef XBZRLE
-#undef FAULTS
-#undef SERVED
 
 static void print_count(Monitor *mon, const char *label, uint64_t value,
                         const char *unit)
@@ -169,14 +145,14 @@ static void print_blockers(Monitor *mon, const strList *why)
 
 static void print_status(Monitor *mon, const MigrationInfo *info)
 {
-    bool why = info->status == MIGRATION_STATUS_FAILED && info->error_desc;
+    const char *why = info->error_desc;
 
     if (!info->has_status) {
         return;
     }
     monitor_printf(mon, "Migration status: %s%s%s%s\n",
                    MigrationStatus_str(info->status), why ? " (" : "",
-                   why ? info->error_desc : "", why ? ")" : "");
+                   why ?: "", why ? ")" : "");
     print_count(mon, "total time", info->total_time, "ms");
     if (info->has_expected_downtime) {
         print_count(mon, "expected downtime", info->expected_downtime, "ms");
@@ -205,31 +181,22 @@ static void print_throttle(Monitor *mon, const MigrationInfo *info)
     }
 }
 
-static void print_blocktime(Monitor *mon, MigrationInfo *info)
+/* One for each vCPU, in their order */
+static void print_blocktime(Monitor *mon, const MigrationInfo *info)
 {
-    g_autofree char *times = NULL;
-    Visitor *v;
+    const uint32List *vcpu = info->postcopy_vcpu_blocktime;
 
     if (info->has_postcopy_blocktime) {
         print_count(mon, "postcopy blocktime", info->postcopy_blocktime, "");
     }
-    if (info->has_postcopy_vcpu_blocktime) {
-        v = string_output_visitor_new(false, &times);
-        visit_type_uint32List(v, NULL, &info->postcopy_vcpu_blocktime,
-                              &error_abort);
-        visit_complete(v, &times);
-        visit_free(v);
-        monitor_printf(mon, "postcopy vcpu blocktime: %s\n", times);
+    if (!info->has_postcopy_vcpu_blocktime) {
+        return;
     }
-}
-
-/* What only ours can tell */
-static void print_ferry(Monitor *mon, const FerryMigrationInfo *ferry)
-{
-    if (ferry) {
-        print_rows(mon, served_rows, ARRAY_SIZE(served_rows), ferry->served);
-        print_rows(mon, faults_rows, ARRAY_SIZE(faults_rows), ferry->faults);
+    monitor_printf(mon, "postcopy vcpu blocktime:");
+    for (bool first = true; vcpu; vcpu = vcpu->next, first = false) {
+        monitor_printf(mon, "%s%" PRIu32, first ? " " : ",", vcpu->value);
     }
+    monitor_printf(mon, "\n");
 }
 
 static void print_addresses(Monitor *mon, const MigrationInfo *info)
@@ -257,7 +224,7 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     print_rows(mon, xbzrle_rows, ARRAY_SIZE(xbzrle_rows), info->xbzrle_cache);
     print_throttle(mon, info);
     print_blocktime(mon, info);
-    print_ferry(mon, info->ferry);
+    hmp_print_progress(mon, info->ferry);
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

@@ -28,6 +28,7 @@ from ferry.vm import VM
 from common import ENDS_WITHIN, ROUND, UNDER_WAY, Case
 from failures import Mode, cancelled
 from lab import Lab, check
+from progress import check_progress
 
 SPEED = {'max-bandwidth': 40 << 20, 'downtime-limit': 1,
          'max-postcopy-bandwidth': 0}
@@ -127,6 +128,14 @@ def summary(move: Move) -> str:
             f'{move.check_heartbeats():.0f} ms')
 
 
+def check_told(move: Move) -> None:
+    """The human monitors tell of requests and waits as those of QMP do."""
+    for side, member in ((move.source, 'served'), (move.target, 'faults')):
+        if side.vm.kind == 'ferry':
+            check(member in check_progress(side.vm),
+                  f'{side.vm.name} tells of {member}')
+
+
 def plain(source: str, target: str, way: Way, point: str) -> Case:
     """Nothing goes wrong."""
     def run(lab: Lab) -> str:
@@ -136,6 +145,7 @@ def plain(source: str, target: str, way: Way, point: str) -> Case:
             if point != 'nearly-done':
                 check(move.info['ram']['postcopy-requests'] > 0,
                       'the destination asked for pages')
+                check_told(move)
             return summary(move)
     return Case(f'{source}-{target}-postcopy-{way.name}-{point}', run, False,
                 (source, target), way.needs)

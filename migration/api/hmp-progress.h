@@ -1,0 +1,19 @@
+/*
+ * Migration in the human monitor: how far a migration is, and why
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_API_HMP_PROGRESS_H
+#define MIGRATION_API_HMP_PROGRESS_H
+
+#include "monitor/monitor.h"
+#include "qapi/qapi-types-migration.h"
+
+/*
+ * Every member of the object `ferry` in the answer to query-migrate, in its
+ * units; @ferry may be NULL.  Main loop.
+ */
+void hmp_print_progress(Monitor *mon, const FerryMigrationInfo *ferry);
+
+#endif
