@@ -217,7 +217,9 @@ static int save_iterate(QEMUFile *f, void *opaque)
         result = run(source.drain);
         ret = ram_sink_end(&source.sender.sink);
     }
-    count_bytes(f, before, &mig_stats.precopy_bytes);
+    /* All is sent at once only while the guest is stopped. */
+    count_bytes(f, before, source.drain ? &mig_stats.downtime_bytes
+                                        : &mig_stats.precopy_bytes);
     return ret ? ret : result == RAM_SEND_ALL;
 }
 
