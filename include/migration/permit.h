@@ -24,6 +24,7 @@ typedef enum MigrationAct {
     MIGRATION_ACT_DELETE_SNAPSHOT,
     MIGRATION_ACT_RESET,
     MIGRATION_ACT_POWERDOWN,
+    MIGRATION_ACT_CHANGE_DEVICE,    /* or a CPU: something of its state */
     MIGRATION_ACT_STOP,             /* to stop vCPUs and wait for them */
     MIGRATION_ACT_START,            /* to let vCPUs run */
     MIGRATION_ACT_HOTPLUG,          /* of a device, in either direction */
@@ -33,7 +34,11 @@ typedef enum MigrationAct {
     MIGRATION_ACT__COUNT
 } MigrationAct;
 
-/* False with a reason in @errp if @act must not be done now. */
+/*
+ * False with a reason in @errp if @act must not be done now.  If it is to
+ * change the state of the machine, an attempt to switch over that can still be
+ * given up ends: what was saved in it is out of date.
+ */
 bool migration_permits(MigrationAct act, Error **errp);
 
 /*

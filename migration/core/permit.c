@@ -13,6 +13,7 @@
 #include "system/runstate.h"
 #include "incoming.h"
 #include "permit.h"
+#include "requests.h"
 #include "source.h"
 
 /* Where the guest is, which may not agree with what runs here */
@@ -97,6 +98,9 @@ static const Rule permit_rules[MIGRATION_ACT__COUNT] = {
     [MIGRATION_ACT_POWERDOWN] = {
         "Cannot send a power-down request",
         HANDED_OVER | AWAY | AWAITED | LOADING
+    },
+    [MIGRATION_ACT_CHANGE_DEVICE] = {
+        "Cannot change the state of a device", HANDED_OVER | AWAY | LOADING
     },
     /* A vCPU that waits for memory can only be stopped when that comes. */
     [MIGRATION_ACT_STOP] = { "Cannot stop the guest", CUT_OFF },
@@ -188,6 +192,12 @@ static bool is_exempt(MigrationAct act)
     }
 }
 
+static bool permit_changes_state(MigrationAct act)
+{
+    return act == MIGRATION_ACT_RESET || act == MIGRATION_ACT_POWERDOWN ||
+           act == MIGRATION_ACT_CHANGE_DEVICE || act == MIGRATION_ACT_REQUEST;
+}
+
 bool migration_permits(MigrationAct act, Error **errp)
 {
     ERRP_GUARD();
@@ -196,6 +206,9 @@ bool migration_permits(MigrationAct act, Error **errp)
 
     assert(bql_locked());
     if (!(rule->refused & BIT(now)) || is_exempt(act)) {
+        if (permit_changes_state(act)) {
+            requests_end_attempt();
+        }
         return true;
     }
     error_setg(errp, "%s: %s", rule->what, moment_text[now]);

@@ -34,12 +34,16 @@ void requests_drop(void)
     qemu_system_requests_drop();
 }
 
-bool migration_requests_wait(void)
+/* The state that was saved lacks what is about to be changed. */
+void requests_end_attempt(void)
 {
-    /* The state that was saved lacks what the request is about to change. */
     if (attempt_open()) {
         attempt_abort("a request that changes the machine came meanwhile");
     }
+}
+
+bool migration_requests_wait(void)
+{
     return !migration_permits(MIGRATION_ACT_REQUEST, NULL);
 }
 

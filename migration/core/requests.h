@@ -19,6 +19,12 @@
  */
 bool requests_settle(Error **errp);
 
+/*
+ * The machine is about to be changed: an attempt to switch over that is still
+ * open ends, and the guest is resumed here.  BQL.
+ */
+void requests_end_attempt(void);
+
 /* The migration has ended and the guest is not here any more.  BQL. */
 void requests_drop(void);
 

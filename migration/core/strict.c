@@ -74,8 +74,10 @@ static bool strict_any_bitmap(void)
 /* Before the setup that of bitmaps does not know whether there are any. */
 static bool strict_can_repeat(const Section *s)
 {
-    return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME) ||
-           (!strcmp(s->name, WIRE_BITMAPS_NAME) && !strict_any_bitmap());
+    if (!strcmp(s->name, WIRE_BITMAPS_NAME)) {
+        return !migrate_dirty_bitmaps() || !strict_any_bitmap();
+    }
+    return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME);
 }
 
 bool strict_possible(Error **errp)

@@ -144,6 +144,8 @@ ACTIONS: dict[str, Action] = {
                                   devices=['disk'])),
     'migrate': Action(migrate_nowhere),
     'migrate-incoming': Action(listen),
+    'yank': Action(qmp('yank', instances=[{'type': 'migration'}])),
+    'inject-nmi': Action(qmp('inject-nmi')),
     'migrate-set-capabilities': Action(
         lambda vm: vm.qmp.cmd('migrate-set-capabilities', CAPS),
         lambda vm: vm.qmp.cmd('migrate-set-capabilities', CAPS_BACK)),

@@ -120,6 +120,40 @@ def reset_in_attempt(lab: Lab, command: str = 'system_reset',
     is_state(dst, 'running')
 
 
+def balloon_in_attempt(lab: Lab) -> None:
+    """The same with a new target of the balloon, which arrives."""
+    src, dst = phases.attempt(lab)
+    src.qmp.cmd('balloon', {'value': 30 << 20})
+    src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
+    until(src, 'completed')
+    until(dst, 'completed')
+    is_state(dst, 'running')
+
+
+def cancel_attempt(lab: Lab) -> None:
+    """A strict attempt, cancel: the guest runs again."""
+    src = phases.attempt(lab)[0]
+    cancelled(src)
+    is_state(src, 'running')
+
+
+def strict_with_bitmaps(lab: Lab) -> None:
+    """strict-downtime is refused only if there is a bitmap to be sent."""
+    vm = lab.source()
+    set_caps(vm, 'return-path', 'strict-downtime', 'dirty-bitmaps')
+    phases.set_params(vm, max_bandwidth=phases.SLOW)
+    start(vm, lab.drain().uri)
+    until(vm, 'active')
+    cancelled(vm)
+    vm.qmp.cmd('block-dirty-bitmap-add', {'node': 'disk', 'name': 'bitmap'})
+    try:
+        start(vm, lab.drain().uri)
+        raise FerryError('with a bitmap it is not refused')
+    except QMPError as err:
+        check('strict-downtime' in err.desc, err.desc)
+    phases.hmp(vm, 'savevm new')
+
+
 def powerdown_in_attempt(lab: Lab) -> None:
     """The same with system_powerdown."""
     reset_in_attempt(lab, 'system_powerdown', 'POWERDOWN')
@@ -287,6 +321,9 @@ STORIES: dict[str, Callable[[Lab], None]] = {
     'stop, then failure': stop_then_failure,
     'system_reset in an attempt': reset_in_attempt,
     'system_powerdown in an attempt': powerdown_in_attempt,
+    'balloon in an attempt': balloon_in_attempt,
+    'cancel in an attempt': cancel_attempt,
+    'strict-downtime and bitmaps': strict_with_bitmaps,
     'system_reset while loading': reset_while_loading,
     'stop while loading': wanted_there('stop', 'paused'),
     'cont while loading': wanted_there('cont', 'running'),
