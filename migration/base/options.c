@@ -62,7 +62,8 @@ static bool has_cap(MigrationCapability cap)
 
 #define ACCESSOR(type, name, value) type name(void) { return value; }
 #define PARAM(kind, type, id, field, name, global, accessor, ...) \
-    ACCESSOR(C_TYPE_##type, accessor, qatomic_read(&in_force()->field))
+    ACCESSOR(C_TYPE_##type, accessor, \
+             param_load(&in_force()->field, sizeof(in_force()->field)))
 #define PARAM_STRING(id, field, name, global, accessor, ...) \
     ACCESSOR(const char *, accessor, in_force()->field)
 #define PARAM_LIST(id, field, name, type, accessor, ...) \

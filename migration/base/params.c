@@ -54,8 +54,7 @@ static bool is_number(const ParamRow *row)
     return row->kind != PARAM_STRING && row->kind != PARAM_LIST;
 }
 
-/* Any thread may read while one that holds the BQL stores. */
-static uint64_t load(const void *at, size_t size)
+uint64_t param_load(const void *at, size_t size)
 {
     switch (size) {
     case 1:
@@ -63,7 +62,7 @@ static uint64_t load(const void *at, size_t size)
     case 4:
         return qatomic_read((const uint32_t *)at);
     case 8:
-        return qatomic_read((const uint64_t *)at);
+        return qatomic_read_u64((const uint64_t *)at);
     default:
         g_assert_not_reached();
     }
@@ -79,7 +78,7 @@ static void store(void *at, size_t size, uint64_t value)
         qatomic_set((uint32_t *)at, value);
         break;
     case 8:
-        qatomic_set((uint64_t *)at, value);
+        qatomic_set_u64((uint64_t *)at, value);
         break;
     default:
         g_assert_not_reached();
@@ -91,7 +90,7 @@ uint64_t param_number(const MigrationParameters *params, MigrationParameter id)
     const ParamRow *row = param_row(id);
 
     assert(is_number(row));
-    return load((const char *)params + row->at, row->size);
+    return param_load((const char *)params + row->at, row->size);
 }
 
 void params_preset(MigrationParameters *params)
@@ -145,7 +144,7 @@ void params_merge(MigrationParameters *params, const MigrateSetParameters *set)
             merge_string(to, given_string(set, row));
         } else {
             store(to, row->size,
-                  load((const char *)set + row->set_at, row->size));
+                  param_load((const char *)set + row->set_at, row->size));
         }
     }
 #define PARAM_LIST(id, field, name, type, ...) \

@@ -42,6 +42,12 @@ typedef struct ParamRow {
 /* The row of a parameter; there is one for each. */
 const ParamRow *param_row(MigrationParameter id);
 
+/*
+ * A number of @size bytes.  Any thread may read while one that holds the BQL
+ * stores, also where 64 bits are more than one word.
+ */
+uint64_t param_load(const void *at, size_t size);
+
 /* The value of a parameter of kind INT, BOOL or ENUM. */
 uint64_t param_number(const MigrationParameters *params, MigrationParameter id);
 

@@ -41,3 +41,45 @@ bool multifd_device_state_save_thread_should_exit(void)
 {
     return true;
 }
+
+#ifdef CONFIG_REPLICATION
+
+/*
+ * COLO: x-colo cannot be turned on, but its commands are there wherever the
+ * replication of disks is.
+ */
+
+static void no_colo(Error **errp)
+{
+    error_setg(errp, "COLO is not available yet");
+}
+
+void qmp_xen_set_replication(bool enable, bool primary, bool has_failover,
+                             bool failover, Error **errp)
+{
+    no_colo(errp);
+}
+
+ReplicationStatus *qmp_query_xen_replication_status(Error **errp)
+{
+    no_colo(errp);
+    return NULL;
+}
+
+void qmp_xen_colo_do_checkpoint(Error **errp)
+{
+    no_colo(errp);
+}
+
+COLOStatus *qmp_query_colo_status(Error **errp)
+{
+    no_colo(errp);
+    return NULL;
+}
+
+void qmp_x_colo_lost_heartbeat(Error **errp)
+{
+    no_colo(errp);
+}
+
+#endif /* CONFIG_REPLICATION */

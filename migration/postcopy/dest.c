@@ -27,10 +27,9 @@
 #include "dest.h"
 #include "fault-thread.h"
 #include "forget.h"
+#include "mapping.h"
 #include "shared.h"
 #include "support.h"
-
-#include <sys/mman.h>
 
 static struct {
     bool advised;               /* what follows is there */
@@ -209,7 +208,7 @@ bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
         return false;
     }
     /* Locked memory is never missing; dest_end() locks it again. */
-    if (munlockall()) {
+    if (!mapping_unlock_all()) {
         error_setg_errno(errp, errno, "Cannot unlock the memory");
         return false;
     }
@@ -325,15 +324,12 @@ static bool never_comes(const RamRegion *r, uint64_t start)
 static uint8_t *map_again(const RamRegion *r)
 {
     SupportBlock facts = facts_of(r->rb);
-    void *again;
 
     if (r->host_page_size == dest.host.page_size || shared_any() ||
         !support_continue(&dest.host, &facts)) {
         return NULL;
     }
-    again = mmap(NULL, ram_region_bytes(r), PROT_READ | PROT_WRITE,
-                 MAP_SHARED | MAP_NORESERVE, r->rb->fd, r->rb->fd_offset);
-    return again == MAP_FAILED ? NULL : again;
+    return mapping_again(r->rb->fd, r->rb->fd_offset, ram_region_bytes(r));
 }
 
 static bool watch(RamRegion *r, Error **errp)
@@ -367,10 +363,9 @@ static unsigned count_vcpus(void)
 static bool make_channels(Error **errp)
 {
     PlaceMemory *memory = &dest.memory;
-    void *zeros = mmap(NULL, memory->largest_page, PROT_READ,
-                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *zeros = mapping_zeros(memory->largest_page, false);
 
-    if (zeros == MAP_FAILED) {
+    if (!zeros) {
         error_setg_errno(errp, errno, "Cannot map %" PRIu64 " bytes of zeros",
                          memory->largest_page);
         return false;
@@ -476,10 +471,8 @@ static void let_be(RamRegion *r)
         }
         b->bytes = 0;
     }
-    if (b->alias) {
-        munmap(b->alias, ram_region_bytes(r));
-        b->alias = NULL;
-    }
+    mapping_end(b->alias, ram_region_bytes(r));
+    b->alias = NULL;
 }
 
 static void free_channels(void)
@@ -488,10 +481,8 @@ static void free_channels(void)
 
     placer_destroy(&dest.main);
     placer_destroy(&dest.urgent);
-    if (memory->zeros) {
-        munmap(memory->zeros, memory->largest_page);
-        memory->zeros = NULL;
-    }
+    mapping_end(memory->zeros, memory->largest_page);
+    memory->zeros = NULL;
 }
 
 /*

@@ -14,8 +14,6 @@
 #include "fault-thread.h"
 #include "shared.h"
 
-#include <poll.h>
-
 /* Faults taken at once */
 #define BATCH 16
 
@@ -99,14 +97,24 @@ static bool read_faults(FaultThread *t)
     return true;
 }
 
+/* Where events are no descriptors there is no userfaultfd either. */
+static int wake_fd(FaultThread *t)
+{
+#ifdef CONFIG_POSIX
+    return event_notifier_get_fd(&t->wake);
+#else
+    return -1;
+#endif
+}
+
 /* Those who share memory with us */
 static void add_shared(GArray *pollfds)
 {
     g_autoptr(GArray) fds = shared_list();
 
     for (unsigned i = 0; i < fds->len; i++) {
-        struct pollfd pfd = {
-            .fd = g_array_index(fds, int, i), .events = POLLIN,
+        GPollFD pfd = {
+            .fd = g_array_index(fds, int, i), .events = G_IO_IN,
         };
 
         g_array_append_val(pollfds, pfd);
@@ -161,9 +169,9 @@ static void serve_process(void *opaque, const SharedFault *fault)
 static void serve_shared(FaultThread *t, GArray *pollfds)
 {
     for (unsigned i = FIRST_SHARED; i < pollfds->len; i++) {
-        struct pollfd pfd = g_array_index(pollfds, struct pollfd, i);
+        GPollFD pfd = g_array_index(pollfds, GPollFD, i);
 
-        if (pfd.revents & POLLIN) {
+        if (pfd.revents & G_IO_IN) {
             shared_serve(pfd.fd, serve_process, t);
         } else if (pfd.revents) {
             shared_lost(pfd.fd);
@@ -175,17 +183,17 @@ static void serve_shared(FaultThread *t, GArray *pollfds)
 static bool turn(FaultThread *t)
 {
     g_autoptr(GArray) pollfds = g_array_new(false, false,
-                                            sizeof(struct pollfd));
-    struct pollfd own[FIRST_SHARED] = {
-        [OF_MEMORY] = { .fd = t->memory->ufd, .events = POLLIN },
-        [OF_WAKE] = { .fd = event_notifier_get_fd(&t->wake), .events = POLLIN },
+                                            sizeof(GPollFD));
+    GPollFD own[FIRST_SHARED] = {
+        [OF_MEMORY] = { .fd = t->memory->ufd, .events = G_IO_IN },
+        [OF_WAKE] = { .fd = wake_fd(t), .events = G_IO_IN },
     };
-    struct pollfd *pfd;
+    GPollFD *pfd;
 
     g_array_append_vals(pollfds, own, FIRST_SHARED);
     add_shared(pollfds);
-    pfd = (struct pollfd *)pollfds->data;
-    if (RETRY_ON_EINTR(poll(pfd, pollfds->len, -1)) < 0) {
+    pfd = (GPollFD *)pollfds->data;
+    if (RETRY_ON_EINTR(g_poll(pfd, pollfds->len, -1)) < 0) {
         error_report("postcopy: cannot wait for faults: %s", strerror(errno));
         return false;
     }

@@ -11,9 +11,8 @@
 #include "migration/base/turns.h"
 #include "migration/wire/stream.h"
 #include "migration/trace.h"
+#include "mapping.h"
 #include "place.h"
-
-#include <sys/mman.h>
 
 /*
  * Put in place at once, of what comes at once: small enough to be in a cache
@@ -23,21 +22,13 @@
 QEMU_BUILD_BUG_ON(PIECE > STREAM_WINDOW_SIZE);
 #define ZERO_PIECE (4 * MiB)
 
-static uint8_t *new_pages(uint64_t size)
-{
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    return p == MAP_FAILED ? NULL : p;
-}
-
 bool placer_init(Placer *placer, PlaceMemory *memory, Error **errp)
 {
     uint64_t size = MAX(memory->largest_page, PIECE);
 
     *placer = (Placer) {
         .memory = memory,
-        .stage = new_pages(size),
+        .stage = mapping_zeros(size, true),
         .here = bitmap_try_new(size / KiB),
     };
     if (!placer->stage || !placer->here) {
@@ -51,7 +42,7 @@ bool placer_init(Placer *placer, PlaceMemory *memory, Error **errp)
 void placer_destroy(Placer *placer)
 {
     if (placer->stage) {
-        munmap(placer->stage, MAX(placer->memory->largest_page, PIECE));
+        mapping_end(placer->stage, MAX(placer->memory->largest_page, PIECE));
     }
     g_free(placer->here);
     *placer = (Placer) {};

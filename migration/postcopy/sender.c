@@ -54,7 +54,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->urgent = (RamSender) { };
     ps->again = false;
     ps->noted = ps->copied = 0;
-    ps->aim = NO_AIM;
+    ps->aim = ps->aimed = NO_AIM;
     ps->quota = UINT64_MAX;
     ps->region = 0;
     ps->page = 0;
@@ -302,12 +302,10 @@ bool postcopy_sender_asked(const PostcopySender *ps)
 /* Go on behind the last page that was asked for. */
 static void re_aim(PostcopySender *ps)
 {
-    uint64_t aim = NO_AIM;
+    uint64_t aim = qatomic_read_u64(&ps->aim);
 
-    if (qatomic_read_u64(&ps->aim) != NO_AIM) {
-        aim = qatomic_xchg(&ps->aim, NO_AIM);
-    }
-    if (aim != NO_AIM) {
+    if (aim != ps->aimed) {
+        ps->aimed = aim;
         ps->region = aim >> AIM_PAGE_BITS;
         ps->page = aim & MAKE_64BIT_MASK(0, AIM_PAGE_BITS);
     }

@@ -81,6 +81,7 @@ typedef struct PostcopySender {
 
     /* the background */
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
+    uint64_t aimed;             /* the last aim that it went to */
     unsigned region;            /* where it is */
     uint64_t page;
 } PostcopySender;

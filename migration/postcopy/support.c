@@ -6,25 +6,21 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "mapping.h"
 #include "support.h"
-
-#include <sys/mman.h>
 
 /* Whether a page of this process can be registered, and then be filled */
 static bool try_page(size_t size)
 {
     const unsigned needed = 1u << UFD_COPY | 1u << UFD_ZERO;
-    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *page = mapping_zeros(size, true);
     int ufd = ufd_open(NULL);
     unsigned ways = 0;
 
-    if (page != MAP_FAILED) {
-        if (ufd >= 0) {
-            ufd_register(ufd, page, size, false, &ways, NULL);
-        }
-        munmap(page, size);
+    if (page && ufd >= 0) {
+        ufd_register(ufd, page, size, false, &ways, NULL);
     }
+    mapping_end(page, size);
     if (ufd >= 0) {
         close(ufd);
     }

@@ -31,15 +31,35 @@ uint64_t dirty_map_round(DirtyMap *map, uint64_t unit)
     return added;
 }
 
-static uint64_t word_now(const Tables *t, uint64_t word)
+/*
+ * Claims are made by words of the host, since it may not have atomic
+ * operations on more.  Where that is half a word of the map, which half comes
+ * first in memory depends on the host.
+ */
+#define CLAIM_PAGES BITS_PER_LONG
+#define CLAIM_WORDS (GROUP_PAGES / CLAIM_PAGES)
+#define CLAIM_SWAP (HOST_BIG_ENDIAN ? WORD_PAGES / CLAIM_PAGES - 1 : 0)
+
+static unsigned long *claim_word(const Tables *t, uint64_t word)
 {
-    return qatomic_read_u64(&t->words[word]);
+    return (unsigned long *)t->words + (word ^ CLAIM_SWAP);
+}
+
+/* Bits [@shift, @shift + @n) of a word, @n at least 1 */
+static unsigned long claim_mask(unsigned shift, unsigned n)
+{
+    return (~0ul >> (CLAIM_PAGES - n)) << shift;
+}
+
+static unsigned long word_now(const Tables *t, uint64_t word)
+{
+    return qatomic_read(claim_word(t, word));
 }
 
 /* @n bits of a word have been cleared. */
 static void count_claimed(DirtyMap *map, uint64_t word, unsigned n)
 {
-    uint64_t group = word / GROUP_WORDS;
+    uint64_t group = word / CLAIM_WORDS;
 
     if (!qatomic_sub_fetch(&map->t.in_group[group], n)) {
         clear_bit_atomic(group, map->t.groups);
@@ -48,12 +68,14 @@ static void count_claimed(DirtyMap *map, uint64_t word, unsigned n)
 }
 
 /* Returns those of @bits that were set until this very moment. */
-static uint64_t claim_bits(DirtyMap *map, uint64_t word, uint64_t bits)
+static unsigned long claim_bits(DirtyMap *map, uint64_t word,
+                                unsigned long bits)
 {
-    uint64_t won = qatomic_fetch_and(&map->t.words[word], ~bits) & bits;
+    unsigned long won = qatomic_fetch_and(claim_word(&map->t, word), ~bits) &
+                        bits;
 
     if (won) {
-        count_claimed(map, word, ctpop64(won));
+        count_claimed(map, word, ctpopl(won));
     }
     return won;
 }
@@ -62,16 +84,16 @@ static uint64_t claim_bits(DirtyMap *map, uint64_t word, uint64_t bits)
 static uint64_t claim_unit(DirtyMap *map, uint64_t page, uint64_t unit)
 {
     uint64_t count = MIN(unit, map->t.pages - page);
-    unsigned shift = page % WORD_PAGES;
-    uint64_t word = page / WORD_PAGES;
-    unsigned n = MIN(count, WORD_PAGES - shift);
+    unsigned shift = page % CLAIM_PAGES;
+    uint64_t word = page / CLAIM_PAGES;
+    unsigned n = MIN(count, CLAIM_PAGES - shift);
 
-    if (!claim_bits(map, word, MAKE_64BIT_MASK(shift, n))) {
+    if (!claim_bits(map, word, claim_mask(shift, n))) {
         return 0;
     }
-    for (uint64_t done = n; done < count; done += WORD_PAGES) {
+    for (uint64_t done = n; done < count; done += CLAIM_PAGES) {
         claim_bits(map, ++word,
-                   MAKE_64BIT_MASK(0, MIN(count - done, WORD_PAGES)));
+                   claim_mask(0, MIN(count - done, CLAIM_PAGES)));
     }
     return count;
 }
@@ -85,14 +107,14 @@ uint64_t dirty_map_claim(DirtyMap *map, uint64_t page, uint64_t unit)
 /* The first dirty page from @page on in its group, or a page behind that */
 static uint64_t find_in_group(const Tables *t, uint64_t page)
 {
-    uint64_t word = page / WORD_PAGES;
-    uint64_t end = QEMU_ALIGN_UP(word + 1, GROUP_WORDS);
-    uint64_t bits = word_now(t, word) & (UINT64_MAX << page % WORD_PAGES);
+    uint64_t word = page / CLAIM_PAGES;
+    uint64_t end = QEMU_ALIGN_UP(word + 1, CLAIM_WORDS);
+    unsigned long bits = word_now(t, word) & (~0ul << page % CLAIM_PAGES);
 
     while (!bits && ++word < end) {
         bits = word_now(t, word);
     }
-    return bits ? word * WORD_PAGES + ctz64(bits) : end * WORD_PAGES;
+    return bits ? word * CLAIM_PAGES + ctzl(bits) : end * CLAIM_PAGES;
 }
 
 /* The first group from @group on that may have dirty pages, or one too many */
@@ -137,21 +159,21 @@ static uint64_t find_dirty(const Tables *t, uint64_t from)
  */
 static unsigned claim_in_word(DirtyMap *map, uint64_t page, uint64_t limit)
 {
-    uint64_t *word = &map->t.words[page / WORD_PAGES];
-    uint64_t seen = qatomic_read_u64(word), before;
-    unsigned shift = page % WORD_PAGES, n;
+    unsigned long *word = claim_word(&map->t, page / CLAIM_PAGES);
+    unsigned long seen = qatomic_read(word), before;
+    unsigned shift = page % CLAIM_PAGES, n;
 
     do {
-        n = ctz64(~(seen >> shift));
-        n = MIN(MIN(n, WORD_PAGES - shift), limit);
+        n = ctzl(~(seen >> shift));
+        n = MIN(MIN(n, CLAIM_PAGES - shift), limit);
         if (!n) {
             return 0;
         }
         before = seen;
         seen = qatomic_cmpxchg(word, before,
-                               before & ~MAKE_64BIT_MASK(shift, n));
+                               before & ~claim_mask(shift, n));
     } while (seen != before);
-    count_claimed(map, page / WORD_PAGES, n);
+    count_claimed(map, page / CLAIM_PAGES, n);
     return n;
 }
 
@@ -164,7 +186,7 @@ static uint64_t claim_small(DirtyMap *map, uint64_t page, uint64_t limit)
         unsigned n = claim_in_word(map, at, end - at);
 
         at += n;
-        if (!n || at % WORD_PAGES) {
+        if (!n || at % CLAIM_PAGES) {
             break;
         }
     }
@@ -193,8 +215,8 @@ uint64_t dirty_map_claim_run(DirtyMap *map, uint64_t from, uint64_t unit,
     limit = MAX(QEMU_ALIGN_DOWN(limit, unit), unit);
     while ((page = find_dirty(&map->t, page)) < map->t.pages) {
         page = QEMU_ALIGN_DOWN(page, unit);
-        count = unit <= WORD_PAGES ? claim_small(map, page, limit)
-                                   : claim_large(map, page, unit, limit);
+        count = unit <= CLAIM_PAGES ? claim_small(map, page, limit)
+                                    : claim_large(map, page, unit, limit);
         if (count) {
             *first = page;
             return count;

@@ -21,7 +21,7 @@
  * Pages are claimed in units of host pages, which the other side places as a
  * whole: they must not be torn between two channels.  A unit is a power of two
  * of target pages, and wholly dirty or wholly clean (dirty_map_round()).  Where
- * it is larger than a word, its first word decides who has it.
+ * it is larger than a word of the host, its first word decides who has it.
  *
  * Threads.  dirty_map_claim() and _claim_run(): any, after dirty_map_freeze().
  * The others, and all of dirty.h that changes a map, only while nobody claims.

@@ -25,7 +25,7 @@ typedef struct Tables {
 struct DirtyMap {
     QemuMutex lock;
     Tables t;
-    uint64_t dirty;             /* read without the lock */
+    unsigned long dirty;        /* read without the lock; atomic in claims */
     unsigned chunk_shift;
     DirtyLogClearFn *clear_log;
     void *opaque;

@@ -63,7 +63,7 @@ DirtyMap *dirty_map_new(uint64_t pages, unsigned chunk_shift,
 
     assert(chunk_shift >= DIRTY_CHUNK_SHIFT_MIN &&
            chunk_shift <= DIRTY_CHUNK_SHIFT_MAX);
-    if (!new_tables(&map->t, pages, chunk_shift)) {
+    if (pages > ULONG_MAX || !new_tables(&map->t, pages, chunk_shift)) {
         g_free(map);
         return NULL;
     }
@@ -90,7 +90,7 @@ uint64_t dirty_map_size(const DirtyMap *map)
 
 uint64_t dirty_map_count(const DirtyMap *map)
 {
-    return qatomic_read_u64(&map->dirty);
+    return qatomic_read(&map->dirty);
 }
 
 static void check_range(const DirtyMap *map, uint64_t first, uint64_t count)
@@ -161,7 +161,7 @@ static inline unsigned clear_bits(Tables *t, uint64_t word, uint64_t bits)
 
 static void add_dirty(DirtyMap *map, int64_t n)
 {
-    qatomic_set_u64(&map->dirty, map->dirty + n);
+    qatomic_set(&map->dirty, map->dirty + n);
 }
 
 static uint64_t clear_range(DirtyMap *map, uint64_t first, uint64_t count)
