@@ -562,8 +562,11 @@ static bool accepted(Error **errp)
     Error *err = NULL;
 
     if (!source.to_dst ||
-        (source.return_path && return_path_answered(source.return_path)) ||
-        transport_finish(qemu_file_get_ioc(source.to_dst), &err)) {
+        (source.return_path && return_path_answered(source.return_path))) {
+        return true;
+    }
+    source_waits_for("the channel to end");
+    if (transport_finish(qemu_file_get_ioc(source.to_dst), &err)) {
         return true;
     }
     source.lost = true;

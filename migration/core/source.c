@@ -76,6 +76,13 @@ void source_look(SourceView *view)
     *view = source.view;
 }
 
+void source_waits_for(const char *what)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    snprintf(source.view.reason, sizeof(source.view.reason),
+             "all is sent, waiting for %s; 'yank' ends that", what);
+}
+
 int source_thread_id(void)
 {
     return qatomic_read(&source.thread_id);

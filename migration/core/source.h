@@ -148,6 +148,9 @@ bool source_may_go_on(Error **errp);
  */
 bool source_hand_over(Error **errp);
 
+/* Has query-migrate say what the migration waits for, as its decision. */
+void source_waits_for(const char *what);
+
 /* Now and then: has query-migrate show how fast it goes. */
 void source_measure_speed(void);
 

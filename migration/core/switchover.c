@@ -319,6 +319,7 @@ bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp)
             return sent;
         }
     }
+    source_waits_for("the destination to say that it has the guest");
     if (return_path_started(rp, -1, started)) {
         return true;
     }
