@@ -11,8 +11,9 @@
 #include "migration/permit.h"
 
 /*
- * Between true and false vm_start() starts the guest that has been loaded,
- * which nobody else may do before the incoming migration has ended.  BQL.
+ * Between true and false vm_start() starts the guest that has been loaded, or
+ * one that the destination has refused; nobody else may do that before the
+ * migration has ended.  BQL.
  */
 void permit_guest_start(bool now);
 

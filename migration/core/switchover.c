@@ -26,6 +26,7 @@
 #include "ctx.h"
 #include "fault.h"
 #include "learnt.h"
+#include "permit.h"
 #include "requests.h"
 #include "source.h"
 #include "switchover.h"
@@ -402,7 +403,10 @@ bool switchover_run(Policy *policy, Error **errp)
 static void start_again(void)
 {
     if (migration_block_activate(NULL)) {
+        /* The destination may have had it, but has not run it. */
+        permit_guest_start(true);
         vm_start();
+        permit_guest_start(false);
     } else if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
         runstate_set(RUN_STATE_PAUSED);
     }
