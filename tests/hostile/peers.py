@@ -48,6 +48,7 @@ class Answer:
     farewell: bytes = SHUT_OK
     hang_up: bool = False
     needs: tuple[str, ...] = ()     # see ferry.abilities
+    says: str = ''                  # a part of the source's error
 
 
 # The base's source may fall over requests for pages: only ours is asked.
@@ -127,6 +128,36 @@ ANSWERS += [
 ]
 
 
+# Why a peer failed
+ERROR = 0x4604
+WHY = PEER + message(ERROR, b'no disk')
+
+ANSWERS += [
+    Answer('error', WHY, farewell=value(SHUT, 1), needs=OURS,
+           says='destination: no disk'),
+    Answer('error-at-the-end', PEER, farewell=message(ERROR, b'no disk')
+           + value(SHUT, 1), needs=OURS, says='destination: no disk'),
+    Answer('error-without-end', WHY, hang_up=True, needs=OURS,
+           says='destination: no disk'),
+    Answer('error-not-printable', PEER + message(
+        ERROR, b'\x1b[2J\n\0\xff\xe2\x80\xae'), farewell=value(SHUT, 1),
+        needs=OURS, says='destination: \\x1b[2J\\x0a\\x00\\xff'
+                         '\\xe2\\x80\\xae'),
+    Answer('error-of-512-bytes', PEER + message(ERROR, b'x' * 512),
+           farewell=value(SHUT, 1), needs=OURS, says='x' * 512),
+    Answer('error-of-513-bytes', PEER + message(ERROR, b'x' * 513),
+           needs=OURS),
+    Answer('error-of-nothing', PEER + message(ERROR), needs=OURS),
+    Answer('error-cut', PEER + message(ERROR, b'no', 7), hang_up=True,
+           needs=OURS),
+    Answer('error-twice', WHY + message(ERROR, b'two'), needs=OURS,
+           says='ERROR after ERROR'),
+    Answer('error-and-more', WHY + value(PONG, 2), needs=OURS,
+           says='PONG after ERROR'),
+    Answer('error-and-success', WHY + SHUT_OK, needs=OURS, says='success'),
+]
+
+
 def status(vm: VM) -> dict:
     """What query-migrate says."""
     vm.check_alive()
@@ -191,7 +222,7 @@ def check_answer(answer: Answer, vm: VM, folder: Path) -> None:
                              f'{answer.status}: {info}')
         said = info.get('error-desc', '')
         if info['status'] == 'failed':
-            if not said or '\n' in said:
+            if not said or '\n' in said or answer.says not in said:
                 raise FerryError(f'no clear error: {said!r}')
             goes_on(vm, folder)
 
