@@ -13,7 +13,8 @@
  *    received, and may request any of them.  They are sent as zero pages,
  *    which needs no memory here.
  *
- * All functions: BQL.  A region must not be ignored.
+ * Calls must not overlap; ram/source.c has a lock for that, which may be taken
+ * with the BQL or without.  A region must not be ignored.
  */
 
 #ifndef MIGRATION_RAM_PRESENCE_H

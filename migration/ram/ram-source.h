@@ -70,8 +70,7 @@ RamSender *ram_source_sender(void);
 
 /*
  * Whether the peer may request pages, or will be able to: before it is told
- * what to discard, and when that was in vain.  Migration thread.  Takes the
- * BQL unless it is held.
+ * what to discard, and when that was in vain.  Migration thread.
  */
 void ram_source_expect_requests(bool expect);
 

@@ -11,7 +11,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
-#include "qemu/main-loop.h"
+#include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
@@ -51,8 +51,11 @@ static struct {
     void *run_opaque;
     bool drain;                 /* all is to be sent, and no slice of it */
     bool synced;                /* the end of the section needs no sync */
-    bool postcopy;              /* the peer may request pages; BQL */
+    bool postcopy;              /* the peer may request pages; presence_lock */
 } source;
+
+/* Around changes of presence; the locks of dirty maps may follow */
+static QemuMutex presence_lock;
 
 /*
  * Syncs
@@ -319,7 +322,7 @@ RamSender *ram_source_sender(void)
 
 void ram_source_expect_requests(bool expect)
 {
-    BQL_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&presence_lock);
     source.postcopy = expect;
     ram_presence_postcopy(&source.regions, expect);
 }
@@ -429,6 +432,7 @@ static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
 static void lose(RamRegion *r)
 {
     if (r) {
+        QEMU_LOCK_GUARD(&presence_lock);
         ram_presence_lost(r, source.postcopy);
     }
 }
@@ -453,6 +457,7 @@ void ram_mig_init(void)
         .ram_block_removed = block_removed,
     };
 
+    qemu_mutex_init(&presence_lock);
     register_savevm_live(WIRE_RAM_NAME, WIRE_RAM_INSTANCE, WIRE_RAM_VERSION,
                          &handlers, NULL);
     ram_block_notifier_add(&notifier);

@@ -198,6 +198,29 @@ def in_postcopy(kind: str, peer: str, *caps: str) -> Callable[[Lab], None]:
     return test
 
 
+def recovered(kind: str) -> Callable[[Lab], None]:
+    """It goes in postcopy, which is paused and recovered after that."""
+    def test(lab: Lab) -> None:
+        src, dst = prepare(lab, kind, 'ferry')
+        src.params(max_bandwidth=SLOW, max_postcopy_bandwidth=SLOW,
+                   downtime_limit=1)
+        lab.begin(src, dst, 'postcopy-ram')
+        src.until('active')
+        time.sleep(0.2)
+        src.cmd('migrate-start-postcopy')
+        src.until('postcopy-active')
+        eject(src, KINDS[kind], False)
+        src.cmd('migrate-pause')
+        for side in (src, dst):
+            side.until('postcopy-paused')
+        uri = f'unix:{lab.folder}/recover'
+        dst.cmd('migrate-recover', uri=uri)
+        src.cmd('migrate', uri=uri, resume=True)
+        src.until('postcopy-active', 'completed')
+        arrives(src, dst)
+    return test
+
+
 def before_postcopy(kind: str, peer: str, *caps: str
                     ) -> Callable[[Lab], None]:
     """It goes before, and all that is known of it follows as zeros."""
@@ -215,15 +238,19 @@ def before_postcopy(kind: str, peer: str, *caps: str
     return test
 
 
-def strict(kind: str) -> Callable[[Lab], None]:
+def strict(kind: str, *caps: str) -> Callable[[Lab], None]:
     """With a limit that is kept."""
     def test(lab: Lab) -> None:
         src, dst = prepare(lab, kind, 'ferry')
-        src.params(max_bandwidth=SLOW, downtime_limit=1)
-        lab.begin(src, dst, 'return-path', 'strict-downtime')
+        src.params(max_bandwidth=SLOW, max_postcopy_bandwidth=0,
+                   downtime_limit=1)
+        lab.begin(src, dst, 'return-path', 'strict-downtime', *caps)
         src.until('active')
         time.sleep(0.3)
         eject(src, KINDS[kind], True)
+        if caps:
+            src.params(downtime_limit=1000)
+            src.cmd('migrate-start-postcopy')
         arrives(src, dst)
     return test
 
@@ -402,9 +429,13 @@ def cases() -> Iterator[Case]:
             yield Case(f'{kind}/postcopy/{peer}', in_postcopy(kind, peer))
         yield Case(f'{kind}/before-postcopy', before_postcopy(kind, 'ferry'))
         yield Case(f'{kind}/strict', strict(kind))
+        yield Case(f'{kind}/strict-postcopy', strict(kind, 'postcopy-ram'))
+        yield Case(f'{kind}/recovered', recovered(kind))
     yield Case('dimm/before-postcopy/pristine',
                before_postcopy('dimm', 'pristine'))
     yield Case('dimm/xbzrle', while_active('dimm', 'ferry', 'xbzrle'))
+    yield Case('dimm/release-ram', in_postcopy('dimm', 'ferry',
+                                               'release-ram'))
     yield Case('dimm/preempt', in_postcopy('dimm', 'ferry',
                                            'postcopy-preempt'))
     yield Case('nic/on-destination', on_destination('nic', True))
