@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import fcntl
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator
 
@@ -21,17 +22,21 @@ def _number(name: str) -> int:
 
 @contextmanager
 def huge_pages(count: int) -> Iterator[None]:
-    """Have the kernel reserve COUNT more, if it can; give them back."""
+    """Have the kernel reserve COUNT more, if it can; give them back.
+
+    One test at a time: the number is that of the whole machine.
+    """
     setting = POOL / 'nr_hugepages'
-    try:
-        before = _number('nr_hugepages')
-        free = _number('free_hugepages')
-        setting.write_text(str(before + max(0, count - free)))
-    except OSError as err:
-        raise Skip(f'no huge pages can be reserved here: {err}') from None
-    try:
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(open(setting, encoding='ascii'))
+            fcntl.flock(pool, fcntl.LOCK_EX)
+            before = _number('nr_hugepages')
+            free = _number('free_hugepages')
+            setting.write_text(str(before + max(0, count - free)))
+        except OSError as err:
+            raise Skip(f'no huge pages can be reserved here: {err}') from None
+        stack.callback(setting.write_text, str(before))
         if _number('free_hugepages') < count:
             raise Skip(f'the kernel finds no {count} huge pages of {HUGE} MiB')
         yield
-    finally:
-        setting.write_text(str(before))

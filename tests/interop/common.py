@@ -39,6 +39,7 @@ class Case:
     kinds: tuple[str, ...] = ('ferry',)     # that must have
     needs: tuple[str, ...] = ()             # these; see ferry.abilities
     full: bool = False                      # only with --full, or when named
+    alone: bool = False                     # measures time: nothing beside it
 
 
 def summary(result: Result) -> str:

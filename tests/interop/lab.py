@@ -110,6 +110,11 @@ class Lab:
         set_caps(vm, {row['capability']: False for row in rows
                       if row['state']})
 
+    def place(self) -> str:
+        """The kind of QEMU where a guest is that the next case may take."""
+        source = self.source
+        return source.kind if source and not source.mem_backend else ''
+
     def uri(self, transport: str) -> str:
         """A fresh address to migrate to."""
         return tcp_uri() if transport == 'tcp' else unix_uri(self.workdir)
