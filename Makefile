@@ -60,7 +60,7 @@ status: fetch ## list what is owned, replaced, patched and carried
 ##@ Test
 
 .PHONY: check
-check: test-programs pristine ## run every test
+check: test-programs pristine test-tools ## run every test
 	@tests/run check
 
 .PHONY: check-quick
@@ -68,7 +68,7 @@ check-quick: quick-programs ## unit tests and one migration of a Linux guest
 	@tests/run quick
 
 .PHONY: check-full
-check-full: test-programs pristine ## the same with all of the base's migration-test and more of ours
+check-full: test-programs pristine test-tools ## the same with all of the base's migration-test and more of ours
 	@if command -v clang >/dev/null; then base/build tsan; fi
 	@tests/run full
 
@@ -92,6 +92,10 @@ quick-programs: assemble
 test-programs: assemble
 	@base/build ferry qemu-system-x86_64 $(UNIT_TARGETS) $(UPSTREAM_UNIT) $(UPSTREAM_QTEST)
 
+.PHONY: test-tools
+test-tools: fetch
+	@base/build tools
+
 .PHONY: tidy
 tidy: ## style, include direction, names that must not be there
 	@scripts/tidy
@@ -108,7 +112,7 @@ series: fetch ## write the patch series to build/series and check that it applie
 
 .PHONY: clean
 clean: ## remove what was built, keep what was fetched
-	@rm -rf build/tree build/ferry build/pristine build/asan build/tsan build/guest build/bench build/series build/check
+	@rm -rf build/tree build/ferry build/pristine build/tools build/released build/asan build/tsan build/guest build/bench build/series build/check
 
 .PHONY: distclean
 distclean: ## remove everything that is not in the repository
