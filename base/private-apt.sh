@@ -21,25 +21,25 @@ private_apt() {
         -o APT::Update::Error-Mode=any "$@"
 }
 
-# private_apt_open SUITE: write the source entry and read the lists.  Lists
+# private_apt_open SUITE...: write the source entries and read the lists.  Lists
 # younger than a day are taken as they are unless something is not found.
 private_apt_open() {
-    local suite=$1 origin uri key
+    local suite origin uri key
     have apt-get apt
     mkdir -p "$APT/lists/partial" "$APT/cache/archives/partial"
     origin=$("$PYTHON" "$ROOT/base/apt-origin" --key-dir "$APT") ||
         die "apt on this machine knows no Debian archive to take the base from; set QEMU_SRC=/path/to/qemu-10.0.x"
     uri=${origin%%$'\t'*} key=${origin#*$'\t'}
-    {
+    for suite in "$@"; do
         echo "deb [signed-by=$key] $uri $suite main"
         echo "deb-src [signed-by=$key] $uri $suite main"
-    } >"$APT/sources.list.new"
+    done >"$APT/sources.list.new"
     if cmp -s "$APT/sources.list.new" "$APT/sources.list" &&
        [ -n "$(find "$APT/fresh" -mmin -1440 2>/dev/null)" ]; then
         return 0
     fi
     mv "$APT/sources.list.new" "$APT/sources.list"
-    note "reading the package lists of $suite"
+    note "reading the package lists of $*"
     private_apt apt-get update >"$APT/log" 2>&1 || {
         grep -E '^[EW]:' "$APT/log" | head -n 3 >&2 || true
         die "the Debian archive cannot be read (no network, or no $suite there?); set QEMU_SRC=/path/to/qemu-10.0.x to do without"

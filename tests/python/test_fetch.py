@@ -124,6 +124,14 @@ class Refusals(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn('ferry|pristine', said)
 
+    def test_released_not_offered(self):
+        status, said = self.call('base/fetch-qemu', 'nosuch',
+                                 PATH=self.stand_in('apt-get', 'exit 100'))
+        self.assertEqual(status, 3)
+        self.assertIn('nosuch', said)
+        self.assertEqual([p.name for p in (self.build / 'released').iterdir()],
+                         ['apt-nosuch'])
+
 
 if __name__ == '__main__':
     unittest.main()
