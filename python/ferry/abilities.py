@@ -13,10 +13,16 @@ A need is written as
     NAME=VALUE      a value of a migration parameter
     SCHEME:         a transport that the source can connect by
     COMMAND.MEMBER  a member of what a QMP command returns
+
+What a capability needs of the kernel is asked of the kernel itself.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import os
+import platform
 import tempfile
 import time
 from pathlib import Path
@@ -44,6 +50,9 @@ NOWHERE = {'exec:': 'exec:cat >/dev/null', 'file:': 'file:/dev/null',
 
 # Keyed by binary and need: why it is lacking, or None
 _known: dict[tuple[Path, str], str | None] = {}
+
+
+USERFAULTFD = {'x86_64': 323, 'aarch64': 282}      # numbers of the call
 
 
 class Skip(Exception):
@@ -142,9 +151,30 @@ def learn(kind: str | Path, needs: Iterable[str]) -> None:
             _known[binary, need] = reason and one_line(reason)
 
 
+@functools.cache
+def no_userfaultfd() -> str | None:
+    """Why this process may not use userfaultfd, or None."""
+    number = USERFAULTFD.get(platform.machine())
+    if number is None or os.access('/dev/userfaultfd', os.R_OK | os.W_OK):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.syscall(number, os.O_CLOEXEC)
+    if descriptor >= 0:
+        os.close(descriptor)
+        return None
+    return ('userfaultfd cannot be used here: '
+            + os.strerror(ctypes.get_errno()))
+
+
+KERNEL = {'postcopy-ram': no_userfaultfd, 'postcopy-preempt': no_userfaultfd}
+
+
 def lacks(kind: str | Path, needs: Iterable[str]) -> str | None:
     """Why the QEMU KIND cannot do all of NEEDS, in its own words, or None."""
     needs = list(needs)
+    for need in needs:
+        if need in KERNEL and (reason := KERNEL[need]()):
+            return reason
     learn(kind, needs)
     binary = paths.qemu(kind).resolve()
     return next((reason for need in needs

@@ -49,6 +49,13 @@ class Asking(unittest.TestCase):
     def test_other_errors_say_nothing(self):
         self.assertIsNone(self.lacks('postcopy-preempt'))
 
+    def test_kernel(self):
+        with mock.patch.dict(abilities.KERNEL,
+                             {'postcopy-ram': lambda: 'no userfaultfd'}):
+            self.assertEqual(self.lacks('xbzrle', 'postcopy-ram'),
+                             'no userfaultfd')
+            self.assertIsNone(self.lacks('xbzrle'))
+
     def test_value_of_a_parameter(self):
         self.assertIn('cpr-reboot', self.lacks('mode=cpr-reboot'))
         self.assertIsNone(self.lacks('mode=cpr-transfer'))
