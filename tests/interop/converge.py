@@ -110,4 +110,4 @@ def auto_converge(lab: Lab) -> str:
 def all_cases() -> list[Case]:
     """One: each of its parts is nothing without the others."""
     return [Case('ferry-ferry-auto-converge', auto_converge, False, ('ferry',),
-                 ('auto-converge',))]
+                 ('auto-converge',), alone=True)]

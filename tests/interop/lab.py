@@ -5,7 +5,9 @@
 
 A boot of the guest takes seconds, a migration one or two.  So the guest of a
 case that ended well goes on into the next one that wants it to start in the
-same kind of QEMU; after a failure everything is thrown away.
+same kind of QEMU; after a failure everything is thrown away.  A guest that has
+booted is kept in a file as well, from which the next one of its kind goes on
+that would have to boot.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import Any, Callable
 
 from ferry.errors import FerryError
 from ferry.guest import Guest, ensure, guest_args
-from ferry.migrate import Result, migrate, set_caps, tcp_uri, unix_uri
+from ferry.migrate import (Result, migrate, set_caps, set_params, tcp_uri,
+                           unix_uri)
 from ferry.observer import Observer
+from ferry.paths import KINDS
 from ferry.tls import TLS, SharedKey
 from ferry.vm import VM
 
@@ -27,6 +31,11 @@ FILL = 96
 WORK = 32
 RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
+USUAL = 128 << 20       # max-bandwidth, by default
+LOADED_WITHIN = 20.0    # s, for a guest that had booted before
+BOOT_LIMIT = 80         # s; on a machine with time to spare it takes four
+# Guests with these are not kept: memory that has a name of its own, and disks
+PRIVATE = {'mem_backend', 'disk'}
 OFF = {'xbzrle': False, 'auto-converge': False,
        'pause-before-switchover': False}
 
@@ -35,6 +44,25 @@ def check(condition: bool, claim: str) -> None:
     """Fail the case unless CONDITION."""
     if not condition:
         raise FerryError(f'not so: {claim}')
+
+
+def contents(more: dict[str, Any]) -> str:
+    """What of a VM's options is in its stream: settings of migration are not.
+    """
+    args = list(more.get('args', ()))
+    while '-global' in args:
+        at = args.index('-global')
+        del args[at:at + 2]
+    return repr(sorted({**more, 'args': args}.items()))
+
+
+def wait_completed(vm: VM) -> None:
+    """Wait until a stream has been written or loaded."""
+    end = time.monotonic() + LOADED_WITHIN
+    while (info := vm.qmp.cmd('query-migrate')).get('status') != 'completed':
+        check(info.get('status') != 'failed' and time.monotonic() < end,
+              f'{vm.name} saves or loads the guest that has booted: {info}')
+        time.sleep(0.01)
 
 
 class Lab:
@@ -49,6 +77,7 @@ class Lab:
         self._observer: Observer | None = None
         self._key = SharedKey(workdir)
         self._numbers = itertools.count(1)
+        self._booted: dict[str, Path] = {}      # streams, by what is in the VM
         self.began = time.monotonic_ns()    # the case
 
     @property
@@ -95,13 +124,38 @@ class Lab:
     def boot_anew(self, kind: str, **more: Any) -> VM:
         """The same, in a QEMU that is like no other; see vm()."""
         self.clear()
-        self.source = self.vm(kind, **more)
+        stream = self._booted.get(contents(more)) if kind in KINDS else None
+        self.source = (self.target if stream else self.vm)(kind, **more)
         self._observer = Observer()
         self._observer.attach(self.source)
         self._guest = Guest(self.source)
-        self._guest.wait_ready(45)
+        if stream:
+            self._load(self.source, stream)
+        else:
+            self._guest.wait_ready(BOOT_LIMIT)
+            if kind in KINDS and not PRIVATE & more.keys():
+                self._keep(self.source, contents(more))
         self.began = time.monotonic_ns()
         return self.source
+
+    def _keep(self, vm: VM, name: str) -> None:
+        """Write the guest to a file, for the next one that is like it."""
+        stream = self.workdir / f'booted-{len(self._booted)}'
+        vm.qmp.cmd('stop')
+        set_params(vm, {'max-bandwidth': 0})
+        vm.qmp.cmd('migrate', {'uri': f'file:{stream}'})
+        wait_completed(vm)
+        set_params(vm, {'max-bandwidth': USUAL})
+        vm.qmp.cmd('cont')
+        self._booted[name] = stream
+
+    def _load(self, vm: VM, stream: Path) -> None:
+        """Have the guest in VM go on where the one in STREAM was."""
+        vm.qmp.cmd('migrate-incoming', {'uri': f'file:{stream}'})
+        wait_completed(vm)
+        if not vm.qmp.cmd('query-status')['running']:
+            vm.qmp.cmd('cont')      # its state says that it was stopped
+        self.guest.command('ping', 20)
 
     @staticmethod
     def _set_back(vm: VM) -> None:

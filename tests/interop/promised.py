@@ -318,6 +318,6 @@ def all_cases() -> list[Case]:
     for way in (PLAIN, PREEMPT):
         cases += [cut_while_held('ferry', way),
                   cancel_while_held('ferry', way), disks_lost(way)]
-    return [replace(case, full=case.name.endswith('-midway') or
+    return [replace(case, alone=True, full=case.name.endswith('-midway') or
                     'pristine-promised-preempt' in case.name)
             for case in cases]
