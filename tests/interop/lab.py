@@ -33,7 +33,7 @@ RATE = 4000             # pages a second, 16 MB/s
 FAST = {'max-bandwidth': 128 << 20, 'downtime-limit': 300}
 USUAL = 128 << 20       # max-bandwidth, by default
 LOADED_WITHIN = 20.0    # s, for a guest that had booted before
-BOOT_LIMIT = 80         # s; on a machine with time to spare it takes four
+BOOT_LIMIT = 120        # s; on a machine with time to spare it takes four
 # Guests with these are not kept: memory that has a name of its own, and disks
 PRIVATE = {'mem_backend', 'disk'}
 OFF = {'xbzrle': False, 'auto-converge': False,
