@@ -80,6 +80,19 @@ void ctx_fail(Error *err)
     error_free(err);
 }
 
+void ctx_fail_also(Error *err)
+{
+    WITH_QEMU_LOCK_GUARD(&the_object->error_lock) {
+        Error *first = g_steal_pointer(&the_object->error);
+
+        error_setg(&the_object->error, "%s%s%s",
+                   first ? error_get_pretty(first) : "", first ? "; " : "",
+                   error_get_pretty(err));
+        error_free(first);
+    }
+    error_free(err);
+}
+
 Error *ctx_error(void)
 {
     QEMU_LOCK_GUARD(&the_object->error_lock);

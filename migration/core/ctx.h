@@ -23,6 +23,9 @@ bool ctx_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to);
  */
 void ctx_fail(Error *err);
 
+/* The same for what came of the first error: it is added. */
+void ctx_fail_also(Error *err);
+
 /* A copy of the first error, or NULL. Any thread. */
 Error *ctx_error(void);
 void ctx_clear_error(void);

@@ -35,6 +35,7 @@ static struct {
     int verdict;                /* HoldVerdict; atomic */
     bool committed;             /* atomic */
     GuestStart how;
+    Error *why;                 /* it is GUEST_NO_DISKS */
 } hold;
 
 static void set_phase(CommandPhase phase)
@@ -211,14 +212,12 @@ void hold_forget(void)
 
 static void tell_start(GuestStart how)
 {
-    if (how != GUEST_NO_DISKS) {
-        reply_report(WIRE_RP_STARTED, &incoming.report);
-    }
+    reply_report(WIRE_RP_STARTED, &incoming.report);
 }
 
 static void start(void)
 {
-    hold.how = guest_start(&incoming.report, tell_start);
+    hold.how = guest_start(&incoming.report, tell_start, &hold.why);
 }
 
 bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
@@ -236,7 +235,7 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
     set_phase(COMMAND_ENDED);
     outside(start);
     if (hold.how == GUEST_NO_DISKS) {
-        error_setg(errp, "The guest's disks cannot be opened");
+        error_propagate(errp, g_steal_pointer(&hold.why));
         return false;
     }
     qatomic_set(&hold.committed, true);

@@ -93,56 +93,6 @@ static void tell_start(GuestStart how)
     ctx_in_main_loop(complete, NULL);
 }
 
-static void start(void)
-{
-    incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
-    guest_start(&incoming.report, tell_start);
-}
-
-static void tell_early_start(GuestStart how)
-{
-    reply_report(WIRE_RP_STARTED, &incoming.report);
-}
-
-/* It goes on with what has come; the rest follows. */
-void incoming_start_early(int64_t package_ns)
-{
-    Error *err = NULL;
-
-    if (ctx_ending()) {
-        return;
-    }
-    if (!load_threads_join(&err)) {
-        error_prepend(&err, "load of migration failed: ");
-        postcopy_dest_package_failed(error_get_pretty(err));
-        ctx_fail(err);
-        return;
-    }
-    cpu_synchronize_all_post_init();
-    incoming.report.load_ns = now_ns() - package_ns;
-    guest_start(&incoming.report, tell_early_start);
-    qemu_announce_self(&incoming.announce, migrate_announce_params());
-    incoming.started = true;
-}
-
-static void tell_held_start(GuestStart how)
-{
-    if (how != GUEST_NO_DISKS) {
-        reply_report(WIRE_RP_STARTED, &incoming.report);
-    }
-}
-
-bool incoming_start_held(void)
-{
-    if (ctx_ending() ||
-        guest_start(&incoming.report, tell_held_start) == GUEST_NO_DISKS) {
-        return false;
-    }
-    qemu_announce_self(&incoming.announce, migrate_announce_params());
-    incoming.started = true;
-    return true;
-}
-
 static void end_if_asked_to(void)
 {
     if (incoming.exit_on_error) {
@@ -156,6 +106,92 @@ static void fail(void)
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
     clean_up(false);
     end_if_asked_to();
+}
+
+/*
+ * The guest has to run somewhere.  A source that is told that it cannot run
+ * here resumes it; one that cannot be told has given it up.  Takes over @err.
+ */
+static void no_disks(Error *err)
+{
+    bool told;
+
+    error_prepend(&err, "the guest cannot be started: ");
+    migrate_set_error(migrate_get_current(), err);
+    told = reply_refuse(error_get_pretty(err));
+    if (!told || !incoming.exit_on_error) {
+        error_report_err(error_copy(err));
+    }
+    error_free(err);
+    if (told) {
+        fail();
+    } else {
+        guest_keep();
+        complete(NULL);
+    }
+}
+
+static void start(void)
+{
+    Error *err = NULL;
+
+    incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
+    if (guest_start(&incoming.report, tell_start, &err) == GUEST_NO_DISKS) {
+        no_disks(err);
+    }
+}
+
+static void tell_early_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+/*
+ * It goes on with what has come; the rest follows.  Without its disks it stays
+ * stopped: the source has given it up.
+ */
+bool incoming_start_early(int64_t package_ns, Error **errp)
+{
+    Error *err = NULL;
+
+    if (ctx_ending()) {
+        return true;
+    }
+    if (!load_threads_join(errp)) {
+        return false;
+    }
+    cpu_synchronize_all_post_init();
+    incoming.report.load_ns = now_ns() - package_ns;
+    if (guest_start(&incoming.report, tell_early_start,
+                    &err) == GUEST_NO_DISKS) {
+        error_prepend(&err, "the guest cannot be started: ");
+        error_report_err(error_copy(err));
+        ctx_fail(err);
+        guest_keep();
+    }
+    qemu_announce_self(&incoming.announce, migrate_announce_params());
+    incoming.started = true;
+    return true;
+}
+
+static void tell_held_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+bool incoming_start_held(Error **errp)
+{
+    if (ctx_ending()) {
+        error_setg(errp, "QEMU is ending");
+        return false;
+    }
+    if (guest_start(&incoming.report, tell_held_start,
+                    errp) == GUEST_NO_DISKS) {
+        return false;
+    }
+    qemu_announce_self(&incoming.announce, migrate_announce_params());
+    incoming.started = true;
+    return true;
 }
 
 /* There will be no source. Takes over @err. */

@@ -60,12 +60,12 @@ void incoming_shutdown(void);
 
 /*
  * Starts the guest, which gets along with what has come of it.  Its devices
- * came at @package_ns.  Main loop.
+ * came at @package_ns.  Main loop.  False if it will never run here.
  */
-void incoming_start_early(int64_t package_ns);
+bool incoming_start_early(int64_t package_ns, Error **errp);
 
-/* The same when the source has said COMMIT.  False if it cannot run here. */
-bool incoming_start_held(void);
+/* The same when the source has said COMMIT. */
+bool incoming_start_held(Error **errp);
 
 /* The thread's function: @opaque is called in the main loop at its end. */
 void *incoming_thread(void *opaque);

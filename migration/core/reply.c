@@ -211,25 +211,26 @@ bool reply_error(const char *why)
     return ok;
 }
 
-/* Under the lock. */
-static void say_goodbye(bool ok, const char *why)
+/* Under the lock.  Only the first time. */
+static bool say_goodbye(bool ok, const char *why)
 {
     uint8_t payload[WIRE_RP_SHUT_LEN];
 
+    if (!to_src || shut) {
+        return false;
+    }
     if (!ok && why) {
         explain(why);
     }
-    if (to_src && !shut) {
-        stl_be_p(payload, !ok);
-        say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
-        shut = true;
-    }
+    shut = true;
+    stl_be_p(payload, !ok);
+    return say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
 }
 
-void reply_refuse(const char *why)
+bool reply_refuse(const char *why)
 {
     QEMU_LOCK_GUARD(&lock);
-    say_goodbye(false, why);
+    return say_goodbye(false, why);
 }
 
 void reply_close(bool ok, const char *why)

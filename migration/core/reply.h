@@ -59,10 +59,11 @@ bool reply_error(const char *why);
 /*
  * The last word, whether we have the guest, and the end of the path.  Does not
  * wait either: a source that leaves no room for it finds the path broken.  With
- * reply_refuse() it can be said before the end: we do not have it.  @why, which
+ * reply_refuse() it can be said before the end: we do not have it.  That is
+ * false if it could not be written: the source does not know then.  @why, which
  * may be NULL, goes ahead of it if it is a failure.
  */
-void reply_refuse(const char *why);
+bool reply_refuse(const char *why);
 void reply_close(bool ok, const char *why);
 
 /* The end of a path that is of no more use.  It was shut down before. */

@@ -227,6 +227,7 @@ static bool begin(Error **errp)
 {
     if (qemu_savevm_state_prepare(errp) ||
         (migrate_strict_downtime() && !strict_possible(errp))) {
+        qemu_savevm_state_cleanup();
         return false;
     }
     ctx_clear_error();
@@ -332,6 +333,12 @@ bool source_hand_over(Error **errp)
     source.handed_over = phase_get(&source.phase) !=
                          MIGRATION_STATUS_CANCELLING;
     return source.handed_over || source_was_cancelled(errp);
+}
+
+void source_take_back(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.handed_over = false;
 }
 
 /* Whether there is something to cancel, which nobody else has done. */

@@ -148,6 +148,12 @@ bool source_may_go_on(Error **errp);
  */
 bool source_hand_over(Error **errp);
 
+/*
+ * After that, if no byte of what tells the destination to run the guest has
+ * left this process: the guest is here as before.
+ */
+void source_take_back(void);
+
 /* Has query-migrate say what the migration waits for, as its decision. */
 void source_waits_for(const char *what);
 

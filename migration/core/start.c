@@ -13,6 +13,7 @@
 #include "migration/trace.h"
 #include "system/runstate.h"
 #include "system/system.h"
+#include "disks.h"
 #include "fault.h"
 #include "learnt.h"
 #include "permit.h"
@@ -86,30 +87,33 @@ static void start_vcpus(void)
     }
 }
 
-GuestStart guest_start(Report *report, GuestStarted *done)
+GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
 {
-    GuestStart how = GUEST_WAITS;
     RunState state = wanted_state();
+    bool run = runstate_is_live(state) && autostart;
 
     start.report = report;
     start.done = done;
     start.since_ns = now_ns();
-    dirty_bitmap_mig_before_vm_start();
     fault_delay(POLICY_PART_ACTIVATE);
-    if (!runstate_is_live(state)) {
-        runstate_set(state);
-    } else if (!autostart) {
-        runstate_set(RUN_STATE_PAUSED);
-    } else if (migration_block_activate(NULL)) {
-        how = GUEST_RUNS;
+    if (run && !disks_activate(errp)) {
+        return GUEST_NO_DISKS;
+    }
+    dirty_bitmap_mig_before_vm_start();
+    if (run) {
         report->activate_ns = now_ns() - start.since_ns;
         start.since_ns = now_ns();
         fault_delay(POLICY_PART_START);
         start_vcpus();
-        return how;
-    } else {
-        how = GUEST_NO_DISKS;
+        return GUEST_RUNS;
     }
-    started(how);
-    return how;
+    runstate_set(runstate_is_live(state) ? RUN_STATE_PAUSED : state);
+    started(GUEST_WAITS);
+    return GUEST_WAITS;
+}
+
+void guest_keep(void)
+{
+    dirty_bitmap_mig_before_vm_start();
+    runstate_set(RUN_STATE_PAUSED);
 }

@@ -24,6 +24,7 @@
 #include "migration/wire/stream.h"
 #include "system/runstate.h"
 #include "ctx.h"
+#include "disks.h"
 #include "fault.h"
 #include "learnt.h"
 #include "permit.h"
@@ -137,12 +138,7 @@ bool switchover_enter_device(Switchover *s, Error **errp)
 bool switchover_disks(Error **errp)
 {
     fault_delay(POLICY_PART_ACTIVATE);
-    if (!migration_block_inactivate()) {
-        error_setg(errp, "The guest's disks cannot be handed over; the log "
-                   "of QEMU says which");
-        return false;
-    }
-    return true;
+    return disks_inactivate(errp);
 }
 
 void switchover_announce(void)
@@ -252,12 +248,16 @@ static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
 static bool send_end(Switchover *s, Error **errp)
 {
     int ret = qemu_fflush(source.to_dst);
+    uint64_t before = stream_written(source.to_dst);
 
     if (switchover_saved(ret, errp) && source_hand_over(errp)) {
         fault_delay(POLICY_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
         switchover_part(s, POLICY_PART_FLUSH);
+        if (stream_written(source.to_dst) == before) {
+            source_take_back();
+        }
         return switchover_saved(ret, errp);
     }
     return false;
@@ -399,10 +399,24 @@ bool switchover_run(Policy *policy, Error **errp)
     return ok;
 }
 
+static bool disks_back(void)
+{
+    Error *err = NULL;
+
+    if (disks_activate(&err)) {
+        return true;
+    }
+    error_prepend(&err, "the guest stays stopped on the source, and 'cont' "
+                  "resumes it: ");
+    error_report_err(error_copy(err));
+    ctx_fail_also(err);
+    return false;
+}
+
 /* Without its disks it stays stopped, until the user says `cont`. */
 static void start_again(void)
 {
-    if (migration_block_activate(NULL)) {
+    if (disks_back()) {
         /* The destination may have had it, but has not run it. */
         permit_guest_start(true);
         vm_start();
@@ -422,7 +436,7 @@ void switchover_undo(void)
         !runstate_check(RUN_STATE_SHUTDOWN)) {
         start_again();
     } else {
-        migration_block_activate(NULL);
+        disks_back();
         if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
             /* A debugger that had stopped it has heard so from the start. */
             runstate_set(source.vm_before == RUN_STATE_DEBUG

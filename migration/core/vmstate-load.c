@@ -11,7 +11,9 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/thread.h"
+#include "qemu/units.h"
 #include "qemu/yank.h"
+#include "io/channel.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/xen.h"
@@ -34,6 +36,10 @@
 #include "vmstate.h"
 
 #define LOAD_FAILED "load of migration failed: "
+
+/* How long a source that was told of a failure may take to close */
+#define LINGER_MS 1000
+#define LINGER_BYTES (64 * KiB)
 
 /* The one load under way. */
 static DeviceLoad current_load;
@@ -298,13 +304,6 @@ bool savevm_load_all(QEMUFile *f, Error **errp)
  * A source: the incoming thread
  */
 
-static void start(void *opaque)
-{
-    incoming.report.devices = current_load.times;
-    incoming_start_early(turn.package_ns);
-    qemu_event_set(&turn.package);
-}
-
 /* The source is told now, as it waits for the package and not for the end. */
 static void package_failed(void)
 {
@@ -313,6 +312,16 @@ static void package_failed(void)
                         turn.err ? error_get_pretty(turn.err) : "no reason");
 
     postcopy_dest_package_failed(why);
+}
+
+static void start(void *opaque)
+{
+    incoming.report.devices = current_load.times;
+    if (!incoming_start_early(turn.package_ns, &turn.err)) {
+        turn.step = DEVICE_LOAD_FAILED;
+        package_failed();
+    }
+    qemu_event_set(&turn.package);
 }
 
 /*
@@ -391,8 +400,7 @@ static void begin_records(QEMUFile *f)
 
 static void start_held(void *opaque)
 {
-    if (!incoming_start_held()) {
-        error_setg(&turn.err, "The guest's disks cannot be opened");
+    if (!incoming_start_held(&turn.err)) {
         turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
@@ -594,6 +602,29 @@ static bool load_stream(QEMUFile *f, Error **errp)
     return ok;
 }
 
+/*
+ * The source goes on with the guest if it hears that it was not loaded.  A
+ * connection that is closed with something unread is reset, and what was said
+ * last may be lost: so all is read until the source has closed it.
+ */
+static void refuse_and_linger(QEMUFile *f)
+{
+    int64_t end = now_ms() + LINGER_MS;
+    g_autofree char *waste = g_malloc(LINGER_BYTES);
+    g_autoptr(Error) err = ctx_error();
+    ssize_t len;
+
+    if (!reply_refuse(error_get_pretty(err))) {
+        return;
+    }
+    do {
+        len = qio_channel_read(qemu_file_get_ioc(f), waste, LINGER_BYTES, NULL);
+        if (len == QIO_CHANNEL_ERR_BLOCK) {
+            g_usleep(1000);
+        }
+    } while ((len > 0 || len == QIO_CHANNEL_ERR_BLOCK) && now_ms() < end);
+}
+
 void *incoming_thread(void *opaque)
 {
     QEMUBHFunc *ended = opaque;
@@ -616,6 +647,10 @@ void *incoming_thread(void *opaque)
             ctx_clear_error();
         }
         ctx_fail(err);
+        if (!turn.listening) {
+            qatomic_set(&incoming.busy, false);
+            refuse_and_linger(incoming.from_src);
+        }
     }
     trace_vmstate_downtime_checkpoint("dst-precopy-loadvm-completed");
     rcu_unregister_thread();

@@ -309,6 +309,11 @@ uint64_t stream_position(QEMUFile *f)
                   : f->moved - window_held(f->in);
 }
 
+uint64_t stream_written(QEMUFile *f)
+{
+    return f->moved;
+}
+
 int64_t stream_arrived_ns(QEMUFile *f)
 {
     return f->arrived_ns;

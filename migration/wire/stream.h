@@ -78,6 +78,12 @@
  */
 uint64_t stream_position(QEMUFile *f);
 
+/*
+ * Of an output: bytes that the channel has taken.  What comes after them has
+ * not left this process.
+ */
+uint64_t stream_written(QEMUFile *f);
+
 /**
  * stream_arrived_ns: when the last bytes were read from the channel
  * @f: input; only from the thread that uses @f

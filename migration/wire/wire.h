@@ -603,4 +603,55 @@ WIRE_ASSERT_SIZE(WireCprHeader, 8);
 #define WIRE_COLO_VMSTATE_RECEIVED      5
 #define WIRE_COLO_VMSTATE_LOADED        6
 
+/*
+ * 11. Dirty bitmaps: the bytes of sections named "dirty-bitmap"
+ *
+ * Chunks, up to one with the flag EOS.  A chunk is its flags; with NODE the
+ * name of a node, with NAME that of a bitmap, as counted strings, which hold
+ * until the next one; and then what START or BITS has, in this order of
+ * precedence: START, COMPLETE, BITS.
+ */
+
+#define WIRE_BITMAP_SECTION             "dirty-bitmap"
+#define WIRE_BITMAP_INSTANCE            0
+#define WIRE_BITMAP_VERSION             1
+
+#define WIRE_BITMAP_EOS                 0x01    /* end of the section */
+#define WIRE_BITMAP_ZEROES              0x02    /* BITS of which none is set */
+#define WIRE_BITMAP_NAME                0x04
+#define WIRE_BITMAP_NODE                0x08
+#define WIRE_BITMAP_START               0x10    /* WireBitmapStart */
+#define WIRE_BITMAP_COMPLETE            0x20    /* all bits have come */
+#define WIRE_BITMAP_BITS                0x40    /* WireBitmapBits */
+#define WIRE_BITMAP_MORE                0x80    /* flags of more bytes */
+
+typedef struct WireBitmapStart {
+    wire_be32 granularity;              /*  0: bytes, a power of two */
+    uint8_t flags;                      /*  4: as below */
+} QEMU_PACKED WireBitmapStart;
+WIRE_ASSERT_SIZE(WireBitmapStart, 5);
+
+#define WIRE_BITMAP_ENABLED             0x01
+#define WIRE_BITMAP_PERSISTENT          0x02
+#define WIRE_BITMAP_AUTOLOAD            0x04    /* of no meaning since 2.12 */
+#define WIRE_BITMAP_START_FLAGS         0x07
+
+/* Sectors of 512 bytes.  The first is a multiple of 64 granules. */
+typedef struct WireBitmapBits {
+    wire_be64 first;                    /*  0 */
+    wire_be32 sectors;                  /*  8 */
+    /*
+     * without ZEROES: wire_be64 bytes, and so many of them, bit n of byte m
+     * for granule 8 * m + n, filled up with zeros
+     */
+} QEMU_PACKED WireBitmapBits;
+WIRE_ASSERT_SIZE(WireBitmapBits, 12);
+
+#define WIRE_BITMAP_SECTORS_MAX         0x80000000u
+/* Bytes of bits that a source puts into a chunk, and that one may have */
+#define WIRE_BITMAP_CHUNK               1024
+#define WIRE_BITMAP_CHUNK_MAX           10240
+/* They are filled up to a multiple of 4 longs of the source. */
+#define WIRE_BITMAP_FILL                32
+
 #endif

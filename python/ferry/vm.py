@@ -251,6 +251,10 @@ class VM:
             return f'killed by {signal.Signals(-code).name}'
         return f'exit status {code}'
 
+    def exit_status(self) -> int | None:
+        """How it ended, minus the signal if by one; None while it runs."""
+        return self._process.poll() if self._process else None
+
     def check_alive(self) -> None:
         """Raise a FerryError with QEMU's last words if it has ended."""
         if not self.alive():

@@ -26,6 +26,7 @@ RAM_C = 'migration/ram.c'
 MULTIFD_H = 'migration/multifd.h'
 MULTIFD_C = 'migration/multifd.c'
 CPR_H = 'include/migration/cpr.h'
+BITMAP_C = 'migration/block-dirty-bitmap.c'
 
 # name in wire.h without WIRE_, value, file of the base, expression there
 TABLE: list[tuple[str, int, str, str]] = [
@@ -104,6 +105,26 @@ TABLE: list[tuple[str, int, str, str]] = [
     ('MULTIFD_PACKET_MEMORY', 512 * 1024, MULTIFD_H, 'MULTIFD_PACKET_SIZE'),
     ('CPR_MAGIC', 0x51435052, CPR_H, 'QEMU_CPR_FILE_MAGIC'),
     ('CPR_VERSION', 1, CPR_H, 'QEMU_CPR_FILE_VERSION'),
+    ('BITMAP_EOS', 0x01, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_EOS'),
+    ('BITMAP_ZEROES', 0x02, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_ZEROES'),
+    ('BITMAP_NAME', 0x04, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_BITMAP_NAME'),
+    ('BITMAP_NODE', 0x08, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_DEVICE_NAME'),
+    ('BITMAP_START', 0x10, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_START'),
+    ('BITMAP_COMPLETE', 0x20, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_COMPLETE'),
+    ('BITMAP_BITS', 0x40, BITMAP_C,
+     'DIRTY_BITMAP_MIG_FLAG_BITS'),
+    ('BITMAP_MORE', 0x80, BITMAP_C,
+     'DIRTY_BITMAP_MIG_EXTRA_FLAGS'),
+    ('BITMAP_ENABLED', 0x01, BITMAP_C, 'DIRTY_BITMAP_MIG_START_FLAG_ENABLED'),
+    ('BITMAP_PERSISTENT', 0x02, BITMAP_C,
+     'DIRTY_BITMAP_MIG_START_FLAG_PERSISTENT'),
+    ('BITMAP_CHUNK', 1024, BITMAP_C, 'CHUNK_SIZE'),
 ]
 
 COMMENT = re.compile(r'/\*.*?\*/', re.S)
