@@ -553,7 +553,9 @@ static void test_reasons(void)
             CHIP ": post_load of chip (version 3) failed: -22: Invalid");
     RECORDS(CHIP_START, CHIP ": Failed to load chip:fifo: ");
     RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\7chip/no\0\0\0\1",
-            CHIP ": ");
+            CHIP ": chip: unknown subsection 'chip/no'");
+    RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\10chip/\033[J\0\0\0\1",
+            CHIP ": chip: unknown subsection 'chip/\\033[J'");
     RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\3x\n/\0\0\0\1",
             CHIP " has a subsection 'x\\n/' that is unknown here");
     RECORDS(CHIP_START "\0\0\0\0" "\0\0\0\0" "\5\14chip/pending\0\0\0\2",
