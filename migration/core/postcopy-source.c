@@ -81,12 +81,17 @@ static RamSendResult run_ram(void *opaque, RamSender *main, bool all)
     return postcopy_sender_run(&postcopy.sender, main, all);
 }
 
-/* What cannot be released stays until QEMU ends, which does no harm. */
+/*
+ * Requests may be served while the order that hands the guest over is still
+ * being written.  If that fails the guest needs its memory here, so nothing is
+ * released before; postcopy_release_sent() makes up for that.  What cannot be
+ * released stays until QEMU ends, which does no harm.
+ */
 static void release(void *opaque, const RamRegion *r, uint64_t first,
                     uint64_t count)
 {
     RCU_READ_LOCK_GUARD();
-    if (ram_region_here(r)) {
+    if (qatomic_load_acquire(&postcopy.left) && ram_region_here(r)) {
         ram_block_discard_range(r->rb, first << r->page_bits,
                                 count << r->page_bits);
     }
@@ -253,8 +258,9 @@ void postcopy_open_requests(void)
 
 void postcopy_release_sent(void)
 {
+    qatomic_store_release(&postcopy.left, true);
     if (postcopy.begun && migrate_release_ram()) {
-        postcopy_release_clean(postcopy.main->regions, release, NULL);
+        postcopy_sender_release_clean(&postcopy.sender);
     }
 }
 
@@ -421,7 +427,7 @@ void postcopy_cleanup(void)
     postcopy_sender_close(&postcopy.sender);
     g_clear_pointer(&postcopy.awaited, g_free);
     postcopy.begun = postcopy.paused = postcopy.held = false;
-    postcopy.told = postcopy.one_way = false;
+    postcopy.told = postcopy.one_way = postcopy.left = false;
 }
 
 void postcopy_forget_counts(void)

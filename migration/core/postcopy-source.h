@@ -23,6 +23,7 @@ typedef struct PostcopySource {
     bool held;                  /* it was not started by the package */
     bool told;                  /* what to discard, in an attempt */
     bool one_way;               /* of those that only postcopy can follow */
+    bool left;                  /* the guest was handed over; atomic */
     RamSender *main;
     PostcopySender sender;
     Pace pace;                  /* of the main channel */

@@ -71,20 +71,3 @@ uint64_t postcopy_discard(const RamRegions *regions, QEMUFile *f)
     }
     return runs;
 }
-
-void postcopy_release_clean(const RamRegions *regions, PostcopyReleaseFn *fn,
-                            void *opaque)
-{
-    RAM_REGIONS_FOREACH_SENT(r, regions) {
-        uint64_t at = 0, first, count;
-
-        while (at < r->pages) {
-            count = dirty_map_find(r->map, at, UINT64_MAX, &first);
-            first = count ? first : r->pages;
-            if (first > at) {
-                fn(opaque, r, at, first - at);
-            }
-            at = first + count;
-        }
-    }
-}

@@ -29,8 +29,4 @@ uint64_t postcopy_discard(const RamRegions *regions, QEMUFile *f);
 typedef void PostcopyReleaseFn(void *opaque, const RamRegion *r,
                                uint64_t first, uint64_t count);
 
-/* Calls @fn for all that is clean, after postcopy_discard(). */
-void postcopy_release_clean(const RamRegions *regions, PostcopyReleaseFn *fn,
-                            void *opaque);
-
 #endif

@@ -9,6 +9,7 @@
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "migration/base/clock.h"
+#include "migration/base/turns.h"
 #include "migration/migration-stats.h"
 #include "migration/qemu-file.h"
 #include "migration/ram/dirty-claim.h"
@@ -28,6 +29,8 @@
 #define BATCH_SHARE 100
 /* What follows a page that was asked for, at most */
 #define ALONG_BYTES (256 * 1024)
+/* Memory that is released before those are looked at who wait for a page */
+#define RELEASE_BYTES (4ull << 20)
 /* Runs in a batch, whose memory may be released together */
 #define BATCH_RUNS 64
 
@@ -131,6 +134,43 @@ static void release(PostcopySender *ps, const RamRegion *r, uint64_t first,
 {
     if (ps->ops->release) {
         ps->ops->release(ps->opaque, r, first, count);
+    }
+}
+
+/*
+ * The clean pages at @at, and where to go on.  Whoever serves a request claims
+ * a page first, which makes it clean, and reads it after that; so it is waited
+ * for by taking its lock.
+ */
+static uint64_t release_some(PostcopySender *ps, const RamRegion *r,
+                             uint64_t at)
+{
+    uint64_t bytes = MAX(RELEASE_BYTES, r->host_page_size);
+    uint64_t end = MIN(at + (bytes >> r->page_bits), r->pages);
+    uint64_t first, count;
+
+    QEMU_LOCK_GUARD(&ps->lock);
+    count = dirty_map_find(r->map, at, UINT64_MAX, &first);
+    if (!count || first >= end) {
+        release(ps, r, at, end - at);
+        return end;
+    }
+    if (first > at) {
+        release(ps, r, at, first - at);
+    }
+    return first + count;
+}
+
+void postcopy_sender_release_clean(PostcopySender *ps)
+{
+    RAM_REGIONS_FOREACH_SENT(r, ps->regions) {
+        uint64_t at = 0;
+
+        while (at < r->pages) {
+            at = release_some(ps, r, at);
+            /* The one that waits for the lock gets it. */
+            turns_give_way();
+        }
     }
 }
 

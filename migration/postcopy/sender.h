@@ -122,6 +122,13 @@ void postcopy_sender_close(PostcopySender *ps);
 void postcopy_sender_keep(PostcopySender *ps);
 void postcopy_sender_ignore(PostcopySender *ps);
 
+/*
+ * Releases all pages that are clean: sent before the guest was handed over, or
+ * since then.  Requests may be served meanwhile.  Migration thread, while it
+ * does not send.
+ */
+void postcopy_sender_release_clean(PostcopySender *ps);
+
 /* The next of those that were kept; false if there is none. */
 bool postcopy_sender_take(PostcopySender *ps, PageRequest *request);
 

@@ -408,12 +408,15 @@ static void count_released(void *opaque, const RamRegion *r, uint64_t first,
 static void test_release_clean(void)
 {
     uint64_t released[REGIONS] = { 0 };
+    static const PostcopySenderOps releasing = { .release = count_released };
+    PostcopySender ps = { };
     Side s;
 
     side_init(&s);
     dirty_map_set(s.list[SMALL].map, 0, 10);
     dirty_map_set(s.list[SMALL].map, 4000, 1000);
-    postcopy_release_clean(&s.regions, count_released, released);
+    postcopy_sender_init(&ps, &s.regions, &releasing, released);
+    postcopy_sender_release_clean(&ps);
     g_assert_cmpuint(released[SMALL], ==, 5000 - 1010);
     g_assert_cmpuint(released[HUGE], ==, 3 * HUGE_PAGES);
     g_assert_cmpuint(released[SHARED], ==, 0);
@@ -797,6 +800,49 @@ static void test_urgent(void)
     load(&b, &b.urgent);
     check_same(&b);
     g_assert_cmpuint(b.released, ==, 5000 + 3 * HUGE_PAGES);
+    bench_destroy(&b);
+}
+
+/* Memory that was released is gone. */
+static void destroy(void *opaque, const RamRegion *r, uint64_t first,
+                    uint64_t count)
+{
+    memset(ram_region_page(r, first), 0xee, count * PAGE);
+}
+
+static void *ask_for_all(void *opaque)
+{
+    Bench *b = opaque;
+
+    for (uint64_t page = 0; page < b->from.list[SMALL].pages; page++) {
+        ask(b, "pc.ram", page, 1);
+    }
+    return NULL;
+}
+
+/* A page is not released while it is being sent, whoever finds it clean. */
+static void test_release_while_asked(void)
+{
+    static const PostcopySenderOps destroying = {
+        .wake = wake, .release = destroy
+    };
+    const RamRegion *small;
+    QemuThread thread;
+    Bench b;
+
+    bench_init(&b, true);
+    b.ps.ops = &destroying;
+    small = &b.to.list[SMALL];
+    qemu_thread_create(&thread, "asks", ask_for_all, &b, QEMU_THREAD_JOINABLE);
+    while (qatomic_read_u64(&b.ps.sent.urgent) < small->pages) {
+        postcopy_sender_release_clean(&b.ps);
+    }
+    qemu_thread_join(&thread);
+    load(&b, &b.urgent);
+    for (uint64_t page = 0; page < small->pages; page++) {
+        g_assert_cmphex(*ram_region_page(small, page), ==,
+                        page % 5 ? 1 + page % 251 : 0);
+    }
     bench_destroy(&b);
 }
 
@@ -1260,6 +1306,7 @@ int main(int argc, char **argv)
     TEST("discard/runs", test_discards);
     TEST("discard/none", test_no_discards);
     TEST("discard/release", test_release_clean);
+    TEST("sender/release-while-asked", test_release_while_asked);
     TEST("resume/bitmap", test_resume);
     TEST("resume/huge", test_resume_huge);
     TEST("sender/all", test_send_all);
