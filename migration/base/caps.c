@@ -80,6 +80,8 @@ static const CapRule rules[] = {
     RULE(SWITCHOVER_ACK, NEEDS, RETURN_PATH, NULL),
     RULE(STRICT_DOWNTIME, NEEDS, RETURN_PATH,
          "the other side has to say when it could start the guest"),
+    RULE(STRICT_DOWNTIME, EXCLUDES, X_IGNORE_SHARED,
+         "its reset of devices could write to memory that the guest uses"),
     RULE(STRICT_DOWNTIME, EXCLUDES, X_COLO,
          "its guest runs on both sides"),
 

@@ -9,13 +9,17 @@
 #include "qemu/coroutine.h"
 #include "migration/base/clock.h"
 #include "migration/device/load-threads.h"
+#include "migration/ram/load.h"
+#include "migration/ram/load-watch.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
+#include "system/reset.h"
 #include "system/runstate.h"
 #include "system/system.h"
+#include "hw/boards.h"
 #include "ctx.h"
 #include "fault.h"
 #include "hold.h"
@@ -34,6 +38,7 @@ static struct {
     bool listens;               /* pages may be missing */
     int verdict;                /* HoldVerdict; atomic */
     bool committed;             /* atomic */
+    GArray *changes;            /* RamChange, that a reset left to be told */
     GuestStart how;
     Error *why;                 /* it is GUEST_NO_DISKS */
 } hold;
@@ -97,6 +102,57 @@ static void coroutine_fn outside(void (*fn)(void))
     qemu_coroutine_yield();
 }
 
+/*
+ * Memory
+ */
+
+static bool watch_memory(Error **errp)
+{
+    if (!cpus_are_resettable()) {
+        error_setg(errp, "the guest's CPUs cannot be reset, which an attempt "
+                   "that is given up requires: turn off 'strict-downtime'");
+        return false;
+    }
+    return ram_watch_start(errp);
+}
+
+/* Takes over @changes.  If the source is gone, the stream says so. */
+static void tell_changes(GArray *changes)
+{
+    for (unsigned i = 0; i < changes->len; i++) {
+        const RamChange *c = &g_array_index(changes, RamChange, i);
+        const RamRegion *r = c->region;
+
+        reply_changed(r->name, c->first << r->page_bits,
+                      c->count << r->page_bits);
+    }
+    g_array_free(changes, true);
+}
+
+static bool tell_aborted(Error **errp)
+{
+    GArray *changes = g_steal_pointer(&hold.changes);
+
+    if (changes) {
+        tell_changes(changes);
+    }
+    if (!reply_aborted(hold.attempt)) {
+        error_setg(errp, "the answer to ABORT cannot be sent to the source");
+        return false;
+    }
+    return true;
+}
+
+void hold_end(void)
+{
+    ram_watch_stop();
+    g_clear_pointer(&hold.changes, g_array_unref);
+}
+
+/*
+ * Commands
+ */
+
 bool hold_begin(QEMUFile *f, Error **errp)
 {
     uint32_t attempt = qemu_get_be32(f);
@@ -108,6 +164,9 @@ bool hold_begin(QEMUFile *f, Error **errp)
     if (attempt <= hold.attempt) {
         error_setg(errp, "Attempt %" PRIu32 " comes after attempt %" PRIu32,
                    attempt, hold.attempt);
+        return false;
+    }
+    if (!watch_memory(errp)) {
         return false;
     }
     trace_migration_hold(attempt, limit_us);
@@ -152,7 +211,16 @@ bool hold_state(QEMUFile *f, uint32_t *len, Error **errp)
         return false;
     }
     *len = qemu_get_be32(f);
-    return stream_check(f, errp);
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    /*
+     * What has been changed by now is not what the source sent, and has to be
+     * known to it before READY.  What devices write when they are loaded is
+     * part of that, as in every migration.
+     */
+    tell_changes(ram_watch_take());
+    return true;
 }
 
 bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
@@ -179,11 +247,29 @@ bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     return true;
 }
 
-/* What devices have loaded must not be added to. */
+/*
+ * What devices have loaded must not be added to, so they are reset; as on a
+ * wake-up from suspend to RAM, since memory, and what is plugged of it, has to
+ * stay as it is.
+ */
+static void reset_devices(void)
+{
+    MachineClass *mc = MACHINE_GET_CLASS(current_machine);
+
+    cpu_synchronize_all_states();
+    if (mc->reset) {
+        mc->reset(current_machine, RESET_TYPE_WAKEUP);
+    } else {
+        qemu_devices_reset(RESET_TYPE_WAKEUP);
+    }
+    cpu_synchronize_all_post_reset();
+}
+
 static void forget_devices(void)
 {
-    qemu_system_reset(SHUTDOWN_CAUSE_NONE);
+    reset_devices();
     cpu_synchronize_all_pre_loadvm();
+    hold.changes = ram_watch_take();
 }
 
 bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
@@ -200,7 +286,7 @@ bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
         outside(forget_devices);
     }
     set_phase(COMMAND_PRECOPY);
-    return postcopy_dest_unhold(errp);
+    return postcopy_dest_unhold(errp) && tell_aborted(errp);
 }
 
 void hold_forget(void)
@@ -208,6 +294,11 @@ void hold_forget(void)
     forget_devices();
     hold.listens = false;
     set_phase(COMMAND_PRECOPY);
+}
+
+bool hold_forgot(Error **errp)
+{
+    return tell_aborted(errp);
 }
 
 static void tell_start(GuestStart how)
@@ -233,6 +324,8 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
         return true;
     }
     set_phase(COMMAND_ENDED);
+    ram_watch_stop();
+    ram_load_seal();
     outside(start);
     if (hold.how == GUEST_NO_DISKS) {
         error_propagate(errp, g_steal_pointer(&hold.why));

@@ -4,7 +4,12 @@
  * What comes between HOLD and COMMIT is loaded, but the guest is not started
  * and its disks stay closed.  COMMIT has it started at once; the rest of the
  * stream is read afterwards.  After ABORT the devices are as they were after
- * a reset, memory stays, and another HOLD may come.
+ * a reset, and another HOLD may come.
+ *
+ * Memory stays as the source sent it.  What a reset, or a device that loads,
+ * writes to it is recorded from the first HOLD on (ram/load-watch.h); the
+ * source is told of it with the answer to ABORT, or, if it happened before the
+ * state came, in time to give the attempt up.
  *
  * In the main loop's coroutine that loads records, with the BQL; where nothing
  * else is said.
@@ -29,6 +34,9 @@ void hold_init(void);
 
 /* COMMAND_HELD and so on, or COMMAND_PRECOPY outside of an attempt */
 CommandPhase hold_phase(void);
+
+/* No more is to be expected: the end of a load, however it ended.  BQL. */
+void hold_end(void);
 
 /* The commands; their payload is taken from @f. */
 bool hold_begin(QEMUFile *f, Error **errp);
@@ -69,8 +77,10 @@ void hold_broke(void);
 /*
  * After an ABORT, when the state is no longer being loaded: devices are as
  * after a reset, and another HOLD may come.  Main loop, while the incoming
- * thread waits.
+ * thread waits.  That thread tells the source then what the reset did to
+ * memory.
  */
 void hold_forget(void);
+bool hold_forgot(Error **errp);
 
 #endif

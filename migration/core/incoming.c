@@ -79,9 +79,6 @@ static void clean_up(bool ok)
 /* What the guest does not wait for */
 static void complete(void *opaque)
 {
-    if (!incoming.started) {
-        qemu_announce_self(&incoming.announce, migrate_announce_params());
-    }
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
 }
@@ -169,7 +166,6 @@ bool incoming_start_early(int64_t package_ns, Error **errp)
         ctx_fail(err);
         guest_keep();
     }
-    qemu_announce_self(&incoming.announce, migrate_announce_params());
     incoming.started = true;
     return true;
 }
@@ -189,7 +185,6 @@ bool incoming_start_held(Error **errp)
                     errp) == GUEST_NO_DISKS) {
         return false;
     }
-    qemu_announce_self(&incoming.announce, migrate_announce_params());
     incoming.started = true;
     return true;
 }

@@ -21,7 +21,6 @@
 #include "qemu/thread.h"
 #include "migration/base/phase.h"
 #include "migration/qemu-file.h"
-#include "net/announce.h"
 #include "report.h"
 
 typedef struct Incoming {
@@ -35,7 +34,6 @@ typedef struct Incoming {
     bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
     Report report;              /* what became of the downtime here */
-    AnnounceTimer announce;
 } Incoming;
 
 extern Incoming incoming;

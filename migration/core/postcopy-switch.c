@@ -97,13 +97,10 @@ static bool send_guest(Switchover *s, Error **errp)
     g_autoptr(GByteArray) package = NULL;
 
     trace_postcopy_start_set_run();
-    if (!switchover_stop(s, errp) || !switchover_enter_device(s, errp) ||
-        !switchover_disks(errp)) {
+    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
         return false;
     }
-    migration_rate_set(RATE_LIMIT_DISABLED);
-    switchover_announce();
-    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    switchover_prepare();
     if (!send_before_package(s, errp)) {
         return false;
     }

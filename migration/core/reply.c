@@ -148,6 +148,25 @@ bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
     return say(type, payload, used);
 }
 
+bool reply_changed(const char *name, uint64_t start, uint64_t len)
+{
+    uint8_t payload[sizeof(WireChanged) + 1 + WIRE_NAME_MAX];
+    unsigned used = sizeof(WireChanged);
+
+    stq_be_p(payload + offsetof(WireChanged, start), start);
+    stq_be_p(payload + offsetof(WireChanged, len), len);
+    used += put_name(payload + used, name);
+
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_CHANGED, payload, used);
+}
+
+bool reply_aborted(uint32_t attempt)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_number(WIRE_RP_ABORTED, attempt);
+}
+
 void reply_next_listener(void)
 {
     QEMU_LOCK_GUARD(&lock);

@@ -31,6 +31,13 @@ bool reply_pong(uint32_t value);
  */
 bool reply_report(uint16_t type, const Report *report);
 
+/*
+ * @len bytes of the block @name from @start on were changed here, and are to
+ * be sent again; and the answer to ABORT, which comes after those.
+ */
+bool reply_changed(const char *name, uint64_t start, uint64_t len);
+bool reply_aborted(uint32_t attempt);
+
 /* The source need not wait for our devices any longer. */
 bool reply_switchover_ack(void);
 

@@ -41,6 +41,10 @@ struct ReturnPath {
     bool ponged;
     bool ready, started;        /* those came: */
     ReturnPathReport ready_report, started_report;
+    uint32_t aborted;           /* the last attempt whose ABORT was answered */
+    uint32_t wanted_abort;      /* the one that is waited for, and */
+    bool abort_answered;        /* whether that is the last one */
+    GArray *changes;            /* ReturnPathChange */
 };
 
 typedef struct Message {
@@ -143,6 +147,13 @@ static ReturnPathEnd take_started(ReturnPath *rp, const Message *m)
     return take_report(rp, m, &rp->started, &rp->started_report);
 }
 
+static ReturnPathEnd take_aborted(ReturnPath *rp, const Message *m)
+{
+    rp->aborted = ldl_be_p(m->payload);
+    rp->abort_answered = rp->aborted == rp->wanted_abort;
+    return RETURN_PATH_OPEN;
+}
+
 static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
 {
     uint32_t value = ldl_be_p(m->payload);
@@ -158,7 +169,8 @@ static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
 }
 
 /*
- * Messages that others act on: without the lock
+ * Messages with a name, and those that others act on, which are without the
+ * lock
  */
 
 /* A name of @len bytes, after its own length, ends the message. */
@@ -174,6 +186,26 @@ static bool read_name(const Message *m, unsigned at, char *name, Error **errp)
     memcpy(name, m->payload + at + 1, len);
     name[len] = 0;
     return true;
+}
+
+static ReturnPathEnd take_changed(ReturnPath *rp, const Message *m)
+{
+    ReturnPathChange change = {
+        .start = ldq_be_p(m->payload + offsetof(WireChanged, start)),
+        .len = ldq_be_p(m->payload + offsetof(WireChanged, len)),
+    };
+
+    if (!read_name(m, sizeof(WireChanged), change.block, &rp->error)) {
+        return RETURN_PATH_BROKEN;
+    }
+    if (rp->changes->len == WIRE_CHANGED_MAX) {
+        error_setg(&rp->error, "More than %d changed ranges of memory from "
+                   "the destination", WIRE_CHANGED_MAX);
+        return RETURN_PATH_BROKEN;
+    }
+    trace_migration_changed(change.block, change.start, change.len);
+    g_array_append_val(rp->changes, change);
+    return RETURN_PATH_OPEN;
 }
 
 static bool act_on_req_pages(ReturnPath *rp, const Message *m, Error **errp)
@@ -227,6 +259,8 @@ static const MessageRow messages[] = {
     REPORT(STARTED, .take = take_started),
     { WIRE_RP_ERROR, "ERROR", WIRE_RP_ERROR_MIN, WIRE_RP_ERROR_MAX,
       .take = take_error },
+    NAMED(CHANGED, .take = take_changed),
+    FIXED(ABORTED, .take = take_aborted),
 };
 
 static const MessageRow *find_row(const ReturnPath *rp, uint16_t type)
@@ -338,12 +372,18 @@ static void *return_path_thread(void *opaque)
  * For the others
  */
 
+static GArray *new_changes(void)
+{
+    return g_array_new(false, false, sizeof(ReturnPathChange));
+}
+
 ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user)
 {
     ReturnPath *rp = g_new0(ReturnPath, 1);
 
     rp->f = qemu_file_get_return_path(to_dst);
     rp->user = user;
+    rp->changes = new_changes();
     qemu_mutex_init(&rp->lock);
     qemu_cond_init(&rp->changed);
     qemu_thread_create(&rp->thread, MIGRATION_THREAD_SRC_RETURN,
@@ -434,6 +474,26 @@ bool return_path_started(ReturnPath *rp, int timeout_ms, ReturnPathReport *r)
                            r);
 }
 
+bool return_path_changed(ReturnPath *rp)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return rp->changes->len;
+}
+
+bool return_path_aborted(ReturnPath *rp, uint32_t attempt, int timeout_ms,
+                         GArray **changes)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    rp->wanted_abort = attempt;
+    rp->abort_answered = rp->aborted == attempt;
+    if (!wait_for(rp, &rp->abort_answered, timeout_ms)) {
+        return false;
+    }
+    *changes = rp->changes;
+    rp->changes = new_changes();
+    return true;
+}
+
 bool return_path_loaded(ReturnPath *rp)
 {
     QEMU_LOCK_GUARD(&rp->lock);
@@ -494,6 +554,7 @@ void return_path_close(ReturnPath *rp)
     qemu_fclose(rp->f);
     error_free(rp->error);
     g_free(rp->reason);
+    g_array_free(rp->changes, true);
     qemu_cond_destroy(&rp->changed);
     qemu_mutex_destroy(&rp->lock);
     g_free(rp);

@@ -17,6 +17,7 @@
 #define MIGRATION_CORE_RETURN_PATH_H
 
 #include "migration/qemu-file.h"
+#include "migration/wire/wire.h"
 #include "peer.h"
 #include "report.h"
 
@@ -97,6 +98,22 @@ bool return_path_loaded(ReturnPath *rp);
 
 /* RESUME_ACK came; waits for it at most @timeout_ms. */
 bool return_path_resumed(ReturnPath *rp, int timeout_ms);
+
+/* A part of the destination's memory that is not what the source sent */
+typedef struct ReturnPathChange {
+    char block[WIRE_NAME_MAX + 1];
+    uint64_t start, len;        /* bytes; not checked against the block */
+} ReturnPathChange;
+
+/* Such parts were reported, and not taken yet. */
+bool return_path_changed(ReturnPath *rp);
+
+/*
+ * ABORT of @attempt was answered; waits for that at most @timeout_ms.  Then
+ * *@changes are the parts reported so far: ReturnPathChange, the caller's.
+ */
+bool return_path_aborted(ReturnPath *rp, uint32_t attempt, int timeout_ms,
+                         GArray **changes);
 
 /* How it ended, if it did; then @errp is set if that was not well. */
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp);

@@ -444,12 +444,15 @@ static void send_slice(Policy *policy)
  * postcopy is meant there is more to send than a guest could wait for, and so
  * something to do meanwhile.
  */
-static void rest_after_attempt(Policy *policy)
+static bool rest_after_attempt(Policy *policy, Error **errp)
 {
     SourceView view;
     uint64_t rest, now;
     int64_t end;
 
+    if (!strict_settle(errp)) {
+        return false;
+    }
     source_look(&view);
     rest = MIN((uint64_t)RETRY_NS << MIN(view.strict.attempts - 1, 16),
                RETRY_NS_MAX);
@@ -460,6 +463,7 @@ static void rest_after_attempt(Policy *policy)
         source_measure_speed();
     }
     doze(MAX(end - now_ns(), 0));
+    return true;
 }
 
 static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
@@ -529,7 +533,9 @@ static bool send_guest(Policy *policy, Error **errp)
         case STRICT_POSTCOPY:
             return postcopy_run(errp);
         case STRICT_AGAIN:
-            rest_after_attempt(policy);
+            if (!rest_after_attempt(policy, errp)) {
+                return false;
+            }
             break;
         default:
             return false;

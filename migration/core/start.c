@@ -11,6 +11,7 @@
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/trace.h"
+#include "net/announce.h"
 #include "system/runstate.h"
 #include "system/system.h"
 #include "disks.h"
@@ -18,6 +19,9 @@
 #include "learnt.h"
 #include "permit.h"
 #include "start.h"
+
+/* Goes on by itself after the first round. */
+static AnnounceTimer announce_timer;
 
 /* One start at a time; BQL. */
 static struct {
@@ -46,6 +50,12 @@ static RunState wanted_state(void)
     default:
         return state;
     }
+}
+
+/* The network has to know of the guest before the guest uses it. */
+static void announce(void)
+{
+    qemu_announce_self(&announce_timer, migrate_announce_params());
 }
 
 static void started(GuestStart how)
@@ -99,6 +109,7 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
     if (run && !disks_activate(errp)) {
         return GUEST_NO_DISKS;
     }
+    announce();
     dirty_bitmap_mig_before_vm_start();
     if (run) {
         report->activate_ns = now_ns() - start.since_ns;
@@ -114,6 +125,7 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
 
 void guest_keep(void)
 {
+    announce();
     dirty_bitmap_mig_before_vm_start();
     runstate_set(RUN_STATE_PAUSED);
 }

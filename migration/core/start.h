@@ -21,9 +21,10 @@ typedef enum GuestStart {
 typedef void GuestStarted(GuestStart how);
 
 /*
- * Activates the disks and has the guest go on as it did on the source.  Times
- * go to @report, which stays until @done was called: if the guest runs, by the
- * thread of the last vCPU as soon as it does; otherwise before this returns.
+ * Activates the disks, announces the guest's network addresses, and has the
+ * guest go on as it did on the source.  Times go to @report, which stays until
+ * @done was called: if the guest runs, by the thread of the last vCPU as soon
+ * as it does; otherwise before this returns.
  *
  * If a disk cannot be activated, @errp says which one and @done is not called.
  * The caller then decides who has the guest: the source may have it back, as

@@ -14,6 +14,8 @@
 #include "qemu/units.h"
 #include "block/block.h"
 #include "block/dirty-bitmap.h"
+#include "hw/virtio/vhost.h"
+#include "hw/virtio/virtio.h"
 #include "io/channel-buffer.h"
 #include "migration/base/clock.h"
 #include "migration/device/commands.h"
@@ -21,6 +23,7 @@
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
+#include "migration/ram.h"
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -36,6 +39,7 @@
 #include "strict.h"
 #include "switchover.h"
 #include "vmstate.h"
+#include "system/reset.h"
 
 /*
  * Of the limit, for the guest to be resumed in, besides what the main loop is
@@ -45,6 +49,9 @@
 #define RESERVE_SHARE 4
 /* STATE goes there, READY comes back, COMMIT goes there. */
 #define WAYS 3
+/* For a destination to reset its devices and to answer ABORT */
+#define ABORTED_MS (60 * 1000)
+#define ABORTED_POLL_MS 100
 
 typedef struct Strict {
     Switchover s;
@@ -80,6 +87,47 @@ static bool strict_can_repeat(const Section *s)
     return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME);
 }
 
+/* The attempt whose ABORT has not been answered yet, or 0 */
+static uint32_t unsettled;
+
+/* What is saved before, and loaded after that, is of another machine. */
+static void machine_was_reset(void *opaque)
+{
+    attempt_invalidate("the machine was reset while the guest was stopped");
+}
+
+static void watch_resets(void)
+{
+    static bool watching;
+
+    if (!watching) {
+        qemu_register_reset(machine_was_reset, NULL);
+        watching = true;
+    }
+}
+
+/*
+ * The state of a vhost back-end that migrates goes to a process that no reset
+ * reaches: it cannot be loaded twice.
+ */
+static int back_end_forgets(Object *obj, void *opaque)
+{
+    Error **errp = opaque;
+    VirtIODevice *vdev = (VirtIODevice *)
+        object_dynamic_cast(obj, TYPE_VIRTIO_DEVICE);
+    VirtioDeviceClass *k = vdev ? VIRTIO_DEVICE_GET_CLASS(vdev) : NULL;
+    struct vhost_dev *vhost = k && k->get_vhost ? k->get_vhost(vdev) : NULL;
+    g_autofree char *path = NULL;
+
+    if (!vhost || !vhost_supports_device_state(vhost)) {
+        return 0;
+    }
+    path = object_get_canonical_path(obj);
+    error_setg(errp, "Capability 'strict-downtime' cannot be kept: the state "
+               "of the back-end of '%s' can be loaded only once", path);
+    return 1;
+}
+
 bool strict_possible(Error **errp)
 {
     Section *s;
@@ -91,7 +139,8 @@ bool strict_possible(Error **errp)
             return false;
         }
     }
-    return true;
+    return !object_child_foreach_recursive(object_get_root(), back_end_forgets,
+                                           errp);
 }
 
 /* The end of an attempt that can be repeated is no error. */
@@ -119,7 +168,9 @@ static void send_commit(QEMUFile *f, const void *number)
 
 void strict_rehearse(Policy *policy)
 {
+    unsettled = 0;
     bql_lock();
+    watch_resets();
     lateness_watch();
     bql_unlock();
     policy_expect(policy, POLICY_PART_TRANSIT,
@@ -192,31 +243,27 @@ static bool save_devices(Strict *a, Error **errp)
 /* Returns how much memory there is to send. */
 static uint64_t sync_log(Strict *a)
 {
-    uint64_t now, later;
     RamSyncReport sync;
 
     attempt_step("sync");
-    qemu_savevm_state_pending_exact(&now, &later);
+    ram_source_sync_last();
     if (ram_source_last_sync(&sync)) {
         policy_measured(a->s.policy, POLICY_PART_SYNC, sync.took_ns);
     }
-    return now + later;
+    return ram_bytes_remaining();
 }
 
-/* The time that a user takes in between is his. */
+/* Time in pre-switchover does not count against the limit. */
 static bool stop(Strict *a, Error **errp)
 {
     int64_t limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
     int64_t stop_ns;
 
-    if (!switchover_stop(&a->s, errp)) {
+    if (!switchover_begin(&a->s, errp)) {
         return false;
     }
     policy_lead(a->s.policy, a->s.ledger.first_ns - a->begun_ns);
     stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
-    if (!switchover_enter_device(&a->s, errp)) {
-        return false;
-    }
     a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
     a->resume_ns = a->deadline_ns - MIN(RESUME_NS + lateness_ns(),
                                         limit_ns / RESERVE_SHARE);
@@ -231,8 +278,7 @@ static bool stop_and_collect(Strict *a, Error **errp)
     bql_lock();
     ok = stop(a, errp);
     if (ok) {
-        migration_rate_set(RATE_LIMIT_DISABLED);
-        switchover_announce();
+        switchover_prepare();
         ok = save_devices(a, errp);
         if (ok && attempt_in_time()) {
             sync_log(a);
@@ -303,19 +349,27 @@ static bool send_state(Strict *a, Error **errp)
 }
 
 /*
- * Nobody writes to memory, it should be thought; but what a reset does, or a
- * device that did not notice, is not among what has been sent.
+ * Memory should not change while the guest is stopped, but a reset or a device
+ * may still write.  Until the guest is handed over, or something else comes
+ * in, this is the last look: under the BQL.
  */
-static bool nothing_changed(Strict *a, Error **errp)
+static bool nothing_changed(Strict *a)
 {
     RamSyncReport sync;
 
-    bql_lock();
     /* What postcopy has left to send has not been sent before that either. */
-    if (attempt_open() && sync_log(a) &&
+    if (attempt_valid() && sync_log(a) &&
         !(a->postcopy && ram_source_sync_report(&sync) && !sync.dirtied)) {
-        attempt_abort("memory was written to while the guest stood still");
+        attempt_abort("memory was written to while the guest was stopped");
     }
+    return attempt_open();
+}
+
+/* Found out early, it costs the guest less.  The destination loads meanwhile. */
+static bool look_early(Strict *a, Error **errp)
+{
+    bql_lock();
+    nothing_changed(a);
     bql_unlock();
     return still_open(errp);
 }
@@ -392,6 +446,10 @@ static bool wait_ready(Strict *a, Error **errp)
     measured(a, POLICY_PART_TRANSIT, WAYS * a->way_ns);
     a->s.loaded = ready.report.devices;
     a->s.since_ns = ready.at_ns;
+    if (return_path_changed(source.return_path)) {
+        give_up("memory of the destination was changed by something other "
+                "than the migration");
+    }
     return still_open(errp);
 }
 
@@ -458,13 +516,13 @@ static bool hand_over(Strict *a, Error **errp)
     if (!source_hand_over(errp)) {
         return false;
     }
+    stream_keep(source.to_dst, true);
     if (a->one_sided) {
         send_plain_state(a);
     } else {
         send_number(source.to_dst, WIRE_CMD_COMMIT, a->number);
     }
-    qemu_fflush(source.to_dst);
-    switchover_part(&a->s, POLICY_PART_FLUSH);
+    stream_keep(source.to_dst, false);
     return true;
 }
 
@@ -474,12 +532,20 @@ static bool commit(Strict *a, Error **errp)
 
     bql_lock();
     attempt_step("commit");
-    if (attempt_open() && fits(a) && attempt_commit() &&
+    if (attempt_open() && nothing_changed(a) && fits(a) && attempt_commit() &&
         switchover_disks(errp)) {
+        if (!a->postcopy) {
+            ram_source_is_synced();
+        }
         switchover_part(&a->s, POLICY_PART_ACTIVATE);
         ok = hand_over(a, errp);
     }
     bql_unlock();
+    if (ok && !a->postcopy) {
+        /* Whoever writes may have to wait for the destination. */
+        qemu_fflush(source.to_dst);
+        switchover_part(&a->s, POLICY_PART_FLUSH);
+    }
     return ok;
 }
 
@@ -498,7 +564,7 @@ static bool attempt_it(Strict *a, Error **errp)
     if (!a->one_sided && !send_state(a, errp)) {
         return false;
     }
-    return nothing_changed(a, errp) &&
+    return look_early(a, errp) &&
            (a->one_sided || wait_ready(a, errp)) && commit(a, errp);
 }
 
@@ -534,9 +600,8 @@ static StrictResult handed_over(Strict *a, Error **errp)
         switchover_join(&a->s, &started);
     }
     if (!a->one_sided) {
-        bql_lock();
+        /* Nothing is left in it that would require the BQL. */
         send_plain_state(a);
-        bql_unlock();
         qemu_fflush(source.to_dst);
     }
     total_ns = ledger_total_ns(&a->s.ledger);
@@ -566,6 +631,7 @@ static void aborted(Strict *a, const AttemptEnd *end)
     migration_rate_set(migrate_max_bandwidth());
     if (a->held) {
         send_number(source.to_dst, WIRE_CMD_ABORT, a->number);
+        unsettled = a->number;
     }
     announce_abort(a, end->reason);
 }
@@ -616,6 +682,49 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
     }
     return !*errp && may_try_again(a, &end, errp) ? STRICT_AGAIN
                                                   : STRICT_FAILED;
+}
+
+/* Takes over @changes. */
+static bool send_again(GArray *changes, Error **errp)
+{
+    bool ok = true;
+
+    bql_lock();
+    for (unsigned i = 0; ok && i < changes->len; i++) {
+        const ReturnPathChange *c =
+            &g_array_index(changes, ReturnPathChange, i);
+
+        ok = ram_source_send_again(c->block, c->start, c->len, errp);
+    }
+    if (changes->len) {
+        ram_source_peer_forgot();
+    }
+    bql_unlock();
+    g_array_free(changes, true);
+    return ok;
+}
+
+bool strict_settle(Error **errp)
+{
+    int64_t end = now_ms() + ABORTED_MS;
+    GArray *changes;
+
+    if (!unsettled) {
+        return true;
+    }
+    while (!return_path_aborted(source.return_path, unsettled,
+                                ABORTED_POLL_MS, &changes)) {
+        if (!source_may_go_on(errp)) {
+            return false;
+        }
+        if (now_ms() > end) {
+            error_setg(errp, "destination has not answered ABORT for %d s",
+                       ABORTED_MS / 1000);
+            return false;
+        }
+    }
+    unsettled = 0;
+    return send_again(changes, errp);
 }
 
 StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)

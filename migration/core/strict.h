@@ -16,7 +16,9 @@
  *
  * Before COMMIT anything may end the attempt: then the guest goes on here, at
  * the latest when its time is over, and ABORT has the destination forget what
- * it knows of devices.  After COMMIT it stays stopped, whatever happens, unless
+ * it knows of devices.  It answers ABORTED, after it has told which memory that
+ * changed, by resetting them for instance; no attempt follows before that.
+ * After COMMIT it stays stopped, whatever happens, unless
  * the destination says that it has not started it and never will.
  *
  * A destination that is no peer cannot hold.  Until all memory is there the
@@ -64,6 +66,13 @@ bool strict_possible(Error **errp);
  * lateness_forget().
  */
 void strict_rehearse(Policy *policy);
+
+/*
+ * After STRICT_AGAIN: has the destination say which of its memory the attempt
+ * changed, and has that sent again.  Until this has been done once there must
+ * not be another attempt.  The guest runs meanwhile.
+ */
+bool strict_settle(Error **errp);
 
 /*
  * One attempt; @postcopy: with memory to follow.  It may do so even if it need

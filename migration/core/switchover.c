@@ -119,7 +119,7 @@ static bool wait_for_user(Error **errp)
                   source_was_cancelled(errp));
 }
 
-bool switchover_enter_device(Switchover *s, Error **errp)
+static bool enter_device(Switchover *s, Error **errp)
 {
     if (migrate_pause_before_switchover()) {
         bool ok = wait_for_user(errp);
@@ -135,20 +135,27 @@ bool switchover_enter_device(Switchover *s, Error **errp)
            source_was_cancelled(errp);
 }
 
-bool switchover_disks(Error **errp)
+bool switchover_begin(Switchover *s, Error **errp)
 {
-    fault_delay(POLICY_PART_ACTIVATE);
-    return disks_inactivate(errp);
+    return stop_guest(s, errp) && enter_device(s, errp);
 }
 
-void switchover_announce(void)
+void switchover_prepare(void)
 {
     Error *err = NULL;
 
+    migration_rate_set(RATE_LIMIT_DISABLED);
     if (precopy_notify(PRECOPY_NOTIFY_COMPLETE, &err)) {
         error_report_err(err);
     }
     trace_migration_precopy_complete();
+    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+}
+
+bool switchover_disks(Error **errp)
+{
+    fault_delay(POLICY_PART_ACTIVATE);
+    return disks_inactivate(errp);
 }
 
 bool switchover_saved(int ret, Error **errp)
@@ -224,13 +231,10 @@ static bool keep_rest(Switchover *s, Error **errp)
 /* Under the BQL. *@more: there is memory to be sent before the rest is kept. */
 static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
 {
-    if (!switchover_stop(s, errp) || !switchover_enter_device(s, errp) ||
-        !switchover_disks(errp)) {
+    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
         return false;
     }
-    migration_rate_set(RATE_LIMIT_DISABLED);
-    switchover_announce();
-    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    switchover_prepare();
     ram_source_sync_last();
     *more = ram_bytes_remaining() > RAM_WITH_DEVICES;
     if (*more) {

@@ -32,16 +32,25 @@ void switchover_part(Switchover *s, PolicyPart part);
  * Steps, under the BQL; each says by @errp why it did not work
  */
 
-bool switchover_stop(Switchover *s, Error **errp);
+/*
+ * The first step of every switchover: the guest is stopped, and the phase is
+ * DEVICE.  With pause-before-switchover it is PRE_SWITCHOVER first, in which
+ * the BQL is released until the user continues.  On failure the caller has
+ * switchover_undo() called, as after every later step.
+ */
+bool switchover_begin(Switchover *s, Error **errp);
 
-/* DEVICE, or first PRE_SWITCHOVER, in which the BQL is let go. */
-bool switchover_enter_device(Switchover *s, Error **errp);
+/*
+ * The second: the bandwidth is not limited any more, no more free page hints
+ * come, and a destination that expects it is sent SWITCHOVER_START.
+ */
+void switchover_prepare(void);
 
-/* The destination will open the disks before it has read the last byte. */
+/*
+ * The guest's disks are released, as the destination opens them when it has
+ * read the last byte, or the order to start the guest.
+ */
 bool switchover_disks(Error **errp);
-
-/* No more hints come of pages that need not be sent. */
-void switchover_announce(void);
 
 /* Memory was sent, or what postcopy needs of it: with that the last sync. */
 void switchover_memory_sent(Switchover *s);

@@ -248,6 +248,7 @@ static bool set_up(QEMUFile *f, Error **errp)
 void vmstate_load_cleanup(void)
 {
     postcopy_dest_end();
+    hold_end();
     device_load_cleanup();
     load_threads_close();
 }
@@ -400,6 +401,7 @@ static void begin_records(QEMUFile *f)
 
 static void start_held(void *opaque)
 {
+    hold_end();
     if (!incoming_start_held(&turn.err)) {
         turn.step = DEVICE_LOAD_FAILED;
         package_failed();
@@ -432,7 +434,7 @@ static bool held_aborted(QEMUFile *f, Error **errp)
     qatomic_set(&incoming.busy, true);
     error_free(turn.err);
     begin_records(f);
-    return ok;
+    return ok && hold_forgot(errp);
 }
 
 /* Takes over @err, which may be a consequence of what the state lacks. */
@@ -635,7 +637,7 @@ void *incoming_thread(void *opaque)
                       hold_committed();
     if (err && incoming.loaded) {
         /* All that mattered had come. */
-        error_free(err);
+        warn_reportf_err(err, "after the guest was started: ");
     } else if (err) {
         error_prepend(&err, LOAD_FAILED);
         if (!incoming.exit_on_error) {

@@ -22,6 +22,7 @@
 #include "migration/postcopy-ram.h"
 #include "migration/ram.h"
 #include "migration/ram/load.h"
+#include "migration/ram/load-watch.h"
 #include "migration/trace.h"
 #include "system/system.h"
 #include "dest.h"
@@ -114,7 +115,7 @@ bool postcopy_possible_here(Error **errp)
 
 static bool discard(RamRegion *r, uint64_t start, uint64_t len, Error **errp)
 {
-    int ret = ram_block_discard_range(r->rb, start, len);
+    int ret = ram_watch_loader_discards(r->rb, start, len);
 
     if (ret) {
         error_setg_errno(errp, -ret, "RAM block '%s': cannot give back %"

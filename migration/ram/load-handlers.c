@@ -136,6 +136,11 @@ RamRegions *ram_load_regions(void)
     return &incoming.regions;
 }
 
+void ram_load_seal(void)
+{
+    incoming.loader.sealed = true;
+}
+
 void ram_load_divert(const RamPagesOps *pages, void *opaque)
 {
     incoming.loader.pages = pages;

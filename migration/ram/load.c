@@ -549,6 +549,10 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
             clear_gathered(l);
             return true;
         }
+        if (l->sealed) {
+            error_setg(errp, "RAM arrived after the guest was started");
+            return false;
+        }
         type = find_type(l, &rec, errp);
         if (!type) {
             return false;

@@ -64,6 +64,8 @@ typedef struct RamLoader {
     bool page_sizes;            /* of the host, unless it is the usual one */
     bool addresses;             /* of the guest */
 
+    bool sealed;                /* the guest was started: nothing may come */
+
     /* not for others */
     RamRegion *last;            /* which CONTINUE goes on with, or NULL */
     ZeroGather zeros;
@@ -95,6 +97,12 @@ void ram_load_unplugged(const void *host);
 
 /* What is loaded to; from ram_load_setup() to ram_load_cleanup(). */
 RamRegions *ram_load_regions(void);
+
+/*
+ * The guest is about to be started with all of its memory: from now on the
+ * sections "ram" may only end.  While nobody loads them.
+ */
+void ram_load_seal(void);
 
 /*
  * What the sections "ram" bring goes there from now on; NULL: to memory.  While

@@ -81,11 +81,21 @@ void ram_source_expect_requests(bool expect);
 void ram_source_sync_last(void);
 
 /*
- * Nothing has changed since the last sync, as the BQL has been held: the end of
- * the section, which comes next, goes without another.  Migration thread, with
- * the BQL.
+ * Nothing has changed since the last sync, as the BQL has been held; or the
+ * guest is handed over with what that found, whatever is written later.  The
+ * end of the section, which comes next, goes without another sync.  Migration
+ * thread, with the BQL.
  */
 void ram_source_is_synced(void);
+
+/*
+ * The destination's memory is not what was sent in @len bytes of @block from
+ * @start on: they are sent again.  False if there is no such memory.  Before
+ * postcopy; afterwards ram_source_peer_forgot() is to be called.  Migration
+ * thread, with the BQL.
+ */
+bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
+                           Error **errp);
 
 /*
  * There is no way back: what was synced last is all there is to send, nothing

@@ -337,6 +337,28 @@ void ram_source_is_synced(void)
     source.synced = true;
 }
 
+bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
+                           Error **errp)
+{
+    RamRegion *r = ram_regions_find(&source.regions, block);
+    uint64_t bytes = r ? ram_region_bytes(r) : 0;
+
+    if (!len || start >= bytes || len > bytes - start ||
+        !QEMU_IS_ALIGNED(start | len, ram_region_page_size(r))) {
+        g_autofree char *shown = g_strescape(block, NULL);
+
+        error_setg(errp, "the destination reports a change of %" PRIu64
+                   " bytes at %" PRIu64 " of RAM block '%s', which are not in "
+                   "it", len, start, shown);
+        return false;
+    }
+    if (!qatomic_read(&r->ignored)) {
+        dirty_map_set(r->map, start >> r->page_bits, len >> r->page_bits);
+        ram_log_drop_unplugged(r);
+    }
+    return true;
+}
+
 void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
 {
     ram_hints_stop();

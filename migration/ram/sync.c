@@ -185,6 +185,33 @@ static void forget_region(RamRegion *r)
     dirty_map_forget_log(r->map);
 }
 
+/* The runs of one piece; a run that crosses into the next one is two. */
+static void take_piece(const BitmapPiece *piece, RamLogRunFn *fn, void *opaque)
+{
+    uint64_t limit = piece->bit + piece->count;
+    uint64_t at = find_next_bit(piece->words, limit, piece->bit), end;
+
+    for (; at < limit; at = find_next_bit(piece->words, limit, end)) {
+        end = find_next_zero_bit(piece->words, limit, at);
+        bitmap_test_and_clear_atomic(piece->words, at, end - at);
+        fn(opaque, piece->first + at - piece->bit, end - at);
+    }
+}
+
+void ram_log_take(const RamRegion *r, RamLogRunFn *fn, void *opaque)
+{
+    BitmapPiece piece;
+
+    RCU_READ_LOCK_GUARD();
+    if (qatomic_read(&r->ignored)) {
+        return;
+    }
+    for (uint64_t at = 0; at < r->pages; at += piece.count) {
+        piece = bitmap_piece(r, at);
+        take_piece(&piece, fn, opaque);
+    }
+}
+
 /*
  * Fewer pages than these, where nobody ever wrote, are sent like all others:
  * so all ranges together take no more than a bit a page.

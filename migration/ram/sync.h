@@ -51,6 +51,15 @@ void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report);
  */
 void ram_log_drop_unplugged(RamRegion *r);
 
+/*
+ * Calls @fn for each run of pages of @r that the bitmap has recorded, and has
+ * the bitmap forget them.  What others keep in logs of their own, such as KVM,
+ * is not collected.  RCU is held around @fn.  BQL.
+ */
+typedef void RamLogRunFn(void *opaque, uint64_t first, uint64_t count);
+
+void ram_log_take(const RamRegion *r, RamLogRunFn *fn, void *opaque);
+
 /* DirtyLogClearFn of a region's map */
 void ram_log_clear(void *region, uint64_t first, uint64_t count);
 

@@ -217,9 +217,10 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_ZERO_RANGE            0x0001u /* WIRE_RAM_ZERO_RANGE */
 #define WIRE_PEER_PAGE_RUN              0x0002u /* WIRE_RAM_RUN */
 #define WIRE_PEER_REPORT                0x0004u /* WIRE_RP_STARTED */
-#define WIRE_PEER_STRICT                0x0008u /* WIRE_CMD_HOLD and so on */
+/* 0x0008 was attempts to switch over without WIRE_RP_ABORTED. */
 #define WIRE_PEER_URGENT_COPY           0x0010u /* pages on two channels */
 #define WIRE_PEER_ERROR                 0x0040u /* WIRE_RP_ERROR */
+#define WIRE_PEER_STRICT                0x0100u /* WIRE_CMD_HOLD and so on */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -379,6 +380,27 @@ QEMU_BUILD_BUG_ON(WIRE_RP_REPORT_MAX > WIRE_RP_PAYLOAD_MAX);
 #define WIRE_RP_ERROR                   0x4604
 #define WIRE_RP_ERROR_MIN               1
 #define WIRE_RP_ERROR_MAX               WIRE_RP_PAYLOAD_MAX
+
+/*
+ * The answer to ABORT, with the feature STRICT: the destination forgot what it
+ * had loaded of devices.  Before it, and at other times between HOLD and READY,
+ * come those parts of its memory that something but the source has written to,
+ * such as a reset: the source sends them again, and must not say COMMIT before.
+ */
+#define WIRE_RP_CHANGED                 0x4610  /* WireChanged, name */
+#define WIRE_RP_CHANGED_MIN             17
+#define WIRE_RP_ABORTED                 0x4611  /* WireAttempt */
+#define WIRE_RP_ABORTED_LEN             4
+
+typedef struct WireChanged {
+    wire_be64 start;                    /*  0: bytes from the block's start, */
+    wire_be64 len;                      /*  8: both in target pages */
+    /* name of the block, after its length */
+} QEMU_PACKED WireChanged;
+WIRE_ASSERT_SIZE(WireChanged, WIRE_RP_CHANGED_MIN - 1);
+
+/* Ranges that may come before they have been taken */
+#define WIRE_CHANGED_MAX                65536
 
 /*
  * After the message RECV_BITMAP, outside of any length: the bitmap of pages

@@ -23,9 +23,10 @@ from records import Record
 
 HELLO = 0x46455252              # a Ferry asks who is there,
 OFFER = 0xfd010000              # and says that it understands
-REPORT, STRICT, ERROR = 0x4, 0x8, 0x40
+REPORT, STRICT, ERROR = 0x4, 0x100, 0x40
 KNOWS = ('query-migrate.ferry',)
 LIMIT_US = 300000
+RAM_NUMBER = 0x52414d23         # stands for that of the section "ram"
 WAIT = b'<the rest of this stream follows when there is an answer>'
 
 Attempts = Callable[[bytes], list[bytes]]
@@ -105,7 +106,8 @@ def strict(attempts: Attempts, hello: list[Record] | None = None,
         others = [one for one in stream[end:] if one.type != r.FULL]
         return (r.join([*stream[:start], *(greeting() if hello is None
                                            else hello), *stream[start:end]])
-                + b''.join(attempts(devices))
+                + b''.join(attempts(devices)).replace(
+                    struct.pack('>I', RAM_NUMBER), struct.pack('>I', number))
                 + (b''.join(one.pack() for one in others) if rest else b''))
     return change
 
@@ -129,6 +131,25 @@ def started(vm: VM) -> None:
     status = vm.qmp.cmd('query-status')
     if status['status'] == 'inmigrate':
         raise FerryError('the guest was not taken over')
+
+
+LATE = 0x300000                 # in memory that nobody wrote to
+LATE_BYTE = 0xa7
+
+
+def late_page() -> bytes:
+    """A part of RAM with one page."""
+    body = r.ram(r.PAGE, LATE, BLOCK, bytes([LATE_BYTE]) * PAGE)
+    return Record(r.PART, number=RAM_NUMBER, body=body + r.ram(r.EOS)).pack()
+
+
+def not_written(vm: VM) -> None:
+    """The guest was started, and its memory left alone."""
+    started(vm)
+    text = vm.qmp.cmd('human-monitor-command', {
+        'command-line': f'xp /1bx {LATE:#x}'})
+    if f'{LATE_BYTE:#04x}' in text:
+        raise FerryError(f'the page was written: {text.strip()}')
 
 
 CASES = [
@@ -214,6 +235,8 @@ CASES = [
         hold(1), state(1, d), commit(1), abort(1)], None, started),
     lie('commit-twice', lambda d: [
         hold(1), state(1, d), commit(1), commit(1)], None, started),
+    lie('page-after-commit', lambda d: [
+        hold(1), state(1, d), commit(1), late_page()], None, not_written),
 
     lie('nobody-to-answer', lambda d: [hold(1), state(1, d), commit(1)],
         'cannot be told', hello=[]),

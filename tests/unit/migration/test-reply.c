@@ -93,6 +93,27 @@ static void test_words(void)
     talk_end(&t);
 }
 
+/* What an attempt that was given up has left */
+static void test_aborted(void)
+{
+    uint8_t payload[sizeof(WireChanged) + 1 + 6];
+    Talk t;
+
+    stq_be_p(payload, 0x5000);
+    stq_be_p(payload + 8, 0x2000);
+    memcpy(payload + sizeof(WireChanged), "\6pc.ram", 1 + 6);
+    talk_begin(&t);
+    g_assert(reply_changed("pc.ram", 0x5000, 0x2000));
+    hear(&t, WIRE_RP_CHANGED, payload, sizeof(payload));
+    g_assert(reply_aborted(3));
+    hear_number(&t, WIRE_RP_ABORTED, 3);
+    reply_close(true);
+    g_assert_false(reply_aborted(4));
+    hear_number(&t, WIRE_RP_SHUT, 0);
+    hear_end(&t);
+    talk_end(&t);
+}
+
 static void test_failure(void)
 {
     Talk t;
@@ -329,6 +350,7 @@ int main(int argc, char **argv)
     test_setup(&argc, &argv);
     reply_init();
     g_test_add_func("/reply/words", test_words);
+    g_test_add_func("/reply/aborted", test_aborted);
     g_test_add_func("/reply/failure", test_failure);
     g_test_add_func("/reply/report", test_report);
     g_test_add_func("/reply/error", test_error);

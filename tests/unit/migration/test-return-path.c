@@ -518,6 +518,92 @@ static void test_postcopy_lies(void)
     }
 }
 
+/*
+ * What the destination's memory lacks
+ */
+
+static void say_changed(Talk *t, const char *block, uint64_t start,
+                        uint64_t len)
+{
+    say(t, WIRE_RP_CHANGED, sizeof(WireChanged) + 1 + strlen(block));
+    qemu_put_be64(t->to_src, start);
+    qemu_put_be64(t->to_src, len);
+    qemu_put_counted_string(t->to_src, block);
+    g_assert_cmpint(qemu_fflush(t->to_src), ==, 0);
+}
+
+static void test_changed(void)
+{
+    GArray *changes;
+    ReturnPathChange *c;
+    Talk t;
+
+    talk_begin(&t);
+    g_assert_false(return_path_aborted(t.rp, 1, 0, &changes));
+    g_assert_false(return_path_changed(t.rp));
+    say_changed(&t, "pc.ram", 0x1000, 0x3000);
+    say_changed(&t, "vga.vram", 0, 1ull << 40);
+    say_number(&t, WIRE_RP_ABORTED, 1);
+    g_assert_true(return_path_aborted(t.rp, 1, 5000, &changes));
+    g_assert_cmpuint(changes->len, ==, 2);
+    c = &g_array_index(changes, ReturnPathChange, 0);
+    g_assert_cmpstr(c[0].block, ==, "pc.ram");
+    g_assert_cmphex(c[0].start, ==, 0x1000);
+    g_assert_cmphex(c[0].len, ==, 0x3000);
+    g_assert_cmpstr(c[1].block, ==, "vga.vram");
+    g_assert_cmphex(c[1].len, ==, 1ull << 40);
+    g_array_free(changes, true);
+
+    /* Each is taken once; an answer to another attempt is none to this one. */
+    g_assert_false(return_path_changed(t.rp));
+    g_assert_false(return_path_aborted(t.rp, 2, 20, &changes));
+    say_changed(&t, "pc.ram", 0, 0x1000);
+    say_number(&t, WIRE_RP_ABORTED, 2);
+    g_assert_true(return_path_aborted(t.rp, 2, 5000, &changes));
+    g_assert_cmpuint(changes->len, ==, 1);
+    g_array_free(changes, true);
+    talk_end(&t);
+}
+
+static void test_changed_too_often(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    for (unsigned i = 0; i <= WIRE_CHANGED_MAX; i++) {
+        say(&t, WIRE_RP_CHANGED, sizeof(WireChanged) + 1 + 1);
+        qemu_put_be64(t.to_src, 0);
+        qemu_put_be64(t.to_src, 0x1000);
+        qemu_put_counted_string(t.to_src, "a");
+    }
+    qemu_fflush(t.to_src);
+    expect_end(&t, RETURN_PATH_BROKEN, "changed ranges");
+    talk_end(&t);
+}
+
+static void test_changed_lies(void)
+{
+    static const struct {
+        uint16_t len;
+        uint8_t name_len;
+    } lies[] = {
+        { 17, 0 }, { 18, 0 }, { 18, 2 }, { 20, 2 }, { 16, 0 }, { 300, 255 },
+    };
+    uint8_t payload[WIRE_RP_PAYLOAD_MAX] = { 0 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        Talk t;
+
+        talk_begin(&t);
+        payload[sizeof(WireChanged)] = lies[i].name_len;
+        say(&t, WIRE_RP_CHANGED, lies[i].len);
+        qemu_put_buffer(t.to_src, payload, lies[i].len);
+        qemu_fflush(t.to_src);
+        expect_end(&t, RETURN_PATH_BROKEN, "from the destination");
+        talk_end(&t);
+    }
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -537,6 +623,9 @@ int main(int argc, char **argv)
     g_test_add_func("/return-path/broken", test_broken);
     g_test_add_func("/return-path/hang-up", test_hang_up);
     g_test_add_func("/return-path/lies", test_lies);
+    g_test_add_func("/return-path/changed", test_changed);
+    g_test_add_func("/return-path/changed-too-often", test_changed_too_often);
+    g_test_add_func("/return-path/changed-lies", test_changed_lies);
     g_test_add_func("/return-path/postcopy", test_postcopy);
     g_test_add_func("/return-path/postcopy-refuses", test_postcopy_refuses);
     g_test_add_func("/return-path/postcopy-lies", test_postcopy_lies);
