@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from pathlib import Path
 from typing import Any, Callable
 
+from ferry import qtest
 from ferry.errors import FerryError
 from ferry.migrate import tcp_uri
 from ferry.vm import VM
@@ -53,7 +53,7 @@ def pattern(page: int) -> int:
     return page * 37 % 255 + 1
 
 
-class Machine:
+class Machine(qtest.QTest):
     """The QEMU, and its memory."""
 
     def __init__(self, kind: str, folder: Path, device: str = '',
@@ -66,71 +66,17 @@ class Machine:
         self.vm = VM(binary or kind, name, folder, MEMORY, serial=False,
                      accelerator='qtest', machine=machine,
                      incoming='defer' if incoming else None, args=[
-                         '-qtest', f'unix:{path},server=on,wait=off',
-                         '-qtest-log', '/dev/null',
+                         *qtest.arguments(path),
                          '-object', 'iothread,id=io0', *args,
                          '-device', 'virtio-balloon-pci,id=balloon,'
                          f'addr={SLOT},disable-legacy=on,{device}']).start()
         self.qmp = self.vm.qmp
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(PATIENCE)
-        self._socket.connect(str(path))
-        self._lines = self._socket.makefile('rb')
+        super().__init__(path, self.vm.check_alive)
 
     def stop(self) -> None:
         """End it."""
-        self._lines.close()
-        self._socket.close()
+        self.close()
         self.vm.stop()
-
-    # The qtest protocol
-
-    def ask(self, command: str) -> str:
-        """Send a COMMAND; return what comes after OK."""
-        try:
-            self._socket.sendall(command.encode() + b'\n')
-            while True:
-                line = self._lines.readline().decode().strip()
-                if not line.startswith('IRQ'):
-                    break
-        except OSError as err:
-            raise FerryError(f'{self.vm.name}: {err}') from err
-        if not line.startswith('OK'):
-            self.vm.check_alive()
-            raise FerryError(f'qtest {command[:60]}: "{line}"')
-        return line[3:]
-
-    def write(self, address: int, data: bytes) -> None:
-        """Write memory."""
-        self.ask(f'write 0x{address:x} 0x{len(data):x} 0x{data.hex()}')
-
-    def read(self, address: int, size: int) -> bytes:
-        """Read memory."""
-        return bytes.fromhex(self.ask(f'read 0x{address:x} 0x{size:x}')[2:])
-
-    def fill(self, address: int, size: int, byte: int) -> None:
-        """Set memory to a byte."""
-        self.ask(f'memset 0x{address:x} 0x{size:x} 0x{byte:x}')
-
-    def load(self, size: str, address: int) -> int:
-        """Read a register of SIZE b, w, l or q."""
-        return int(self.ask(f'read{size} 0x{address:x}'), 16)
-
-    def store(self, size: str, address: int, value: int) -> None:
-        """Write a register."""
-        self.ask(f'write{size} 0x{address:x} 0x{value:x}')
-
-    def out(self, size: str, port: int, value: int) -> None:
-        """Write an I/O port."""
-        self.ask(f'out{size} 0x{port:x} 0x{value:x}')
-
-    def inp(self, size: str, port: int) -> int:
-        """Read an I/O port."""
-        return int(self.ask(f'in{size} 0x{port:x}'), 16)
-
-    def step(self, nanoseconds: int) -> None:
-        """Let the guest's time pass."""
-        self.ask(f'clock_step {nanoseconds}')
 
     # The data
 
