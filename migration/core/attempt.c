@@ -24,7 +24,6 @@ static struct {
     const char *step;           /* atomic */
     QEMUTimer *timer;           /* BQL, and all that follows */
     void (*resume)(void);
-    const char *invalid;        /* why, or NULL */
     AttemptEnd end;
 } attempt;
 
@@ -68,20 +67,6 @@ static void time_is_over(void *opaque)
     attempt_abort(reason);
 }
 
-void attempt_invalidate(const char *why)
-{
-    assert(bql_locked());
-    attempt.invalid = why;
-}
-
-bool attempt_valid(void)
-{
-    if (attempt_open() && attempt.invalid) {
-        attempt_abort(attempt.invalid);
-    }
-    return attempt_open();
-}
-
 bool attempt_in_time(void)
 {
     assert(bql_locked());
@@ -95,7 +80,6 @@ void attempt_begin(int64_t deadline_ns, void (*resume)(void))
 {
     assert(bql_locked() && !attempt_open());
     attempt.resume = resume;
-    attempt.invalid = NULL;
     attempt.end = (AttemptEnd) { 0 };
     attempt_step("stop");
     qatomic_set(&attempt.state, ATTEMPT_OPEN);

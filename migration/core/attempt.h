@@ -39,14 +39,6 @@ bool attempt_open(void);
  */
 bool attempt_in_time(void);
 
-/*
- * What has been saved of the guest is not true any more because of @why, a
- * string that lives as long as the program: attempt_valid() gives it up.  From
- * where it must not be given up at once, such as a reset of the machine.  BQL.
- */
-void attempt_invalidate(const char *why);
-bool attempt_valid(void);
-
 /* The guest is handed over, if it is still ours to give.  BQL. */
 bool attempt_commit(void);
 

@@ -39,7 +39,6 @@
 #include "strict.h"
 #include "switchover.h"
 #include "vmstate.h"
-#include "system/reset.h"
 
 /*
  * Of the limit, for the guest to be resumed in, besides what the main loop is
@@ -89,22 +88,6 @@ static bool strict_can_repeat(const Section *s)
 
 /* The attempt whose ABORT has not been answered yet, or 0 */
 static uint32_t unsettled;
-
-/* What is saved before, and loaded after that, is of another machine. */
-static void machine_was_reset(void *opaque)
-{
-    attempt_invalidate("the machine was reset while the guest was stopped");
-}
-
-static void watch_resets(void)
-{
-    static bool watching;
-
-    if (!watching) {
-        qemu_register_reset(machine_was_reset, NULL);
-        watching = true;
-    }
-}
 
 /*
  * The state of a vhost back-end that migrates goes to a process that no reset
@@ -170,7 +153,6 @@ void strict_rehearse(Policy *policy)
 {
     unsettled = 0;
     bql_lock();
-    watch_resets();
     lateness_watch();
     bql_unlock();
     policy_expect(policy, POLICY_PART_TRANSIT,
@@ -349,8 +331,8 @@ static bool send_state(Strict *a, Error **errp)
 }
 
 /*
- * Memory should not change while the guest is stopped, but a reset or a device
- * may still write.  Until the guest is handed over, or something else comes
+ * Memory should not change while the guest is stopped, but a device may still
+ * write.  Until the guest is handed over, or something else comes
  * in, this is the last look: under the BQL.
  */
 static bool nothing_changed(Strict *a)
@@ -358,14 +340,14 @@ static bool nothing_changed(Strict *a)
     RamSyncReport sync;
 
     /* What postcopy has left to send has not been sent before that either. */
-    if (attempt_valid() && sync_log(a) &&
+    if (attempt_open() && sync_log(a) &&
         !(a->postcopy && ram_source_sync_report(&sync) && !sync.dirtied)) {
         attempt_abort("memory was written to while the guest was stopped");
     }
     return attempt_open();
 }
 
-/* Found out early, it costs the guest less.  The destination loads meanwhile. */
+/* Found out early it costs the guest less.  The destination loads meanwhile. */
 static bool look_early(Strict *a, Error **errp)
 {
     bql_lock();

@@ -82,7 +82,7 @@ static bool stop_guest(Switchover *s, Error **errp)
 }
 
 /* A vCPU may have requested something with the last it did. */
-bool switchover_stop(Switchover *s, Error **errp)
+static bool stop_for_good(Switchover *s, Error **errp)
 {
     do {
         switchover_undo();
@@ -137,7 +137,7 @@ static bool enter_device(Switchover *s, Error **errp)
 
 bool switchover_begin(Switchover *s, Error **errp)
 {
-    return stop_guest(s, errp) && enter_device(s, errp);
+    return stop_for_good(s, errp) && enter_device(s, errp);
 }
 
 void switchover_prepare(void)
