@@ -10,7 +10,7 @@
 #include "migration/wire/wire.h"
 
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
-             WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY)
+             WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR)
 
 static void test_introduction(void)
 {
@@ -63,6 +63,8 @@ static void test_names(void)
     g_assert_cmpstr(names->next->next->next->value, ==, "strict-downtime");
     last = names->next->next->next->next;
     g_assert_cmpstr(last->value, ==, "urgent-copy");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "error");
     g_assert_null(last->next);
     qapi_free_strList(names);
     g_assert_null(peer_feature_names(0));

@@ -107,7 +107,7 @@ static void test_aborted(void)
     hear(&t, WIRE_RP_CHANGED, payload, sizeof(payload));
     g_assert(reply_aborted(3));
     hear_number(&t, WIRE_RP_ABORTED, 3);
-    reply_close(true);
+    reply_close(true, NULL);
     g_assert_false(reply_aborted(4));
     hear_number(&t, WIRE_RP_SHUT, 0);
     hear_end(&t);
