@@ -88,6 +88,15 @@ class Reading(unittest.TestCase):
         self.assertEqual((skipped.status, skipped.why), (SKIP, 'no qed here'))
         self.assertEqual(iotests.read('it broke').status, FAIL)
 
+    def test_text_that_is_another_on_purpose(self):
+        said = ("--- a\n+++ b\n-Error: Device 'disk0' is writable but does "
+                'not support snapshots\n+{}\n'
+                '068   fail       [1:2:3] [1:2:4]   1s   output mismatch')
+        good = ('Error: Cannot load a snapshot: the guest has not been '
+                'migrated here yet')
+        self.assertEqual(iotests.read(said.format(good)).status, PASS)
+        self.assertEqual(iotests.read(said.format('Error: x')).status, FAIL)
+
     def test_points(self):
         def outcome(line: str, said: list[str]):
             return qtests.outcome(qtests.POINT.match(line), said)
