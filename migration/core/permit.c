@@ -123,11 +123,11 @@ static const Rule permit_rules[MIGRATION_ACT__COUNT] = {
     },
 };
 
-static bool loaded_guest_starts;    /* BQL */
+static bool migration_starts_guest;    /* BQL */
 
 void permit_guest_start(bool now)
 {
-    loaded_guest_starts = now;
+    migration_starts_guest = now;
 }
 
 static Moment source_moment(void)
@@ -184,7 +184,7 @@ static bool is_exempt(MigrationAct act)
 {
     switch (act) {
     case MIGRATION_ACT_START:
-        return loaded_guest_starts;
+        return migration_starts_guest;
     case MIGRATION_ACT_STOP:
         return !runstate_is_live(runstate_get());
     default:

@@ -94,18 +94,42 @@ def stop_in_attempt(lab: Lab) -> None:
     is_state(dst, 'paused')
 
 
-def stop_then_failure(lab: Lab) -> None:
-    """device, stop, and the destination could not take it: stays stopped."""
+def refused_at_last(lab: Lab, stop: bool = False) -> None:
+    """device, and the destination could not take it: the guest runs again."""
     stopped = threading.Event()
     drain = lab.drain(farewell=SHUT_FAILED, over=lambda _: stopped.is_set())
     vm = lab.source()
     set_caps(vm, 'return-path')
     start(vm, drain.uri)
     until(vm, 'device')
-    vm.qmp.cmd('stop')
+    if stop:
+        vm.qmp.cmd('stop')
     stopped.set()
     until(vm, 'failed')
-    is_state(vm, 'paused')
+    is_state(vm, 'paused' if stop else 'running')
+
+
+def stop_then_failure(lab: Lab) -> None:
+    """The same after a stop: it stays stopped."""
+    refused_at_last(lab, True)
+
+
+def cut_in_postcopy(lab: Lab) -> None:
+    """A destination that ends before it has all of the package."""
+    src, dst = lab.source(), lab.destination()
+    for vm in (src, dst):
+        set_caps(vm, 'postcopy-ram', 'pause-before-switchover')
+    uri = lab.uri()
+    dst.qmp.cmd('migrate-incoming', {'uri': uri})
+    phases.set_params(src, max_bandwidth=phases.SLOW)
+    start(src, uri)
+    until(src, 'active')
+    src.qmp.cmd('migrate-start-postcopy')
+    until(src, 'pre-switchover')
+    dst.kill()
+    src.qmp.cmd('migrate-continue', {'state': 'pre-switchover'})
+    until(src, 'failed')
+    is_state(src, 'running')
 
 
 def reset_in_attempt(lab: Lab, command: str = 'system_reset',
@@ -318,7 +342,9 @@ STORIES: dict[str, Callable[[Lab], None]] = {
     'cancel without stop': only_cancel,
     'stop, then continue': stop_then_continue,
     'stop in an attempt': stop_in_attempt,
+    'refused at last': refused_at_last,
     'stop, then failure': stop_then_failure,
+    'postcopy without a destination': cut_in_postcopy,
     'system_reset in an attempt': reset_in_attempt,
     'system_powerdown in an attempt': powerdown_in_attempt,
     'balloon in an attempt': balloon_in_attempt,
