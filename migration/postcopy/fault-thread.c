@@ -23,7 +23,7 @@ enum { OF_MEMORY, OF_WAKE, FIRST_SHARED };
 static RamRegion *find_region(const RamRegions *regions, uint64_t address,
                               uint64_t *start)
 {
-    /* Also in one that was unplugged: it is mapped as long as somebody waits. */
+    /* Also in one that was unplugged: it is mapped while somebody waits. */
     RAM_REGIONS_FOREACH(r, regions) {
         uint64_t offset = address - (uintptr_t)r->host;
 

@@ -28,10 +28,10 @@ typedef struct RamRange {
  * a device while its memory is sent: what the peer has of it does not matter
  * then, but in postcopy the peer waits for each page that it requests.
  *
- * RAM_HERE ends under the BQL.  Whoever finds RAM_HERE in an RCU read-side section
- * may use @host and @rb until the end of that section, and rb->mr only with the
- * BQL as well.  The destination of a postcopy, where the guest may do the same,
- * knows RAM_GONE only; what is sent for it is dropped.
+ * RAM_HERE ends under the BQL.  Whoever finds RAM_HERE in an RCU read-side
+ * section may use @host and @rb until the end of that section, and rb->mr only
+ * with the BQL as well.  The destination of a postcopy, where the guest may do
+ * the same, knows RAM_GONE only; what is sent for it is dropped.
  */
 typedef enum RamPresence {
     RAM_HERE,
