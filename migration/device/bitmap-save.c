@@ -48,6 +48,7 @@ static struct {
     GPtrArray *bitmaps;         /* Saving */
     const Saving *named;        /* the one that the last chunk was about */
     bool none;                  /* there is nothing to migrate; BQL */
+    bool begun;                 /* the section has been introduced; BQL */
 } save;
 
 /*
@@ -374,6 +375,7 @@ static int setup(QEMUFile *f, void *opaque, Error **errp)
             bdrv_dirty_bitmap_skip_store(s->bitmap, true);
         }
         save.none = !save.bitmaps->len;
+        save.begun = true;
     }
     for (unsigned i = 0; put(f, number(i, true)); i++) {
         /* one after the other */
@@ -429,9 +431,11 @@ static void pending(void *opaque, uint64_t *must_precopy,
     *can_postcopy += bytes;
 }
 
+/* Without bitmaps the section is introduced all the same, and no more. */
 static bool is_active(void *opaque)
 {
-    return migrate_dirty_bitmaps() && !save.none;
+    return migrate_dirty_bitmaps() &&
+           (!save.none || (!save.begun && migration_is_running()));
 }
 
 static bool may_iterate(void *opaque)
@@ -453,7 +457,7 @@ void dirty_bitmap_mig_cancel_outgoing(void)
 static void cleanup(void *opaque)
 {
     dirty_bitmap_mig_cancel_outgoing();
-    save.none = false;
+    save.none = save.begun = false;
 }
 
 static SaveVMHandlers bitmap_hooks = {
