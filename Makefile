@@ -80,6 +80,10 @@ check-tsan: assemble ## unit tests under the thread sanitizer
 	@base/build tsan $(UNIT_TARGETS)
 	@tests/run tsan
 
+.PHONY: check-cross
+check-cross: assemble ## unit tests for hosts of 32 bits and big-endian ones; compile for Windows
+	@tests/run cross
+
 .PHONY: check-model
 check-model: deps ## the models of protocols, by spin
 	@tests/run model

@@ -111,7 +111,7 @@ def commands() -> list[tuple[str, list[str]]]:
 def compile_one(command: list[str]) -> str | None:
     """What is wrong with it, if anything."""
     run = subprocess.run(command, cwd=TREE / 'build', capture_output=True,
-                         text=True, check=False, timeout=120)
+                         text=True, check=False, timeout=600)
     if not run.returncode:
         return None
     return next((line for line in run.stderr.splitlines()
