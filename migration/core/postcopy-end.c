@@ -9,8 +9,10 @@
 #include "qemu/main-loop.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
+#include "migration/misc.h"
 #include "migration/postcopy/dest.h"
 #include "system/runstate.h"
+#include "incoming.h"
 #include "postcopy-end.h"
 
 /* For vCPUs that can be stopped, and for the main loop */
@@ -21,6 +23,12 @@
 static bool is_stuck(const CPUState *cpu)
 {
     return dest_waits(cpu->thread_id);
+}
+
+bool migration_vcpu_is_stuck(const CPUState *cpu)
+{
+    return phase_get(&incoming.phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+           is_stuck(cpu);
 }
 
 static bool some_may_stop(void)
