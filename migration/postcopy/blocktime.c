@@ -7,10 +7,12 @@
 #include "qemu/osdep.h"
 #include "blocktime.h"
 
-void blocktime_init(Blocktime *b, unsigned vcpus)
+void blocktime_init(Blocktime *b, unsigned present, unsigned count,
+                    unsigned possible)
 {
     *b = (Blocktime) {
-        .count = vcpus, .vcpus = g_new0(BlocktimeVcpu, vcpus),
+        .present = present, .count = MIN(count, possible),
+        .possible = possible, .vcpus = g_new0(BlocktimeVcpu, possible),
     };
 }
 
@@ -22,30 +24,31 @@ void blocktime_destroy(Blocktime *b)
 
 void blocktime_begin(Blocktime *b, unsigned vcpu, uint64_t now_us)
 {
-    BlocktimeVcpu *v = &b->vcpus[vcpu];
+    BlocktimeVcpu *v;
 
-    assert(vcpu < b->count);
-    if (v->waits) {
+    if (vcpu >= b->possible || b->vcpus[vcpu].waits) {
         return;
     }
+    b->count = MAX(b->count, vcpu + 1);
+    v = &b->vcpus[vcpu];
     v->waits = true;
     v->since_us = now_us;
-    if (++b->waiting == b->count) {
+    if (++b->waiting == b->present) {
         b->all_since_us = now_us;
     }
 }
 
 void blocktime_end(Blocktime *b, unsigned vcpu, uint64_t now_us)
 {
-    BlocktimeVcpu *v = &b->vcpus[vcpu];
+    BlocktimeVcpu *v;
 
-    assert(vcpu < b->count);
-    if (!v->waits) {
+    if (vcpu >= b->possible || !b->vcpus[vcpu].waits) {
         return;
     }
+    v = &b->vcpus[vcpu];
     v->waits = false;
     v->total_us += now_us - v->since_us;
-    if (b->waiting-- == b->count) {
+    if (b->waiting-- == b->present) {
         b->all_us += now_us - b->all_since_us;
     }
 }

@@ -5,6 +5,9 @@
  * not go back.  A vCPU waits for one page at a time; threads of several vCPUs
  * may be one and the same, which then count as one.
  *
+ * vCPUs have numbers, which need not be without gaps: some of those that the
+ * machine may have can be missing, and be plugged or unplugged meanwhile.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -18,17 +21,27 @@ typedef struct BlocktimeVcpu {
 } BlocktimeVcpu;
 
 typedef struct Blocktime {
-    unsigned count;             /* vCPUs */
+    unsigned present;           /* vCPUs when it began: all, if all wait */
+    unsigned possible;          /* their numbers are below this */
+    unsigned count;             /* entries with a meaning: those in use */
     unsigned waiting;
     uint64_t all_since_us;      /* while all of them wait */
     uint64_t all_us;            /* while nothing of the guest ran */
     BlocktimeVcpu *vcpus;
 } Blocktime;
 
-void blocktime_init(Blocktime *b, unsigned vcpus);
+/*
+ * @present vCPUs with numbers below @count, and room for what is plugged later,
+ * with numbers below @possible.  Nothing is measured if that is 0.
+ */
+void blocktime_init(Blocktime *b, unsigned present, unsigned count,
+                    unsigned possible);
 void blocktime_destroy(Blocktime *b);
 
-/* @vcpu begins to wait; does nothing if it does already. */
+/*
+ * @vcpu begins to wait; does nothing if it does already, nor with a number that
+ * is not possible.
+ */
 void blocktime_begin(Blocktime *b, unsigned vcpu, uint64_t now_us);
 
 /* It goes on; does nothing if it does not wait. */

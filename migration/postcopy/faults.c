@@ -26,13 +26,14 @@ static FaultWaiter *waiter(Faults *faults, unsigned i)
 }
 
 void faults_init(Faults *faults, const FaultsOps *ops, void *opaque,
-                 unsigned vcpus)
+                 Blocktime blocktime)
 {
-    *faults = (Faults) { .ops = ops, .opaque = opaque };
+    *faults = (Faults) {
+        .ops = ops, .opaque = opaque, .blocktime = blocktime,
+    };
     qemu_mutex_init(&faults->lock);
     qemu_cond_init(&faults->none);
     faults->waiters = g_array_new(false, false, sizeof(FaultWaiter));
-    blocktime_init(&faults->blocktime, vcpus);
 }
 
 void faults_destroy(Faults *faults)
@@ -127,7 +128,7 @@ bool faults_note(Faults *faults, RamRegion *region, ReceivedMap *map,
         .region = region, .map = map, .host_page = host_page,
         .since_us = now_us(),
         .thread = thread,
-        .vcpu = faults->blocktime.count
+        .vcpu = faults->blocktime.possible
                 ? faults->ops->vcpu(faults->opaque, thread) : -1,
     };
     bool to_ask = add_waiter(faults, &w);

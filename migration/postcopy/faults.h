@@ -25,7 +25,7 @@ typedef struct FaultsOps {
     /* Ask for @len bytes from @start on. False if nobody can be asked now. */
     bool (*request)(void *opaque, const RamRegion *region, uint64_t start,
                     uint32_t len);
-    /* The vCPU whose thread that is, below the number given, or -1 */
+    /* The number of the vCPU whose thread that is, or -1 */
     int (*vcpu)(void *opaque, uint32_t thread);
 } FaultsOps;
 
@@ -52,12 +52,15 @@ typedef struct Faults {
     FaultsView view;
     unsigned settled;           /* pages that came; atomic, wraps around */
     bool some;                  /* any page is waited for; atomic */
-    Blocktime blocktime;        /* of no vCPU, if nobody wants to know */
+    Blocktime blocktime;        /* no vCPU possible: nobody wants to know */
 } Faults;
 
-/* @vcpus: how many there are, 0 if it does not matter how long they wait */
+/*
+ * Takes over @blocktime, which has been initialised; with no vCPU possible it
+ * does not matter how long they wait.
+ */
 void faults_init(Faults *faults, const FaultsOps *ops, void *opaque,
-                 unsigned vcpus);
+                 Blocktime blocktime);
 void faults_destroy(Faults *faults);
 
 /*
