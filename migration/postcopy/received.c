@@ -110,6 +110,20 @@ uint64_t received_count(const ReceivedMap *map, uint64_t pages)
     return count;
 }
 
+uint64_t received_lacking(const ReceivedMap *map, uint64_t from, uint64_t end)
+{
+    uint64_t count = 0;
+
+    assert(end <= map->pages);
+    while (from < end) {
+        unsigned long bits = qatomic_read(&map->received[BIT_WORD(from)]);
+
+        count += ctpopl(~bits & mask_within_word(from, end));
+        from = QEMU_ALIGN_DOWN(from, BITS_PER_LONG) + BITS_PER_LONG;
+    }
+    return count;
+}
+
 /* Sets or clears a bit; a full barrier. Whether it was the other way. */
 static bool change(unsigned long *map, uint64_t bit, bool to)
 {

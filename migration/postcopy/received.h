@@ -39,6 +39,9 @@ bool received_test(const ReceivedMap *map, uint64_t page);
 /* How many of the first @pages have come */
 uint64_t received_count(const ReceivedMap *map, uint64_t pages);
 
+/* How many of the pages [@from, @end) have not come */
+uint64_t received_lacking(const ReceivedMap *map, uint64_t from, uint64_t end);
+
 /*
  * The first of the host pages [@from, @end) of which nothing has come, or @end.
  * @count: how many there are in a row, if there are any.  Nothing comes
