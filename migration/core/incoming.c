@@ -62,14 +62,15 @@ static void clean_up(bool ok)
 {
     g_autoptr(Error) err = ctx_error();
     const char *why = err ? error_get_pretty(err) : QUIT_REASON;
+    QEMUFile *f = postcopy_dest_take_stream();
 
     vmstate_load_cleanup();
-    if (incoming.from_src) {
-        migration_ioc_unregister_yank_from_file(incoming.from_src);
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
     }
     reply_close(ok, why);
-    if (incoming.from_src) {
-        qemu_fclose(g_steal_pointer(&incoming.from_src));
+    if (f) {
+        qemu_fclose(f);
     }
     incoming.loading = false;
     cpr_set_incoming_mode(MIG_MODE_NONE);
@@ -232,20 +233,24 @@ static void thread_ended(void *opaque)
  */
 static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
 {
+    QEMUFile *f;
+
     if (err) {
         fail_early(err);
         return false;
     }
     if (incoming.from_src) {
-        postcopy_dest_urgent_channel(ioc);
+        bool more = postcopy_dest_urgent_channel(ioc);
+
         object_unref(OBJECT(ioc));
-        return false;
+        return more;
     }
     /* Nor must answers wait, and the guest with them. */
     qio_channel_set_delay(ioc, false);
-    incoming.from_src = qemu_file_new_input(ioc);
+    f = qemu_file_new_input(ioc);
     object_unref(OBJECT(ioc));
-    qemu_file_set_blocking(incoming.from_src, false);
+    qemu_file_set_blocking(f, false);
+    postcopy_dest_set_stream(f);
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
     incoming.touched = true;
     incoming.report = (Report) { 0 };

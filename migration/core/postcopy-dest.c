@@ -28,6 +28,7 @@
 #include "postcopy-dest.h"
 #include "postcopy-end.h"
 #include "reply.h"
+#include "urgent-incoming.h"
 
 #define PAUSE_REASON "requested by migrate-pause on the destination"
 /* How long the source may take for its second connection */
@@ -35,6 +36,8 @@
 #define LOOK_MS 10
 /* How long a source that was told that all is in vain may take to hang up */
 #define HANG_UP_MS 1000
+/* How long none of what is missing may come when the main stream has ended */
+#define REST_MS 2000
 /* While it is paused: for whether QEMU is to end */
 #define WATCH_MS 500
 
@@ -47,18 +50,20 @@ static struct {
 
     QemuMutex lock;
     QemuCond cond;
-    /* under the lock, as is incoming.from_src from LISTEN on: */
+    /* under the lock, as is incoming.from_src: */
     QEMUFile *next;             /* the main stream of a new connection */
     QEMUFile *urgent;           /* the channel for urgent pages */
     bool urgent_read;           /* the thread reads it */
     bool urgent_ended;          /* there is no more to read from it */
     bool urgent_quit;           /* the thread is to end */
+    bool closing;               /* the channel is being closed: leave it */
     bool hopeless;              /* the guest will never run here */
     Error *why;                 /* the channel for urgent pages is broken */
 } pc;
 
 void postcopy_dest_init(void)
 {
+    urgent_incoming_init();
     qemu_mutex_init(&pc.lock);
     qemu_cond_init(&pc.cond);
     qatomic_set(&pc.step, COMMAND_PRECOPY);
@@ -70,7 +75,7 @@ void postcopy_dest_begin(void)
     pc.ram = false;
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = false;
-    pc.urgent_ended = pc.urgent_quit = false;
+    pc.urgent_ended = pc.urgent_quit = pc.closing = false;
 }
 
 CommandPhase postcopy_dest_step(void)
@@ -88,6 +93,11 @@ static bool is_step(CommandPhase from, CommandPhase to)
 bool migration_in_incoming_postcopy(void)
 {
     return is_step(COMMAND_DISCARDING, COMMAND_RUNNING);
+}
+
+bool postcopy_dest_may_pause(void)
+{
+    return pc.ram && is_step(COMMAND_LISTENING, COMMAND_RUNNING);
 }
 
 bool migration_incoming_postcopy_advised(void)
@@ -128,38 +138,66 @@ static const FaultsOps requests = {
 
 bool postcopy_dest_urgent_channel(QIOChannel *ioc)
 {
-    QEMUFile *f = qemu_file_new_input(ioc);
-
-    qemu_file_set_blocking(f, false);
     QEMU_LOCK_GUARD(&pc.lock);
     if (pc.urgent) {
-        migration_ioc_unregister_yank_from_file(f);
-        qemu_fclose(f);
+        object_ref(OBJECT(ioc));
+        urgent_incoming_close(ioc);
         return false;
     }
-    pc.urgent = f;
-    pc.urgent_ended = false;
+    urgent_incoming_offer(ioc);
     qemu_cond_broadcast(&pc.cond);
-    trace_postcopy_preempt_new_channel();
     return true;
 }
 
+/* It has come, though it may not have begun to say which one it is. */
 static bool has_urgent_channel(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    return pc.urgent;
+    return pc.urgent || urgent_incoming_some();
+}
+
+/* Whether there is something to do for the thread; under the lock. */
+static bool may_read_urgent(void)
+{
+    return !pc.closing && !pc.urgent_ended &&
+           (pc.urgent || urgent_incoming_some());
+}
+
+/* Under the lock, which is let go of meanwhile. */
+static void choose_urgent(void)
+{
+    QIOChannel *ioc;
+
+    qemu_mutex_unlock(&pc.lock);
+    ioc = urgent_incoming_choose(LOOK_MS);
+    if (ioc) {
+        transport_listen_stop();
+    }
+    qemu_mutex_lock(&pc.lock);
+    if (ioc) {
+        urgent_incoming_drop();
+        pc.urgent = qemu_file_new_input(ioc);
+        qemu_file_set_blocking(pc.urgent, false);
+        object_unref(OBJECT(ioc));
+        trace_postcopy_preempt_new_channel();
+    }
 }
 
 /* Waits for something to read. NULL: the thread is to end. */
 static QEMUFile *next_urgent(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    pc.urgent_read = false;
-    qemu_cond_broadcast(&pc.cond);
-    while (!pc.urgent_quit && (!pc.urgent || pc.urgent_ended)) {
-        qemu_cond_wait(&pc.cond, &pc.lock);
-    }
-    pc.urgent_read = !pc.urgent_quit;
+    do {
+        pc.urgent_read = false;
+        qemu_cond_broadcast(&pc.cond);
+        while (!pc.urgent_quit && !may_read_urgent()) {
+            qemu_cond_wait(&pc.cond, &pc.lock);
+        }
+        pc.urgent_read = !pc.urgent_quit;
+        if (pc.urgent_read && !pc.urgent) {
+            choose_urgent();
+        }
+    } while (!pc.urgent_quit && (!pc.urgent || pc.closing));
     return pc.urgent_quit ? NULL : pc.urgent;
 }
 
@@ -298,6 +336,14 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
             return false;
         }
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LOOK_MS * SCALE_MS);
+    }
+    /*
+     * It may be somebody else's: the source's was made before the package was
+     * sent, so that it is accepted in the next round of the main loop, which
+     * may have to wait for a page after that.
+     */
+    for (int i = 0; i < 2; i++) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 0);
     }
     return true;
 }
@@ -472,7 +518,7 @@ static bool wait_for_urgent_channel(Error **errp)
         return true;
     }
     QEMU_LOCK_GUARD(&pc.lock);
-    while (!pc.urgent && !pc.hopeless) {
+    while (!pc.urgent && !urgent_incoming_some() && !pc.hopeless) {
         if (!stream_check(incoming.from_src, errp)) {
             return false;
         }
@@ -512,11 +558,14 @@ static void hang_up(void)
         if (pc.urgent) {
             qemu_file_shutdown(pc.urgent);
         }
+        pc.closing = true;
         while (pc.urgent_read) {
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
+        pc.closing = pc.urgent_ended = false;
         main = g_steal_pointer(&incoming.from_src);
         urgent = g_steal_pointer(&pc.urgent);
+        urgent_incoming_drop();
     }
     reply_abandon();
     close_file(urgent);
@@ -592,6 +641,7 @@ static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
     bool main = !err && ctx_phase_move(&incoming.phase,
                                        MIGRATION_STATUS_POSTCOPY_PAUSED,
                                        MIGRATION_STATUS_POSTCOPY_RECOVER);
+    bool more = false;
 
     if (err) {
         /* It stays paused, and can be tried again. */
@@ -607,10 +657,10 @@ static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
             qemu_cond_broadcast(&pc.cond);
         }
     } else {
-        postcopy_dest_urgent_channel(ioc);
+        more = postcopy_dest_urgent_channel(ioc);
     }
     object_unref(OBJECT(ioc));
-    return main && migrate_postcopy_preempt();
+    return main ? migrate_postcopy_preempt() : more;
 }
 
 bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
@@ -662,6 +712,43 @@ bool postcopy_dest_pause(Error **errp)
  * The thread
  */
 
+/* The second channel may still bring pages, as long as it does. */
+static bool some_may_come(bool more, int64_t *since)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (more) {
+        *since = now_ms();
+    }
+    if (!(pc.urgent ? !pc.urgent_ended : urgent_incoming_some()) ||
+        now_ms() - *since > REST_MS) {
+        return false;
+    }
+    qemu_cond_timedwait(&pc.cond, &pc.lock, LOOK_MS);
+    return true;
+}
+
+/*
+ * Whether somebody waits for them or not: once it is ended here, what is
+ * missing is zeros.
+ */
+static bool nothing_is_missing(Error **errp)
+{
+    int64_t since = now_ms();
+    const char *block;
+    uint64_t left = dest_missing(&block), before = left;
+
+    while (left && some_may_come(left < before, &since)) {
+        before = left;
+        left = dest_missing(&block);
+    }
+    if (left) {
+        error_setg(errp, "The source has ended, but did not send %" PRIu64
+                   " pages, some of them of RAM block '%s'", left, block);
+        return false;
+    }
+    return true;
+}
+
 /* What the main stream had to bring is here, but not all that was asked for. */
 static bool wait_for_rest(Error **errp)
 {
@@ -669,6 +756,10 @@ static bool wait_for_rest(Error **errp)
 
     if (!pc.ram) {
         return true;
+    }
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+        error_setg(errp, "The source has ended before postcopy was resumed");
+        return false;
     }
     dest_look(&view);
     if (view.waiting && !migrate_postcopy_preempt()) {
@@ -680,7 +771,7 @@ static bool wait_for_rest(Error **errp)
         error_setg(errp, "The connection broke");
         return false;
     }
-    return true;
+    return nothing_is_missing(errp);
 }
 
 static bool read_main_stream(DeviceLoad *load, Error **errp)
@@ -731,6 +822,18 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
     return true;
 }
 
+void postcopy_dest_set_stream(QEMUFile *f)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    incoming.from_src = f;
+}
+
+QEMUFile *postcopy_dest_take_stream(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return g_steal_pointer(&incoming.from_src);
+}
+
 void postcopy_dest_end(void)
 {
     timer_free(g_steal_pointer(&pc.patience));
@@ -738,6 +841,7 @@ void postcopy_dest_end(void)
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         close_file(g_steal_pointer(&pc.urgent));
         close_file(g_steal_pointer(&pc.next));
+        urgent_incoming_drop();
         error_free(g_steal_pointer(&pc.why));
     }
     dest_end();

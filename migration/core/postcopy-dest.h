@@ -32,6 +32,12 @@ void postcopy_dest_begin(void);
 CommandPhase postcopy_dest_step(void);
 
 /*
+ * It listens for pages: a connection that breaks is a pause, even if the
+ * package is still being loaded, which goes on without a way back.  Any thread.
+ */
+bool postcopy_dest_may_pause(void);
+
+/*
  * Commands.  The first ones in the main loop, the others in the thread that
  * reads the main stream.
  */
@@ -88,8 +94,16 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp);
 void postcopy_dest_end(void);
 
 /*
- * A channel for urgent pages has come; owned here from now on.  False if there
- * is one already.  Any thread.
+ * incoming.from_src while others may look at it, to pause: sets it, or takes it
+ * away from them, to be closed by the caller; may be NULL.  Main loop.
+ */
+void postcopy_dest_set_stream(QEMUFile *f);
+QEMUFile *postcopy_dest_take_stream(void);
+
+/*
+ * A connection has come that may be the channel for urgent pages; a reference
+ * is kept here.  False if no more of them are wanted, as it is known which one
+ * it is.  Any thread.
  */
 bool postcopy_dest_urgent_channel(QIOChannel *ioc);
 

@@ -13,6 +13,8 @@
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "migration/base/clock.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -29,6 +31,9 @@
 
 /* How often a destination is looked after that is waited for */
 #define POLL_MS 50
+/* How long a pause is put off for a destination that loads the package */
+#define LOADED_MS 500
+#define LOADED_POLL_MS 5
 
 /*
  * Main loop: a new connection
@@ -69,7 +74,8 @@ bool source_resume(MigrationAddress *addr, Error **errp)
 {
     Error *err = NULL;
 
-    if (phase_get(&source.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+    if (phase_get(&source.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED ||
+        qatomic_read(&postcopy.given_up)) {
         error_setg(errp, "Cannot resume if there is no paused migration");
         return false;
     }
@@ -92,6 +98,25 @@ bool source_resume(MigrationAddress *addr, Error **errp)
     return true;
 }
 
+bool postcopy_give_up(Error **errp)
+{
+    if (qatomic_read(&postcopy.seen)) {
+        error_setg(errp, "The destination has the guest: it is too late to "
+                   "cancel; 'migrate-recover' there and then 'migrate' with "
+                   "'resume' here complete the migration");
+        return false;
+    }
+    if (migrate_release_ram()) {
+        error_setg(errp, "With the capability release-ram, memory that was "
+                   "sent is not here any more: it is too late to cancel");
+        return false;
+    }
+    if (!qatomic_xchg(&postcopy.given_up, true)) {
+        qemu_sem_post(&source.resumed);
+    }
+    return true;
+}
+
 bool source_can_pause(void)
 {
     MigrationStatus now = phase_get(&source.phase);
@@ -100,7 +125,7 @@ bool source_can_pause(void)
            now == MIGRATION_STATUS_POSTCOPY_RECOVER;
 }
 
-void source_pause(void)
+static void pause_now(void)
 {
     Error *err = NULL;
 
@@ -115,6 +140,58 @@ void source_pause(void)
         }
     }
     qemu_sem_post(&source.wake);
+}
+
+/*
+ * QEMU 10.0 loses the guest if the connection breaks while it loads the
+ * package: it ends when it cannot answer the PING there.  So the answer is
+ * waited for, if the network works.
+ */
+
+static bool package_is_being_loaded(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    return source.return_path && !postcopy.held &&
+           !qatomic_read(&postcopy.seen) &&
+           return_path_state(source.return_path, NULL) == RETURN_PATH_OPEN &&
+           !return_path_loaded(source.return_path);
+}
+
+/* Main loop, all three. */
+static struct {
+    QEMUTimer *timer;
+    int64_t until_ms;
+} delayed_pause;
+
+static void look_again(void *opaque)
+{
+    if (!source_can_pause()) {
+        return;
+    }
+    if (now_ms() < delayed_pause.until_ms && package_is_being_loaded()) {
+        timer_mod(delayed_pause.timer, now_ms() + LOADED_POLL_MS);
+    } else {
+        pause_now();
+    }
+}
+
+static void delay_pause(void *opaque)
+{
+    if (!delayed_pause.timer) {
+        delayed_pause.timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_again,
+                                           NULL);
+    }
+    delayed_pause.until_ms = now_ms() + LOADED_MS;
+    look_again(NULL);
+}
+
+void source_pause(void)
+{
+    if (package_is_being_loaded()) {
+        ctx_in_main_loop(delay_pause, NULL);
+    } else {
+        pause_now();
+    }
 }
 
 /*
@@ -138,6 +215,7 @@ bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp)
         return false;
     }
     qatomic_store_release(&awaited[r->index], false);
+    qatomic_set(&postcopy.seen, true);
     qemu_sem_post(&source.wake);
     return true;
 }
@@ -230,6 +308,9 @@ static void break_off(Error *err)
         error_setg(&err, "connection to the destination is no longer usable");
     }
     postcopy.paused = true;
+    if (postcopy_guest_loaded()) {
+        qatomic_set(&postcopy.seen, true);
+    }
     postcopy_sender_close(&postcopy.sender);
     trace_postcopy_pause(error_get_pretty(err));
     source_close_streams(false);
@@ -238,22 +319,32 @@ static void break_off(Error *err)
     }
     ctx_fail(err);
     first = ctx_error();
+    if (!qatomic_read(&postcopy.seen)) {
+        error_append_hint(&first, "The destination has not said that it has "
+                          "loaded the guest. If it is gone, and the guest has "
+                          "never run there, 'migrate_cancel' and then 'cont' "
+                          "have the guest go on here.\n");
+    }
     error_reportf_err(first, "Postcopy is paused; 'migrate-recover' on the "
                       "destination and then 'migrate' with 'resume' here have "
                       "it go on: ");
     ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 }
 
-void postcopy_pause(Error *err)
+bool postcopy_pause(Error *err)
 {
     bool ok;
 
     do {
         break_off(g_steal_pointer(&err));
         qemu_sem_wait(&source.resumed);
+        if (qatomic_read(&postcopy.given_up)) {
+            return false;
+        }
         ok = resume(&err);
     } while (!ok);
 
     trace_postcopy_pause_continued();
     ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    return true;
 }

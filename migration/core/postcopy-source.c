@@ -329,18 +329,24 @@ static bool send_memory(Error **errp)
 }
 
 /*
- * Unless it is known that the destination did not come that far.  One that
- * held the guest says so when it starts it, and has loaded it long before.
+ * One that held the guest says so when it starts it, and has loaded it long
+ * before.
  */
-static bool may_have_run(void)
+bool postcopy_guest_loaded(void)
 {
     ReturnPathReport started;
 
-    if (!source.return_path || postcopy.paused) {
-        return true;
+    if (!source.return_path) {
+        return false;
     }
     return postcopy.held ? return_path_started(source.return_path, 0, &started)
                          : return_path_loaded(source.return_path);
+}
+
+/* Unless it is known that the destination did not come that far. */
+static bool may_have_run(void)
+{
+    return !source.return_path || postcopy.paused || postcopy_guest_loaded();
 }
 
 /*
@@ -402,24 +408,33 @@ static Error *never_ran_error(Error *err)
     return said;
 }
 
+/* It has not been started here since: nobody but the user may do that. */
+static bool given_up(Error **errp)
+{
+    source.lost = true;
+    ctx_clear_error();
+    error_setg(errp, "Postcopy was cancelled while it was paused. The guest "
+               "stays stopped here, so that it cannot run twice: 'cont' has "
+               "it go on, if it has never run at the destination");
+    return false;
+}
+
 bool postcopy_run(Error **errp)
 {
     Error *err = NULL;
-    bool never_ran = false;
 
     migration_rate_reset();
-    while (!never_ran && (!send_memory(&err) || !send_end(&err))) {
-        never_ran = guest_never_ran();
-        if (!never_ran) {
-            postcopy_pause(g_steal_pointer(&err));
+    while (!send_memory(&err) || !send_end(&err)) {
+        if (guest_never_ran()) {
+            error_propagate(errp, never_ran_error(err));
+            return false;
+        }
+        if (!postcopy_pause(g_steal_pointer(&err))) {
+            return given_up(errp);
         }
     }
-    if (never_ran) {
-        error_propagate(errp, never_ran_error(err));
-    } else {
-        switchover_note_start();
-    }
-    return !never_ran;
+    switchover_note_start();
+    return true;
 }
 
 void postcopy_cleanup(void)
@@ -428,6 +443,7 @@ void postcopy_cleanup(void)
     g_clear_pointer(&postcopy.awaited, g_free);
     postcopy.begun = postcopy.paused = postcopy.held = false;
     postcopy.told = postcopy.one_way = postcopy.left = false;
+    postcopy.seen = postcopy.given_up = false;
 }
 
 void postcopy_forget_counts(void)

@@ -24,6 +24,8 @@ typedef struct PostcopySource {
     bool told;                  /* what to discard, in an attempt */
     bool one_way;               /* of those that only postcopy can follow */
     bool left;                  /* the guest was handed over; atomic */
+    bool seen;                  /* the guest, at the destination; atomic */
+    bool given_up;              /* by the user, while it is paused; atomic */
     RamSender *main;
     PostcopySender sender;
     Pace pace;                  /* of the main channel */
@@ -88,10 +90,24 @@ void postcopy_open_requests(void);
 void postcopy_release_sent(void);
 
 /*
- * The connection is broken, as @err says, which is taken over.  Waits until
- * there is another one, and until the destination has agreed to go on.
+ * The destination has said on this connection that it has loaded the guest, or
+ * started it.  If it has not, what it said may have been lost.
  */
-void postcopy_pause(Error *err);
+bool postcopy_guest_loaded(void);
+
+/*
+ * The connection is broken, as @err says, which is taken over.  Waits until
+ * there is another one, and until the destination has agreed to go on.  False
+ * if the user has given it up.
+ */
+bool postcopy_pause(Error *err);
+
+/*
+ * The user ends a migration that is paused: the guest stays stopped here, and
+ * may be continued by one who knows that it does not run at the destination.
+ * Refused if it has been seen there, or is not whole here.  BQL.
+ */
+bool postcopy_give_up(Error **errp);
 
 /* It is all over, and the connections are closed.  Main loop. */
 void postcopy_cleanup(void);

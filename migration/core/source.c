@@ -357,6 +357,10 @@ static bool begin_to_cancel(void)
 
 bool source_cancel(Error **errp)
 {
+    if (phase_get(&source.phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+        !ctx_ending()) {
+        return postcopy_give_up(errp);
+    }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         if (source.handed_over && migration_is_running()) {
             error_setg(errp, "The destination has the guest or is about to: "

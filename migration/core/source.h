@@ -123,7 +123,11 @@ bool source_resume(MigrationAddress *addr, Error **errp);
 /* Whether there is something for source_pause(), that is postcopy. */
 bool source_can_pause(void);
 
-/* Cuts the connection, so that postcopy is paused. Any thread. */
+/*
+ * Cuts the connection, so that postcopy is paused.  While the destination loads
+ * the package that may take half a second, and is done by the main loop. Any
+ * thread.
+ */
 void source_pause(void);
 
 /* A copy of what is to be seen. Any thread. */

@@ -98,6 +98,10 @@ static bool ping(QEMUFile *f, Error **errp)
         return false;
     }
     trace_loadvm_process_command_ping(value);
+    if (!reply_is_open() && postcopy_dest_may_pause()) {
+        /* The connection broke while the package was being loaded. */
+        return true;
+    }
     if (!reply_is_open()) {
         error_setg(errp, "There is no return path for the answer");
         return false;

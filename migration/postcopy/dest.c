@@ -34,6 +34,7 @@
 
 static struct {
     bool advised;               /* what follows is there */
+    bool unlocked;              /* memory that was locked is not any more */
     bool emptied;               /* huge pages are off */
     bool listening;
     bool seen;                  /* faults are there, also after the end */
@@ -209,6 +210,7 @@ bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
         return false;
     }
     /* Locked memory is never missing; dest_end() locks it again. */
+    dest.unlocked = should_mlock(mlock_state);
     if (!mapping_unlock_all()) {
         error_setg_errno(errp, errno, "Cannot unlock the memory");
         return false;
@@ -355,10 +357,27 @@ static bool watch(RamRegion *r, Error **errp)
     return true;
 }
 
-static unsigned count_vcpus(void)
+/*
+ * Numbers of vCPUs can be anything below what the machine may have, or more if
+ * it does not say: some are plugged in, or given with -device.
+ */
+static Blocktime measure_vcpus(void)
 {
-    return migrate_postcopy_blocktime() && dest.host.ufd.thread_id
-           ? MACHINE(qdev_get_machine())->smp.cpus : 0;
+    const CpuTopology *smp = &MACHINE(qdev_get_machine())->smp;
+    unsigned present = 0, count = smp->cpus;
+    Blocktime blocktime;
+    CPUState *cpu;
+
+    if (!migrate_postcopy_blocktime() || !dest.host.ufd.thread_id) {
+        blocktime_init(&blocktime, 0, 0, 0);
+        return blocktime;
+    }
+    CPU_FOREACH(cpu) {
+        present++;
+        count = MAX(count, (unsigned)cpu->cpu_index + 1);
+    }
+    blocktime_init(&blocktime, present, count, MAX(count, smp->max_cpus));
+    return blocktime;
 }
 
 static bool make_channels(Error **errp)
@@ -384,7 +403,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     if (dest.seen) {
         faults_destroy(&dest.faults);
     }
-    faults_init(&dest.faults, ops, NULL, count_vcpus());
+    faults_init(&dest.faults, ops, NULL, measure_vcpus());
     dest.seen = true;
     memory->placed = wake_others;
     memory->ufd = ufd_open(errp);
@@ -534,7 +553,7 @@ static void tell_end(void)
     }
 }
 
-static void as_before(void)
+static void with_huge_pages(void)
 {
     if (dest.emptied) {
         RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
@@ -542,10 +561,15 @@ static void as_before(void)
         }
         dest.emptied = false;
     }
-    if (should_mlock(mlock_state) &&
-        os_mlock(is_mlock_on_fault(mlock_state)) < 0) {
+}
+
+/* However far it came: ADVISE may have failed after it was unlocked. */
+static void lock_again(void)
+{
+    if (dest.unlocked && os_mlock(is_mlock_on_fault(mlock_state)) < 0) {
         warn_report("Cannot lock the memory again: %s", strerror(errno));
     }
+    dest.unlocked = false;
 }
 
 static void throw_away(void)
@@ -562,6 +586,7 @@ static void throw_away(void)
 void dest_end(void)
 {
     if (!dest.advised) {
+        lock_again();
         return;
     }
     dest_unregister();
@@ -571,7 +596,8 @@ void dest_end(void)
         tell_end();
         dest.listening = false;
     }
-    as_before();
+    with_huge_pages();
+    lock_again();
     throw_away();
     dest.advised = false;
     trace_postcopy_ram_incoming_cleanup_exit();
@@ -604,6 +630,54 @@ bool dest_put_received(const char *name, QEMUFile *f)
     return r;
 }
 
+/* Pages in a row of which all are sent or none is */
+static uint64_t pages_alike(const RamRegion *r)
+{
+    MemoryRegion *mr;
+
+    RCU_READ_LOCK_GUARD();
+    if (!block_of(r)->managed || !ram_region_here(r)) {
+        return UINT64_MAX;
+    }
+    mr = r->rb->mr;
+    return MAX(ram_discard_manager_get_min_granularity(
+                   memory_region_get_ram_discard_manager(mr), mr) >>
+               r->page_bits, 1);
+}
+
+/* As dest_missing(), of one region */
+static uint64_t missing_of(const RamRegion *r)
+{
+    const PlaceBlock *b = block_of(r);
+    uint64_t end = MIN(ram_region_bytes(r), b->bytes) >> r->page_bits;
+    uint64_t alike = pages_alike(r), count = 0, n, lacking;
+
+    for (uint64_t page = 0; page < end; page += n) {
+        n = MIN(alike, end - page);
+        lacking = received_lacking(&b->map, page, page + n);
+        if (lacking && !never_comes(r, page << r->page_bits)) {
+            count += lacking;
+        }
+    }
+    return count;
+}
+
+uint64_t dest_missing(const char **block)
+{
+    uint64_t all = 0;
+
+    *block = NULL;
+    RAM_REGIONS_FOREACH_SENT(r, dest.memory.regions) {
+        uint64_t count = missing_of(r);
+
+        if (count && !all) {
+            *block = r->name;
+        }
+        all += count;
+    }
+    return all;
+}
+
 bool dest_waits(uint32_t thread)
 {
     return dest.listening && faults_waits(&dest.faults, thread);
@@ -619,10 +693,10 @@ bool dest_look(FaultsView *view)
 
 unsigned dest_blocktime(uint32_t *all, uint32_t **each)
 {
-    unsigned count = dest.seen ? dest.faults.blocktime.count : 0;
+    unsigned max = dest.seen ? dest.faults.blocktime.possible : 0;
 
-    *each = g_new0(uint32_t, count);
-    return count ? faults_blocktime(&dest.faults, all, *each, count) : 0;
+    *each = g_new0(uint32_t, max);
+    return max ? faults_blocktime(&dest.faults, all, *each, max) : 0;
 }
 
 /*

@@ -85,6 +85,13 @@ void dest_end(void);
 bool dest_put_received(const char *name, QEMUFile *f);
 bool dest_knows(const char *name);
 
+/*
+ * How many pages have not come, and the name of the first block that lacks
+ * some; without those that the guest was never given, which are not sent.  What
+ * comes meanwhile may be counted or not.  Thread that loads.
+ */
+uint64_t dest_missing(const char **block);
+
 /* Whether that thread waits for a page.  BQL. */
 bool dest_waits(uint32_t thread);
 

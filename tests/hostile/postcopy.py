@@ -22,6 +22,7 @@ from ferry import abilities
 from ferry.bench import native
 from ferry.bench.run import ram_address
 from ferry.errors import FerryError
+from ferry.qmp import QMPError
 from ferry.vm import VM
 from peers import LIMIT, OURS, goes_on, status
 from taker import (PONG, READY, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
@@ -164,7 +165,11 @@ def switched(vm: VM, taker: Taker) -> None:
     """Migrate to TAKER and switch over at once."""
     set_up(vm)
     vm.qmp.cmd('migrate', {'uri': taker.uri})
-    vm.qmp.cmd('migrate-start-postcopy')
+    try:
+        vm.qmp.cmd('migrate-start-postcopy')
+    except QMPError:
+        if status(vm)['status'] != 'failed':
+            raise
 
 
 @contextmanager
@@ -241,6 +246,47 @@ def check_hang_up(stage: str, there: bool | None, vm: VM, folder: Path
             return
         if not info.get('error-desc'):
             raise FerryError(f'no reason: {info}')
+        turn_off(vm)
+        goes_on(vm, folder)
+
+
+# Where a destination goes away for good, and whether it has been heard to have
+# the guest by then
+LOST = {'package': False, 'started': True, 'bitmap': True}
+
+
+def check_given_up(stage: str, seen: bool, vm: VM, folder: Path) -> None:
+    """The destination is gone: one who knows that it has never run the guest
+    can have it back, in two steps.
+    """
+    abilities.require(vm.kind, [*NEEDS, *OURS])
+    with vm, Taker(folder / f'{vm.name}-taker') as taker:
+        taker.at = lambda name: name == (stage if stage != 'bitmap'
+                                         else 'package')
+        switched(vm, taker)
+        paused_for_a_reason(vm)
+        if stage == 'bitmap':
+            # It comes back, answers once, and is gone again.
+            taker.at = lambda name: taker.seen.count('bitmap') > 1
+            vm.qmp.cmd('migrate', {'uri': taker.uri, 'resume': True})
+            taker.wait('bitmap', 2)
+            paused_for_a_reason(vm)
+        try:
+            vm.qmp.cmd('migrate_cancel')
+            vm.qmp.cmd('migrate_cancel')    # twice is as good as once
+        except QMPError as err:
+            if not seen:
+                raise FerryError(f'refused: {err.desc}') from None
+            taker.at = None
+            comes_back(vm, taker)
+            return
+        if seen:
+            raise FerryError('what runs elsewhere could be taken back')
+        info = until(vm, 'failed')
+        if "'cont'" not in info.get('error-desc', ''):
+            raise FerryError(f'no way is told: {info}')
+        stands(vm)
+        vm.qmp.cmd('cont')
         turn_off(vm)
         goes_on(vm, folder)
 
@@ -430,6 +476,10 @@ def tests(start: Callable[..., VM], ours: str, folder: Path
               lambda stage=stage, there=there: check_hang_up(
                   stage, there, start(ours), folder))
              for stage, there in STAGES.items()]
+    made += [(f'postcopy/given-up-after-{stage}',
+              lambda stage=stage, seen=seen: check_given_up(
+                  stage, seen, start(ours), folder))
+             for stage, seen in LOST.items()]
     made += [(f'postcopy/recover/{name}',
               lambda name=name: check_recovery(name, start(ours), folder))
              for name in RECOVERIES]

@@ -10,7 +10,11 @@ fails, and the guest does not run there.
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import struct
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +42,8 @@ DATA = b'\x5a' * PAGE
 # The guest that was recorded never ran: these pages are not zero.
 FILLED = range(1 << 20, 12 << 20, 3 * PAGE)
 WAITS = 'inmigrate'     # the guest has not come
+ENDS = 4.0              # s for a QEMU that is told to end
+LINGERS = 0.4           # s that a failed destination reads on, at least
 ASIDE_VALUE = 7
 ASIDE = struct.pack('>I', ASIDE_VALUE)
 Say = Callable[[Giver], list[bytes | Record]]
@@ -150,8 +156,9 @@ class Bench:
     """A destination and who gives it a guest."""
 
     def __init__(self, start: Callable[..., VM], kind: str, folder: Path,
-                 stream: bytes) -> None:
-        abilities.require(kind, NEEDS)
+                 stream: bytes, caps: dict[str, bool] | None = None) -> None:
+        self.caps = {**CAPS, **(caps or {})}
+        abilities.require(kind, [*NEEDS, *self.caps])
         self.vm = start(kind, incoming='defer')
         self.giver = Giver(r.parse(stream))
         for at in FILLED:
@@ -165,7 +172,7 @@ class Bench:
         self.base = ram_address(self.vm)
         self.vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
             {'capability': name, 'state': state}
-            for name, state in CAPS.items()]})
+            for name, state in self.caps.items()]})
         self.vm.qmp.cmd('migrate-incoming', {'uri': f'unix:{self.path}',
                                              'exit-on-error': False})
         self.giver.connect(self.path)
@@ -408,6 +415,208 @@ def check_owed(bench: Bench) -> None:
             raise FerryError(f'who waited has read {touch.word:#x}')
 
 
+def check_keeps_back(bench: Bench) -> None:
+    """The stream ends, but pages did not come that nobody waits for."""
+    giver = bench.giver
+    kept = {(BLOCK, at) for at in (FILLED.start, FILLED[-1], SIZE - PAGE)}
+    with bench:
+        bench.begin()
+        giver.send(one for one in giver.everything() if one not in kept)
+        giver.finish()
+        why = bench.paused()
+        if f'{len(kept)} pages' not in why or BLOCK.decode() not in why:
+            raise FerryError(f'pauses as {why!r}')
+        bench.reconnect()
+        bench.ask()
+        if set(giver.lacking()) != kept:
+            raise FerryError(f'lacks {giver.lacking()}')
+        giver.say(r.command(r.RESUME))
+        giver.wait(lambda: giver.acks == [1], 'RESUME is not answered')
+        giver.send(giver.lacking())
+        bench.complete()
+
+
+def check_gone(bench: Bench) -> None:
+    """The source is gone while the package is being loaded, which goes on."""
+    giver = bench.giver
+    with bench:
+        giver.say(*giver.greeting(), giver.discard(), giver.package())
+        giver.close()
+        bench.paused()
+        bench.comes_back()
+
+
+def check_heard_out(inner: Say | None, bench: Bench) -> None:
+    """Who fails says so, and does not hang up on a source that still sends.
+
+    A connection that is closed with something unread is reset, and what was
+    said last may be lost.  INNER is a package; without one it fails before.
+    """
+    giver = bench.giver
+    page = giver.part(giver.page(TWICE))
+    with bench:
+        giver.say(*giver.greeting(), giver.discard())
+        giver.say(Record(0x33) if inner is None
+                  else giver.package(*inner(giver)))
+        giver.wait(lambda: giver.shut is not None, 'it does not say SHUT')
+        end = time.monotonic() + LINGERS
+        while time.monotonic() < end:
+            giver.say(*[page] * 100)
+            if giver.over:
+                raise FerryError('it has hung up first')
+        if giver.shut != 1:
+            raise FerryError(f'it says {giver.shut}')
+        giver.close()
+        until(bench.vm, 'failed')
+
+
+# How a destination that is paused is told to end
+ORDERS: dict[str, Callable[[VM, QMP], None]] = {
+    'in-band': lambda vm, urgent: vm.qmp.cmd('quit'),
+    'out-of-band': lambda vm, urgent: urgent.urgent('quit'),
+    'after-stop': lambda vm, urgent: vm.qmp.cmd('quit'),
+    'by-signal': lambda vm, urgent: os.kill(vm.pid, signal.SIGTERM),
+}
+
+
+def check_ends(order: str, bench: Bench) -> None:
+    """QEMU is told to end while a vCPU waits for a page that does not come.
+
+    The guest executes its first instruction, which has not come.
+    """
+    giver, vm = bench.giver, bench.vm
+    with bench, QMP(vm.view_path, oob=True) as urgent:
+        bench.begin()
+        vm.qmp.cmd('cont')
+        giver.wait(lambda: bool(giver.asked), 'no vCPU asks for a page')
+        if order == 'after-stop':
+            stopped_by_pause(bench)
+        giver.close()
+        bench.paused()
+        began = time.monotonic()
+        ORDERS[order](vm, urgent)
+        code = vm.wait_end(ENDS)
+        if code != 0:
+            raise FerryError(f'{order}: ends with status {code}: '
+                             f'{vm.log_tail(2)}')
+        if time.monotonic() - began > ENDS:
+            raise FerryError(f'{order}: took longer than {ENDS} s')
+
+
+def stopped_by_pause(bench: Bench) -> None:
+    """'stop' waits for a vCPU that waits for a page, until postcopy pauses."""
+    said: list[str] = []
+
+    def stop() -> None:
+        try:
+            bench.vm.qmp.cmd('stop', timeout=ENDS)
+        except QMPError as err:
+            said.append(str(err))
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    time.sleep(0.2)
+    bench.giver.close()
+    thread.join(2 * ENDS)
+    if thread.is_alive() or said:
+        raise FerryError(f'stop: {said or "no answer"}')
+
+
+def check_stops(bench: Bench) -> None:
+    """A vCPU that waits for a page is stopped, and goes on where it was."""
+    giver, vm = bench.giver, bench.vm
+    with bench:
+        bench.begin()
+        vm.qmp.cmd('cont')
+        giver.wait(lambda: bool(giver.asked), 'no vCPU asks for a page')
+        stopped_by_pause(bench)
+        bench.paused()
+        bench.reconnect()
+        bench.ask()
+        giver.say(r.command(r.RESUME))
+        giver.wait(lambda: bool(giver.asked), 'it does not ask again')
+        giver.send(giver.lacking())
+        bench.complete()
+        state = vm.qmp.cmd('query-status')
+        if state['status'] != 'paused':
+            raise FerryError(f'is {state}')
+        at = pc_of(vm)
+        vm.qmp.cmd('cont')
+        end = time.monotonic() + LIMIT
+        while pc_of(vm) == at:
+            if time.monotonic() > end:
+                raise FerryError(f'the guest stays at {at}')
+            time.sleep(0.01)
+
+
+def pc_of(vm: VM) -> str:
+    """Where the guest is."""
+    said = vm.qmp.cmd('human-monitor-command',
+                      {'command-line': 'info registers'})
+    return said.split('EIP=')[1].split()[0]
+
+
+# What a destination fails at
+HEARD_OUT: dict[str, Say | None] = {
+    'before-package': None,
+    'package-never-listens': PACKAGES['never-listens'],
+    'package-with-unknown-device': PACKAGES['with-unknown-device'],
+}
+
+
+class Second:
+    """The giver's channel for urgent pages, and who connects before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socks: list[socket.socket] = []
+
+    def connect(self, data: bytes = b'') -> socket.socket:
+        """Connect, and say DATA."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(LIMIT)
+        sock.connect(str(self.path))
+        sock.sendall(data)
+        self.socks.append(sock)
+        return sock
+
+    def __enter__(self) -> Second:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for sock in self.socks:
+            sock.close()
+
+
+def check_strangers(bench: Bench) -> None:
+    """Others connect before the source makes its second connection.
+
+    They hang up, say something else, say half of it, or say nothing.
+    """
+    giver = bench.giver
+    where = BLOCK, FILLED.start
+    with bench, Second(bench.path) as second:
+        giver.say(*giver.greeting(), r.command(r.PING, ASIDE))
+        giver.wait(lambda: ASIDE_VALUE in giver.pongs, 'it does not answer')
+        second.connect().close()
+        second.connect()
+        second.connect(b'GET / HTTP/1.0\r\n\r\n')
+        second.connect(giver.page((b'nosuch', 0), DATA))
+        second.connect(giver.page(where)[:5])
+        urgent = second.connect()
+        giver.say(giver.discard(), giver.package())
+        giver.wait(lambda: HELLO in giver.pongs, 'RUN does not come')
+        bench.has_guest()
+        touch = Touch(bench.vm, where[1])
+        giver.wait(lambda: (BLOCK, where[1], PAGE) in giver.asked,
+                   'the page is not asked for')
+        urgent.sendall(giver.page(where))
+        if touch.end() != expected(where, giver):
+            raise FerryError(f'who waited has read {touch.word:#x}')
+        giver.send(one for one in giver.everything() if one != where)
+        bench.complete()
+
+
 def check_nobody_hears(bench: Bench) -> None:
     """Somebody waits for a page, but the way back is closed."""
     giver = bench.giver
@@ -500,6 +709,9 @@ RECOVERIES: dict[str, Say] = {
     'noise': lambda g: [b'\xa5' * 4096],
     'half-a-command': lambda g: [b'\x08\0'],
     'nothing': lambda g: [],
+    'end': lambda g: [Record(r.EOF)],
+    'all-and-end': lambda g: [g.part(*(g.page(one) for one in g.everything())),
+                              g.part(kind=r.END), Record(r.EOF)],
 }
 
 
@@ -544,21 +756,30 @@ def check_lost_again(step: str, bench: Bench) -> None:
 def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
           ) -> list[tuple[str, Callable[[], None]]]:
     """Name and function of each test; START makes a VM of the kind OURS."""
-    def bench() -> Bench:
-        return Bench(start, ours, folder, stream)
+    def bench(**caps: bool) -> Bench:
+        return Bench(start, ours, folder, stream, {
+            name.replace('_', '-'): state for name, state in caps.items()})
 
     made: list[tuple[str, Callable[[], None]]] = [
         (f'source/{lie.name}', lambda lie=lie: check_lie(lie, bench()))
         for lie in LIES]
     made += [(f'source/{name}', lambda check=check: check(bench()))
              for name, check in (('owes-a-page', check_owed),
+                                 ('keeps-pages-back', check_keeps_back),
+                                 ('gone-with-package', check_gone),
+                                 ('stops', check_stops),
                                  ('nobody-hears', check_nobody_hears),
                                  ('waits', check_waits),
                                  ('looked-at', check_looked_at))]
+    made.append(('source/strangers-before-second-channel',
+                 lambda: check_strangers(bench(postcopy_preempt=True))))
     for group, check, names in (
             ('package', check_package, PACKAGES),
             ('hangs-up-after', check_hang_up, STEPS),
             ('deaf-after', check_deaf, STEPS),
+            ('ends', check_ends, ORDERS),
+            ('heard-out', lambda name, bench: check_heard_out(
+                HEARD_OUT[name], bench), HEARD_OUT),
             ('recover', check_recovery, RECOVERIES),
             ('recover/lost', check_lost_again,
              ('at-once', 'after-bitmaps', 'after-resume'))):

@@ -59,6 +59,7 @@ class Way:
 
 PLAIN = Way('plain')
 PREEMPT = Way('preempt', {'postcopy-preempt': True})
+BLOCKTIME = Way('blocktime', {'postcopy-blocktime': True})
 PLAIN_TLS = Way('tls', tls=True)
 PREEMPT_TLS = Way('preempt-tls', {'postcopy-preempt': True}, True)
 
@@ -218,6 +219,27 @@ def broken(source: str, target: str, way: Way,
     name = breaking.__name__.replace('_', '-')
     return Case(f'{source}-{target}-postcopy-{way.name}-{name}', run, False,
                 (source, target), way.needs)
+
+
+def paused_at_once(source: str, target: str, way: Way) -> Case:
+    """A pause is requested while the destination still loads the devices."""
+    def run(lab: Lab) -> str:
+        with moving(lab, source, target, way, **TRICKLE) as move:
+            src = move.source.vm
+            move.begin(tcp_uri(), move.via)
+            move.wait_sent(POINTS['midway'])
+            src.qmp.cmd('migrate-start-postcopy')
+            while src.qmp.cmd('query-migrate')['status'] != ACTIVE:
+                pass                    # every millisecond matters
+            pause_source(move)
+            move.wait_paused()
+            move.check_once()
+            move.again()
+            move.let_go()
+            move.finish()
+            return summary(move)
+    return Case(f'{source}-{target}-postcopy-{way.name}-paused-at-once', run,
+                False, (source, target), way.needs)
 
 
 def stalled(source: str, target: str, way: Way) -> Case:
@@ -414,6 +436,31 @@ def ends(source: str, target: str, way: Way, how: str, beats: int) -> Case:
                 run, False, (source, target), way.needs)
 
 
+def vcpu_beyond_smp(name: str) -> Case:
+    """A vCPU whose number is beyond those of -smp is measured as well."""
+    given = ['-smp', '1,maxcpus=3,sockets=3,cores=1,threads=1', '-device',
+             'qemu64-x86_64-cpu,socket-id=2,core-id=0,thread-id=0']
+
+    def run(lab: Lab) -> str:
+        try:
+            lab.boot_anew('ferry', args=given)
+            with Link() as link, \
+                 Move(lab, lab.target('ferry', args=given), BLOCKTIME, link
+                      ) as move:
+                move.start(POINTS['at-once'])
+                move.finish()
+                lab.moved(move.target.vm)
+                waits = move.target.vm.qmp.cmd('query-migrate')[
+                    'postcopy-vcpu-blocktime']
+                check(len(waits) == 3 and not waits[1],
+                      f'vCPUs 0 and 2 are told of: {waits}')
+                check(max(waits) > 0, f'some of them waited: {waits}')
+                return f'{waits} ms'
+        finally:
+            lab.clear()
+    return Case(name, run, needs=BLOCKTIME.needs)
+
+
 def all_cases() -> list[Case]:
     """Pristine pairs are among them, since they test the test."""
     mixed = [pair for pair in ROUND if 'ferry' in pair]
@@ -440,6 +487,9 @@ def all_cases() -> list[Case]:
     return [replace(case, full='pristine' in (case.kinds[0], case.kinds[1])
                     and not case.name.endswith(ALL_PAIRS))
             for case in cases] + [
+                vcpu_beyond_smp('ferry-ferry-postcopy-vcpu-beyond-smp')] + [
+                paused_at_once('ferry', target, way) for way in both
+                for target in ('ferry', 'pristine')] + [
                 target_dies(*pair, PLAIN) for pair in mixed] + [
                 ends('ferry', 'ferry', way, how, beats)
                 for way, how, beats in (

@@ -11,6 +11,7 @@
 #include "qemu/units.h"
 #include "io/channel-buffer.h"
 #include "migration/postcopy/blocktime.h"
+#include "migration/postcopy/first-record.h"
 #include "migration/postcopy/forget.h"
 #include "migration/postcopy/latency.h"
 #include "migration/postcopy/received.h"
@@ -100,6 +101,55 @@ static void test_latency_tail(void)
 }
 
 /*
+ * What a channel for urgent pages begins with
+ */
+
+static void test_first_record(void)
+{
+    RamRegion list[] = {
+        { .name = (char *)"pc.ram", .page_bits = 12, .pages = 16 },
+    };
+    const RamRegions regions = { .list = list, .count = 1 };
+    static const struct {
+        const char *data;
+        size_t len;
+        FirstRecord due;
+    } rows[] = {
+#define ROW(data_, due_) { (data_), sizeof(data_) - 1, FIRST_RECORD_##due_ }
+        ROW("", SHORT),
+        ROW("\0\0\0\0\0\0\x10", SHORT),
+        ROW("\0\0\0\0\0\0\x10\x08", SHORT),
+        ROW("\0\0\0\0\0\0\x10\x08\6pc.r", SHORT),
+        ROW("\0\0\0\0\0\0\x10\x08\6pc.ram", OURS),
+        ROW("\0\0\0\0\0\0\xf0\x02\6pc.ram\0", OURS),
+        ROW("\0\0\0\0\0\0\x14\x00\6pc.ram", OURS),   /* a run */
+        ROW("\0\0\0\0\0\0\x18\x00\6pc.ram", OURS),   /* a range */
+        ROW("\0\0\0\0\0\0\0\x10", OURS),            /* the end */
+        ROW("\0\0\0\0\0\0\x10\x10", FOREIGN),
+        ROW("\0\0\0\0\0\1\0\x08\6pc.ram", FOREIGN),  /* behind it */
+        ROW("\xff\0\0\0\0\0\0\x08\6pc.ram", FOREIGN),
+        ROW("\0\0\0\0\0\0\x10\x08\6pc.rom", FOREIGN),
+        ROW("\0\0\0\0\0\0\x10\x08\6pc.\0am", FOREIGN),
+        ROW("\0\0\0\0\0\0\x10\x08\0", FOREIGN),
+        ROW("\0\0\0\0\0\0\x10\x28", FOREIGN),         /* of what? */
+        ROW("\0\0\0\0\0\0\x10\x0a\6pc.ram", FOREIGN),
+        ROW("QEVM\0\0\0\3", FOREIGN),                 /* a main stream */
+        ROW("GET / HTTP/1.0\r\n", FOREIGN),
+        ROW("\x16\3\1\2\0\1\0\1", FOREIGN),            /* TLS */
+        ROW("SSH-2.0-x\r\n", FOREIGN),
+#undef ROW
+    };
+    const RamRegions none = { };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        g_assert_cmpint(first_record((const uint8_t *)rows[i].data,
+                                     rows[i].len, &regions), ==, rows[i].due);
+    }
+    g_assert_cmpint(first_record((const uint8_t *)rows[4].data, rows[4].len,
+                                 &none), ==, FIRST_RECORD_FOREIGN);
+}
+
+/*
  * Blocktime
  */
 
@@ -107,7 +157,7 @@ static void test_blocktime_overlap(void)
 {
     Blocktime b;
 
-    blocktime_init(&b, 3);
+    blocktime_init(&b, 3, 3, 3);
     blocktime_begin(&b, 0, 100);
     blocktime_begin(&b, 1, 150);
     blocktime_begin(&b, 2, 170);            /* all of them from here on */
@@ -128,7 +178,7 @@ static void test_blocktime_twice(void)
 {
     Blocktime b;
 
-    blocktime_init(&b, 1);
+    blocktime_init(&b, 1, 1, 1);
     blocktime_end(&b, 0, 5);
     blocktime_begin(&b, 0, 10);
     blocktime_begin(&b, 0, 20);
@@ -136,6 +186,46 @@ static void test_blocktime_twice(void)
     blocktime_end(&b, 0, 40);
     g_assert_cmpuint(b.vcpus[0].total_us, ==, 20);
     g_assert_cmpuint(b.all_us, ==, 20);
+    blocktime_destroy(&b);
+}
+
+/*
+ * Two of four possible vCPUs are there, with a gap between their numbers.  One
+ * is plugged in later, and a number that cannot be is left alone.
+ */
+static void test_blocktime_gaps(void)
+{
+    Blocktime b;
+
+    blocktime_init(&b, 2, 3, 4);
+    g_assert_cmpuint(b.count, ==, 3);
+    blocktime_begin(&b, 2, 100);
+    blocktime_begin(&b, 0, 110);            /* all that are there */
+    blocktime_end(&b, 2, 130);
+    g_assert_cmpuint(b.all_us, ==, 20);
+    g_assert_cmpuint(b.count, ==, 3);
+    blocktime_begin(&b, 3, 140);
+    blocktime_end(&b, 3, 145);
+    g_assert_cmpuint(b.count, ==, 4);
+    g_assert_cmpuint(b.vcpus[3].total_us, ==, 5);
+    blocktime_begin(&b, 4, 150);
+    blocktime_end(&b, 4, 160);
+    blocktime_begin(&b, UINT_MAX, 150);
+    blocktime_end(&b, UINT_MAX, 160);
+    g_assert_cmpuint(b.count, ==, 4);
+    g_assert_cmpuint(b.waiting, ==, 1);
+    blocktime_destroy(&b);
+}
+
+static void test_blocktime_off(void)
+{
+    Blocktime b;
+
+    blocktime_init(&b, 0, 0, 0);
+    blocktime_begin(&b, 0, 1);
+    blocktime_end(&b, 0, 2);
+    g_assert_cmpuint(b.count, ==, 0);
+    g_assert_cmpuint(b.all_us, ==, 0);
     blocktime_destroy(&b);
 }
 
@@ -167,6 +257,7 @@ static void test_received_ranges(void)
         received_set(&map, rows[i].first, count);
         check_set(&map, rows[i].first, rows[i].end);
         g_assert_cmpuint(received_count(&map, 320), ==, count);
+        g_assert_cmpuint(received_lacking(&map, 0, 320), ==, 320 - count);
         received_set(&map, 0, 320);
         received_clear(&map, 0, rows[i].first);
         received_clear(&map, rows[i].end, 320 - rows[i].end);
@@ -528,8 +619,11 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/latency/one", test_latency_one);
     g_test_add_func("/postcopy/latency/many", test_latency_many);
     g_test_add_func("/postcopy/latency/tail", test_latency_tail);
+    g_test_add_func("/postcopy/first-record", test_first_record);
     g_test_add_func("/postcopy/blocktime/overlap", test_blocktime_overlap);
     g_test_add_func("/postcopy/blocktime/twice", test_blocktime_twice);
+    g_test_add_func("/postcopy/blocktime/gaps", test_blocktime_gaps);
+    g_test_add_func("/postcopy/blocktime/off", test_blocktime_off);
     g_test_add_func("/postcopy/received/ranges", test_received_ranges);
     g_test_add_func("/postcopy/received/rounding", test_received_rounding);
     g_test_add_func("/postcopy/received/missing", test_received_missing);

@@ -153,11 +153,14 @@ static void watch(Bench *b, Kind kind, unsigned shift)
 
 static void set_up(Bench *b, Kind kind, unsigned shift)
 {
+    Blocktime vcpus;
+
     *b = (Bench) {};
     qemu_mutex_init(&b->lock);
     map_region(b, kind, shift);
     watch(b, kind, shift);
-    faults_init(&b->faults, &ops, b, 1);
+    blocktime_init(&vcpus, 1, 1, 1);
+    faults_init(&b->faults, &ops, b, vcpus);
     faults_resume(&b->faults);
     g_assert(placer_init(&b->placer, &b->memory, &error_abort));
     g_assert(placer_init(&b->other, &b->memory, &error_abort));
