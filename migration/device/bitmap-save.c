@@ -438,9 +438,10 @@ static bool is_active(void *opaque)
            (!save.none || (!save.begun && migration_is_running()));
 }
 
+/* Otherwise all is sent at the end; a snapshot would iterate for ever. */
 static bool may_iterate(void *opaque)
 {
-    return is_active(opaque) && !runstate_is_running();
+    return is_active(opaque) && migration_in_postcopy();
 }
 
 static bool has_postcopy(void *opaque)
