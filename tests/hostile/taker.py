@@ -26,7 +26,7 @@ RECV_BITMAP, RESUME_ACK, SWITCHOVER_ACK = 5, 6, 7
 BITMAP_END = 0x0123456789abcdef
 RESUMED = 1
 # Between two Ferrys: reports, and attempts to switch over
-HELLO, IS_PEER = 0x46455252, 0xfe01000c
+HELLO, IS_PEER = 0x46455252, 0xfe010104
 READY, STARTED = 0x4600, 0x4601
 
 LIMIT = 10.0            # s
