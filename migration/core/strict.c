@@ -508,8 +508,29 @@ static bool hand_over(Strict *a, Error **errp)
     return true;
 }
 
+/*
+ * Without the BQL, as whoever writes may have to wait for the destination.  It
+ * starts the guest when it has read all of COMMIT; as the state of devices is
+ * longer, there the first byte of it counts.
+ */
+static bool write_order(Strict *a, uint64_t before, Error **errp)
+{
+    uint64_t enough = a->one_sided ? 1 : sizeof(WireCommand) +
+                                         sizeof(WireAttempt);
+
+    qemu_fflush(source.to_dst);
+    switchover_part(&a->s, POLICY_PART_FLUSH);
+    if (stream_written(source.to_dst) - before >= enough) {
+        return true;
+    }
+    source_take_back();
+    stream_check(source.to_dst, errp);
+    return false;
+}
+
 static bool commit(Strict *a, Error **errp)
 {
+    uint64_t before = stream_written(source.to_dst);
     bool ok = false;
 
     bql_lock();
@@ -523,12 +544,7 @@ static bool commit(Strict *a, Error **errp)
         ok = hand_over(a, errp);
     }
     bql_unlock();
-    if (ok && !a->postcopy) {
-        /* Whoever writes may have to wait for the destination. */
-        qemu_fflush(source.to_dst);
-        switchover_part(&a->s, POLICY_PART_FLUSH);
-    }
-    return ok;
+    return ok && (a->postcopy || write_order(a, before, errp));
 }
 
 static bool attempt_it(Strict *a, Error **errp)

@@ -137,9 +137,9 @@ LATE = 0x300000                 # in memory that nobody wrote to
 LATE_BYTE = 0xa7
 
 
-def late_page() -> bytes:
+def late_page(offset: int = LATE) -> bytes:
     """A part of RAM with one page."""
-    body = r.ram(r.PAGE, LATE, BLOCK, bytes([LATE_BYTE]) * PAGE)
+    body = r.ram(r.PAGE, offset, BLOCK, bytes([LATE_BYTE]) * PAGE)
     return Record(r.PART, number=RAM_NUMBER, body=body + r.ram(r.EOS)).pack()
 
 
@@ -278,19 +278,21 @@ BESIDE = 'while the guest is being held'
 WHEN_READY = 'when the guest is ready'
 
 CASES += [
-    follows('honest', lambda d: [*try_one(1, d), commit(1)], None, started),
+    follows('honest', lambda d: [*try_one(1, d), commit(1), late_page(0)],
+            None, started),
     follows('second-attempt', lambda d: [
-        *try_one(1, d), abort(1), *try_one(2, d), commit(2)], None, started),
+        *try_one(1, d), abort(1), *try_one(2, d), commit(2), late_page(0)],
+        None, started),
     follows('aborted-many-times', lambda d: [
         *(one for i in range(1, 20) for one in (*try_one(i, d), abort(i))),
-        *try_one(20, d), commit(20)], None, started),
+        *try_one(20, d), commit(20), late_page(0)], None, started),
     follows('aborted-before-ready', lambda d: [
         *(one for i in range(1, 20) for one in (
             hold(i), state(i, listens(d)), abort(i))),
-        *try_one(20, d), commit(20)], None, started),
+        *try_one(20, d), commit(20), late_page(0)], None, started),
     follows('aborted-before-state', lambda d: [
         hold(1), discard(BLOCK, (0, PAGE)).pack(), abort(1), *try_one(2, d),
-        commit(2)], None, started),
+        commit(2), late_page(0)], None, started),
     follows('nothing-follows-after-all', lambda d: [
         *try_one(1, d), abort(1), hold(2), state(2, d), ready(2), commit(2)],
         None, started),
@@ -298,7 +300,7 @@ CASES += [
         *try_one(1, d), abort(1), d[:-1]], None, started),
     follows('package-after-abort', lambda d: [
         *try_one(1, d), abort(1), *bundle(listens(d[:-1]) + r.command(
-            r.RUN).pack())], None, started),
+            r.RUN).pack()), late_page(0)], None, started),
 
     # It is read while the state is still being loaded, or just after.
     follows('commit-too-early', lambda d: [

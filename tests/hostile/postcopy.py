@@ -26,7 +26,8 @@ from ferry.qmp import QMPError
 from ferry.vm import VM
 from peers import LIMIT, OURS, goes_on, status
 from taker import (PONG, READY, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
-                   STARTED, Taker, bitmap, message, report, value, want)
+                   STARTED, Taker, bitmap, changed_range, message, report,
+                   value, want)
 
 NEEDS = ('postcopy-ram', 'return-path')
 CAPS = {'postcopy-ram': True, 'return-path': True}
@@ -382,6 +383,7 @@ HELD = {
     'asks-first': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK) + ready,
                    0),
     'asks-only': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK), 1),
+    'changed-first': (lambda ready: changed_range(0, PAGE, BLOCK) + ready, 1),
     'asks-over-and-over': (lambda ready: want(DATA.stop - PAGE, PAGE, BLOCK)
                            * MANY + ready, 0),
 }
@@ -430,6 +432,12 @@ HELD_LIES = {
     'shut-failed': value(SHUT, 1),
     'shut': value(SHUT, 0),
     'half-a-report': message(READY, bytes(7)),
+    'changed-no-block': changed_range(0, PAGE, b'nosuch'),
+    'changed-nothing': changed_range(0, 0, BLOCK),
+    'changed-part-of-a-page': changed_range(1, PAGE, BLOCK),
+    'changed-behind-the-end': changed_range(SIZE, PAGE, BLOCK),
+    'changed-beyond-the-end': changed_range(0, SIZE + PAGE, BLOCK),
+    'changed-around-the-end': changed_range((1 << 64) - PAGE, 2 * PAGE, BLOCK),
 }
 
 

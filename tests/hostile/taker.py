@@ -28,6 +28,7 @@ RESUMED = 1
 # Between two Ferrys: reports, and attempts to switch over
 HELLO, IS_PEER = 0x46455252, 0xfe010104
 READY, STARTED = 0x4600, 0x4601
+CHANGED, ABORTED = 0x4610, 0x4611
 
 LIMIT = 10.0            # s
 
@@ -59,6 +60,11 @@ def bitmap(block: bytes, bits: bytes, size: int | None = None,
     return (message(RECV_BITMAP, r.named(block))
             + struct.pack('>Q', len(bits) if size is None else size)
             + bits + struct.pack('>Q', end))
+
+
+def changed_range(start: int, size: int, block: bytes) -> bytes:
+    """Memory here is not what was sent."""
+    return message(CHANGED, struct.pack('>QQ', start, size) + r.named(block))
 
 
 def report(kind: int, attempt: int) -> bytes:
@@ -303,6 +309,8 @@ class Taker:
         elif number == r.STATE:
             self._reply('ready', report(READY, *struct.unpack(
                 '>I', payload[:4])))
+        elif number == r.ABORT:
+            self.say(message(ABORTED, payload))
         elif number == r.COMMIT:
             self.say(report(STARTED, *struct.unpack('>I', payload)))
             self._event('started')

@@ -52,12 +52,13 @@ static void test_error(void)
 
 static void test_one_line(void)
 {
+    static const char lines[] = "a\nb\tc\r\n";
     g_autofree char *text = g_strnfill(REPORTED_LEN_MAX + 1, 'x');
     g_autofree char *cut = g_strndup(text, REPORTED_LEN_MAX);
     Reported r;
 
     reported_begin(&r);
-    error_report("%s", "a\nb\tc\r\n");
+    error_report("%s", lines);
     expect(&r, "a b c");
     reported_begin(&r);
     error_report("%s", "\033[2J\xff'");
