@@ -74,6 +74,7 @@ typedef struct Source {
     QemuSemaphore resumed;      /* a paused migration has a new connection */
 
     bool state_saved;           /* changes would be lost for the other side */
+    bool start_sent;            /* SWITCHOVER_START; migration thread */
     bool stopped_guest;         /* by us, who was vm_before */
     RunState vm_before;
     int64_t downtime_start_ms;

@@ -149,7 +149,11 @@ void switchover_prepare(void)
         error_report_err(err);
     }
     trace_migration_precopy_complete();
-    qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    /* Another attempt may follow, when the destination does not expect it. */
+    if (!source.start_sent) {
+        source.start_sent = true;
+        qemu_savevm_maybe_send_switchover_start(source.to_dst);
+    }
 }
 
 bool switchover_disks(Error **errp)

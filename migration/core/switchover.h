@@ -42,7 +42,7 @@ bool switchover_begin(Switchover *s, Error **errp);
 
 /*
  * The second: the bandwidth is not limited any more, no more free page hints
- * come, and a destination that expects it is sent SWITCHOVER_START.
+ * come, and a destination that expects it is sent SWITCHOVER_START, once.
  */
 void switchover_prepare(void);
 

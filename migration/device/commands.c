@@ -57,7 +57,7 @@ static const CommandRule base_rules[] = {
     RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM,
          IN(LISTENING) | IN(RUNNING)),
     FIXED(SWITCHOVER_START, STREAM, IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED) |
-                                    IN(DISCARDING) | IN(HELD)),
+                                    IN(HELD)),
 };
 
 #undef RULE
