@@ -332,8 +332,7 @@ static bool send_state(Strict *a, Error **errp)
 
 /*
  * Memory should not change while the guest is stopped, but a device may still
- * write.  Until the guest is handed over, or something else comes
- * in, this is the last look: under the BQL.
+ * write.  Under the BQL: nothing can be written until it is released.
  */
 static bool nothing_changed(Strict *a)
 {
@@ -347,7 +346,7 @@ static bool nothing_changed(Strict *a)
     return attempt_open();
 }
 
-/* Found out early it costs the guest less.  The destination loads meanwhile. */
+/* A change that is found while the destination loads ends the attempt early. */
 static bool look_early(Strict *a, Error **errp)
 {
     bql_lock();
