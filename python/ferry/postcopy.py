@@ -289,7 +289,9 @@ class Postcopy:
         while not condition():
             for side in (self.source, self.target):
                 side.vm.check_alive()
-                if side.status in ('failed', 'cancelled'):
+                # The condition may have come true just before the end did.
+                if (side.status in ('failed', 'cancelled')
+                        and not condition()):
                     raise FerryError(f'the migration has {side.status} on '
                                      f'{side.vm.name}: {side.why()}')
             if time.monotonic() > deadline:

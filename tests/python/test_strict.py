@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / 'python'))
 
 from ferry.observer import Crossing, Handover           # noqa: E402
 from ferry.postcopy import ACTIVE                       # noqa: E402
-from ferry.strict import judge, plan                    # noqa: E402
+from ferry.strict import judge, machines, plan          # noqa: E402
 from ferry.strict.follow import (                       # noqa: E402
     MIDWAY, REMEMBERED, Following, stopped_ms)
 from ferry.strict.judge import Abort, Outcome           # noqa: E402
@@ -66,6 +66,18 @@ class Plan(unittest.TestCase):
         self.assertEqual(plan.only(made, '-postcopy'), some)
         for one in some:
             self.assertIn(f'-{one.follow.name}-{one.fault.name}', one.name())
+
+    def test_machines(self) -> None:
+        made = plan.plan(90)
+        for machine in machines.MACHINES:
+            some = [one for one in made if one.machine is machine]
+            self.assertEqual(len(some), 30)
+            self.assertTrue(any(one.fault.ends == plan.STAYS for one in some))
+            self.assertTrue(any(one.follow for one in some))
+        self.assertIn('ram-writer', ' '.join(
+            machines.MACHINES[-1].options('ferry')))
+        self.assertNotIn('ram-writer', ' '.join(
+            machines.MACHINES[-1].options('pristine')))
 
     def test_delay(self) -> None:
         what = fault('dst-ram-long').fault

@@ -30,6 +30,7 @@ from . import plan
 from .follow import Following, stopped_ms
 from .judge import Abort, Outcome
 from .lateness import Lateness
+from .machines import PLAIN, Machine
 
 MEMORY, FILL, WORK = 256, 48, 16        # MiB
 PAGES = 256                             # in a MB that the guest writes
@@ -185,6 +186,7 @@ class Lab:
         self._lateness = Lateness()
         self._count = 0
         self._rate: int | None = None
+        self._machine: Machine = PLAIN
         self._delays: dict[VM, str] = {}
         self._key = SharedKey(workdir)
         self._source: VM | None = None
@@ -195,14 +197,16 @@ class Lab:
 
     def _vm(self, delay: str, **more: Any) -> VM:
         self._count += 1
-        args: list[str] = []
+        args = self._machine.options(self.kind)
         if self.kind != 'pristine':
-            args = ['-trace', 'migration_hold*']
+            args += ['-trace', 'migration_hold*']
         if delay:
             args += ['-global', f'migration.x-fault-delay={delay}']
         vm = VM(self.kind, f'{Path(self.kind).name}{self._count}',
                 self.workdir, MEMORY, kernel=self.kernel, initrd=self.initrd,
-                append=guest_args(FILL, WORK, 0), args=args, **more)
+                append=' '.join((
+                    guest_args(FILL, WORK, 0, modules=self._machine.modules),
+                    self._machine.append)), args=args, **more)
         self._delays[vm] = _lasting(delay)
         return vm.start()
 
@@ -213,6 +217,7 @@ class Lab:
         self._observer.attach(self._source)
         self._guest = Guest(self._source)
         self._guest.wait_ready(60)
+        self._machine.wait_plugged(self._source)
         self._rate = None
 
     def _drop(self, vm: VM | None) -> None:
@@ -249,7 +254,9 @@ class Lab:
         observer's floor is learnt.
         """
         delay = what.fault.delay('src', what.limit)
-        if self._source is None or not self._source.alive():
+        if (self._source is None or not self._source.alive()
+                or self._machine is not what.machine):
+            self._machine = what.machine
             self._boot()
         assert self._source is not None
         if self._delays[self._source] != delay:
@@ -440,6 +447,7 @@ class Lab:
             except QMPError:
                 pass        # it is about to end
         if is_.status == 'completed':
+            is_.wrong = is_.wrong or self._machine.compare(src, dst)
             self._source = dst
             self._drop(src)
         else:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from .machines import MACHINES, PLAIN, Machine
+
 RATES = (0, 4, 16, 64, 200, 400)            # MB/s that the guest dirties
 LIMITS = (20, 30, 50, 100, 200, 300, 500)   # ms
 
@@ -50,6 +52,7 @@ FOLLOWS = (Follow('postcopy'), Follow('postcopy-preempt', _PREEMPT),
            Follow('postcopy-midway', midway=True),
            Follow('postcopy-preempt-midway', _PREEMPT, True))
 FOLLOW_EVERY = 5
+IN_A_ROW = 10           # with the same machine
 
 # How a migration may end, see judge.py
 MOVES, STAYS, EITHER, LOST = 'moves', 'stays', 'either', 'lost'
@@ -138,12 +141,15 @@ class Switchover:
     way: Way
     fault: Fault = NONE
     follow: Follow | None = None
+    machine: Machine = PLAIN
 
     def name(self) -> str:
         """For people; the same plan gives the same names."""
         how = self.way.name
         if self.follow is not None:
             how += f'-{self.follow.name}'
+        if self.machine is not PLAIN:
+            how = f'{self.machine.name}-{how}'
         return (f'{self.number:04}-{self.rate}MBps-{self.limit}ms-'
                 f'{how}-{self.fault.name}')
 
@@ -164,7 +170,8 @@ def _follow(number: int, fault: Fault) -> Follow | None:
 def plan(count: int, seed: int = 1) -> list[Switchover]:
     """COUNT switchovers, a third of them with a fault, all faults in turn.
 
-    One in five is a switchover to postcopy.
+    One in five is a switchover to postcopy, and after ten another kind of
+    machine comes.
     """
     dice = random.Random(seed)
     made: list[Switchover] = []
@@ -180,7 +187,8 @@ def plan(count: int, seed: int = 1) -> list[Switchover]:
             way = WAYS[0]       # the link is plain TCP; so is what it holds up
         made.append(Switchover(number, dice.choice(RATES),
                                dice.choice(fault.limits), way, fault,
-                               _follow(number, fault)))
+                               _follow(number, fault),
+                               MACHINES[number // IN_A_ROW % len(MACHINES)]))
     return made
 
 
