@@ -468,7 +468,7 @@ static bool rest_after_attempt(Policy *policy, Error **errp)
 
 static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
 {
-    if (migrate_strict_downtime()) {
+    if (migrate_strict_downtime() || source.holds) {
         return strict_run(policy, true, errp);
     }
     return postcopy_channels_ready(errp) &&
@@ -476,12 +476,21 @@ static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
                                                 : STRICT_FAILED;
 }
 
+/* The destination has thrown memory away for a switchover that was in vain. */
+static bool was_held(void)
+{
+    SourceView view;
+
+    source_look(&view);
+    return view.strict.attempts;
+}
+
 static StrictResult switch_over(Policy *policy, PolicyAction how, Error **errp)
 {
     if (how == POLICY_POSTCOPY) {
         return leave_for_postcopy(policy, errp);
     }
-    if (migrate_strict_downtime()) {
+    if (migrate_strict_downtime() || was_held()) {
         return strict_run(policy, false, errp);
     }
     return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
@@ -554,6 +563,10 @@ static bool run(Error **errp)
     begin_to_send(&policy);
     if (migrate_strict_downtime()) {
         strict_rehearse(&policy);
+    } else {
+        bql_lock();
+        source.holds = strict_may_hold();
+        bql_unlock();
     }
     return send_guest(&policy, errp);
 }

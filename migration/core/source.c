@@ -240,7 +240,8 @@ static bool begin(Error **errp)
     qatomic_set(&source.go_on, false);
     qatomic_set(&source.start_postcopy, false);
     source.succeeded = source.lost = source.stopped_guest = false;
-    source.state_saved = source.start_sent = false;
+    source.state_saved = source.start_sent = source.holds = false;
+    source.unsettled = 0;
     source.postcopy = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;

@@ -29,6 +29,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "system/cpus.h"
 #include "attempt.h"
 #include "ctx.h"
 #include "fault.h"
@@ -48,6 +49,13 @@
 #define RESERVE_SHARE 4
 /* STATE goes there, READY comes back, COMMIT goes there. */
 #define WAYS 3
+/*
+ * Where no limit is promised, the order to start costs one more round trip.
+ * That is worth it up to this share of the downtime limit.
+ */
+#define ROUND_TRIP_SHARE 4
+/* Then the guest may stand still for so long, to be on the safe side. */
+#define HELD_MAX_NS (24 * 3600 * NANOSECONDS_PER_SECOND)
 /* For a destination to reset its devices and to answer ABORT */
 #define ABORTED_MS (60 * 1000)
 #define ABORTED_POLL_MS 100
@@ -58,6 +66,7 @@ typedef struct Strict {
     bool one_sided;
     bool postcopy;              /* memory follows the guest */
     bool held;                  /* the destination has been told to hold */
+    int64_t limit_ns;           /* of the downtime */
     int64_t begun_ns;           /* just after what remains was looked at */
     int64_t deadline_ns;        /* when the guest has to run somewhere, */
     int64_t resume_ns;          /* so when it has to be resumed here */
@@ -85,9 +94,6 @@ static bool strict_can_repeat(const Section *s)
     }
     return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME);
 }
-
-/* The attempt whose ABORT has not been answered yet, or 0 */
-static uint32_t unsettled;
 
 /*
  * The state of a vhost back-end that migrates goes to a process that no reset
@@ -126,6 +132,16 @@ bool strict_possible(Error **errp)
                                            errp);
 }
 
+/* The destination has the same CPUs, and the same means to reset them. */
+bool strict_may_hold(void)
+{
+    return migrate_postcopy_ram() &&
+           (source.view.peer.features & WIRE_PEER_STRICT) &&
+           source.round_trip_ns * ROUND_TRIP_SHARE <=
+               migrate_downtime_limit() * (int64_t)SCALE_MS &&
+           cpus_are_resettable() && strict_possible(NULL);
+}
+
 /* The end of an attempt that can be repeated is no error. */
 static bool still_open(Error **errp)
 {
@@ -151,7 +167,6 @@ static void send_commit(QEMUFile *f, const void *number)
 
 void strict_rehearse(Policy *policy)
 {
-    unsettled = 0;
     bql_lock();
     lateness_watch();
     bql_unlock();
@@ -172,8 +187,7 @@ static bool send_hold(Strict *a, Error **errp)
 
     if (!a->one_sided) {
         stl_be_p(&hold.attempt, a->number);
-        stl_be_p(&hold.limit_us, MIN(migrate_downtime_limit() * 1000ull,
-                                     UINT32_MAX));
+        stl_be_p(&hold.limit_us, MIN(a->limit_ns / SCALE_US, UINT32_MAX));
         command_send(source.to_dst, WIRE_CMD_HOLD, &hold, sizeof(hold));
         a->held = true;
     }
@@ -238,7 +252,6 @@ static uint64_t sync_log(Strict *a)
 /* Time in pre-switchover does not count against the limit. */
 static bool stop(Strict *a, Error **errp)
 {
-    int64_t limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
     int64_t stop_ns;
 
     if (!switchover_begin(&a->s, errp)) {
@@ -246,9 +259,9 @@ static bool stop(Strict *a, Error **errp)
     }
     policy_lead(a->s.policy, a->s.ledger.first_ns - a->begun_ns);
     stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
-    a->deadline_ns = a->s.since_ns - stop_ns + limit_ns;
+    a->deadline_ns = a->s.since_ns - stop_ns + a->limit_ns;
     a->resume_ns = a->deadline_ns - MIN(RESUME_NS + lateness_ns(),
-                                        limit_ns / RESERVE_SHARE);
+                                        a->limit_ns / RESERVE_SHARE);
     attempt_begin(a->resume_ns, switchover_undo);
     return attempt_in_time();
 }
@@ -446,10 +459,9 @@ static bool wait_ready(Strict *a, Error **errp)
 static int64_t rest_ns(const Strict *a)
 {
     const Policy *p = a->s.policy;
-    int64_t limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
     int64_t rest = MIN(policy_cost(p, POLICY_PART_ACTIVATE) +
                        policy_cost(p, POLICY_PART_START),
-                       limit_ns / RESERVE_SHARE);
+                       a->limit_ns / RESERVE_SHARE);
 
     if (a->one_sided) {
         return rest + policy_cost(p, POLICY_PART_FLUSH) +
@@ -561,7 +573,8 @@ static bool attempt_it(Strict *a, Error **errp)
     if (!a->one_sided && !send_state(a, errp)) {
         return false;
     }
-    return look_early(a, errp) &&
+    /* Without a limit, nothing is gained by an early end. */
+    return (!migrate_strict_downtime() || look_early(a, errp)) &&
            (a->one_sided || wait_ready(a, errp)) && commit(a, errp);
 }
 
@@ -628,7 +641,7 @@ static void aborted(Strict *a, const AttemptEnd *end)
     migration_rate_set(migrate_max_bandwidth());
     if (a->held) {
         send_number(source.to_dst, WIRE_CMD_ABORT, a->number);
-        unsettled = a->number;
+        source.unsettled = a->number;
     }
     announce_abort(a, end->reason);
 }
@@ -644,6 +657,11 @@ static bool may_try_again(const Strict *a, const AttemptEnd *end, Error **errp)
         return ctx_phase_move(&source.phase, MIGRATION_STATUS_DEVICE,
                               MIGRATION_STATUS_ACTIVE) ||
                source_was_cancelled(errp);
+    }
+    if (!migrate_strict_downtime()) {
+        error_setg(errp, "The guest could not be switched over in %" PRIu32
+                   " attempts; in the last, %s", a->number, end->reason);
+        return false;
     }
     parts = ledger_text(&a->s.ledger);
     error_setg(errp, "The guest could not be switched over within the downtime "
@@ -706,10 +724,10 @@ bool strict_settle(Error **errp)
     int64_t end = now_ms() + ABORTED_MS;
     GArray *changes;
 
-    if (!unsettled) {
+    if (!source.unsettled) {
         return true;
     }
-    while (!return_path_aborted(source.return_path, unsettled,
+    while (!return_path_aborted(source.return_path, source.unsettled,
                                 ABORTED_POLL_MS, &changes)) {
         if (!source_may_go_on(errp)) {
             return false;
@@ -720,7 +738,7 @@ bool strict_settle(Error **errp)
             return false;
         }
     }
-    unsettled = 0;
+    source.unsettled = 0;
     return send_again(changes, errp);
 }
 
@@ -731,6 +749,9 @@ StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)
         .s.policy = policy,
         .begun_ns = now_ns(),
         .postcopy = postcopy || postcopy_no_way_back(),
+        .limit_ns = migrate_strict_downtime()
+                    ? migrate_downtime_limit() * (int64_t)SCALE_MS
+                    : HELD_MAX_NS,
     };
     StrictResult result;
 

@@ -29,6 +29,10 @@
  * until READY comes the pages that loading needs are sent.  Then no more than
  * the order to start it has to be sent; to one that is no peer, the package.
  *
+ * A switchover to postcopy takes this way even where no limit is promised, if
+ * the destination can hold and is not far: a guest whose destination dies while
+ * it loads devices, or cannot have its disks, goes on here.
+ *
  * Migration thread, without the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -59,6 +63,13 @@ typedef enum StrictResult {
  * can be sent more than once.
  */
 bool strict_possible(Error **errp);
+
+/*
+ * The same for a switchover to postcopy when no limit is promised; after the
+ * destination was met, with the BQL.  It costs a round trip more than to send
+ * the devices with the order to start, so it is not for long ways.
+ */
+bool strict_may_hold(void);
 
 /*
  * After the destination was met: @policy is told what the way to it costs.

@@ -16,6 +16,7 @@ import time
 import broken
 import converge
 import failures
+import held
 import postcopy
 import postcopy_memory
 import promised
@@ -265,7 +266,8 @@ def all_cases() -> list[Case]:
             cases.append(plain(source, target, transport, xbzrle))
     cases += failures.all_cases() + postcopy.all_cases()
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
-    cases += promised.all_cases() + broken.all_cases() + converge.all_cases()
+    cases += promised.all_cases() + held.all_cases()
+    cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
         ('peer-hangs-up', hangs_up), ('peer-does-not-read', does_not_read),
