@@ -28,6 +28,7 @@ from .vm import VM
 
 SYNC_BIT = 0x8000       # marks ids of answers to 'S' in the records
 MS = 1e-6               # ms in a ns
+PATIENCE = 30.0         # s, on a machine that has much else to do
 
 
 @dataclasses.dataclass
@@ -207,7 +208,7 @@ class Observer:
         self._order(b'S', number)
         with self._synced:
             if not self._synced.wait_for(
-                    lambda: self._last_sync == number, 5):
+                    lambda: self._last_sync == number, PATIENCE):
                 raise FerryError('the heartbeat observer does not answer')
         return self._timeline
 

@@ -12,8 +12,9 @@ import struct
 from dataclasses import dataclass, field
 
 from ferry.errors import FerryError
+from ferry.wait import until
 
-from machine import DATA, PAGE, RINGS, SCRATCH, SLOT, Machine, check, until
+from machine import DATA, PAGE, RINGS, SCRATCH, SLOT, Machine, check
 
 # Features
 STATS, OOM, HINT, POISON, REPORT, VERSION_1 = 1, 2, 3, 4, 5, 32

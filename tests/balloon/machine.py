@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -14,8 +13,8 @@ from ferry import qtest
 from ferry.errors import FerryError
 from ferry.migrate import tcp_uri
 from ferry.vm import VM
+from ferry.wait import until
 
-PATIENCE = 15.0         # s for what takes milliseconds
 PAGE = 4096
 MEMORY = 64             # MiB
 SLOT = 4                # of the balloon on the PCI bus
@@ -34,18 +33,6 @@ def check(condition: bool, claim: str) -> None:
     """Fail the case unless CONDITION."""
     if not condition:
         raise FerryError(f'not so: {claim}')
-
-
-def until(condition: Callable[[], Any], claim: str) -> Any:
-    """Wait for CONDITION, and return what it says."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise FerryError(f'not within {PATIENCE:.0f} s: {claim}')
-        time.sleep(0.002)
 
 
 def pattern(page: int) -> int:

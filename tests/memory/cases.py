@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferry.errors import FerryError
+from ferry.wait import until
 
 from machine import (MEMORY, MIB, PAGE, PLUGGED, VIRTIO_MEM, Machine,
-                     MemoryDevice, until)
+                     MemoryDevice)
 
 RANGE, LENGTH = 0x300000, 2 * PAGE      # what writers write to
 TIGHT_MS, WIDE_MS = 60, 8000            # limits: none is kept, all are

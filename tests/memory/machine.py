@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import itertools
 import struct
-import time
 from pathlib import Path
-from typing import Any, Callable
 
 from ferry import qtest
 from ferry.errors import FerryError
 from ferry.vm import VM
+from ferry.wait import until
 
 MIB = 1 << 20
 MEMORY = 64             # MiB
 PAGE = 4096
-PATIENCE = 20.0         # s for what takes milliseconds
 NUMBERS = itertools.count(1)
 
 # virtio-mem
@@ -30,19 +28,6 @@ VIRTIO_MEM = ('-object', f'memory-backend-ram,id=vm0,size={2 * PLUGGED}M',
               '-device', 'virtio-mem-pci,id=vmem0,memdev=vm0,block-size=2M,'
               f'requested-size={PLUGGED}M,addr={SLOT}')
 COMMON, NOTIFY, DEVICE = 1, 2, 4
-
-
-def until(condition: Callable[[], Any], claim: str,
-          seconds: float = PATIENCE) -> Any:
-    """Wait for CONDITION, and return what it says."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise FerryError(f'not within {seconds:.0f} s: {claim}')
-        time.sleep(0.005)
 
 
 class Machine(qtest.QTest):

@@ -12,7 +12,8 @@ from typing import Callable, Iterator
 
 from ferry.drain import Drain
 from ferry.errors import FerryError
-from machine import SLOW, Machine, firmware, until
+from ferry.wait import until
+from machine import SLOW, Machine, firmware
 
 RING_PAGES = 4096       # more than a second's worth, if sent at FAST
 LOOPS = 500             # the guest writes to all of them in a time slice

@@ -13,18 +13,20 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import Callable
 
 from ferry.drain import Drain
 from ferry.errors import FerryError
+from ferry.wait import PATIENCE, until
 from cases import Case, Lab, is_there
-from machine import PATIENCE, Machine, until
+from machine import Machine
 from virtio import VERSION_1, Card
 
 SLOT = 3                # of the standby card
 STANDBY = 62            # a feature
 EJECT = 0xcc8           # slots of the bus with number 0
 QUICK = 1.0             # s, in which nothing may happen
+LATER = 0.3             # s
+TRIES = 20              # to cancel neither too early nor too late
 ARGS = ('-device', 'pcie-root-port,id=root,addr=2,chassis=1',
         '-netdev', 'hubport,id=n0,hubid=0', '-netdev',
         'hubport,id=n1,hubid=0',
@@ -88,20 +90,42 @@ def migrate_and_cancel(side: Machine, uri: str) -> None:
             answers += 'return' in message
 
 
-def cancel(wait: float) -> Callable[[Lab], None]:
-    """Cancelled so long after the unplug was requested."""
-    def test(lab: Lab) -> None:
-        side = guest(lab)
-        with Drain(lab.folder / f'drain{wait}') as drain:
-            if wait:
-                side.cmd('migrate', uri=drain.uri)
-                side.until('wait-unplug')
-                time.sleep(wait)
-                side.cmd('migrate_cancel')
-            else:
-                migrate_and_cancel(side, drain.uri)
-            plugs_again(side, 'cancelled')
-    return test
+def unplug_is_requested(side: Machine) -> bool:
+    """Whether it came that far before it was cancelled."""
+    side.until('cancelling', 'cancelled')
+    return any(event['event'] == 'UNPLUG_PRIMARY'
+               for event in side.qmp.events())
+
+
+def cancelled_in_setup(lab: Lab, side: Guest) -> None:
+    """Cancel just after the unplug was requested, as often as that takes."""
+    for number in range(TRIES):
+        with Drain(lab.folder / f'drain{number}') as drain:
+            side.qmp.events()
+            migrate_and_cancel(side, drain.uri)
+            if unplug_is_requested(side):
+                plugs_again(side, 'cancelled')
+                return
+            side.until('cancelled')
+            if not side.has_primary():
+                raise FerryError('unplugged without a request')
+    raise FerryError(f'cancelled before it was connected, {TRIES} times')
+
+
+def cancel_at_once(lab: Lab) -> None:
+    """Cancelled as soon as the unplug was requested."""
+    cancelled_in_setup(lab, guest(lab))
+
+
+def cancel_later(lab: Lab) -> None:
+    """Cancelled while it waits for the unplug."""
+    side = guest(lab)
+    with Drain(lab.folder / 'drain') as drain:
+        side.cmd('migrate', uri=drain.uri)
+        side.until('wait-unplug')
+        time.sleep(LATER)
+        side.cmd('migrate_cancel')
+        plugs_again(side, 'cancelled')
 
 
 def fails(lab: Lab) -> None:
@@ -115,9 +139,8 @@ def fails(lab: Lab) -> None:
 def again(lab: Lab) -> None:
     """After all that the guest can be migrated."""
     side = guest(lab)
+    cancelled_in_setup(lab, side)
     with Drain(lab.folder / 'drain') as drain:
-        migrate_and_cancel(side, drain.uri)
-        plugs_again(side, 'cancelled')
         side.cmd('migrate', uri=drain.uri)
         side.until('wait-unplug')
         side.eject()
@@ -140,8 +163,8 @@ def leaves(lab: Lab) -> None:
 
 def cases() -> list[Case]:
     """All of them."""
-    return [Case('failover/cancel-at-once', cancel(0)),
-            Case('failover/cancel-later', cancel(0.3)),
+    return [Case('failover/cancel-at-once', cancel_at_once),
+            Case('failover/cancel-later', cancel_later),
             Case('failover/fails', fails),
             Case('failover/again', again),
             Case('failover/quit', leaves)]

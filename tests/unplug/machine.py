@@ -9,14 +9,14 @@ import itertools
 import socket
 import struct
 import subprocess
-import time
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
+from ferry import qtest
 from ferry.errors import FerryError
 from ferry.vm import VM
+from ferry.wait import PATIENCE, until
 
-PATIENCE = 15.0         # s for what takes a moment
 PAGE = 4096
 MEMORY = 64             # MiB
 RING = 1 << 20          # address of what the guest writes to
@@ -24,19 +24,6 @@ PAGES = 0xf100          # where the firmware finds what it has to do
 SLOW = 1 << 20          # bytes a second: a migration takes its time
 NUMBERS = itertools.count(1)
 SOURCE = Path(__file__).with_name('firmware.S')
-
-
-def until(condition: Callable[[], Any], claim: str,
-          patience: float = PATIENCE) -> Any:
-    """Wait for CONDITION, and return what it says."""
-    deadline = time.monotonic() + patience
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise FerryError(f'not within {patience:.0f} s: {claim}')
-        time.sleep(0.005)
 
 
 def firmware(folder: Path, pages: int, loops: int) -> Path:
@@ -66,24 +53,14 @@ class Machine:
         self.vm = VM(kind, name, folder, MEMORY, machine=machine,
                      accelerator=accelerator,
                      incoming='defer' if incoming else None, args=[
-                         *(('-bios', str(bios)) if bios else ()), '-qtest',
-                         f'unix:{path},server=on,wait=off', '-qtest-log',
-                         '/dev/null', *args]).start()
+                         *(('-bios', str(bios)) if bios else ()),
+                         *qtest.arguments(path), *args]).start()
         self.qmp = self.vm.qmp
-        self._qtest = self._connect(path)
-        self._lines = self._qtest.makefile('rb')
+        self._qtest = qtest.QTest(path, self.vm.check_alive)
         self._console: socket.socket | None = None
-
-    @staticmethod
-    def _connect(path: Path | str) -> socket.socket:
-        link = socket.socket(socket.AF_UNIX)
-        link.settimeout(PATIENCE)
-        link.connect(str(path))
-        return link
 
     def stop(self) -> None:
         """End it."""
-        self._lines.close()
         self._qtest.close()
         if self._console:
             self._console.close()
@@ -94,7 +71,9 @@ class Machine:
     def guest_out(self, width: int, port: int, value: int) -> None:
         """Have the guest write to an I/O port, and wait until it has."""
         if self._console is None:
-            self._console = self._connect(self.vm.console_path)
+            self._console = socket.socket(socket.AF_UNIX)
+            self._console.settimeout(PATIENCE)
+            self._console.connect(str(self.vm.console_path))
             self.vm.wait_attached('console')
         try:
             self._console.sendall(struct.pack('<cHBI', b'o', port, width,
@@ -109,18 +88,7 @@ class Machine:
 
     def qtest(self, command: str) -> str:
         """A command of the qtest protocol, also while the guest is stopped."""
-        try:
-            self._qtest.sendall(command.encode() + b'\n')
-            while True:
-                line = self._lines.readline().decode().strip()
-                if not line.startswith('IRQ'):
-                    break
-        except OSError as err:
-            raise FerryError(f'{self.vm.name}: {err}') from err
-        if not line.startswith('OK'):
-            self.vm.check_alive()
-            raise FerryError(f'qtest {command[:60]}: "{line}"')
-        return line[3:]
+        return self._qtest.ask(command)
 
     def out(self, width: int, port: int, value: int) -> None:
         """Write to an I/O port, as if the guest did."""
