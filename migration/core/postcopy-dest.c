@@ -58,6 +58,13 @@ static struct {
     bool urgent_quit;           /* the thread is to end */
     bool closing;               /* the channel is being closed: leave it */
     bool hopeless;              /* the guest will never run here */
+    /*
+     * A user's pause and the end exclude each other: whichever comes first
+     * under the lock.  A source that was told of a pause does not believe in
+     * the end any more, and one whose migration has ended here cannot recover.
+     */
+    bool user_paused;           /* on this connection */
+    bool over;                  /* all has come: nothing is left to pause */
     Error *why;                 /* the channel for urgent pages is broken */
 } pc;
 
@@ -76,6 +83,7 @@ void postcopy_dest_begin(void)
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = false;
     pc.urgent_ended = pc.urgent_quit = pc.closing = false;
+    pc.user_paused = pc.over = false;
 }
 
 CommandPhase postcopy_dest_step(void)
@@ -218,7 +226,7 @@ static void urgent_broke(Error *err)
     QEMU_LOCK_GUARD(&pc.lock);
     f = main_stream();
     pc.urgent_ended = true;
-    if (!err || pc.urgent_quit || pc.why) {
+    if (!err || pc.urgent_quit || pc.why || pc.over) {
         error_free(err);
     } else {
         pc.why = err;
@@ -562,7 +570,7 @@ static void hang_up(void)
         while (pc.urgent_read) {
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
-        pc.closing = pc.urgent_ended = false;
+        pc.closing = pc.urgent_ended = pc.user_paused = false;
         main = g_steal_pointer(&incoming.from_src);
         urgent = g_steal_pointer(&pc.urgent);
         urgent_incoming_drop();
@@ -685,6 +693,9 @@ bool postcopy_dest_pause(Error **errp)
         return false;
     }
     QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.over) {
+        return false;
+    }
     f = main_stream();
     if (!f) {
         /* It has just been hung up, or accepted. */
@@ -697,6 +708,7 @@ bool postcopy_dest_pause(Error **errp)
     if (!pc.why) {
         error_setg(&pc.why, PAUSE_REASON);
     }
+    pc.user_paused = true;
     reply_error("Postcopy is paused: " PAUSE_REASON);
     if (qemu_file_shutdown(f) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
@@ -774,10 +786,22 @@ static bool wait_for_rest(Error **errp)
     return nothing_is_missing(errp);
 }
 
+/* All is here.  False if the source has been told of a pause. */
+static bool end_reached(Error **errp)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.ram && pc.user_paused) {
+        error_setg(errp, "It was paused at the end");
+        return false;
+    }
+    pc.over = true;
+    return true;
+}
+
 static bool read_main_stream(DeviceLoad *load, Error **errp)
 {
     return device_load_late(load, incoming.from_src, errp) &&
-           wait_for_rest(errp);
+           wait_for_rest(errp) && end_reached(errp);
 }
 
 bool postcopy_dest_hopeless(void)

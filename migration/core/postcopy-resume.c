@@ -87,6 +87,9 @@ bool source_resume(MigrationAddress *addr, Error **errp)
     }
     ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP);
     ctx_clear_error();
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        postcopy.user_paused = false;
+    }
     source_set_address(addr);
     source.connecting = true;
     if (!transport_connect(addr, true, connected, NULL, &err)) {
@@ -129,9 +132,13 @@ static void pause_now(void)
 {
     Error *err = NULL;
 
-    error_setg(&err, "Postcopy migration is paused by the user");
-    ctx_fail(err);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (postcopy.over) {
+            return;
+        }
+        error_setg(&err, "Postcopy migration is paused by the user");
+        ctx_fail(err);
+        postcopy.user_paused = true;
         if (source.to_dst) {
             qemu_file_shutdown(source.to_dst);
         }

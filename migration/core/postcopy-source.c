@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "exec/ramblock.h"
@@ -419,6 +420,19 @@ static bool given_up(Error **errp)
     return false;
 }
 
+static void end_reached(void)
+{
+    bool late;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        postcopy.over = true;
+        late = postcopy.user_paused;
+    }
+    if (late) {
+        ctx_clear_error();
+    }
+}
+
 bool postcopy_run(Error **errp)
 {
     Error *err = NULL;
@@ -433,6 +447,7 @@ bool postcopy_run(Error **errp)
             return given_up(errp);
         }
     }
+    end_reached();
     switchover_note_start();
     return true;
 }
@@ -444,6 +459,9 @@ void postcopy_cleanup(void)
     postcopy.begun = postcopy.paused = postcopy.held = false;
     postcopy.told = postcopy.one_way = postcopy.left = false;
     postcopy.seen = postcopy.given_up = false;
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        postcopy.user_paused = postcopy.over = false;
+    }
 }
 
 void postcopy_forget_counts(void)

@@ -26,6 +26,12 @@ typedef struct PostcopySource {
     bool left;                  /* the guest was handed over; atomic */
     bool seen;                  /* the guest, at the destination; atomic */
     bool given_up;              /* by the user, while it is paused; atomic */
+    /*
+     * Under Source.lock: a user has paused it, on this connection; and the
+     * destination has said that it has all.  A pause that comes later breaks
+     * nothing any more, and one that came just before is no error.
+     */
+    bool user_paused, over;
     RamSender *main;
     PostcopySender sender;
     Pace pace;                  /* of the main channel */

@@ -37,11 +37,15 @@ class Splitter:
     """Cut a byte stream into QMP messages (one JSON object a line)."""
 
     def __init__(self) -> None:
-        self._rest = b''
+        self._parts: list[bytes] = []       # of a message that may be long
 
     def feed(self, data: bytes) -> list[dict]:
         """Add DATA; return the messages that it completes."""
-        *lines, self._rest = (self._rest + data).split(b'\n')
+        self._parts.append(data)
+        if b'\n' not in data:
+            return []
+        *lines, rest = b''.join(self._parts).split(b'\n')
+        self._parts = [rest]
         messages = []
         for line in lines:
             if not line.strip():

@@ -8,11 +8,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 import lab as phases
 from ferry.errors import FerryError
-from ferry.qmp import QMPError
+from ferry.qmp import QMP, QMPError
 from ferry.vm import VM
 from lab import Lab, run_state, set_caps, start, until
 
@@ -297,6 +298,39 @@ def again_at_once(lab: Lab) -> None:
 
 
 # A firmware of its own: resets the machine, again and again.
+# What takes the main loop seconds to show, and nobody reads
+MUCH = 'xp /2000000xb 0x100000'
+
+
+def pause_at_the_end(lab: Lab) -> None:
+    """All has come, but nobody knows it yet: too late to pause.
+
+    The destination's main loop, which has yet to say so, is busy meanwhile.
+    """
+    src, dst = phases.postcopy(lab)
+    with QMP(dst.view_path, oob=True) as urgent, \
+            ThreadPoolExecutor(1) as pool:
+        showing = pool.submit(dst.qmp.cmd, 'human-monitor-command',
+                              {'command-line': MUCH}, 60)
+        time.sleep(0.1)
+        phases.set_params(src, max_postcopy_bandwidth=0)
+        while src.qmp.cmd('query-migrate')['ram']['remaining']:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        check(not showing.done(), 'the main loop is busy long enough')
+        said = ''
+        try:
+            urgent.urgent('migrate-pause')
+        except QMPError as err:
+            said = err.desc
+        showing.result()
+    until(src, 'completed', 'postcopy-paused')
+    until(dst, 'completed')
+    until(src, 'completed', limit=1)
+    check('only supported' in said, f'it is refused: {said}')
+    is_state(dst, 'running')
+
+
 RESETS = bytes((
     0xfa,                       # cli
     0xb0, 0xfe,                 # mov $0xfe, %al
@@ -356,6 +390,7 @@ STORIES: dict[str, Callable[[Lab], None]] = {
     'a debugger continues': debugger_continues,
     'a debugged guest': debugged,
     'again at once': again_at_once,
+    'pause at the end': pause_at_the_end,
     'a guest that resets itself': guest_resets,
     **{f'quit: {side} {phase}': quits(side, phase)
        for side in phases.PHASES for phase in phases.PHASES[side]},
