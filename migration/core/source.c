@@ -432,10 +432,13 @@ bool source_start_postcopy(Error **errp)
                    "the start of migration");
         return false;
     }
-    if (!migration_is_running()) {
+    if (phase_get(&source.phase) == MIGRATION_STATUS_NONE) {
         error_setg(errp, "Postcopy must be started after migration has been "
                    "started");
         return false;
+    }
+    if (!migration_is_running()) {
+        return true;    /* Who asks cannot know that it has just ended. */
     }
     qatomic_set(&source.start_postcopy, true);
     qemu_sem_post(&source.wake);

@@ -25,7 +25,7 @@ from ferry.qmp import QMPError
 from ferry.tls import TLS
 from ferry.vm import VM
 
-from common import ENDS_WITHIN, ROUND, UNDER_WAY, Case
+from common import ENDS_WITHIN, ROUND, SLOW, UNDER_WAY, Case, halfway
 from failures import Mode, cancelled
 from lab import Lab, check
 from progress import check_progress
@@ -379,6 +379,35 @@ def cancel_refused(source: str, target: str, way: Way) -> Case:
                 False, (source, target), way.needs)
 
 
+def asked_late(source: str, target: str) -> Case:
+    """Asked for when the migration has ended, which nobody can foresee.
+
+    That is no error, and the next migration does not know of it.
+    """
+    late = {'postcopy-ram': True}
+
+    def run(lab: Lab) -> str:
+        vm = lab.boot(source)
+        on_sample, done = halfway(lambda: vm.qmp.cmd('migrate_cancel'))
+        result = lab.move(lab.target(target), caps=late, params=SLOW,
+                          on_sample=on_sample)
+        check(bool(done) and result.status == 'cancelled',
+              f'it is cancelled midway: {result.status} {result.error}')
+        vm.qmp.cmd('migrate-start-postcopy')
+        lab.must_go_on()
+        phases = []
+
+        def ask_at_the_end(sample: dict) -> None:
+            phases.append(sample['phase'])
+            if sample['phase'] == 'completed':
+                vm.qmp.cmd('migrate-start-postcopy')
+        lab.must_move(lab.target(target), caps=late, on_sample=ask_at_the_end)
+        check(ACTIVE not in phases, f'it was not switched: {phases}')
+        return ' '.join(dict.fromkeys(phases))
+    return Case(f'{source}-{target}-postcopy-asked-late', run, False,
+                (source, target), PLAIN.needs)
+
+
 def target_dies(source: str, target: str, way: Way) -> Case:
     """The guest died with its new host: its old one must not revive it."""
     def run(lab: Lab) -> str:
@@ -488,6 +517,7 @@ def all_cases() -> list[Case]:
                     and not case.name.endswith(ALL_PAIRS))
             for case in cases] + [
                 vcpu_beyond_smp('ferry-ferry-postcopy-vcpu-beyond-smp')] + [
+                asked_late('ferry', 'ferry')] + [
                 paused_at_once('ferry', target, way) for way in both
                 for target in ('ferry', 'pristine')] + [
                 target_dies(*pair, PLAIN) for pair in mixed] + [
