@@ -58,37 +58,52 @@ bool migration_is_loading(void)
  * The end
  */
 
-static void clean_up(bool ok)
+/* What only one migration at a time can have.  The stream is left. */
+static QEMUFile *let_go(void)
 {
-    g_autoptr(Error) err = ctx_error();
-    const char *why = err ? error_get_pretty(err) : QUIT_REASON;
     QEMUFile *f = postcopy_dest_take_stream();
 
     vmstate_load_cleanup();
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
     }
-    reply_close(ok, why);
-    if (f) {
-        qemu_fclose(f);
-    }
     incoming.loading = false;
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
+    return f;
 }
 
-/* What the guest does not wait for */
-static void complete(void *opaque)
+static void take_leave(QEMUFile *f, bool ok)
+{
+    g_autoptr(Error) err = ctx_error();
+
+    reply_close(ok, err ? error_get_pretty(err) : QUIT_REASON);
+    if (f) {
+        qemu_fclose(f);
+    }
+}
+
+static void clean_up(bool ok)
+{
+    take_leave(let_go(), ok);
+}
+
+static void complete(void)
 {
     ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
+}
+
+static void take_leave_well(void *opaque)
+{
+    take_leave(g_steal_pointer(&incoming.left), true);
 }
 
 /* In the main loop, or in the thread of the vCPU that runs last. */
 static void tell_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
-    ctx_in_main_loop(complete, NULL);
+    ctx_in_main_loop(take_leave_well, NULL);
 }
 
 static void end_if_asked_to(void)
@@ -125,10 +140,14 @@ static void no_disks(Error *err)
         fail();
     } else {
         guest_keep();
-        complete(NULL);
+        complete();
     }
 }
 
+/*
+ * Who is told that the guest runs may ask at once, or migrate it again: before
+ * the main loop goes on, nothing is left but what the source waits for.
+ */
 static void start(void)
 {
     Error *err = NULL;
@@ -136,7 +155,10 @@ static void start(void)
     incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
     if (guest_start(&incoming.report, tell_start, &err) == GUEST_NO_DISKS) {
         no_disks(err);
+        return;
     }
+    incoming.left = let_go();
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
 }
 
 static void tell_early_start(GuestStart how)
@@ -213,11 +235,11 @@ static void thread_ended(void *opaque)
         /* The source is told that the guest will not run here. */
         clean_up(false);
     } else if (hold_committed()) {
-        complete(NULL);
+        complete();
     } else if (!incoming.loaded || (late && !incoming.started)) {
         fail();
     } else if (late) {
-        complete(NULL);
+        complete();
     } else {
         start();
     }

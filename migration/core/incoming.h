@@ -27,6 +27,7 @@ typedef struct Incoming {
     Phase phase;
     bool exit_on_error;         /* QEMU ends if it fails */
     QEMUFile *from_src;
+    QEMUFile *left;             /* whose source is yet to be told of the end */
     QemuThread thread;
     bool loaded;                /* by the thread, for the main loop */
     bool loading;               /* part of a stream has been loaded; BQL */

@@ -21,6 +21,7 @@ import postcopy
 import postcopy_memory
 import promised
 import responsive
+import told
 import vhost_user
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
@@ -274,4 +275,4 @@ def all_cases() -> list[Case]:
         ('not-a-migration', garbage))]
     cases += failures.last_cases()
     cases += [Case('oracle', oracle), Case('damaged-on-the-wire', damaged)]
-    return cases + responsive.all_cases()
+    return cases + told.all_cases() + responsive.all_cases()
