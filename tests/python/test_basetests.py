@@ -20,6 +20,24 @@ iotests = load('tests/iotests/run')
 qtests = load('tests/qtests/run')
 
 
+class Alone(unittest.TestCase):
+    """A qtest that is run once more, on the pristine QEMU."""
+
+    def test_after_those_that_it_needs(self):
+        tests = qtests.Tests.__new__(qtests.Tests)
+        tests.names = lambda full: ['/a/out', '/b/out', '/b/in', '/b/abort']
+        asked = []
+
+        def run(kind, names):
+            asked.append((kind, names))
+            return ((name, Outcome(PASS, name)) for name in names)
+        tests.run = run
+        self.assertEqual(tests.alone('pristine', '/b/in').why, '/b/in')
+        self.assertEqual(tests.alone('pristine', '/c').why, '/c')
+        self.assertEqual(asked, [('pristine', ['/b/out', '/b/in']),
+                                 ('pristine', ['/c'])])
+
+
 class Judging(unittest.TestCase):
     """Ours against the pristine QEMU."""
 
