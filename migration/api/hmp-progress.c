@@ -10,6 +10,13 @@
 #include "qemu/osdep.h"
 #include "hmp-progress.h"
 
+static void print_number(Monitor *mon, const char *label, uint64_t value,
+                         const char *unit)
+{
+    monitor_printf(mon, "%s: %" PRIu64 "%s%s\n", label, value, *unit ? " " : "",
+                   unit);
+}
+
 static void print_range(Monitor *mon, const char *label, uint64_t likely,
                         uint64_t low, bool has_high, uint64_t high,
                         const char *unit)
@@ -65,8 +72,7 @@ static void print_stall(Monitor *mon, const FerryStall *stall)
 static void print_downtime(Monitor *mon, const FerryDowntime *downtime)
 {
     if (downtime) {
-        monitor_printf(mon, "downtime, total: %" PRIu64 " us\n",
-                       downtime->total_us);
+        print_number(mon, "downtime, total", downtime->total_us, "us");
         print_parts(mon, "downtime, parts", downtime->parts);
         print_parts(mon, "slowest devices, saved", downtime->slowest_saved);
         print_parts(mon, "slowest devices, loaded", downtime->slowest_loaded);
@@ -101,14 +107,10 @@ static void print_peer(Monitor *mon, const FerryPeer *peer)
 static void print_served(Monitor *mon, const FerryServed *served)
 {
     if (served) {
-        monitor_printf(mon, "memory asked for: %" PRIu64 " pages\n",
-                       served->asked);
-        monitor_printf(mon, "memory sent urgently: %" PRIu64 " pages\n",
-                       served->urgent);
-        monitor_printf(mon, "memory sent once more: %" PRIu64 " pages\n",
-                       served->again);
-        monitor_printf(mon, "memory sent along: %" PRIu64 " pages\n",
-                       served->along);
+        print_number(mon, "memory asked for", served->asked, "pages");
+        print_number(mon, "memory sent urgently", served->urgent, "pages");
+        print_number(mon, "memory sent once more", served->again, "pages");
+        print_number(mon, "memory sent along", served->along, "pages");
     }
 }
 
@@ -129,20 +131,13 @@ static void print_faults(Monitor *mon, const FerryFaults *faults)
     if (!faults) {
         return;
     }
-    monitor_printf(mon, "memory waited for: %" PRIu64 " times\n",
-                   faults->count);
-    monitor_printf(mon, "requests for memory: %" PRIu64 "\n",
-                   faults->requests);
-    monitor_printf(mon, "wait for memory, mean: %" PRIu64 " us\n",
-                   faults->mean_us);
-    monitor_printf(mon, "wait for memory, p50: %" PRIu64 " us\n",
-                   faults->p50_us);
-    monitor_printf(mon, "wait for memory, p90: %" PRIu64 " us\n",
-                   faults->p90_us);
-    monitor_printf(mon, "wait for memory, p99: %" PRIu64 " us\n",
-                   faults->p99_us);
-    monitor_printf(mon, "wait for memory, longest: %" PRIu64 " us\n",
-                   faults->max_us);
+    print_number(mon, "memory waited for", faults->count, "times");
+    print_number(mon, "requests for memory", faults->requests, "");
+    print_number(mon, "wait for memory, mean", faults->mean_us, "us");
+    print_number(mon, "wait for memory, p50", faults->p50_us, "us");
+    print_number(mon, "wait for memory, p90", faults->p90_us, "us");
+    print_number(mon, "wait for memory, p99", faults->p99_us, "us");
+    print_number(mon, "wait for memory, longest", faults->max_us, "us");
     print_histogram(mon, faults->histogram);
 }
 
@@ -153,17 +148,15 @@ void hmp_print_progress(Monitor *mon, const FerryMigrationInfo *ferry)
     }
     monitor_printf(mon, "phase: %s\n", FerryPhase_str(ferry->phase));
     if (ferry->has_percent) {
-        monitor_printf(mon, "percent: %u\n", ferry->percent);
+        print_number(mon, "percent", ferry->percent, "");
     }
     print_eta(mon, ferry->eta);
     print_prediction(mon, ferry->predicted_downtime);
     if (ferry->has_bandwidth) {
-        monitor_printf(mon, "bandwidth: %" PRIu64 " bytes/s\n",
-                       ferry->bandwidth);
+        print_number(mon, "bandwidth", ferry->bandwidth, "bytes/s");
     }
     if (ferry->has_dirty_rate) {
-        monitor_printf(mon, "dirty rate: %" PRIu64 " bytes/s\n",
-                       ferry->dirty_rate);
+        print_number(mon, "dirty rate", ferry->dirty_rate, "bytes/s");
     }
     if (ferry->decision) {
         monitor_printf(mon, "decision: %s\n", ferry->decision);
