@@ -24,7 +24,13 @@ typedef enum MigrationAct {
     MIGRATION_ACT_DELETE_SNAPSHOT,
     MIGRATION_ACT_RESET,
     MIGRATION_ACT_POWERDOWN,
-    MIGRATION_ACT_CHANGE_DEVICE,    /* or a CPU: something of its state */
+    MIGRATION_ACT_CHANGE_DEVICE,    /* something of its state */
+    MIGRATION_ACT_CHANGE_CPU,       /* the same, and to wait for the vCPU */
+    MIGRATION_ACT_CHANGE_BACKEND,   /* and the device learns of that */
+    MIGRATION_ACT_ACTIVATE,         /* a disk */
+    MIGRATION_ACT_INACTIVATE,
+    MIGRATION_ACT_ADD_OVERLAY,      /* what is written goes to a new image */
+    MIGRATION_ACT_ANNOUNCE,         /* where the guest is to be found */
     MIGRATION_ACT_STOP,             /* to stop vCPUs and wait for them */
     MIGRATION_ACT_START,            /* to let vCPUs run */
     MIGRATION_ACT_HOTPLUG,          /* of a device, in either direction */

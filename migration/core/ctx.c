@@ -119,6 +119,27 @@ void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
     aio_bh_schedule_oneshot(iohandler_get_aio_context(), fn, opaque);
 }
 
+typedef struct Errand {
+    Coroutine *co;
+    void (*fn)(void);
+} Errand;
+
+static void run_errand(void *opaque)
+{
+    Errand *errand = opaque;
+
+    errand->fn();
+    qemu_coroutine_enter(errand->co);
+}
+
+void coroutine_fn ctx_outside(void (*fn)(void))
+{
+    Errand errand = { .co = qemu_coroutine_self(), .fn = fn };
+
+    ctx_in_main_loop(run_errand, &errand);
+    qemu_coroutine_yield();
+}
+
 /*
  * Notifiers
  */
@@ -214,6 +235,16 @@ static void set_fault_delay(Object *obj, const char *text, Error **errp)
     fault_set(text, errp);
 }
 
+static bool get_fault_cpus_stay(Object *obj, Error **errp)
+{
+    return fault_cpus_stay();
+}
+
+static void set_fault_cpus_stay(Object *obj, bool stay, Error **errp)
+{
+    fault_set_cpus_stay(stay);
+}
+
 static void migration_class_init(ObjectClass *class, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(class);
@@ -223,6 +254,8 @@ static void migration_class_init(ObjectClass *class, void *data)
                              migration_properties_count);
     object_class_property_add_str(class, "x-fault-delay", get_fault_delay,
                                   set_fault_delay);
+    object_class_property_add_bool(class, "x-fault-cpus-stay",
+                                   get_fault_cpus_stay, set_fault_cpus_stay);
 }
 
 /* A device only because properties of those can be set by -global. */

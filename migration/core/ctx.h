@@ -36,6 +36,12 @@ bool ctx_ending(void);
 /* Runs @fn once in the main loop. Any thread. */
 void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque);
 
+/*
+ * Runs @fn there, and returns when it has: for work that must not be done by a
+ * coroutine, such as opening disks and resetting devices.  Main thread.
+ */
+void coroutine_fn ctx_outside(void (*fn)(void));
+
 /* Tells those who registered for the mode in force. BQL. */
 bool ctx_notify(MigrationEventType type, Error **errp);
 

@@ -1,5 +1,6 @@
 /*
- * Faults for tests: parts of a switchover that take longer than they have to
+ * Faults for tests: parts of a switchover that take longer than they have to,
+ * and CPUs that cannot be reset
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -25,6 +26,7 @@ static const bool can_delay[POLICY_PART__COUNT] = {
 };
 
 static Delays delays;
+static bool cpus_stay;          /* set before a migration starts */
 
 /* Appends "name" or, with @values, "name:ms". */
 static void append(GString *text, PolicyPart part, bool values)
@@ -119,4 +121,14 @@ void fault_delay(PolicyPart part)
     if (ms) {
         g_usleep(ms * 1000ul);
     }
+}
+
+void fault_set_cpus_stay(bool stay)
+{
+    cpus_stay = stay;
+}
+
+bool fault_cpus_stay(void)
+{
+    return cpus_stay;
 }

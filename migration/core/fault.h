@@ -1,5 +1,6 @@
 /*
- * Faults for tests: parts of a switchover that take longer than they have to
+ * Faults for tests: parts of a switchover that take longer than they have to,
+ * and CPUs that cannot be reset
  *
  * The property x-fault-delay of the migration object has them, on each side
  * for itself: "stop:20,device-load:50" adds so many milliseconds whenever that
@@ -23,6 +24,13 @@
  * a migration starts.
  */
 bool fault_set(const char *text, Error **errp);
+
+/*
+ * The property x-fault-cpus-stay: CPUs are taken for such that cannot be reset,
+ * as those of a confidential guest.
+ */
+void fault_set_cpus_stay(bool stay);
+bool fault_cpus_stay(void);
 
 /* As fault_set() takes it; the caller frees it. */
 char *fault_text(void);

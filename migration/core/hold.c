@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/coroutine.h"
 #include "migration/base/clock.h"
 #include "migration/device/load-threads.h"
 #include "migration/ram/load.h"
@@ -24,6 +23,7 @@
 #include "fault.h"
 #include "hold.h"
 #include "incoming.h"
+#include "permit.h"
 #include "postcopy-dest.h"
 #include "reply.h"
 #include "start.h"
@@ -78,39 +78,16 @@ bool hold_committed(void)
 }
 
 /*
- * Work for the main loop that must not be done by a coroutine, such as opening
- * disks and resetting devices.
- */
-typedef struct Errand {
-    Coroutine *co;
-    void (*fn)(void);
-} Errand;
-
-static void run_errand(void *opaque)
-{
-    Errand *errand = opaque;
-
-    errand->fn();
-    qemu_coroutine_enter(errand->co);
-}
-
-static void coroutine_fn outside(void (*fn)(void))
-{
-    Errand errand = { .co = qemu_coroutine_self(), .fn = fn };
-
-    ctx_in_main_loop(run_errand, &errand);
-    qemu_coroutine_yield();
-}
-
-/*
  * Memory
  */
 
 static bool watch_memory(Error **errp)
 {
-    if (!cpus_are_resettable()) {
-        error_setg(errp, "the guest's CPUs cannot be reset, which an attempt "
-                   "that is given up requires: turn off 'strict-downtime'");
+    ERRP_GUARD();
+
+    if (!permit_reset_of_cpus(errp)) {
+        error_prepend(errp, "strict-downtime has to be turned off, as an "
+                      "attempt that is given up cannot be forgotten: ");
         return false;
     }
     return ram_watch_start(errp);
@@ -283,7 +260,7 @@ bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
         return true;
     }
     if (hold_phase() == COMMAND_READY) {
-        outside(forget_devices);
+        ctx_outside(forget_devices);
     }
     set_phase(COMMAND_PRECOPY);
     return postcopy_dest_unhold(errp) && tell_aborted(errp);
@@ -326,7 +303,7 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
     set_phase(COMMAND_ENDED);
     ram_watch_stop();
     ram_load_seal();
-    outside(start);
+    ctx_outside(start);
     if (hold.how == GUEST_NO_DISKS) {
         error_propagate(errp, g_steal_pointer(&hold.why));
         return false;

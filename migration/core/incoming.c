@@ -24,6 +24,7 @@
 #include "ctx.h"
 #include "hold.h"
 #include "incoming.h"
+#include "permit.h"
 #include "postcopy-dest.h"
 #include "reply.h"
 #include "start.h"
@@ -303,6 +304,27 @@ void incoming_shutdown(void)
     bql_lock();
 }
 
+/* What a failed load has left of devices must not be added to. */
+static bool can_start_over(Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!incoming.touched || permit_reset_of_cpus(errp)) {
+        return true;
+    }
+    error_prepend(errp, "QEMU has to be started anew, as a migration into it "
+                  "has failed: ");
+    return false;
+}
+
+static void start_over(void)
+{
+    if (incoming.touched) {
+        qemu_system_reset(SHUTDOWN_CAUSE_NONE);
+        incoming.touched = false;
+    }
+}
+
 bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
 {
     if (!phase_has(&incoming.phase, PHASE_RESTARTABLE)) {
@@ -313,14 +335,11 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         error_setg(errp, "'-incoming' was not specified on the command line");
         return false;
     }
-    if (!transport_listen(addr, accepted, NULL, errp)) {
+    if (!can_start_over(errp) ||
+        !transport_listen(addr, accepted, NULL, errp)) {
         return false;
     }
-    if (incoming.touched) {
-        /* What a failed load has left of devices must not be added to. */
-        qemu_system_reset(SHUTDOWN_CAUSE_NONE);
-        incoming.touched = false;
-    }
+    start_over();
     incoming.exit_on_error = exit_on_error;
     ctx_clear_error();
     incoming.started = false;

@@ -10,7 +10,9 @@
 #include "qemu/main-loop.h"
 #include "migration/device/snapshot.h"
 #include "migration/misc.h"
+#include "system/cpus.h"
 #include "system/runstate.h"
+#include "fault.h"
 #include "incoming.h"
 #include "permit.h"
 #include "requests.h"
@@ -102,6 +104,25 @@ static const Rule permit_rules[MIGRATION_ACT__COUNT] = {
     [MIGRATION_ACT_CHANGE_DEVICE] = {
         "Cannot change the state of a device", HANDED_OVER | AWAY | LOADING
     },
+    [MIGRATION_ACT_CHANGE_CPU] = {
+        "Cannot change the state of a CPU",
+        HANDED_OVER | AWAY | LOADING | CUT_OFF
+    },
+    /* Backends are not part of what is sent; what devices make of them is. */
+    [MIGRATION_ACT_CHANGE_BACKEND] = { "Cannot change a backend", 0 },
+    /* Who has the disks is decided by the switchover. */
+    [MIGRATION_ACT_ACTIVATE] = {
+        "Cannot activate a disk", HANDED_OVER | AWAY
+    },
+    [MIGRATION_ACT_INACTIVATE] = {
+        "Cannot inactivate a disk", STOPPED | HANDED_OVER | AWAY
+    },
+    /* The destination has been started without it. */
+    [MIGRATION_ACT_ADD_OVERLAY] = { "Cannot add an overlay", OUTGOING },
+    [MIGRATION_ACT_ANNOUNCE] = {
+        "Cannot announce the guest",
+        HANDED_OVER | AWAY | GONE | AWAITED | LOADING
+    },
     /* A vCPU that waits for memory can only be stopped when that comes. */
     [MIGRATION_ACT_STOP] = { "Cannot stop the guest", CUT_OFF },
     [MIGRATION_ACT_START] = {
@@ -192,10 +213,21 @@ static bool is_exempt(MigrationAct act)
     }
 }
 
+bool permit_reset_of_cpus(Error **errp)
+{
+    if (fault_cpus_stay() || !cpus_are_resettable()) {
+        error_setg(errp, "the guest's CPUs cannot be reset");
+        return false;
+    }
+    return true;
+}
+
 static bool permit_changes_state(MigrationAct act)
 {
     return act == MIGRATION_ACT_RESET || act == MIGRATION_ACT_POWERDOWN ||
-           act == MIGRATION_ACT_CHANGE_DEVICE || act == MIGRATION_ACT_REQUEST;
+           act == MIGRATION_ACT_CHANGE_DEVICE ||
+           act == MIGRATION_ACT_CHANGE_CPU ||
+           act == MIGRATION_ACT_CHANGE_BACKEND || act == MIGRATION_ACT_REQUEST;
 }
 
 bool migration_permits(MigrationAct act, Error **errp)
@@ -205,6 +237,10 @@ bool migration_permits(MigrationAct act, Error **errp)
     Moment now = moment_now();
 
     assert(bql_locked());
+    if (act == MIGRATION_ACT_LOAD_SNAPSHOT && !permit_reset_of_cpus(errp)) {
+        error_prepend(errp, "%s: ", rule->what);
+        return false;
+    }
     if (!(rule->refused & BIT(now)) || is_exempt(act)) {
         if (permit_changes_state(act)) {
             requests_end_attempt();

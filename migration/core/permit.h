@@ -17,4 +17,10 @@
  */
 void permit_guest_start(bool now);
 
+/*
+ * False with a reason for a guest whose CPUs cannot be reset, as those of
+ * confidential guests: what was loaded into it stays.  Any thread.
+ */
+bool permit_reset_of_cpus(Error **errp);
+
 #endif

@@ -5,11 +5,13 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/coroutine.h"
 #include "qemu/main-loop.h"
 #include "migration/global_state.h"
 #include "migration/misc.h"
 #include "system/runstate.h"
 #include "attempt.h"
+#include "ctx.h"
 #include "requests.h"
 #include "source.h"
 
@@ -35,10 +37,20 @@ void requests_drop(void)
 }
 
 /* The state that was saved lacks what is about to be changed. */
-void requests_end_attempt(void)
+static void end_attempt(void)
 {
     if (attempt_open()) {
         attempt_abort("a request that changes the machine came meanwhile");
+    }
+}
+
+/* Some commands are coroutines, which must not start the guest. */
+void requests_end_attempt(void)
+{
+    if (attempt_open() && qemu_in_coroutine()) {
+        ctx_outside(end_attempt);
+    } else {
+        end_attempt();
     }
 }
 
@@ -60,6 +72,15 @@ static bool is_reason_to_stop(RunState state)
         return true;
     default:
         return false;
+    }
+}
+
+void requests_note_stop(void)
+{
+    RunState state;
+
+    if (source.stopped_guest && qemu_vmstop_requested(&state)) {
+        migration_note_stop(state);
     }
 }
 

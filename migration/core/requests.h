@@ -25,6 +25,13 @@ bool requests_settle(Error **errp);
  */
 void requests_end_attempt(void);
 
+/*
+ * The guest is stopped, and a device has requested a stop of its own with the
+ * last that it did, because of an error: that is what the guest is stopped for
+ * from now on.  vm_start() would forget it.  BQL.
+ */
+void requests_note_stop(void);
+
 /* The migration has ended and the guest is not here any more.  BQL. */
 void requests_drop(void);
 

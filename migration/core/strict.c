@@ -29,12 +29,12 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "system/cpus.h"
 #include "attempt.h"
 #include "ctx.h"
 #include "fault.h"
 #include "lateness.h"
 #include "learnt.h"
+#include "permit.h"
 #include "postcopy-source.h"
 #include "source.h"
 #include "strict.h"
@@ -139,7 +139,7 @@ bool strict_may_hold(void)
            (source.view.peer.features & WIRE_PEER_STRICT) &&
            source.round_trip_ns * ROUND_TRIP_SHARE <=
                migrate_downtime_limit() * (int64_t)SCALE_MS &&
-           cpus_are_resettable() && strict_possible(NULL);
+           permit_reset_of_cpus(NULL) && strict_possible(NULL);
 }
 
 /* The end of an attempt that can be repeated is no error. */

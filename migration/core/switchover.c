@@ -89,6 +89,7 @@ static bool stop_for_good(Switchover *s, Error **errp)
         if (!requests_settle(errp) || !stop_guest(s, errp)) {
             return false;
         }
+        requests_note_stop();
     } while (qemu_system_requests_pending());
     fault_delay(POLICY_PART_STOP);
     switchover_part(s, POLICY_PART_STOP);
@@ -439,6 +440,7 @@ void switchover_undo(void)
     if (!source.stopped_guest) {
         return;
     }
+    requests_note_stop();
     source.stopped_guest = source.state_saved = false;
     if (runstate_is_live(source.vm_before) &&
         !runstate_check(RUN_STATE_SHUTDOWN)) {
