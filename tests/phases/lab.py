@@ -27,15 +27,37 @@ ATTEMPT_MS = 1500
 LONG_ATTEMPT_MS = 30000
 TAIL = 20000            # bytes of a stream that are held back: devices
 
+# What can be plugged, unplugged and changed
+MACHINE = (
+    '-m', f'size={MEMORY}M,slots=4,maxmem=1G',
+    '-smp', '1,sockets=3,cores=1,threads=1,maxcpus=3',
+    '-device', 'qemu64-x86_64-cpu,id=cpu1,socket-id=1,core-id=0,thread-id=0',
+    '-object', 'memory-backend-ram,id=dimm0-mem,size=16M',
+    '-device', 'pc-dimm,id=dimm0,memdev=dimm0-mem',
+    '-object', 'memory-backend-ram,id=dimm1-mem,size=16M',
+    '-object', 'memory-backend-ram,id=vmem-mem,size=16M',
+    '-device', 'virtio-mem-pci,id=vmem,memdev=vmem-mem',
+    '-netdev', 'hubport,id=hub,hubid=0',
+    '-device', 'virtio-net-pci,id=nic,netdev=hub,romfile=',
+    '-device', 'ide-cd,id=cd,bus=ide.2',
+    '-device', 'bochs-display,vgamem=4M',
+    '-device', 'virtio-balloon-pci',
+    '-device', 'pcie-root-port,id=rp',
+    '-device', 'virtio-rng-pci,id=rng,bus=rp')
+
 
 class Lab:
     """VMs with a disk in a folder, and what they are connected to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str = 'ferry') -> None:
         self.folder = folder
+        self.kind = kind
         self.count = 0
         self.image = folder / 'disk'
         self.recorded = b''
+        self.guest: tuple[str, ...] = MACHINE
+        self.snapshots = True       # a source has one
+        self.told: dict[str, socket.socket] = {}
         self.stack = contextlib.ExitStack()
         self.make_image(self.image)
 
@@ -72,21 +94,25 @@ class Lab:
         """A guest whose firmware runs; the disk's node is called disk."""
         node = {'driver': 'qcow2', 'node-name': 'disk', 'file': {
             'driver': 'file', 'filename': str(self.image),
-            'node-name': 'file', 'locking': 'off'}}
-        vm = VM('ferry', self.name(kind), self.folder, MEMORY, serial=False,
+            'node-name': 'file', 'locking': 'off'}, 'backing': {
+            'driver': 'null-co', 'node-name': 'base', 'size': DISK}}
+        name = self.name(kind)
+        # @ stands for a path of this VM's own.
+        guest = [arg.replace('path=@', f'path={self.folder}/{name}-')
+                 for arg in self.guest]
+        vm = VM(self.kind, name, self.folder, MEMORY, serial=False,
                 accelerator='tcg', args=[
                     '-blockdev', json.dumps(node),
                     '-device', 'virtio-blk-pci,drive=disk,id=vd',
-                    '-device', 'virtio-balloon-pci',
-                    '-device', 'pcie-root-port,id=rp',
-                    '-device', 'virtio-rng-pci,id=rng,bus=rp', *args])
+                    *guest, *args])
         self.stack.push(vm)
         return vm.start()
 
     def source(self, *args: str) -> VM:
-        """It runs, and has a snapshot."""
+        """It runs, and has a snapshot if its disks can have one."""
         vm = self.vm('s', args)
-        hmp(vm, 'savevm old')
+        if self.snapshots:
+            hmp(vm, 'savevm old')
         return vm
 
     def destination(self, *args: str) -> VM:
@@ -195,57 +221,61 @@ class Scene:
                 vm.stop()
 
 
+def leaving(lab: Lab, phase: str, uri: str = '', caps: tuple[str, ...] = (),
+            args: tuple[str, ...] = (), **params: object) -> Scene:
+    """A source that has got into a phase on its way to who takes all."""
+    vm = lab.source(*args)
+    set_caps(vm, *caps)
+    set_params(vm, **params)
+    start(vm, uri or lab.drain().uri)
+    until(vm, phase)
+    return Scene(vm)
+
+
 def src_setup(lab: Lab) -> Scene:
     """A TLS handshake that nobody answers."""
-    vm = lab.source('-object', 'tls-creds-anon,id=tls,endpoint=client')
-    set_params(vm, tls_creds='tls')
-    start(vm, lab.silent())
-    until(vm, 'setup')
-    return Scene(vm)
+    return leaving(lab, 'setup', lab.silent(), tls_creds='tls', args=(
+        '-object', 'tls-creds-anon,id=tls,endpoint=client'))
 
 
 def src_active(lab: Lab) -> Scene:
     """Memory is sent slowly."""
-    vm = lab.source()
-    set_params(vm, max_bandwidth=SLOW)
-    start(vm, lab.drain().uri)
-    until(vm, 'active')
-    return Scene(vm)
+    return leaving(lab, 'active', max_bandwidth=SLOW)
 
 
 def src_pre_switchover(lab: Lab) -> Scene:
     """It waits for migrate-continue."""
-    vm = lab.source()
-    set_caps(vm, 'pause-before-switchover')
-    start(vm, lab.drain().uri)
-    until(vm, 'pre-switchover')
-    return Scene(vm)
+    return leaving(lab, 'pre-switchover', caps=('pause-before-switchover',))
 
 
 def src_device(lab: Lab) -> Scene:
     """All is sent, and nobody says what became of it."""
-    vm = lab.source()
-    set_caps(vm, 'return-path')
-    start(vm, lab.drain().uri)
-    until(vm, 'device')
+    scene = leaving(lab, 'device', caps=('return-path',))
     # The BQL is held until the end has been sent.
     time.sleep(0.1)
-    return Scene(vm)
+    return scene
 
 
-def attempt(lab: Lab, ms: int = ATTEMPT_MS) -> tuple[VM, VM]:
+def attempt(lab: Lab, ms: int = ATTEMPT_MS,
+            **params: object) -> tuple[VM, VM]:
     """Source and destination in an attempt that stays open for a while."""
     src = lab.source('-global', f'migration.x-fault-delay=ram:{ms}')
+    set_caps(src, 'return-path', 'strict-downtime', 'events')
+    set_params(src, downtime_limit=4 * ms, **params)
+    dst = attempt_again(lab, src)
+    time.sleep(ms / 5000)
+    return src, dst
+
+
+def attempt_again(lab: Lab, src: VM) -> VM:
+    """The same source, and another destination."""
     dst = lab.destination()
-    for vm in (src, dst):
-        set_caps(vm, 'return-path', 'strict-downtime', 'events')
-    set_params(src, downtime_limit=4 * ms)
+    set_caps(dst, 'return-path', 'strict-downtime', 'events')
     uri = lab.uri()
     dst.qmp.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
     start(src, uri)
     until(src, 'device')
-    time.sleep(ATTEMPT_MS / 5000)
-    return src, dst
+    return dst
 
 
 def src_attempt(lab: Lab) -> Scene:
@@ -300,19 +330,13 @@ def src_postcopy_recover(lab: Lab) -> Scene:
 
 def src_completed(lab: Lab) -> Scene:
     """The guest was migrated away."""
-    vm = lab.source()
-    start(vm, lab.drain().uri)
-    until(vm, 'completed')
-    return Scene(vm)
+    return leaving(lab, 'completed')
 
 
 def src_failed(lab: Lab) -> Scene:
     """The destination hung up."""
-    vm = lab.source()
-    set_params(vm, max_bandwidth=SLOW)
-    start(vm, lab.drain(hang_up=True).uri)
-    until(vm, 'failed')
-    return Scene(vm)
+    return leaving(lab, 'failed', lab.drain(hang_up=True).uri,
+                   max_bandwidth=SLOW)
 
 
 def src_cancelled(lab: Lab) -> Scene:

@@ -11,7 +11,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
+import actions
+import events as guest
 import lab as phases
+import table
+import told
 from ferry.errors import FerryError
 from ferry.qmp import QMP, QMPError
 from ferry.vm import VM
@@ -152,6 +156,139 @@ def balloon_in_attempt(lab: Lab) -> None:
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'running')
+
+
+WINDOW_MS = 800         # in which an attempt can be seen and ended
+
+
+def changes_in_attempts(lab: Lab) -> None:
+    """Each command that ends an attempt does, and is carried out."""
+    rows = [row.name for row in table.ROWS
+            if row.cell('source', 'attempt') is table.ABORTS]
+    src, dst = phases.attempt(lab, WINDOW_MS,
+                              strict_downtime_attempts=10 * len(rows))
+    for name in rows:
+        is_state(src, 'finish-migrate')
+        time.sleep(WINDOW_MS / 4000)    # until its devices have been saved
+        events(src, '')
+        said = actions.answer(src, name)
+        check(not said, f'{name}: {said}')
+        try:
+            src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
+        except QMPError:
+            raise FerryError(f'{name} does not end an attempt') from None
+        is_state(src, 'running')
+        if name not in ('eject', 'virtio-mem, requested-size'):
+            actions.undo(src, name)
+    until(src, 'completed')
+    until(dst, 'completed')
+    is_state(dst, 'running')
+    wanted = dst.qmp.cmd('qom-get', {'path': '/machine/peripheral/vmem',
+                                     'property': 'requested-size'})
+    check(wanted == 4 << 20, f'requested-size is {wanted}')
+    tray = next(d for d in dst.qmp.cmd('query-block')
+                if d.get('qdev') == 'cd')
+    check(tray['tray_open'], 'the tray is open')
+
+
+def incoming_again(lab: Lab) -> None:
+    """A failed load into CPUs that cannot be reset is not tried again."""
+    vm = lab.destination('-global', 'migration.x-fault-cpus-stay=on')
+    uri = lab.uri()
+    listen = {'uri': uri, 'exit-on-error': False}
+    vm.qmp.cmd('migrate-incoming', listen)
+    phases.send(lab, uri, b'no migration').close()
+    until(vm, 'failed')
+    error = vm.qmp.cmd('query-migrate')['error-desc']
+    try:
+        vm.qmp.cmd('migrate-incoming', {**listen, 'uri': lab.uri()})
+        raise FerryError('migrate-incoming is not refused')
+    except QMPError as err:
+        check('CPUs cannot be reset' in err.desc, err.desc)
+    check(vm.qmp.cmd('query-migrate')['error-desc'] == error,
+          'the reason of the failure is kept')
+    vm.stop()
+    vm = lab.source('-global', 'migration.x-fault-cpus-stay=on')
+    try:
+        phases.hmp(vm, 'loadvm old')
+        raise FerryError('loadvm is not refused')
+    except QMPError as err:
+        check('CPUs cannot be reset' in err.desc, err.desc)
+    is_state(vm, 'running')
+
+
+def images_of_a_guest_that_left(lab: Lab) -> None:
+    """An export does not make a disk active that is in use over there."""
+    vm = phases.src_postcopy_active(lab).vm
+    try:
+        actions.export(vm)
+        raise FerryError('block-export-add is not refused')
+    except QMPError:
+        pass
+    node = next(n for n in vm.qmp.cmd('query-named-block-nodes')
+                if n['node-name'] == 'disk')
+    check(not node['active'], 'the disk is not active')
+
+
+# What has nothing to do with the guest, its machine or a migration of it, or
+# is another way to what a row of the table is about
+OTHERS = {
+    'of the monitor, QMP itself and descriptors': (
+        'add-fd', 'add_client', 'closefd', 'getfd', 'human-monitor-command',
+        'qmp_capabilities', 'remove-fd', 'trace-event-get-state',
+        'trace-event-set-state', 'device-list-properties', 'qom-get',
+        'qom-list', 'qom-list-properties', 'qom-list-types', 'ringbuf-read',
+        'ringbuf-write', 'request-ebpf'),
+    'of displays and what is typed there; a stopped guest hears nothing': (
+        'change-vnc-password', 'client_migrate_info', 'display-reload',
+        'display-update', 'expire_password', 'input-send-event',
+        'set_password'),
+    'of an own device of the host, as outside': (
+        'chardev-change', 'chardev-send-break', 'add_client'),
+    'of a job or bitmap, which there is where it can be started': (
+        'block-dirty-bitmap-clear', 'block-dirty-bitmap-disable',
+        'block-dirty-bitmap-enable', 'block-dirty-bitmap-merge',
+        'block-dirty-bitmap-remove', 'block-job-cancel', 'block-job-change',
+        'block-job-complete', 'block-job-dismiss', 'block-job-finalize',
+        'block-job-pause', 'block-job-resume', 'block-job-set-speed',
+        'job-cancel', 'job-complete', 'job-dismiss', 'job-finalize',
+        'x-debug-block-dirty-bitmap-sha256'),
+    'as another one of the table, by the same code': (
+        'blockdev-snapshot', 'blockdev-snapshot-delete-internal-sync',
+        'blockdev-change-medium', 'blockdev-close-tray',
+        'blockdev-remove-medium', 'drive-backup', 'drive-mirror',
+        'block-export-del', 'nbd-server-add', 'nbd-server-remove',
+        'nbd-server-stop', 'cancel-vcpu-dirty-limit', 'set-vcpu-dirty-limit'),
+    'of images and their host: nothing of the guest changes': (
+        'blockdev-create', 'change-backing-file', 'block-set-write-threshold',
+        'block-latency-histogram-set', 'x-blockdev-amend',
+        'x-blockdev-change', 'x-blockdev-set-iothread',
+        'x-debug-query-block-graph'),
+    'of what cannot be migrated, is not in this build or ends before': (
+        'cxl-add-dynamic-capacity', 'cxl-inject-correctable-error',
+        'cxl-inject-dram-event', 'cxl-inject-general-media-event',
+        'cxl-inject-memory-module-event', 'cxl-inject-poison',
+        'cxl-inject-uncorrectable-errors', 'cxl-release-dynamic-capacity',
+        'replay-break', 'replay-delete-break', 'replay-seek',
+        'sev-inject-launch-secret', 'set-numa-node', 'x-exit-preconfig',
+        'xen-event-inject', 'xen-event-list', 'xen-load-devices-state',
+        'xen-save-devices-state', 'xen-set-global-dirty-log',
+        'xen-set-replication', 'xen-colo-do-checkpoint',
+        'x-colo-lost-heartbeat', 'query-xen-replication-status',
+        'dumpdtb'),
+}
+
+
+def all_commands(lab: Lab) -> None:
+    """Every command of QMP is in the table, or above."""
+    said = ' '.join(row.name for row in table.ROWS).replace(',', ' ').split()
+    known = {*said, 'qom-set', *(name for names in OTHERS.values()
+                                 for name in names)}
+    vm = lab.destination()
+    missing = [c['name'] for c in vm.qmp.cmd('query-commands')
+               if c['name'] not in known
+               and not c['name'].startswith(('query-', 'x-query-'))]
+    check(not missing, f'not in the table: {", ".join(sorted(missing))}')
 
 
 def cancel_attempt(lab: Lab) -> None:
@@ -381,7 +518,15 @@ STORIES: dict[str, Callable[[Lab], None]] = {
     'system_reset in an attempt': reset_in_attempt,
     'system_powerdown in an attempt': powerdown_in_attempt,
     'balloon in an attempt': balloon_in_attempt,
+    'every change in an attempt': changes_in_attempts,
     'cancel in an attempt': cancel_attempt,
+    'incoming once more, confidential': incoming_again,
+    'images of a guest that left': images_of_a_guest_that_left,
+    'all commands': all_commands,
+    'a write fails at the stop': guest.error_at_the_stop,
+    'a guest that sleeps': guest.asleep,
+    **{f'{name}, then the end': lambda lab, name=name: guest.holds(lab, name)
+       for name, event in told.EVENTS.items() if event.state},
     'strict-downtime and bitmaps': strict_with_bitmaps,
     'system_reset while loading': reset_while_loading,
     'stop while loading': wanted_there('stop', 'paused'),

@@ -13,6 +13,7 @@ it.  tests/phases/run tries every cell.
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,6 +134,12 @@ KEPT = later('the guest stays stopped if it stays here, and if its state has '
              'not been sent yet the destination does not start it')
 NOT_HERE = idle('the guest is not running here')
 ABORTS = special('the attempt ends, this is done, and another attempt follows')
+# What the guest does, or a device
+EVENT = {**each(STOPPED, later('when the guest goes on, here or there')),
+         **each(HANDED, idle('the guest stands still')),
+         **each(AWAY + GONE, NOT_HERE)}
+EVENT_IN = {**each(AWAITED + LOADING, NOT_HERE),
+            **each(CUT_OFF, later('when postcopy goes on'))}
 # Without its disks, and the rest of the block layer's reasons
 DISKLESS = HANDED + AWAY + GONE
 DISKLESS_IN = AWAITED + LOADING
@@ -163,25 +170,18 @@ ROWS = [
     Row('system_powerdown', 'run state',
         {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
         refused_there(*AWAITED, *LOADING)),
-    Row('system_wakeup', 'run state'),
+    Row('system_wakeup', 'run state',
+        each(STOPPED + HANDED + AWAY + GONE, no('not in suspended state')),
+        each(AWAITED + LOADING, no('not in suspended state'))),
     Row('quit', 'run state',
         {**each(LEAVING + STOPPED, special('the migration is cancelled')),
          **each(HANDED + AWAY, special('the destination goes on with what it '
                                        'has'))},
         each(LOADING + ARRIVING + CUT_OFF, special(
             'the migration fails'))),
-    Row('reset by the guest or a device', 'run state',
-        {**each(LEAVING, special('before the guest is handed over, however '
-                                 'late it comes')),
-         'attempt': ABORTS,
-         **each(HANDED + AWAY, later('if the guest stays here, otherwise not '
-                                     'at all'))},
-        {**each(LOADING, later('when the guest has been started')),
-         **each(CUT_OFF, later('when postcopy goes on'))}),
-    Row('stop by an error or a panic', 'run state',
-        {**each(STOPPED, KEPT), **each(HANDED, later(
-            'the guest stays stopped if it stays here'))},
-        each(CUT_OFF, later('when postcopy goes on'))),
+    *(Row(f'the guest: {name}', 'guest', EVENT, EVENT_IN)
+      for name in ('reset', 'suspend', 'I/O error', 'watchdog', 'panic',
+                   'power-off')),
     # Snapshots
     Row('savevm', 'snapshots', ALL_OUT, ALL_IN),
     Row('loadvm', 'snapshots', ALL_OUT, ALL_IN),
@@ -255,6 +255,36 @@ ROWS = [
     Row('object-add memory-backend', 'devices'),
     Row('balloon', 'devices', {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
         refused_there(*LOADING)),
+    Row('object-del memory-backend', 'devices'),
+    *(Row(f'device_add of a {what}', 'devices', refused(*OUTGOING),
+          refused_there(*LOADING, *ARRIVING, *CUT_OFF))
+      for what in ('CPU', 'DIMM')),
+    *(Row(f'device_del of a {what}', 'devices',
+          each(OUTGOING, no('not allowed while migrating')),
+          each(LOADING + ARRIVING + CUT_OFF, no('not allowed while '
+                                                'migrating')))
+      for what in ('CPU', 'DIMM')),
+    Row('device-sync-config', 'devices',
+        each(OUTGOING, no('not allowed during migration'))),
+    Row('virtio-mem, requested-size', 'devices',
+        {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
+        refused_there(*LOADING)),
+    Row('set_link', 'devices', {'attempt': ABORTS}),
+    Row('announce-self', 'devices', refused(*HANDED, *AWAY, *GONE),
+        refused_there(*AWAITED, *LOADING)),
+    Row('o (HMP)', 'devices',
+        {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
+        refused_there(*LOADING)),
+    Row('mce (HMP)', 'devices',
+        {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
+        refused_there(*LOADING, *CUT_OFF)),
+    *(Row(name, 'devices') for name in (
+        'netdev_add, netdev_del', 'chardev-add, chardev-remove', 'send-key',
+        'rtc-reset-reinjection', 'set-action', 'watchdog-set-action')),
+    *(Row(name, 'devices', {}, refused_there(*CUT_OFF)) for name in (
+        'calc-dirty-rate', 'screendump', 'x and xp (HMP)', 'gva2gpa (HMP)',
+        'info tlb and info mem (HMP)', 'x-query-virtio-queue-element')),
+    Row('query-*', 'devices'),
     Row('inject-nmi', 'devices',
         {'attempt': ABORTS, **refused(*HANDED, *AWAY)},
         refused_there(*LOADING)),
@@ -267,13 +297,26 @@ ROWS = [
     Row('query-block', 'disks'),
     Row('blockdev-add', 'disks'),
     Row('blockdev-reopen', 'disks'),
-    disk_row('block_resize', 'inactive'),
+    Row('blockdev-del', 'disks'),
+    Row('blockdev-snapshot-sync', 'disks', refused(*OUTGOING)),
+    Row('transaction', 'disks'),
+    Row('transaction with a snapshot', 'disks', refused(*OUTGOING)),
+    Row('blockdev-set-active', 'disks', refused(*STOPPED, *HANDED, *AWAY)),
+    *(Row(name, 'disks', {'attempt': ABORTS}) for name in (
+        'blockdev-open-tray', 'blockdev-insert-medium', 'eject')),
+    Row('block_set_io_throttle', 'disks'),
+    Row('block_resize', 'disks',
+        {'attempt': ABORTS, **each(DISKLESS, no('inactive'))},
+        each(DISKLESS_IN, no('inactive'))),
+    disk_row('block-commit', 'nactive'),
+    disk_row('block-stream', 'nactive'),
+    disk_row('job-pause, job-resume', 'nactive'),
     disk_row('blockdev-backup', 'nactive'),
     disk_row('blockdev-mirror', 'nactive'),
     disk_row('blockdev-snapshot-internal-sync', 'internal snapshots'),
     Row('block-dirty-bitmap-add', 'disks'),
     Row('nbd-server-start', 'disks'),
-    Row('block-export-add', 'disks'),
+    Row('block-export-add', 'disks', refused(*HANDED, *AWAY)),
 ]
 
 
@@ -296,7 +339,9 @@ the guest leave only when no request is pending.  ``vm_start()`` asks as well,
 so that nobody can start a guest that is not here or not complete.
 
 ``tests/phases/run`` gives every command in every phase, and what it does has to
-be what is said here.  A phase is a status of ``query-migrate``, but for these:
+be what is said here; the guest's own events are made by a firmware that does
+what it is told. A command of QMP that is neither here nor in the list of those
+that have nothing to do with the guest (``tests/phases/stories.py``) is a failure.  A phase is a status of ``query-migrate``, but for these:
 *attempt* is ``device`` with ``strict-downtime`` on, before the guest is handed
 over; *device* is the same status afterwards, when the source waits for the
 answer of the destination; *held* is ``active`` on the destination of an
@@ -337,6 +382,55 @@ class Legend:
                   for number, text in enumerate(self.notes, 1)), '']
 
 
+# Why it is so, where a user may ask
+REASONS = {
+    'plug and unplug of devices, CPUs and memory':
+        'the two machines have to be the same while the state of one is sent '
+        'to the other.',
+    'blockdev-snapshot, blockdev-snapshot-sync and transactions with them':
+        'from then on the guest writes to an image that the destination was '
+        'started without, and what it wrote would be lost. After the end of a '
+        'migration to a file, which is how a snapshot with memory is made, '
+        'they work.',
+    'block-commit, blockdev-mirror, blockdev-reopen':
+        'they work as long as the disk is here, as a disk may be moved '
+        'together with the guest: the destination has to be started with the '
+        'images that are in use in the end.',
+    'block-export-add, blockdev-set-active':
+        'they would make a disk active that the guest on the other side writes '
+        'to. A disk that was made inactive would be missing for a guest that '
+        'goes on here. An export with ``allow-inactive`` is not concerned.',
+    'trays, media, links, the size of a disk':
+        'these are not sent, but what the device says to the guest about them '
+        'is: an attempt that has it already ends. On the destination the same '
+        'has to be done by its own monitor.',
+    'qom-set of requested-size (virtio-mem)':
+        'it is sent with the device. The guest plugs nothing before the end of '
+        'the migration.',
+    'announce-self':
+        'switches would send what is for the guest to where it is not.',
+    'x, xp, gva2gpa, info mem, info tlb, screendump, memsave, calc-dirty-rate':
+        'who reads memory that has not come waits for it, and with it the '
+        'monitor that is needed for ``migrate-recover``.',
+    'system_wakeup':
+        'a guest that was put to sleep and then stopped is not asleep, but '
+        'stopped; after a failure it sleeps again.',
+    'migrate-incoming':
+        'after a failed load the machine is reset. The CPUs of a confidential '
+        'guest cannot be: then it is refused, and so is ``loadvm``.',
+}
+
+
+def reasons() -> list[str]:
+    """The list of them."""
+    lines = ['Why', '---', '']
+    for what, why in REASONS.items():
+        lines += textwrap.wrap(f'- **{what}**: {why}', 79,
+                               subsequent_indent='  ',
+                               break_on_hyphens=False)
+    return lines
+
+
 def grid(side: str, phases: tuple[str, ...]) -> list[str]:
     """The table of a side."""
     legend = Legend()
@@ -345,14 +439,15 @@ def grid(side: str, phases: tuple[str, ...]) -> list[str]:
     for row in ROWS:
         marks = ', '.join(legend.mark(row.cell(side, phase))
                           for phase in phases)
-        lines.append(f'   {row.name}, {marks}')
+        lines.append(f'   "{row.name}", {marks}')
     return [*lines, '', *legend.lines()]
 
 
 def page() -> str:
     """The whole page."""
     return '\n'.join([HEAD, *grid('source', SOURCE),
-                      *grid('destination', DESTINATION)]).rstrip() + '\n'
+                      *grid('destination', DESTINATION),
+                      *reasons()]).rstrip() + '\n'
 
 
 def main(argv: list[str]) -> int:
