@@ -507,7 +507,7 @@ bool return_path_resumed(ReturnPath *rp, int timeout_ms)
 }
 
 /* Under the lock. */
-static ReturnPathEnd tell(ReturnPath *rp, Error **errp)
+static ReturnPathEnd tell_end(ReturnPath *rp, Error **errp)
 {
     if (rp->error) {
         error_propagate(errp, error_copy(rp->error));
@@ -518,7 +518,7 @@ static ReturnPathEnd tell(ReturnPath *rp, Error **errp)
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp)
 {
     QEMU_LOCK_GUARD(&rp->lock);
-    return tell(rp, errp);
+    return tell_end(rp, errp);
 }
 
 char *return_path_reason(ReturnPath *rp)
@@ -534,7 +534,7 @@ ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
 
     QEMU_LOCK_GUARD(&rp->lock);
     wait_for(rp, &never, timeout_ms);
-    return tell(rp, errp);
+    return tell_end(rp, errp);
 }
 
 void return_path_hang_up(ReturnPath *rp)

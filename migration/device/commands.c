@@ -30,7 +30,7 @@ typedef struct CommandRule {
     CommandPlace place;
 } CommandRule;
 
-#define IN(phase) (1u << COMMAND_##phase)
+#define AT(phase) (1u << COMMAND_##phase)
 #define RULE(name_, min, max, step, place_, phases_)                    \
     [WIRE_CMD_##name_] = {                                              \
         .name = #name_, .len_min = (min), .len_max = (max),             \
@@ -41,23 +41,23 @@ typedef struct CommandRule {
          place_, phases_)
 
 static const CommandRule base_rules[] = {
-    FIXED(OPEN_RETURN_PATH, STREAM, IN(PRECOPY)),
-    FIXED(PING, ANY, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING) |
-                     IN(LISTENING) | IN(RUNNING)),
+    FIXED(OPEN_RETURN_PATH, STREAM, AT(PRECOPY)),
+    FIXED(PING, ANY, AT(PRECOPY) | AT(ADVISED) | AT(DISCARDING) |
+                     AT(LISTENING) | AT(RUNNING)),
     RULE(POSTCOPY_ADVISE, 0, WIRE_CMD_POSTCOPY_ADVISE_LEN,
-         WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, IN(PRECOPY)),
-    FIXED(POSTCOPY_LISTEN, PACKAGE, IN(ADVISED) | IN(DISCARDING) | IN(HELD)),
-    FIXED(POSTCOPY_RUN, PACKAGE, IN(LISTENING)),
+         WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, AT(PRECOPY)),
+    FIXED(POSTCOPY_LISTEN, PACKAGE, AT(ADVISED) | AT(DISCARDING) | AT(HELD)),
+    FIXED(POSTCOPY_RUN, PACKAGE, AT(LISTENING)),
     RULE(POSTCOPY_DISCARD, WIRE_CMD_POSTCOPY_DISCARD_MIN, WIRE_CMD_PAYLOAD_MAX,
-         0, STREAM, IN(ADVISED) | IN(DISCARDING) | IN(HELD)),
-    FIXED(PACKAGED, STREAM, IN(ADVISED) | IN(DISCARDING)),
-    FIXED(ENABLE_COLO, STREAM, IN(PRECOPY) | IN(ADVISED)),
+         0, STREAM, AT(ADVISED) | AT(DISCARDING) | AT(HELD)),
+    FIXED(PACKAGED, STREAM, AT(ADVISED) | AT(DISCARDING)),
+    FIXED(ENABLE_COLO, STREAM, AT(PRECOPY) | AT(ADVISED)),
     /* A device that is being loaded may need a page to go on. */
-    FIXED(POSTCOPY_RESUME, STREAM, IN(LISTENING) | IN(RUNNING)),
+    FIXED(POSTCOPY_RESUME, STREAM, AT(LISTENING) | AT(RUNNING)),
     RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM,
-         IN(LISTENING) | IN(RUNNING)),
-    FIXED(SWITCHOVER_START, STREAM, IN(SNAPSHOT) | IN(PRECOPY) | IN(ADVISED) |
-                                    IN(HELD)),
+         AT(LISTENING) | AT(RUNNING)),
+    FIXED(SWITCHOVER_START, STREAM, AT(SNAPSHOT) | AT(PRECOPY) | AT(ADVISED) |
+                                    AT(HELD)),
 };
 
 #undef RULE
@@ -68,10 +68,10 @@ static const CommandRule base_rules[] = {
     }
 
 static const CommandRule peer_rules[] = {
-    FIXED(HOLD, STREAM, IN(PRECOPY) | IN(ADVISED) | IN(DISCARDING)),
-    FIXED(STATE, STREAM, IN(HELD)),
-    FIXED(COMMIT, STREAM, IN(READY)),
-    FIXED(ABORT, STREAM, IN(HELD) | IN(HELD_LISTENING) | IN(READY)),
+    FIXED(HOLD, STREAM, AT(PRECOPY) | AT(ADVISED) | AT(DISCARDING)),
+    FIXED(STATE, STREAM, AT(HELD)),
+    FIXED(COMMIT, STREAM, AT(READY)),
+    FIXED(ABORT, STREAM, AT(HELD) | AT(HELD_LISTENING) | AT(READY)),
 };
 
 static const CommandRule *find_rule(unsigned command)

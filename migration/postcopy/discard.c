@@ -22,7 +22,7 @@ typedef struct Batch {
     uint64_t start[RANGES], length[RANGES];     /* bytes */
 } Batch;
 
-static void tell(Batch *b)
+static void tell_batch(Batch *b)
 {
     if (b->count) {
         qemu_savevm_send_postcopy_ram_discard(b->f, b->region->name, b->count,
@@ -40,7 +40,7 @@ static void add(Batch *b, uint64_t first, uint64_t end)
     b->start[b->count] = first << r->page_bits;
     b->length[b->count] = (end - first) << r->page_bits;
     if (++b->count == RANGES) {
-        tell(b);
+        tell_batch(b);
     }
 }
 
@@ -55,7 +55,7 @@ static uint64_t discard_region(Batch *b)
         add(b, first, at);
         runs++;
     }
-    tell(b);
+    tell_batch(b);
     return runs;
 }
 

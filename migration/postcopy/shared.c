@@ -185,9 +185,9 @@ void shared_serve(int fd, void (*wanted)(void *opaque, const SharedFault *),
     g_autoptr(GArray) faults = NULL;
 
     WITH_QEMU_LOCK_GUARD(&lock) {
+#ifdef CONFIG_LINUX
         unsigned i = find(fd);
 
-#ifdef CONFIG_LINUX
         if (i < sharers->len) {
             ask_device(sharer(i));
         }

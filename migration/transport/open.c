@@ -22,6 +22,17 @@ const SocketAddress *transport_endpoint(const MigrationAddress *addr)
     return is_endpoint ? &addr->u.socket : NULL;
 }
 
+/* Some hosts have no sockets among their files. */
+static bool is_socket_or_pipe(const struct stat *st)
+{
+#ifdef S_ISSOCK
+    if (S_ISSOCK(st->st_mode)) {
+        return true;
+    }
+#endif
+    return S_ISFIFO(st->st_mode);
+}
+
 /*
  * Channels to regular files are what old scripts make: they work, but whoever
  * means a file is better off with a name.
@@ -41,7 +52,7 @@ static QIOChannel *open_fd(const MigrationAddress *addr, bool incoming,
                          "'%s'", addr->u.socket.u.fd.str);
         return NULL;
     }
-    if (!S_ISSOCK(st.st_mode) && !S_ISFIFO(st.st_mode)) {
+    if (!is_socket_or_pipe(&st)) {
         warn_report("fd: is for sockets and pipes; that it takes a file is "
                     "deprecated, use file:PATH");
     }
