@@ -335,21 +335,31 @@ static uint8_t *map_again(const RamRegion *r)
     return mapping_again(r->rb->fd, r->rb->fd_offset, ram_region_bytes(r));
 }
 
+/* For the thread that is told of faults */
+static void look_at(RamRegion *r)
+{
+    PlaceBlock *b = block_of(r);
+
+    b->managed = memory_region_has_ram_discard_manager(r->rb->mr);
+    b->alias = map_again(r);
+    b->ways = 0;
+}
+
 static bool watch(RamRegion *r, Error **errp)
 {
     ERRP_GUARD();
     PlaceBlock *b = block_of(r);
     uint64_t bytes = ROUND_UP(ram_region_bytes(r), r->host_page_size);
+    unsigned ways;
 
-    b->managed = memory_region_has_ram_discard_manager(r->rb->mr);
-    b->alias = map_again(r);
-    if (!ufd_register(dest.memory.ufd, r->host, bytes, b->alias, &b->ways,
+    if (!ufd_register(dest.memory.ufd, r->host, bytes, b->alias, &ways,
                       errp)) {
         error_prepend(errp, "RAM block '%s': ", r->name);
         return false;
     }
+    qatomic_set(&b->ways, ways);
     b->bytes = bytes;
-    if (!(b->ways & (1u << UFD_COPY))) {
+    if (!(ways & (1u << UFD_COPY))) {
         error_setg(errp, "RAM block '%s': the kernel cannot put pages in place "
                    "there", r->name);
         return false;
@@ -413,6 +423,9 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     dest.thread = (FaultThread) {
         .memory = memory, .never_comes = never_comes,
     };
+    RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
+        look_at(r);
+    }
     /* Without the thread nobody could help who touches a page from here on. */
     if (!fault_thread_start(&dest.thread, errp)) {
         return false;

@@ -156,7 +156,8 @@ static void give_way(Placer *placer, uint64_t len)
 
 static bool zeros_at_once(const PlaceMemory *memory, const RamRegion *region)
 {
-    return memory->blocks[region->index].ways & (1u << UFD_ZERO);
+    return qatomic_read(&memory->blocks[region->index].ways) &
+           (1u << UFD_ZERO);
 }
 
 /* A host page, or several if they can be put in place at once */

@@ -17,11 +17,17 @@
 #include "faults.h"
 #include "ufd.h"
 
-/* What there is to know of a region beside RamRegion; at the same index */
+/*
+ * What there is to know of a region beside RamRegion; at the same index
+ *
+ * A fault may be told of as soon as a region is registered, to a thread that
+ * runs before.  So what that thread looks at is there before it starts, or is
+ * the result of registering: then it is atomic, and 0 means what always works.
+ */
 typedef struct PlaceBlock {
     ReceivedMap map;
     uint64_t bytes;             /* registered: 0 if nothing is */
-    unsigned ways;              /* bits of UfdWay */
+    unsigned ways;              /* bits of UfdWay; atomic */
     uint8_t *alias;             /* the same memory, mapped again; or NULL */
     bool managed;               /* parts may be unplugged, as by virtio-mem */
 } PlaceBlock;
