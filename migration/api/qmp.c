@@ -21,19 +21,16 @@ static bool not_yet(const char *what, Error **errp)
     return false;
 }
 
-/* What @addr and the mode in force would need. */
-static bool address_is_served(const MigrationAddress *addr, Error **errp)
+/* What the mode in force would need.  BQL. */
+static bool mode_is_served(Error **errp)
 {
-    if (addr->transport == MIGRATION_ADDRESS_TYPE_RDMA) {
-        return not_yet("Migration over RDMA", errp);
-    }
     if (migrate_mode() != MIG_MODE_NORMAL) {
         return not_yet("Any other migration mode than 'normal'", errp);
     }
     return true;
 }
 
-/* The address is the caller's to free. */
+/* The address is the caller's to free.  Any thread. */
 static MigrationAddress *address_of(const char *uri,
                                     MigrationChannelList *channels,
                                     Error **errp)
@@ -43,7 +40,8 @@ static MigrationAddress *address_of(const char *uri,
     if (!transport_parse(uri, channels, &addr, errp)) {
         return NULL;
     }
-    if (!address_is_served(addr, errp)) {
+    if (addr->transport == MIGRATION_ADDRESS_TYPE_RDMA) {
+        not_yet("Migration over RDMA", errp);
         qapi_free_MigrationAddress(addr);
         return NULL;
     }
@@ -69,7 +67,7 @@ void qmp_migrate(const char *uri, bool has_channels,
     g_autoptr(MigrationAddress) addr = NULL;
 
     addr = address_of(uri, channels, errp);
-    if (!addr || !has_enough_channels(addr, errp)) {
+    if (!addr || !mode_is_served(errp) || !has_enough_channels(addr, errp)) {
         return;
     }
     if (has_resume && resume) {
@@ -92,7 +90,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
         return;
     }
     addr = address_of(uri, channels, errp);
-    if (addr && has_enough_channels(addr, errp)) {
+    if (addr && mode_is_served(errp) && has_enough_channels(addr, errp)) {
         incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
     }
 }
@@ -114,6 +112,10 @@ void qmp_migrate_start_postcopy(Error **errp)
     source_start_postcopy(errp);
 }
 
+/*
+ * In the monitor's thread, while the main loop may be about to end what it is
+ * about: it goes by the phase and what is under locks, and by nothing else.
+ */
 void qmp_migrate_recover(const char *uri, Error **errp)
 {
     g_autoptr(MigrationAddress) addr = address_of(uri, NULL, errp);
