@@ -115,6 +115,11 @@ def at_random(kind: str, side: str) -> Case:
     return Case(f'{kind}/{side}', run)
 
 
+def in_postcopy(two: Pair) -> bool:
+    """Whether the guest has moved, and both sides have said so."""
+    return two.source.status == ACTIVE and bool(two.target.when('RESUME'))
+
+
 def is_paused(two: Pair) -> bool:
     """Whether both sides have said so."""
     return two.source.status == two.target.status == PAUSED
@@ -128,8 +133,7 @@ def paused(preempt: bool, how: str) -> Case:
         with ThreadPoolExecutor(1) as pool:
             try:
                 two.begin(True)
-                two.until(lambda: bool(two.target.when('RESUME')),
-                          'in postcopy')
+                two.until(lambda: in_postcopy(two), 'in postcopy')
                 time.sleep(plan.chance.uniform(0, 0.2))
                 if how == 'behind-stop':
                     # It waits for a guest that is about to wait for a page.
@@ -153,7 +157,7 @@ def recovering(side: str) -> Case:
         two = Pair(folder, plan.binary, POST, **TRICKLE)
         try:
             two.begin(True)
-            two.until(lambda: bool(two.target.when('RESUME')), 'in postcopy')
+            two.until(lambda: in_postcopy(two), 'in postcopy')
             two.source.monitor.urgent('migrate-pause')
             two.until(lambda: is_paused(two), 'paused')
             uri = f'unix:{folder}/again'
