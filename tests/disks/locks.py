@@ -109,16 +109,37 @@ def test_one_way(box: Box) -> None:
         is_state(pair.src, 'postmigrate')
 
 
-def postcopy(kind: str) -> Callable[[Box], None]:
-    """In postcopy memory follows, and cont runs the guest."""
+def start_postcopy(pair: Pair) -> None:
+    """The guest is to leave before its memory."""
+    caps(pair.src, pair.dst, postcopy_ram=True)
+    params(pair.src, max_bandwidth=1 << 20)
+    pair.src.qmp.cmd('migrate', {'uri': listen(pair.box, pair.dst)})
+    wait(pair.src, 'active')
+    pair.src.qmp.cmd('migrate-start-postcopy')
+
+
+def test_postcopy(box: Box) -> None:
+    """The guest is held until the disks are open: it goes on at the source."""
+    with Pair(box) as pair:
+        with Lock(pair.there):
+            start_postcopy(pair)
+            wait(pair.src, 'failed')
+            is_state(pair.src, 'running')
+            wait(pair.dst, 'failed')
+            expect(reason(pair.src), 'disk1', LOCK)
+        start_postcopy(pair)
+        wait(pair.dst, 'completed')
+        is_state(pair.dst, 'running')
+        is_state(pair.src, 'postmigrate')
+
+
+def given_up(kind: str, limit: int) -> Callable[[Box], None]:
+    """The source has given the guest up: cont runs it when it can."""
     def test(box: Box) -> None:
         with Pair(box, kind) as pair:
-            caps(pair.src, pair.dst, postcopy_ram=True)
-            params(pair.src, max_bandwidth=1 << 20)
+            params(pair.src, downtime_limit=limit)
             with Lock(pair.there):
-                pair.src.qmp.cmd('migrate', {'uri': listen(box, pair.dst)})
-                wait(pair.src, 'active')
-                pair.src.qmp.cmd('migrate-start-postcopy')
+                start_postcopy(pair)
                 wait(pair.src, 'completed')
                 wait(pair.dst, 'completed')
                 kept(pair)
@@ -200,8 +221,9 @@ TESTS: dict[str, Callable[[Box], None]] = {
     'locks/refused-exit': test_exit,
     'locks/strict': test_strict,
     'locks/one-way': test_one_way,
-    'locks/postcopy': postcopy('ferry'),
-    'locks/postcopy-pristine-source': postcopy('pristine'),
+    'locks/postcopy': test_postcopy,
+    'locks/postcopy-far': given_up('ferry', 0),
+    'locks/postcopy-pristine-source': given_up('pristine', 300),
     'locks/source-cannot-resume': test_lost_on_the_way,
     'locks/query-block': looked_at(5),
 }
