@@ -154,7 +154,7 @@ static void test_ranges(void)
             expect_refused(id, row->min - 1);
             refused++;
         }
-        if (row->max < type_max(row)) {
+        if (row->max < type_max(row) && row->max != SIZE_MAX) {
             expect_refused(id, row->max + 1);
             expect_refused(id, type_max(row));
             refused++;
