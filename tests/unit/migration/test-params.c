@@ -167,7 +167,7 @@ static void test_ranges(void)
 static void test_cache_size(void)
 {
     static const uint64_t bad[] = { 0, 1, PAGE / 2, PAGE - 1, PAGE + 1,
-                                    3 * PAGE, UINT64_MAX };
+                                    3 * PAGE, SIZE_MAX };
 
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
         g_autofree char *said =
@@ -176,7 +176,7 @@ static void test_cache_size(void)
         g_assert_nonnull(said);
         g_assert_nonnull(strstr(said, "power of two"));
     }
-    for (uint64_t good = PAGE; good; good <<= 1) {
+    for (uint64_t good = PAGE; good && good <= SIZE_MAX; good <<= 1) {
         g_assert_null(check_number(MIGRATION_PARAMETER_XBZRLE_CACHE_SIZE,
                                    good));
     }

@@ -31,7 +31,7 @@ CPUTailQ cpus_queue = QTAILQ_HEAD_INITIALIZER(cpus_queue);
 typedef struct Errand {
     run_on_cpu_func func;       /* NULL if there is none */
     run_on_cpu_data data;
-    int64_t asked_ms;           /* how long it wanted to sleep, all in all */
+    int asked_ms;               /* how long it wanted to sleep, all in all */
     unsigned count;             /* of those it was given */
 } Errand;
 
@@ -313,7 +313,7 @@ static void *sleeper(void *opaque)
 static void test_wake(void)
 {
     QemuThread thread;
-    int64_t asked_ms;
+    int asked_ms;
 
     begin(THROTTLE_MAX);
     qatomic_set(&asleep, false);
