@@ -432,6 +432,11 @@ static bool held_aborted(QEMUFile *f, Error **errp)
     bool ok = postcopy_dest_unhold(errp);
 
     wait_for_state();
+    if (postcopy_dest_hopeless()) {
+        /* The source was told why, and gave the attempt up for that. */
+        error_propagate(errp, g_steal_pointer(&turn.err));
+        return false;
+    }
     qatomic_set(&incoming.busy, false);
     ctx_in_main_loop(forget_held, NULL);
     qemu_sem_wait(&turn.done);
