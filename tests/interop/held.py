@@ -110,9 +110,10 @@ def far(way: Way) -> Case:
 
 
 def case(way: Way, name: str, run: Callable[[Lab], str]) -> Case:
-    """One case."""
+    """One case; a second channel is in the way of few of them."""
+    full = way is PREEMPT and name not in ('killed', 'far')
     return Case(f'ferry-ferry-held-{way.name}-{name}', run,
-                needs=way.needs, alone=True)
+                needs=way.needs, full=full, alone=True)
 
 
 def all_cases() -> list[Case]:
