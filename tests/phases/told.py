@@ -69,8 +69,10 @@ def power(sleep_type: int) -> bytes:
 
 
 def write_sector() -> bytes:
-    """The first of the disk."""
-    return (port_out(DISK + 6, 0xe0) + port_out(DISK + 2, 1)
+    """The first of the disk, when that has done what it was told before."""
+    return (b'\xba' + (DISK + 7).to_bytes(2, 'little')
+            + b'\xec\xa8\x80\x75\xfb'   # until the disk is not busy
+            + port_out(DISK + 6, 0xe0) + port_out(DISK + 2, 1)
             + port_out(DISK + 3, 0) + port_out(DISK + 4, 0)
             + port_out(DISK + 5, 0) + port_out(DISK + 7, 0x30)
             + b'\xec\xa8\x08\x74\xfb'   # until the disk wants data
