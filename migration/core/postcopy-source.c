@@ -376,7 +376,7 @@ static bool send_end(Error **errp)
 }
 
 /*
- * The destination said goodbye before it came to the end of the package, which
+ * The destination sent SHUT before it came to the end of the package, which
  * is where it is told to run the guest: the guest never ran there.  Only a
  * connection that never broke can tell.  If memory that was sent has been given
  * up here, it cannot run here either.

@@ -476,7 +476,7 @@ static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
                                                 : STRICT_FAILED;
 }
 
-/* The destination has thrown memory away for a switchover that was in vain. */
+/* An attempt was given up: what comes next has to be an attempt as well. */
 static bool was_held(void)
 {
     SourceView view;

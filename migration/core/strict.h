@@ -65,9 +65,10 @@ typedef enum StrictResult {
 bool strict_possible(Error **errp);
 
 /*
- * The same for a switchover to postcopy when no limit is promised; after the
- * destination was met, with the BQL.  It costs a round trip more than to send
- * the devices with the order to start, so it is not for long ways.
+ * Whether a switchover to postcopy is an attempt though no limit is promised.
+ * After the destination was met, with the BQL.  An attempt costs a round trip
+ * more than a package that contains the order to start, so this is false if
+ * four round trips exceed the downtime limit.
  */
 bool strict_may_hold(void);
 

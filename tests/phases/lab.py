@@ -313,7 +313,7 @@ def paused(lab: Lab) -> tuple[VM, VM]:
 
     A vCPU that waits for memory in the middle of an instruction that is emulated
     under the big lock keeps the destination from answering until it recovers.
-    So a guest that has no firmware of its own does nothing.
+    So the guest, if a test has no other one, leaves its memory alone.
     """
     before = lab.guest
     if '-bios' not in before:

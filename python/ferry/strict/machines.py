@@ -9,15 +9,13 @@ memory then have to be undone: so guests have them, and memory that is plugged.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FerryError
 from ..vm import VM
+from ..wait import until
 
 MIB = 1 << 20
-PATIENCE = 20.0         # s to plug memory in
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,10 @@ class Machine:
 
     def wait_plugged(self, vm: VM) -> None:
         """Until the guest has plugged in what it is to have."""
-        deadline = time.monotonic() + PATIENCE
-        while self.plugged:
-            memory = vm.qmp.cmd('query-memory-size-summary')
-            if memory.get('plugged-memory') == self.plugged * MIB:
-                return
-            if time.monotonic() > deadline:
-                raise FerryError(f'the guest has plugged in no memory: {memory}')
-            time.sleep(0.05)
+        if self.plugged:
+            until(lambda: vm.qmp.cmd('query-memory-size-summary').get(
+                'plugged-memory') == self.plugged * MIB,
+                  f'the guest has plugged in {self.plugged} MiB')
 
     def compare(self, src: VM, dst: VM) -> str:
         """What devices wrote is the same on both sides; or what is wrong."""
