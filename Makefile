@@ -101,7 +101,7 @@ test-tools: fetch
 	@base/build tools
 
 .PHONY: tidy
-tidy: ## style, include direction, names that must not be there
+tidy: ## style, direction of includes and calls, names that must not be there
 	@scripts/tidy
 
 .PHONY: bench
