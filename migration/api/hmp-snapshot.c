@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "block/qapi.h"
 #include "block/snapshot.h"
-#include "migration/device/snapshot.h"
+#include "migration/snapshot/snapshot.h"
 #include "migration/snapshot.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"

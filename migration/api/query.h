@@ -14,7 +14,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/base/ledger.h"
 #include "migration/base/policy.h"
-#include "migration/core/strict.h"
+#include "migration/source/switchover-strict.h"
 #include "migration/postcopy/latency.h"
 #include "migration/postcopy/sender.h"
 

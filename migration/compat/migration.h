@@ -2,7 +2,7 @@
  * The migration object: settings, and what every part of migration may ask
  *
  * For files that QEMU carries beside ours, and for ours above the leaf
- * modules.  How a migration runs is in core/: source.h and incoming.h.
+ * modules.  How a migration runs is in source/ and destination/.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -15,7 +15,7 @@
 #include "migration/savevm.h"
 #include "system/runstate.h"
 #include "system/system.h"
-#include "ctx.h"
+#include "notify.h"
 
 #define ALL_MODES (BIT(MIG_MODE__MAX) - 1)
 

@@ -8,15 +8,15 @@
 #include "qapi/error.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "migration/device/snapshot.h"
+#include "migration/snapshot/snapshot.h"
 #include "migration/misc.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
-#include "fault.h"
-#include "incoming.h"
+#include "fault-inject.h"
+#include "migration/destination/state.h"
 #include "permit.h"
-#include "requests.h"
-#include "source.h"
+#include "migration/source/requests.h"
+#include "migration/source/state.h"
 
 /* Where the guest is, which may not agree with what runs here */
 typedef enum Moment {

@@ -334,7 +334,7 @@ such as ``stop``, still holds when the migration fails or is cancelled.
 Commands and events ask ``migration_permits()`` (``include/migration/permit.h``),
 whose table of rules is in ``migration/core/permit.c``.  Requests that devices
 and the guest make, such as for a reset, stay pending while the guest is handed
-over, while it is loaded and while postcopy is paused; ``core/requests.c`` has
+over, while it is loaded and while postcopy is paused; ``source/requests.c`` has
 the guest leave only when no request is pending.  ``vm_start()`` asks as well,
 so that nobody can start a guest that is not here or not complete.
 

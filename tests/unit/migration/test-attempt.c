@@ -8,7 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "migration/base/clock.h"
-#include "migration/core/attempt.h"
+#include "migration/source/attempt.h"
 
 static unsigned resumed;
 

@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "migration/base/clock.h"
-#include "migration/core/fault.h"
+#include "migration/core/fault-inject.h"
 
 static void set(const char *text)
 {

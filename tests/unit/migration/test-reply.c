@@ -9,8 +9,8 @@
 #include "qemu/sockets.h"
 #include "io/channel-socket.h"
 #include "migration/core/peer.h"
-#include "migration/core/reply.h"
-#include "migration/core/report.h"
+#include "migration/destination/return-path.h"
+#include "migration/core/downtime-report.h"
 #include "migration/wire/wire.h"
 #include "setup.h"
 

@@ -5,7 +5,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "migration/core/report.h"
+#include "migration/core/downtime-report.h"
 
 static void same(const Report *a, const Report *b)
 {

@@ -9,7 +9,7 @@
 #include "qemu/atomic.h"
 #include "qapi/qapi-builtin-types.h"
 #include "migration/core/peer.h"
-#include "migration/core/return-path.h"
+#include "migration/source/return-path.h"
 #include "migration/wire/wire.h"
 #include "setup.h"
 

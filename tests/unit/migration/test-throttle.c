@@ -16,8 +16,8 @@
 #include "qapi/qapi-commands-migration.h"
 #include "system/cpu-timers.h"
 #include "migration/base/clock.h"
-#include "migration/core/ctx.h"
-#include "migration/core/throttle.h"
+#include "migration/core/notify.h"
+#include "migration/source/throttle.h"
 #include "setup.h"
 
 #define CPUS 3

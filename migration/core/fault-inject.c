@@ -1,0 +1,134 @@
+/*
+ * Faults for tests: parts of a switchover that take longer than they have to,
+ * and CPUs that cannot be reset
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "fault-inject.h"
+
+typedef struct Delays {
+    unsigned ms[POLICY_PART__COUNT];
+} Delays;
+
+/* Nobody waits for the network or the dirty log but those themselves. */
+static const bool can_delay[POLICY_PART__COUNT] = {
+    [POLICY_PART_STOP] = true,
+    [POLICY_PART_DEVICE_SAVE] = true,
+    [POLICY_PART_RAM] = true,
+    [POLICY_PART_FLUSH] = true,
+    [POLICY_PART_DEVICE_LOAD] = true,
+    [POLICY_PART_ACTIVATE] = true,
+    [POLICY_PART_START] = true,
+};
+
+static Delays delays;
+static bool cpus_stay;          /* set before a migration starts */
+
+/* Appends "name" or, with @values, "name:ms". */
+static void append(GString *text, PolicyPart part, bool values)
+{
+    g_string_append_printf(text, "%s%s", text->len ? "," : "",
+                           policy_part_name(part));
+    if (values) {
+        g_string_append_printf(text, ":%u", delays.ms[part]);
+    }
+}
+
+static bool find_part(const char *name, PolicyPart *part, Error **errp)
+{
+    g_autoptr(GString) known = g_string_new("");
+
+    for (PolicyPart i = 0; i < POLICY_PART__COUNT; i++) {
+        if (!can_delay[i]) {
+            continue;
+        }
+        if (g_str_equal(policy_part_name(i), name)) {
+            *part = i;
+            return true;
+        }
+        append(known, i, false);
+    }
+    error_setg(errp, "'%s' is no part of a switchover that can be delayed: "
+               "use one of %s", name, known->str);
+    return false;
+}
+
+static bool read_one(const char *word, Delays *wanted, Error **errp)
+{
+    g_auto(GStrv) halves = g_strsplit(word, ":", 2);
+    PolicyPart part;
+    unsigned ms;
+
+    if (!halves[0] || !halves[1]) {
+        error_setg(errp, "'%s' is no delay: write PART:MILLISECONDS, with "
+                   "commas between them", word);
+        return false;
+    }
+    if (!find_part(halves[0], &part, errp)) {
+        return false;
+    }
+    if (!g_ascii_isdigit(*halves[1]) ||
+        qemu_strtoui(halves[1], NULL, 10, &ms) || ms > FAULT_DELAY_MAX_MS) {
+        error_setg(errp, "'%s' is no delay of '%s': use a number of "
+                   "milliseconds from 0 to %d", halves[1], halves[0],
+                   FAULT_DELAY_MAX_MS);
+        return false;
+    }
+    wanted->ms[part] = ms;
+    return true;
+}
+
+bool fault_set(const char *text, Error **errp)
+{
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+    Delays wanted = { 0 };
+
+    for (char **word = words; *word; word++) {
+        if (!read_one(*word, &wanted, errp)) {
+            return false;
+        }
+    }
+    delays = wanted;
+    return true;
+}
+
+char *fault_text(void)
+{
+    GString *text = g_string_new("");
+
+    for (PolicyPart i = 0; i < POLICY_PART__COUNT; i++) {
+        if (delays.ms[i]) {
+            append(text, i, true);
+        }
+    }
+    return g_string_free(text, false);
+}
+
+unsigned fault_delay_ms(PolicyPart part)
+{
+    assert(part < POLICY_PART__COUNT);
+    return delays.ms[part];
+}
+
+void fault_delay(PolicyPart part)
+{
+    unsigned ms = fault_delay_ms(part);
+
+    if (ms) {
+        g_usleep(ms * 1000ul);
+    }
+}
+
+void fault_set_cpus_stay(bool stay)
+{
+    cpus_stay = stay;
+}
+
+bool fault_cpus_stay(void)
+{
+    return cpus_stay;
+}

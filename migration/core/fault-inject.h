@@ -1,0 +1,47 @@
+/*
+ * Faults for tests: parts of a switchover that take longer than they have to,
+ * and CPUs that cannot be reset
+ *
+ * The property x-fault-delay of the migration object has them, on each side
+ * for itself: "stop:20,device-load:50" adds so many milliseconds whenever that
+ * part is done.  A part that the side does not do is not delayed; see
+ * strict-downtime.rst for who does what, and under which lock.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_CORE_FAULT_INJECT_H
+#define MIGRATION_CORE_FAULT_INJECT_H
+
+#include "migration/base/policy.h"
+
+/* The longest of a part, ms */
+#define FAULT_DELAY_MAX_MS 60000
+
+/*
+ * All delays become those of @text, parts that it does not name have none;
+ * "" stands for no delay at all.  What cannot be read changes nothing.  Before
+ * a migration starts.
+ */
+bool fault_set(const char *text, Error **errp);
+
+/*
+ * The property x-fault-cpus-stay: CPUs are taken for such that cannot be reset,
+ * as those of a confidential guest.
+ */
+void fault_set_cpus_stay(bool stay);
+bool fault_cpus_stay(void);
+
+/* As fault_set() takes it; the caller frees it. */
+char *fault_text(void);
+
+/* What there is to wait for @part; 0 if nothing is.  Any thread. */
+unsigned fault_delay_ms(PolicyPart part);
+
+/*
+ * The delay itself.  Whoever calls it keeps the locks he has: a disk that
+ * hangs would not let go of them either.
+ */
+void fault_delay(PolicyPart part);
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * The destination: starting the guest
+ *
+ * All of it under the BQL, in the main loop.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_DESTINATION_GUEST_START_H
+#define MIGRATION_DESTINATION_GUEST_START_H
+
+#include "migration/core/downtime-report.h"
+
+/* How far it came */
+typedef enum GuestStart {
+    GUEST_RUNS,                 /* its vCPUs are about to */
+    GUEST_WAITS,                /* as it did there, or as the user wants */
+    GUEST_NO_DISKS,             /* nothing was started: disks stay inactive */
+} GuestStart;
+
+typedef void GuestStarted(GuestStart how);
+
+/*
+ * Activates the disks, announces the guest's network addresses, and has the
+ * guest go on as it did on the source.  Times go to @report, which stays until
+ * @done was called: if the guest runs, by the thread of the last vCPU as soon
+ * as it does; otherwise before this returns.
+ *
+ * If a disk cannot be activated, @errp says which one and @done is not called.
+ * The caller then decides who has the guest: the source may have it back, as
+ * nothing here has changed; or guest_keep().
+ */
+GuestStart guest_start(Report *report, GuestStarted *done, Error **errp);
+
+/*
+ * After GUEST_NO_DISKS, if the source has given the guest up: it is stopped
+ * here, and 'cont' activates the disks and runs it.
+ */
+void guest_keep(void);
+
+#endif

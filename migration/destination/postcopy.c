@@ -1,0 +1,873 @@
+/*
+ * Postcopy on the destination
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/coroutine.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "hw/core/cpu.h"
+#include "migration/base/clock.h"
+#include "migration/base/turns.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/postcopy/dest.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "migration/yank_functions.h"
+#include "migration/core/notify.h"
+#include "state.h"
+#include "postcopy.h"
+#include "postcopy-quit.h"
+#include "return-path.h"
+#include "urgent-channel.h"
+
+#define PAUSE_REASON "requested by migrate-pause on the destination"
+/* How long the source may take for its second connection */
+#define CHANNEL_MS 30000
+#define LOOK_MS 10
+/* How long a source that was told that all is in vain may take to hang up */
+#define HANG_UP_MS 1000
+/* How long none of what is missing may come when the main stream has ended */
+#define REST_MS 2000
+/* While it is paused: for whether QEMU is to end */
+#define WATCH_MS 500
+
+static struct {
+    int step;                   /* CommandPhase; atomic */
+    bool ram;                   /* else it is about dirty bitmaps; BQL */
+    bool has_thread;            /* for urgent pages; main loop, then thread */
+    QemuThread thread;
+    QEMUTimer *patience;        /* with a source that hangs up; main loop */
+
+    QemuMutex lock;
+    QemuCond cond;
+    /* under the lock, as is incoming.from_src: */
+    QEMUFile *next;             /* the main stream of a new connection */
+    QEMUFile *urgent;           /* the channel for urgent pages */
+    bool urgent_read;           /* the thread reads it */
+    bool urgent_ended;          /* there is no more to read from it */
+    bool urgent_quit;           /* the thread is to end */
+    bool closing;               /* the channel is being closed: leave it */
+    bool hopeless;              /* the guest will never run here */
+    /*
+     * A user's pause and the end exclude each other: whichever comes first
+     * under the lock.  A source that was told of a pause does not believe in
+     * the end any more, and one whose migration has ended here cannot recover.
+     */
+    bool user_paused;           /* on this connection */
+    bool over;                  /* all has come: nothing is left to pause */
+    Error *why;                 /* the channel for urgent pages is broken */
+} pc;
+
+void postcopy_dest_init(void)
+{
+    urgent_incoming_init();
+    qemu_mutex_init(&pc.lock);
+    qemu_cond_init(&pc.cond);
+    qatomic_set(&pc.step, COMMAND_PRECOPY);
+}
+
+void postcopy_dest_begin(void)
+{
+    qatomic_set(&pc.step, COMMAND_PRECOPY);
+    pc.ram = false;
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.hopeless = false;
+    pc.urgent_ended = pc.urgent_quit = pc.closing = false;
+    pc.user_paused = pc.over = false;
+}
+
+CommandPhase postcopy_dest_step(void)
+{
+    return qatomic_read(&pc.step);
+}
+
+static bool is_step(CommandPhase from, CommandPhase to)
+{
+    CommandPhase step = postcopy_dest_step();
+
+    return from <= step && step <= to;
+}
+
+bool migration_in_incoming_postcopy(void)
+{
+    return is_step(COMMAND_DISCARDING, COMMAND_RUNNING);
+}
+
+bool postcopy_dest_may_pause(void)
+{
+    return pc.ram && is_step(COMMAND_LISTENING, COMMAND_RUNNING);
+}
+
+bool migration_incoming_postcopy_advised(void)
+{
+    return is_step(COMMAND_ADVISED, COMMAND_RUNNING);
+}
+
+/*
+ * Requests
+ */
+
+static bool request(void *opaque, const RamRegion *region, uint64_t start,
+                    uint32_t len)
+{
+    return reply_request_pages(region->name, start, len);
+}
+
+static int vcpu_of_thread(void *opaque, uint32_t thread)
+{
+    CPUState *cpu;
+
+    RCU_READ_LOCK_GUARD();
+    CPU_FOREACH(cpu) {
+        if (cpu->thread_id == thread) {
+            return cpu->cpu_index;
+        }
+    }
+    return -1;
+}
+
+static const FaultsOps requests = {
+    .request = request, .vcpu = vcpu_of_thread,
+};
+
+/*
+ * The channel for urgent pages
+ */
+
+bool postcopy_dest_urgent_channel(QIOChannel *ioc)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.urgent) {
+        object_ref(OBJECT(ioc));
+        urgent_incoming_close(ioc);
+        return false;
+    }
+    urgent_incoming_offer(ioc);
+    qemu_cond_broadcast(&pc.cond);
+    return true;
+}
+
+/* It has come, though it may not have begun to say which one it is. */
+static bool has_urgent_channel(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return pc.urgent || urgent_incoming_some();
+}
+
+/* Whether there is something to do for the thread; under the lock. */
+static bool may_read_urgent(void)
+{
+    return !pc.closing && !pc.urgent_ended &&
+           (pc.urgent || urgent_incoming_some());
+}
+
+/* Under the lock, which is let go of meanwhile. */
+static void choose_urgent(void)
+{
+    QIOChannel *ioc;
+
+    qemu_mutex_unlock(&pc.lock);
+    ioc = urgent_incoming_choose(LOOK_MS);
+    if (ioc) {
+        transport_listen_stop();
+    }
+    qemu_mutex_lock(&pc.lock);
+    if (ioc) {
+        urgent_incoming_drop();
+        pc.urgent = qemu_file_new_input(ioc);
+        qemu_file_set_blocking(pc.urgent, false);
+        object_unref(OBJECT(ioc));
+        trace_postcopy_preempt_new_channel();
+    }
+}
+
+/* Waits for something to read. NULL: the thread is to end. */
+static QEMUFile *next_urgent(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    do {
+        pc.urgent_read = false;
+        qemu_cond_broadcast(&pc.cond);
+        while (!pc.urgent_quit && !may_read_urgent()) {
+            qemu_cond_wait(&pc.cond, &pc.lock);
+        }
+        pc.urgent_read = !pc.urgent_quit;
+        if (pc.urgent_read && !pc.urgent) {
+            choose_urgent();
+        }
+    } while (!pc.urgent_quit && (!pc.urgent || pc.closing));
+    return pc.urgent_quit ? NULL : pc.urgent;
+}
+
+/*
+ * The main stream, though nobody may have begun to read it; NULL while there is
+ * none.  Under the lock.
+ */
+static QEMUFile *main_stream(void)
+{
+    return incoming.from_src ?: pc.next;
+}
+
+/* If one is gone, the other one is of no use: the migration pauses. */
+static void urgent_broke(Error *err)
+{
+    QEMUFile *f;
+
+    QEMU_LOCK_GUARD(&pc.lock);
+    f = main_stream();
+    pc.urgent_ended = true;
+    if (!err || pc.urgent_quit || pc.why || pc.over) {
+        error_free(err);
+    } else {
+        pc.why = err;
+        if (f) {
+            qemu_file_shutdown(f);
+        }
+        dest_give_up();
+    }
+}
+
+static void *urgent_thread(void *opaque)
+{
+    QEMUFile *f;
+
+    trace_postcopy_preempt_thread_entry();
+    rcu_register_thread();
+    turns_short();
+    while ((f = next_urgent())) {
+        Error *err = NULL;
+
+        if (!dest_load_urgent(f, &err)) {
+            error_prepend(&err, "Channel for urgent pages: ");
+        }
+        urgent_broke(err);
+    }
+    rcu_unregister_thread();
+    trace_postcopy_preempt_thread_exit();
+    return NULL;
+}
+
+static void close_file(QEMUFile *f)
+{
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
+        qemu_fclose(f);
+    }
+}
+
+static void end_urgent_thread(void)
+{
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        pc.urgent_quit = true;
+        if (pc.urgent) {
+            qemu_file_shutdown(pc.urgent);
+        }
+        qemu_cond_broadcast(&pc.cond);
+    }
+    if (pc.has_thread) {
+        qemu_thread_join(&pc.thread);
+        pc.has_thread = false;
+    }
+}
+
+/*
+ * Commands before the guest runs
+ */
+
+bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
+                                             Error **errp)
+{
+    uint64_t host_page_sizes, target_page_size;
+
+    trace_loadvm_postcopy_handle_advise();
+    if (!len != !migrate_postcopy_ram()) {
+        error_setg(errp, len ? "The capability postcopy-ram is on on the "
+                   "source and off here; set it on both sides"
+                   : "The capability postcopy-ram is off on the source and on "
+                   "here; set it on both sides");
+        return false;
+    }
+    if (len) {
+        host_page_sizes = qemu_get_be64(f);
+        target_page_size = qemu_get_be64(f);
+        if (!stream_check(f, errp) ||
+            !dest_advise(host_page_sizes, target_page_size, errp)) {
+            return false;
+        }
+        pc.ram = true;
+    }
+    qatomic_set(&pc.step, COMMAND_ADVISED);
+    return true;
+}
+
+bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
+                                              Error **errp)
+{
+    trace_loadvm_postcopy_ram_handle_discard();
+    if (!pc.ram) {
+        error_setg(errp, "The source has not announced postcopy of RAM");
+        return false;
+    }
+    qatomic_set(&pc.step, COMMAND_DISCARDING);
+    if (!dest_forget(f, len, errp)) {
+        return false;
+    }
+    trace_loadvm_postcopy_ram_handle_discard_end();
+    return true;
+}
+
+bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
+{
+    int64_t end = now_ms() + CHANNEL_MS;
+
+    if (!migrate_postcopy_preempt() || !migrate_postcopy_ram()) {
+        return true;
+    }
+    while (!has_urgent_channel()) {
+        if (now_ms() > end) {
+            error_setg(errp, "The source has made no second connection, for "
+                       "urgent pages: postcopy-preempt must be set on both "
+                       "sides");
+            return false;
+        }
+        if (!stream_check(incoming.from_src, errp)) {
+            return false;
+        }
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LOOK_MS * SCALE_MS);
+    }
+    /*
+     * It may be somebody else's: the source's was made before the package was
+     * sent, so that it is accepted in the next round of the main loop, which
+     * may have to wait for a page after that.
+     */
+    for (int i = 0; i < 2; i++) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 0);
+    }
+    return true;
+}
+
+static bool listen_for_faults(Error **errp)
+{
+    if (!reply_is_open()) {
+        error_setg(errp, "Pages cannot be asked for, as there is no return "
+                   "path");
+        return false;
+    }
+    reply_next_listener();
+    if (!dest_listen(&requests, errp)) {
+        return false;
+    }
+    dest_resume();
+    return true;
+}
+
+static void start_urgent_thread(void)
+{
+    if (pc.ram && migrate_postcopy_preempt()) {
+        pc.has_thread = true;
+        qemu_thread_create(&pc.thread, MIGRATION_THREAD_DST_PREEMPT,
+                           urgent_thread, NULL, QEMU_THREAD_JOINABLE);
+    }
+}
+
+bool postcopy_dest_listen(Error **errp)
+{
+    trace_loadvm_postcopy_handle_listen("enter");
+    if (pc.ram && !listen_for_faults(errp)) {
+        return false;
+    }
+    start_urgent_thread();
+    qatomic_set(&pc.step, COMMAND_LISTENING);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    trace_loadvm_postcopy_handle_listen("return");
+    return true;
+}
+
+bool postcopy_dest_run(Error **errp)
+{
+    trace_loadvm_postcopy_handle_run();
+    qatomic_set(&pc.step, COMMAND_RUNNING);
+    return true;
+}
+
+bool postcopy_dest_hold(Error **errp)
+{
+    if (!pc.ram) {
+        error_setg(errp, "The source has not announced postcopy of RAM");
+        return false;
+    }
+    trace_loadvm_postcopy_handle_listen("held");
+    return listen_for_faults(errp);
+}
+
+bool postcopy_dest_unhold(Error **errp)
+{
+    if (postcopy_dest_step() == COMMAND_DISCARDING) {
+        qatomic_set(&pc.step, COMMAND_ADVISED);
+    }
+    return !dest_listens() || dest_unlisten(errp);
+}
+
+void postcopy_dest_commit(void)
+{
+    start_urgent_thread();
+    qatomic_set(&pc.step, COMMAND_RUNNING);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+}
+
+void postcopy_dest_hold_broke(void)
+{
+    qemu_file_shutdown(incoming.from_src);
+    dest_pause();
+    dest_unregister();
+}
+
+/*
+ * Whoever reads it is woken, but the last word can still be said on the way
+ * back.
+ */
+static void stop_reading(QEMUFile *f)
+{
+    qemu_file_set_error(f, -EIO);
+    qio_channel_shutdown(qemu_file_get_ioc(f), QIO_CHANNEL_SHUTDOWN_READ,
+                         NULL);
+}
+
+static void lose_hope(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.hopeless = true;
+    if (pc.ram) {
+        dest_give_up();
+    }
+    qemu_cond_broadcast(&pc.cond);
+}
+
+static void read_no_more(void *opaque)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (incoming.from_src) {
+        stop_reading(incoming.from_src);
+    }
+}
+
+/*
+ * The source goes on with the guest if it hears of it.  A connection that is
+ * closed with something unread is reset, and what was said last may be lost: so
+ * all is read until the source has hung up.
+ */
+void postcopy_dest_package_failed(const char *why)
+{
+    lose_hope();
+    reply_refuse(why);
+    if (!pc.patience) {
+        pc.patience = timer_new_ms(QEMU_CLOCK_REALTIME, read_no_more, NULL);
+    }
+    timer_mod(pc.patience, now_ms() + HANG_UP_MS);
+}
+
+void postcopy_dest_quit(void)
+{
+    if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
+        lose_hope();
+        read_no_more(NULL);
+        postcopy_end_stop_cpus();
+    }
+}
+
+/*
+ * Recovery
+ */
+
+bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp)
+{
+    char name[WIRE_NAME_MAX + 1] = "";
+    size_t name_len = len ? qemu_get_byte(f) : 0;
+
+    /* What belongs to the next command is not waited for. */
+    if (len == 1 + name_len) {
+        qemu_get_buffer(f, (uint8_t *)name, name_len);
+    }
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (len != 1 + name_len || strlen(name) != name_len) {
+        error_setg(errp, "The name of the RAM block is malformed");
+        return false;
+    }
+    if (!dest_knows(name)) {
+        g_autofree char *shown = g_strescape(name, NULL);
+
+        error_setg(errp, "There is no RAM block '%s' here", shown);
+        return false;
+    }
+    trace_loadvm_handle_recv_bitmap(name);
+    /* If the source is gone, the stream will say so. */
+    reply_received(name, dest_put_received);
+    return true;
+}
+
+/* The source has made its second connection before it asks to go on. */
+static bool wait_for_urgent_channel(Error **errp)
+{
+    int64_t end = now_ms() + CHANNEL_MS;
+
+    if (!migrate_postcopy_preempt()) {
+        return true;
+    }
+    QEMU_LOCK_GUARD(&pc.lock);
+    while (!pc.urgent && !urgent_incoming_some() && !pc.hopeless) {
+        if (!stream_check(incoming.from_src, errp)) {
+            return false;
+        }
+        if (now_ms() > end) {
+            error_setg(errp, "The source has made no second connection");
+            return false;
+        }
+        qemu_cond_timedwait(&pc.cond, &pc.lock, LOOK_MS);
+    }
+    return true;
+}
+
+bool postcopy_dest_resume(Error **errp)
+{
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        error_setg(errp, "Nothing was paused");
+        return false;
+    }
+    if (!wait_for_urgent_channel(errp)) {
+        return false;
+    }
+    trace_loadvm_postcopy_handle_resume();
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    reply_resume_ack();
+    dest_resume();
+    return true;
+}
+
+/* What was there of the connection is closed; nobody reads any more. */
+static void hang_up(void)
+{
+    QEMUFile *main, *urgent;
+
+    dest_pause();
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        qemu_file_shutdown(incoming.from_src);
+        if (pc.urgent) {
+            qemu_file_shutdown(pc.urgent);
+        }
+        pc.closing = true;
+        while (pc.urgent_read) {
+            qemu_cond_wait(&pc.cond, &pc.lock);
+        }
+        pc.closing = pc.urgent_ended = pc.user_paused = false;
+        main = g_steal_pointer(&incoming.from_src);
+        urgent = g_steal_pointer(&pc.urgent);
+        urgent_incoming_drop();
+    }
+    reply_abandon();
+    close_file(urgent);
+    close_file(main);
+    dest_reset_channels();
+}
+
+/* Takes over @err. The first of the reasons, and what it means */
+static Error *pause_reason(Error *err)
+{
+    Error *why;
+
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        why = g_steal_pointer(&pc.why);
+    }
+    if (why) {
+        error_free(err);
+        err = why;
+    }
+    error_prepend(&err, "Postcopy is paused: ");
+    return err;
+}
+
+/* Takes over @err. */
+static void tell_pause(Error *err)
+{
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        /* a consequence of closing the channels */
+        error_free(g_steal_pointer(&pc.why));
+    }
+    warn_report("%s", error_get_pretty(err));
+    ctx_clear_error();
+    ctx_fail(err);
+}
+
+/* Takes over @err. False if there is nothing to wait for. */
+static bool pause_until_recovered(Error *err)
+{
+    trace_postcopy_pause_incoming();
+    transport_listen_stop();
+    if (migrate_dirty_bitmaps()) {
+        dirty_bitmap_mig_cancel_incoming();
+    }
+    err = pause_reason(err);
+    reply_error(error_get_pretty(err));
+    hang_up();
+    tell_pause(err);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+
+    qatomic_set(&incoming.busy, false);
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        int64_t told = 0;
+
+        while (!pc.next && !pc.hopeless) {
+            qemu_cond_timedwait(&pc.cond, &pc.lock, WATCH_MS);
+            postcopy_end_watch(&told);
+        }
+        if (pc.hopeless) {
+            return false;
+        }
+        incoming.from_src = g_steal_pointer(&pc.next);
+    }
+    qatomic_set(&incoming.busy, true);
+    ctx_clear_error();
+    reply_open(incoming.from_src);
+    trace_postcopy_pause_incoming_continued();
+    return true;
+}
+
+/* A connection for a postcopy that is paused, or the second one of it */
+static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
+{
+    bool main = !err && ctx_phase_move(&incoming.phase,
+                                       MIGRATION_STATUS_POSTCOPY_PAUSED,
+                                       MIGRATION_STATUS_POSTCOPY_RECOVER);
+    bool more = false;
+
+    if (err) {
+        /* It stays paused, and can be tried again. */
+        error_report_err(err);
+        return false;
+    }
+    if (main) {
+        QEMUFile *f = qemu_file_new_input(ioc);
+
+        qemu_file_set_blocking(f, false);
+        WITH_QEMU_LOCK_GUARD(&pc.lock) {
+            pc.next = f;
+            qemu_cond_broadcast(&pc.cond);
+        }
+    } else {
+        more = postcopy_dest_urgent_channel(ioc);
+    }
+    object_unref(OBJECT(ioc));
+    return main ? migrate_postcopy_preempt() : more;
+}
+
+bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
+{
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_setg(errp, "Migrate recover can only be run when postcopy is "
+                   "paused.");
+        return false;
+    }
+    /* Whoever calls again has another address in mind. */
+    transport_listen_stop();
+    return transport_listen(addr, recovered, NULL, errp);
+}
+
+bool postcopy_dest_pause(Error **errp)
+{
+    MigrationStatus phase = phase_get(&incoming.phase);
+    QEMUFile *f;
+
+    if (phase != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
+        phase != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.over) {
+        return false;
+    }
+    f = main_stream();
+    if (!f) {
+        /* It has just been hung up, or accepted. */
+        if (phase == MIGRATION_STATUS_POSTCOPY_RECOVER) {
+            error_setg(errp, "The connection of the recovery is just being "
+                       "made: try again");
+        }
+        return true;
+    }
+    if (!pc.why) {
+        error_setg(&pc.why, PAUSE_REASON);
+    }
+    pc.user_paused = true;
+    reply_error("Postcopy is paused: " PAUSE_REASON);
+    if (qemu_file_shutdown(f) == -ENOSYS) {
+        error_setg(errp, "Failed to pause destination migration: its "
+                   "connection cannot be shut down");
+    }
+    if (pc.ram) {
+        dest_give_up();
+    }
+    return true;
+}
+
+/*
+ * The thread
+ */
+
+/* The second channel may still bring pages, as long as it does. */
+static bool some_may_come(bool more, int64_t *since)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (more) {
+        *since = now_ms();
+    }
+    if (!(pc.urgent ? !pc.urgent_ended : urgent_incoming_some()) ||
+        now_ms() - *since > REST_MS) {
+        return false;
+    }
+    qemu_cond_timedwait(&pc.cond, &pc.lock, LOOK_MS);
+    return true;
+}
+
+/*
+ * Whether somebody waits for them or not: once it is ended here, what is
+ * missing is zeros.
+ */
+static bool nothing_is_missing(Error **errp)
+{
+    int64_t since = now_ms();
+    const char *block;
+    uint64_t left = dest_missing(&block), before = left;
+
+    while (left && some_may_come(left < before, &since)) {
+        before = left;
+        left = dest_missing(&block);
+    }
+    if (left) {
+        error_setg(errp, "The source has ended, but did not send %" PRIu64
+                   " pages, some of them of RAM block '%s'", left, block);
+        return false;
+    }
+    return true;
+}
+
+/* What the main stream had to bring is here, but not all that was asked for. */
+static bool wait_for_rest(Error **errp)
+{
+    FaultsView view;
+
+    if (!pc.ram) {
+        return true;
+    }
+    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+        error_setg(errp, "The source has ended before postcopy was resumed");
+        return false;
+    }
+    dest_look(&view);
+    if (view.waiting && !migrate_postcopy_preempt()) {
+        error_setg(errp, "The source has ended, but did not send %u pages "
+                   "that it was asked for", view.waiting);
+        return false;
+    }
+    if (!dest_wait()) {
+        error_setg(errp, "The connection broke");
+        return false;
+    }
+    return nothing_is_missing(errp);
+}
+
+/* All is here.  False if the source has been told of a pause. */
+static bool end_reached(Error **errp)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    if (pc.ram && pc.user_paused) {
+        error_setg(errp, "It was paused at the end");
+        return false;
+    }
+    pc.over = true;
+    return true;
+}
+
+static bool read_main_stream(DeviceLoad *load, Error **errp)
+{
+    return device_load_late(load, incoming.from_src, errp) &&
+           wait_for_rest(errp) && end_reached(errp);
+}
+
+bool postcopy_dest_hopeless(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return pc.hopeless;
+}
+
+/* The guest runs, and lacks nothing but what is known of its disks' changes. */
+static void lose_bitmaps(Error *err)
+{
+    dirty_bitmap_mig_cancel_incoming();
+    error_prepend(&err, "Dirty bitmaps that have not come are lost: ");
+    warn_report_err(err);
+}
+
+bool postcopy_dest_load(DeviceLoad *load, Error **errp)
+{
+    Error *err = NULL;
+
+    trace_postcopy_ram_listen_thread_start();
+    dest_give_way(turns_short(), migrate_postcopy_preempt());
+    while (!read_main_stream(load, &err)) {
+        if (postcopy_dest_hopeless()) {
+            error_propagate(errp, err);
+            return false;
+        }
+        if (!pc.ram) {
+            lose_bitmaps(g_steal_pointer(&err));
+            break;
+        }
+        if (!pause_until_recovered(g_steal_pointer(&err))) {
+            error_setg(errp, "Postcopy has ended before the guest ran");
+            return false;
+        }
+    }
+    end_urgent_thread();
+    if (pc.ram) {
+        dest_unregister();
+    }
+    trace_postcopy_ram_listen_thread_exit();
+    return true;
+}
+
+void postcopy_dest_set_stream(QEMUFile *f)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    incoming.from_src = f;
+}
+
+QEMUFile *postcopy_dest_take_stream(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    return g_steal_pointer(&incoming.from_src);
+}
+
+void postcopy_dest_end(void)
+{
+    timer_free(g_steal_pointer(&pc.patience));
+    end_urgent_thread();
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        close_file(g_steal_pointer(&pc.urgent));
+        close_file(g_steal_pointer(&pc.next));
+        urgent_incoming_drop();
+        error_free(g_steal_pointer(&pc.why));
+    }
+    dest_end();
+    qatomic_set(&pc.step, COMMAND_ENDED);
+}

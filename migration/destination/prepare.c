@@ -1,0 +1,313 @@
+/*
+ * The destination's part of a strict downtime
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "migration/base/clock.h"
+#include "migration/device/load-threads.h"
+#include "migration/ram/load.h"
+#include "migration/ram/load-watch.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "system/cpus.h"
+#include "system/hw_accel.h"
+#include "system/reset.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "hw/boards.h"
+#include "migration/core/notify.h"
+#include "migration/core/fault-inject.h"
+#include "prepare.h"
+#include "state.h"
+#include "migration/core/permit.h"
+#include "postcopy.h"
+#include "return-path.h"
+#include "guest-start.h"
+
+/*
+ * All of it is the main loop's, until a state listens: from then on the
+ * incoming thread has it, but that the main loop brings the phase to READY.
+ */
+static struct {
+    uint32_t attempt;           /* counted from 1 by the source */
+    int phase;                  /* CommandPhase, PRECOPY: none; atomic */
+    bool listens;               /* pages may be missing */
+    int verdict;                /* HoldVerdict; atomic */
+    bool committed;             /* atomic */
+    GArray *changes;            /* RamChange, that a reset left to be told */
+    GuestStart how;
+    Error *why;                 /* it is GUEST_NO_DISKS */
+} hold;
+
+static void set_phase(CommandPhase phase)
+{
+    qatomic_store_release(&hold.phase, phase);
+}
+
+void hold_init(void)
+{
+    hold.attempt = 0;
+    hold.listens = false;
+    set_phase(COMMAND_PRECOPY);
+    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
+    qatomic_set(&hold.committed, false);
+}
+
+CommandPhase hold_phase(void)
+{
+    return qatomic_load_acquire(&hold.phase);
+}
+
+HoldVerdict hold_verdict(void)
+{
+    return qatomic_read(&hold.verdict);
+}
+
+void hold_broke(void)
+{
+    qatomic_set(&hold.verdict, HOLD_BROKEN);
+}
+
+bool hold_committed(void)
+{
+    return qatomic_read(&hold.committed);
+}
+
+/*
+ * Memory
+ */
+
+static bool watch_memory(Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!permit_reset_of_cpus(errp)) {
+        error_prepend(errp, "strict-downtime has to be turned off, as an "
+                      "attempt that is given up cannot be forgotten: ");
+        return false;
+    }
+    return ram_watch_start(errp);
+}
+
+/* Takes over @changes.  If the source is gone, the stream says so. */
+static void tell_changes(GArray *changes)
+{
+    for (unsigned i = 0; i < changes->len; i++) {
+        const RamChange *c = &g_array_index(changes, RamChange, i);
+        const RamRegion *r = c->region;
+
+        reply_changed(r->name, c->first << r->page_bits,
+                      c->count << r->page_bits);
+    }
+    g_array_free(changes, true);
+}
+
+static bool tell_aborted(Error **errp)
+{
+    GArray *changes = g_steal_pointer(&hold.changes);
+
+    if (changes) {
+        tell_changes(changes);
+    }
+    if (!reply_aborted(hold.attempt)) {
+        error_setg(errp, "the answer to ABORT cannot be sent to the source");
+        return false;
+    }
+    return true;
+}
+
+void hold_end(void)
+{
+    ram_watch_stop();
+    g_clear_pointer(&hold.changes, g_array_unref);
+}
+
+/*
+ * Commands
+ */
+
+bool hold_begin(QEMUFile *f, Error **errp)
+{
+    uint32_t attempt = qemu_get_be32(f);
+    uint32_t limit_us = qemu_get_be32(f);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (attempt <= hold.attempt) {
+        error_setg(errp, "Attempt %" PRIu32 " comes after attempt %" PRIu32,
+                   attempt, hold.attempt);
+        return false;
+    }
+    if (!watch_memory(errp)) {
+        return false;
+    }
+    trace_migration_hold(attempt, limit_us);
+    /* What comes next is memory, which has to wait. */
+    fault_delay(POLICY_PART_RAM);
+    hold.attempt = attempt;
+    hold.listens = false;
+    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
+    set_phase(COMMAND_HELD);
+    return true;
+}
+
+bool hold_listen(Error **errp)
+{
+    if (!postcopy_dest_hold(errp)) {
+        return false;
+    }
+    hold.listens = true;
+    set_phase(COMMAND_HELD_LISTENING);
+    return true;
+}
+
+/* Whether the attempt that @f speaks of is the one under way */
+static bool same_attempt(QEMUFile *f, Error **errp)
+{
+    uint32_t attempt = qemu_get_be32(f);
+
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    if (attempt != hold.attempt) {
+        error_setg(errp, "It is about attempt %" PRIu32 " and not %" PRIu32,
+                   attempt, hold.attempt);
+        return false;
+    }
+    return true;
+}
+
+bool hold_state(QEMUFile *f, uint32_t *len, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    *len = qemu_get_be32(f);
+    if (!stream_check(f, errp)) {
+        return false;
+    }
+    /*
+     * What has been changed by now is not what the source sent, and has to be
+     * known to it before READY.  What devices write when they are loaded is
+     * part of that, as in every migration.
+     */
+    tell_changes(ram_watch_take());
+    return true;
+}
+
+bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
+                 Error **errp)
+{
+    incoming.report = (Report) {
+        .attempt = hold.attempt,
+        .devices = *devices,
+    };
+    if (!load_threads_join(errp)) {
+        return false;
+    }
+    if (hold_verdict() != HOLD_UNDECIDED) {
+        return true;
+    }
+    cpu_synchronize_all_post_init();
+    fault_delay(POLICY_PART_DEVICE_LOAD);
+    incoming.report.load_ns = now_ns() - arrived_ns;
+    set_phase(COMMAND_READY);
+    if (!reply_report(WIRE_RP_READY, &incoming.report)) {
+        error_setg(errp, "The source cannot be told that all is ready");
+        return false;
+    }
+    return true;
+}
+
+/*
+ * What devices have loaded must not be added to, so they are reset; as on a
+ * wake-up from suspend to RAM, since memory, and what is plugged of it, has to
+ * stay as it is.
+ */
+static void reset_devices(void)
+{
+    MachineClass *mc = MACHINE_GET_CLASS(current_machine);
+
+    cpu_synchronize_all_states();
+    if (mc->reset) {
+        mc->reset(current_machine, RESET_TYPE_WAKEUP);
+    } else {
+        qemu_devices_reset(RESET_TYPE_WAKEUP);
+    }
+    cpu_synchronize_all_post_reset();
+}
+
+static void forget_devices(void)
+{
+    reset_devices();
+    cpu_synchronize_all_pre_loadvm();
+    hold.changes = ram_watch_take();
+}
+
+bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    trace_migration_hold_abort(hold.attempt);
+    if (hold.listens) {
+        qatomic_set(&hold.verdict, HOLD_ABORTED);
+        return true;
+    }
+    if (hold_phase() == COMMAND_READY) {
+        ctx_outside(forget_devices);
+    }
+    set_phase(COMMAND_PRECOPY);
+    return postcopy_dest_unhold(errp) && tell_aborted(errp);
+}
+
+void hold_forget(void)
+{
+    forget_devices();
+    hold.listens = false;
+    set_phase(COMMAND_PRECOPY);
+}
+
+bool hold_forgot(Error **errp)
+{
+    return tell_aborted(errp);
+}
+
+static void tell_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+static void start(void)
+{
+    hold.how = guest_start(&incoming.report, tell_start, &hold.why);
+}
+
+bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
+{
+    if (!same_attempt(f, errp)) {
+        return false;
+    }
+    trace_migration_hold_commit(hold.attempt);
+    if (hold.listens) {
+        qatomic_set(&hold.verdict, HOLD_COMMITTED);
+        set_phase(COMMAND_PRECOPY);
+        postcopy_dest_commit();
+        return true;
+    }
+    set_phase(COMMAND_ENDED);
+    ram_watch_stop();
+    ram_load_seal();
+    ctx_outside(start);
+    if (hold.how == GUEST_NO_DISKS) {
+        error_propagate(errp, g_steal_pointer(&hold.why));
+        return false;
+    }
+    qatomic_set(&hold.committed, true);
+    return true;
+}

@@ -1,0 +1,262 @@
+/*
+ * The return path on the destination: what we have to say to the source
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/lockable.h"
+#include "qemu/thread.h"
+#include "io/channel.h"
+#include "migration/trace.h"
+#include "migration/wire/wire.h"
+#include "migration/core/peer.h"
+#include "migration/core/peer-error.h"
+#include "return-path.h"
+
+/* How long reply_error() tries to get the lock, in steps of a millisecond */
+#define ERROR_LOCK_MS 20
+
+static QemuMutex lock;
+static QEMUFile *to_src;        /* under the lock, as is: */
+static Peer source_peer;
+static const char *last_block;  /* the source knows which one we are about */
+static bool shut;               /* nothing more is to be said: SHUT was */
+
+void reply_init(void)
+{
+    qemu_mutex_init(&lock);
+}
+
+bool reply_open(QEMUFile *from_src)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (to_src) {
+        return false;
+    }
+    to_src = qemu_file_get_return_path(from_src);
+    source_peer = (Peer) { 0 };
+    last_block = NULL;
+    shut = false;
+    return true;
+}
+
+bool reply_is_open(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return to_src;
+}
+
+/* Under the lock. */
+static bool say(uint16_t type, const void *payload, uint16_t len)
+{
+    if (!to_src || shut) {
+        return false;
+    }
+    trace_migrate_send_rp_message(type, len);
+    qemu_put_be16(to_src, type);
+    qemu_put_be16(to_src, len);
+    qemu_put_buffer(to_src, payload, len);
+    return !qemu_fflush(to_src);
+}
+
+static bool say_number(uint16_t type, uint32_t value)
+{
+    uint8_t payload[sizeof(value)];
+
+    stl_be_p(payload, value);
+    return say(type, payload, sizeof(payload));
+}
+
+/*
+ * The same for those who hold the BQL and must not wait for the source: past
+ * the stream, which would.  All that was said before has been written.
+ */
+static bool say_at_once(uint16_t type, const void *payload, uint16_t len)
+{
+    g_autofree char *message = g_malloc(2 * sizeof(uint16_t) + len);
+    QIOChannel *ioc = to_src ? qemu_file_get_ioc(to_src) : NULL;
+    ssize_t all = 2 * sizeof(uint16_t) + len;
+
+    if (!ioc || qemu_file_get_error(to_src)) {
+        return false;
+    }
+    trace_migrate_send_rp_message(type, len);
+    stw_be_p(message, type);
+    stw_be_p(message + sizeof(uint16_t), len);
+    memcpy(message + 2 * sizeof(uint16_t), payload, len);
+    if (qio_channel_set_blocking(ioc, false, NULL) < 0 ||
+        qio_channel_write(ioc, message, all, NULL) != all) {
+        /* Part of it may be written, so that nothing can follow. */
+        qemu_file_set_error(to_src, -EIO);
+        return false;
+    }
+    return true;
+}
+
+bool reply_pong(uint32_t value)
+{
+    QEMU_LOCK_GUARD(&lock);
+    peer_recognize_offer(value, &source_peer);
+    return say_number(WIRE_RP_PONG, value) &&
+           (value != WIRE_PEER_HELLO ||
+            say_number(WIRE_RP_PONG, peer_introduction()));
+}
+
+bool reply_report(uint16_t type, const Report *report)
+{
+    uint8_t payload[WIRE_RP_REPORT_MAX];
+
+    QEMU_LOCK_GUARD(&lock);
+    return (source_peer.features & WIRE_PEER_REPORT) && !shut &&
+           say_at_once(type, payload, report_encode(report, payload));
+}
+
+bool reply_switchover_ack(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
+}
+
+/* Returns the length. */
+static unsigned put_name(uint8_t *to, const char *name)
+{
+    size_t len = strlen(name);
+
+    assert(len <= WIRE_NAME_MAX);
+    to[0] = len;
+    memcpy(to + 1, name, len);
+    return 1 + len;
+}
+
+bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
+{
+    uint8_t payload[sizeof(WireRequestPages) + 1 + WIRE_NAME_MAX];
+    unsigned used = sizeof(WireRequestPages);
+    uint16_t type = WIRE_RP_REQ_PAGES;
+
+    stq_be_p(payload + offsetof(WireRequestPages, start), start);
+    stl_be_p(payload + offsetof(WireRequestPages, len), len);
+
+    QEMU_LOCK_GUARD(&lock);
+    if (name != last_block) {
+        type = WIRE_RP_REQ_PAGES_ID;
+        used += put_name(payload + used, name);
+        last_block = name;
+    }
+    return say(type, payload, used);
+}
+
+bool reply_changed(const char *name, uint64_t start, uint64_t len)
+{
+    uint8_t payload[sizeof(WireChanged) + 1 + WIRE_NAME_MAX];
+    unsigned used = sizeof(WireChanged);
+
+    stq_be_p(payload + offsetof(WireChanged, start), start);
+    stq_be_p(payload + offsetof(WireChanged, len), len);
+    used += put_name(payload + used, name);
+
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_CHANGED, payload, used);
+}
+
+bool reply_aborted(uint32_t attempt)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_number(WIRE_RP_ABORTED, attempt);
+}
+
+void reply_next_listener(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    last_block = NULL;
+}
+
+bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *))
+{
+    uint8_t payload[1 + WIRE_NAME_MAX];
+
+    QEMU_LOCK_GUARD(&lock);
+    return say(WIRE_RP_RECV_BITMAP, payload, put_name(payload, name)) &&
+           put(name, to_src) && !qemu_fflush(to_src);
+}
+
+bool reply_resume_ack(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_number(WIRE_RP_RESUME_ACK, WIRE_RESUME_ACK_OK);
+}
+
+void reply_abandon(void)
+{
+    QEMU_LOCK_GUARD(&lock);
+    if (to_src) {
+        qemu_fclose(g_steal_pointer(&to_src));
+    }
+}
+
+/* Another thread may wait for a source that does not read. */
+static bool lock_soon(void)
+{
+    for (int i = 0; i < ERROR_LOCK_MS; i++) {
+        if (!qemu_mutex_trylock(&lock)) {
+            return true;
+        }
+        g_usleep(1000);
+    }
+    return false;
+}
+
+/* Under the lock. */
+static bool explain(const char *why)
+{
+    uint8_t payload[WIRE_RP_ERROR_MAX];
+    size_t len = peer_error_encode(why, payload);
+
+    return len && to_src && !shut && (source_peer.features & WIRE_PEER_ERROR) &&
+           say_at_once(WIRE_RP_ERROR, payload, len);
+}
+
+bool reply_error(const char *why)
+{
+    bool ok = lock_soon();
+
+    if (ok) {
+        ok = explain(why);
+        shut |= ok;
+        qemu_mutex_unlock(&lock);
+    }
+    return ok;
+}
+
+/* Under the lock.  Only the first time. */
+static bool say_goodbye(bool ok, const char *why)
+{
+    uint8_t payload[WIRE_RP_SHUT_LEN];
+
+    if (!to_src || shut) {
+        return false;
+    }
+    if (!ok && why) {
+        explain(why);
+    }
+    shut = true;
+    stl_be_p(payload, !ok);
+    return say_at_once(WIRE_RP_SHUT, payload, sizeof(payload));
+}
+
+bool reply_refuse(const char *why)
+{
+    QEMU_LOCK_GUARD(&lock);
+    return say_goodbye(false, why);
+}
+
+void reply_close(bool ok, const char *why)
+{
+    QEMU_LOCK_GUARD(&lock);
+    say_goodbye(ok, why);
+    if (to_src) {
+        qemu_fclose(g_steal_pointer(&to_src));
+    }
+}

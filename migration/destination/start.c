@@ -1,0 +1,349 @@
+/*
+ * The destination: start and end of an incoming migration, in the main loop
+ *
+ * All functions: under the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "migration/base/clock.h"
+#include "migration/cpr.h"
+#include "migration/device/load-threads.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/wire/stream.h"
+#include "migration/yank_functions.h"
+#include "system/cpus.h"
+#include "system/runstate.h"
+#include "migration/core/notify.h"
+#include "prepare.h"
+#include "state.h"
+#include "migration/core/permit.h"
+#include "postcopy.h"
+#include "return-path.h"
+#include "guest-start.h"
+#include "migration/core/vmstate.h"
+
+/* A thread that is stuck for longer is left behind when QEMU ends. */
+#define SHUTDOWN_MS 3000
+#define QUIT_REASON "QEMU was ended before the migration was complete"
+
+Incoming incoming;
+
+void incoming_init(void)
+{
+    phase_init(&incoming.phase, PHASE_DESTINATION);
+    reply_init();
+    postcopy_dest_init();
+    vmstate_load_init();
+}
+
+bool migration_incoming_started(void)
+{
+    return phase_has(&incoming.phase, PHASE_RUNNING);
+}
+
+bool migration_is_loading(void)
+{
+    return phase_has(&incoming.phase, PHASE_RUNNING) &&
+           phase_get(&incoming.phase) != MIGRATION_STATUS_SETUP;
+}
+
+/*
+ * The end
+ */
+
+/* What only one migration at a time can have.  The stream is left. */
+static QEMUFile *let_go(void)
+{
+    QEMUFile *f = postcopy_dest_take_stream();
+
+    vmstate_load_cleanup();
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
+    }
+    incoming.loading = false;
+    cpr_set_incoming_mode(MIG_MODE_NONE);
+    transport_end();
+    return f;
+}
+
+static void take_leave(QEMUFile *f, bool ok)
+{
+    g_autoptr(Error) err = ctx_error();
+
+    reply_close(ok, err ? error_get_pretty(err) : QUIT_REASON);
+    if (f) {
+        qemu_fclose(f);
+    }
+}
+
+static void clean_up(bool ok)
+{
+    take_leave(let_go(), ok);
+}
+
+static void complete(void)
+{
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
+    clean_up(true);
+}
+
+static void take_leave_well(void *opaque)
+{
+    take_leave(g_steal_pointer(&incoming.left), true);
+}
+
+/* In the main loop, or in the thread of the vCPU that runs last. */
+static void tell_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+    ctx_in_main_loop(take_leave_well, NULL);
+}
+
+static void end_if_asked_to(void)
+{
+    if (incoming.exit_on_error) {
+        error_report_err(ctx_error());
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void fail(void)
+{
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    clean_up(false);
+    end_if_asked_to();
+}
+
+/*
+ * The guest has to run somewhere.  A source that is told that it cannot run
+ * here resumes it; one that cannot be told has given it up.  Takes over @err.
+ */
+static void no_disks(Error *err)
+{
+    bool told;
+
+    error_prepend(&err, "the guest cannot be started: ");
+    migrate_set_error(migrate_get_current(), err);
+    told = reply_refuse(error_get_pretty(err));
+    if (!told || !incoming.exit_on_error) {
+        error_report_err(error_copy(err));
+    }
+    error_free(err);
+    if (told) {
+        fail();
+    } else {
+        guest_keep();
+        complete();
+    }
+}
+
+/*
+ * Who is told that the guest runs may ask at once, or migrate it again: before
+ * the main loop goes on, nothing is left but what the source waits for.
+ */
+static void start(void)
+{
+    Error *err = NULL;
+
+    incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
+    if (guest_start(&incoming.report, tell_start, &err) == GUEST_NO_DISKS) {
+        no_disks(err);
+        return;
+    }
+    incoming.left = let_go();
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
+}
+
+static void tell_early_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+/*
+ * It goes on with what has come; the rest follows.  Without its disks it stays
+ * stopped: the source has given it up.
+ */
+bool incoming_start_early(int64_t package_ns, Error **errp)
+{
+    Error *err = NULL;
+
+    if (ctx_ending()) {
+        return true;
+    }
+    if (!load_threads_join(errp)) {
+        return false;
+    }
+    cpu_synchronize_all_post_init();
+    incoming.report.load_ns = now_ns() - package_ns;
+    if (guest_start(&incoming.report, tell_early_start,
+                    &err) == GUEST_NO_DISKS) {
+        error_prepend(&err, "the guest cannot be started: ");
+        error_report_err(error_copy(err));
+        ctx_fail(err);
+        guest_keep();
+    }
+    incoming.started = true;
+    return true;
+}
+
+static void tell_held_start(GuestStart how)
+{
+    reply_report(WIRE_RP_STARTED, &incoming.report);
+}
+
+bool incoming_start_held(Error **errp)
+{
+    if (ctx_ending()) {
+        error_setg(errp, "QEMU is ending");
+        return false;
+    }
+    if (guest_start(&incoming.report, tell_held_start,
+                    errp) == GUEST_NO_DISKS) {
+        return false;
+    }
+    incoming.started = true;
+    return true;
+}
+
+/* There will be no source. Takes over @err. */
+static void fail_early(Error *err)
+{
+    error_prepend(&err, "load of migration failed: ");
+    if (!incoming.exit_on_error) {
+        error_report_err(error_copy(err));
+    }
+    ctx_fail(err);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    cpr_set_incoming_mode(MIG_MODE_NONE);
+    transport_end();
+    end_if_asked_to();
+}
+
+static void thread_ended(void *opaque)
+{
+    bool late = postcopy_dest_step() >= COMMAND_LISTENING;
+
+    qemu_thread_join(&incoming.thread);
+    if (ctx_ending()) {
+        /* The source is told that the guest will not run here. */
+        clean_up(false);
+    } else if (hold_committed()) {
+        complete();
+    } else if (!incoming.loaded || (late && !incoming.started)) {
+        fail();
+    } else if (late) {
+        complete();
+    } else {
+        start();
+    }
+}
+
+/*
+ * The beginning
+ */
+
+/*
+ * The stream is read by a thread and by coroutines, so nobody may block.  The
+ * first connection is the main one, as the source makes the other one later.
+ */
+static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
+{
+    QEMUFile *f;
+
+    if (err) {
+        fail_early(err);
+        return false;
+    }
+    if (incoming.from_src) {
+        bool more = postcopy_dest_urgent_channel(ioc);
+
+        object_unref(OBJECT(ioc));
+        return more;
+    }
+    /* Nor must answers wait, and the guest with them. */
+    qio_channel_set_delay(ioc, false);
+    f = qemu_file_new_input(ioc);
+    object_unref(OBJECT(ioc));
+    qemu_file_set_blocking(f, false);
+    postcopy_dest_set_stream(f);
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
+    incoming.touched = true;
+    incoming.report = (Report) { 0 };
+    qatomic_set(&incoming.busy, true);
+    qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
+                       incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
+    return migrate_postcopy_preempt();
+}
+
+void incoming_shutdown(void)
+{
+    int64_t end = now_ms() + SHUTDOWN_MS;
+
+    transport_listen_stop();
+    if (postcopy_dest_step() >= COMMAND_LISTENING) {
+        postcopy_dest_quit();
+    } else if (incoming.from_src) {
+        if (runstate_check(RUN_STATE_INMIGRATE)) {
+            /* The guest has not run here, and will not. */
+            reply_refuse(QUIT_REASON);
+        }
+        qemu_file_shutdown(incoming.from_src);
+    }
+    bql_unlock();
+    while (qatomic_read(&incoming.busy) && now_ms() < end) {
+        g_usleep(1000);
+    }
+    bql_lock();
+}
+
+/* What a failed load has left of devices must not be added to. */
+static bool can_start_over(Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!incoming.touched || permit_reset_of_cpus(errp)) {
+        return true;
+    }
+    error_prepend(errp, "QEMU has to be started anew, as a migration into it "
+                  "has failed: ");
+    return false;
+}
+
+static void start_over(void)
+{
+    if (incoming.touched) {
+        qemu_system_reset(SHUTDOWN_CAUSE_NONE);
+        incoming.touched = false;
+    }
+}
+
+bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
+{
+    if (!phase_has(&incoming.phase, PHASE_RESTARTABLE)) {
+        error_setg(errp, "The incoming migration has already been started");
+        return false;
+    }
+    if (!runstate_check(RUN_STATE_INMIGRATE)) {
+        error_setg(errp, "'-incoming' was not specified on the command line");
+        return false;
+    }
+    if (!can_start_over(errp) ||
+        !transport_listen(addr, accepted, NULL, errp)) {
+        return false;
+    }
+    start_over();
+    incoming.exit_on_error = exit_on_error;
+    ctx_clear_error();
+    incoming.started = false;
+    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_SETUP);
+    cpr_state_close();
+    return true;
+}

@@ -1,0 +1,33 @@
+/*
+ * Internal snapshots: what include/migration/snapshot.h does not promise
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SNAPSHOT_SNAPSHOT_H
+#define MIGRATION_SNAPSHOT_SNAPSHOT_H
+
+#include "block/aio.h"
+#include "qapi/qapi-builtin-types.h"
+
+/*
+ * As load_snapshot(), with a guest that may be running: it is stopped for it
+ * and resumed afterwards.  What can be refused is refused before that.  If it
+ * fails later, the guest stays in run state restore-vm.  Main thread, BQL.
+ */
+bool snapshot_restore(const char *name, const char *vmstate, bool has_devices,
+                      strList *devices, Error **errp);
+
+/*
+ * A snapshot could not be loaded after the machine had been changed for it, and
+ * no reset and no other snapshot has set that right.  BQL.
+ */
+bool snapshot_is_incomplete(void);
+
+/*
+ * True if a snapshot is being saved, loaded or deleted: @fn will be called as
+ * a bottom half when that is over.  Main thread, BQL.
+ */
+bool snapshot_wait_for_turn(QEMUBHFunc *fn, void *opaque);
+
+#endif

@@ -1,0 +1,24 @@
+/*
+ * How late the main loop is
+ *
+ * A timer that ends an attempt in time has to be set as much earlier as the
+ * main loop is wont to be late: because the host has no CPU for it, or because
+ * somebody else holds the big lock.  A timer of our own finds that out, while
+ * the guest still runs.
+ *
+ * With the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SOURCE_LOOP_LATENCY_H
+#define MIGRATION_SOURCE_LOOP_LATENCY_H
+
+/* Begin, and end, to watch; both may be repeated. */
+void lateness_watch(void);
+void lateness_forget(void);
+
+/* The worst of the last seconds, ns; what is past counts for less. */
+int64_t lateness_ns(void);
+
+#endif

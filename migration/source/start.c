@@ -1,0 +1,484 @@
+/*
+ * The source: start and end of an outgoing migration, in the main loop
+ *
+ * All functions: under the BQL, if nothing else is said.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
+#include "qapi/error.h"
+#include "qapi/qapi-visit-migration.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "io/channel-socket.h"
+#include "migration/base/clock.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/yank_functions.h"
+#include "system/kvm.h"
+#include "system/runstate.h"
+#include "migration/core/notify.h"
+#include "loop-latency.h"
+#include "postcopy.h"
+#include "requests.h"
+#include "state.h"
+#include "throttle.h"
+
+/* A thread that is stuck for longer is left behind when QEMU ends. */
+#define SHUTDOWN_MS 3000
+
+Source source;
+
+void source_init(void)
+{
+    phase_init(&source.phase, PHASE_SOURCE);
+    qemu_mutex_init(&source.lock);
+    qemu_sem_init(&source.wake, 0);
+    qemu_sem_init(&source.resumed, 0);
+}
+
+bool migration_is_running(void)
+{
+    return phase_has(&source.phase, PHASE_RUNNING);
+}
+
+bool migration_in_postcopy(void)
+{
+    return phase_has(&source.phase, PHASE_POSTCOPY);
+}
+
+bool migration_thread_is_self(void)
+{
+    return source_thread_id() == qemu_get_thread_id();
+}
+
+/* Any thread: a device cannot go on with its part. Takes over @err. */
+void migration_file_set_error(int ret, Error *err)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    if (source.to_dst) {
+        qemu_file_set_error_obj(source.to_dst, ret, err);
+    } else if (err) {
+        error_report_err(err);
+    }
+}
+
+void source_look(SourceView *view)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    *view = source.view;
+}
+
+void source_waits_for(const char *what)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    snprintf(source.view.reason, sizeof(source.view.reason),
+             "all is sent, waiting for %s; 'yank' ends that", what);
+}
+
+int source_thread_id(void)
+{
+    return qatomic_read(&source.thread_id);
+}
+
+/*
+ * The end
+ */
+
+/* Nobody waits any more for what is left, so it need not be written. */
+static void close_file(QEMUFile *f, bool succeeded)
+{
+    if (f) {
+        if (!succeeded) {
+            qemu_file_set_error(f, -ECANCELED);
+        }
+        qemu_fclose(f);
+    }
+}
+
+void source_close_streams(bool succeeded)
+{
+    ReturnPath *rp;
+    QEMUFile *f, *urgent;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        rp = g_steal_pointer(&source.return_path);
+        f = g_steal_pointer(&source.to_dst);
+        urgent = g_steal_pointer(&source.urgent);
+    }
+    if (f) {
+        migration_ioc_unregister_yank_from_file(f);
+    }
+    if (urgent) {
+        /* The return path's thread may be about to write to it. */
+        migration_ioc_unregister_yank_from_file(urgent);
+        qemu_file_shutdown(urgent);
+    }
+    return_path_close(rp);
+    close_file(urgent, false);
+    close_file(f, succeeded);
+}
+
+/* The machine may have been reset since the guest was stopped. */
+static void guest_left(void)
+{
+    if (runstate_check(RUN_STATE_PRELAUNCH)) {
+        runstate_set(RUN_STATE_FINISH_MIGRATE);
+    }
+    runstate_set(RUN_STATE_POSTMIGRATE);
+}
+
+/*
+ * The phase comes last: who sees it may start another migration, or expect
+ * the guest to run.
+ */
+static void finish(bool succeeded)
+{
+    bool cancelled = phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING;
+    /* It may have been cancelled too late. */
+    MigrationStatus end = succeeded ? MIGRATION_STATUS_COMPLETED :
+                          cancelled ? MIGRATION_STATUS_CANCELLED
+                                    : MIGRATION_STATUS_FAILED;
+    Error *err;
+
+    throttle_set(0);
+    lateness_forget();
+    if (ctx_ending()) {
+        /* The guest stays as it is. */
+    } else if (succeeded || source.lost) {
+        guest_left();
+        requests_drop();
+    } else {
+        switchover_undo();
+    }
+    /* The return path's thread may look at what the cleanup frees. */
+    source_close_streams(succeeded);
+    postcopy_cleanup();
+    qemu_savevm_state_cleanup();
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.total_ms = now_ms() - source.view.start_ms;
+    }
+    transport_end();
+    ctx_phase_set(&source.phase, end);
+
+    err = end == MIGRATION_STATUS_FAILED ? ctx_error() : NULL;
+    if (err) {
+        error_report_err(err);
+    }
+    if (!succeeded || !source.postcopy) {
+        ctx_notify(succeeded ? MIG_EVENT_PRECOPY_DONE
+                             : MIG_EVENT_PRECOPY_FAILED, NULL);
+    }
+}
+
+static void thread_ended(void *opaque)
+{
+    qemu_thread_join(&source.thread);
+    finish(source.succeeded);
+}
+
+/* For failures before there is a thread. Takes over @err. */
+static void fail_early(Error *err)
+{
+    ctx_fail(err);
+    finish(false);
+}
+
+/*
+ * The beginning
+ */
+
+void source_set_address(const MigrationAddress *addr)
+{
+    qapi_free_MigrationAddress(source.addr);
+    source.addr = QAPI_CLONE(MigrationAddress, addr);
+}
+
+static bool vm_may_leave(Error **errp)
+{
+    const char *why = NULL;
+
+    if (migration_is_running()) {
+        why = "There's a migration process in progress";
+    } else if (runstate_check(RUN_STATE_INMIGRATE)) {
+        why = "Guest is waiting for an incoming migration";
+    } else if (runstate_check(RUN_STATE_POSTMIGRATE)) {
+        why = "Can't migrate the vm that was paused due to previous migration";
+    } else if (kvm_hwpoisoned_mem()) {
+        why = "Can't migrate this vm with hardware poisoned memory, please "
+              "reboot the vm and try again";
+    }
+    if (why) {
+        error_setg(errp, "%s", why);
+    }
+    return !why && migration_permits(MIGRATION_ACT_MIGRATE, errp) &&
+           !migration_is_blocked(errp);
+}
+
+/* Nothing of the last migration is left. */
+static bool begin(Error **errp)
+{
+    if (qemu_savevm_state_prepare(errp) ||
+        (migrate_strict_downtime() && !strict_possible(errp))) {
+        qemu_savevm_state_cleanup();
+        return false;
+    }
+    ctx_clear_error();
+    memset(&mig_stats, 0, sizeof(mig_stats));
+    migration_reset_vfio_bytes_transferred();
+    postcopy_forget_counts();
+    while (!qemu_sem_timedwait(&source.wake, 0)) {
+        /* what is left of earlier calls */
+    }
+    qatomic_set(&source.go_on, false);
+    qatomic_set(&source.start_postcopy, false);
+    source.succeeded = source.lost = source.stopped_guest = false;
+    source.state_saved = source.start_sent = source.holds = false;
+    source.unsettled = 0;
+    source.postcopy = false;
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.handed_over = false;
+        source.view = (SourceView) {
+            .start_ms = now_ms(),
+            .policy.downtime.likely = POLICY_NEVER,
+        };
+    }
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_SETUP);
+    return true;
+}
+
+static bool answers_needed(void)
+{
+    return migrate_return_path() || migrate_postcopy_ram();
+}
+
+/*
+ * Answers can come back over any socket.  Of other channels it is not known,
+ * and of those that are secured it is left to the user: GnuTLS does not always
+ * bear it when one thread reads and another writes.
+ */
+bool source_open_return_path(Error **errp)
+{
+    QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
+    ReturnPath *rp;
+
+    if (!answers_needed() &&
+        !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
+        return true;
+    }
+    rp = return_path_open(source.to_dst, postcopy_return_path());
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.return_path = rp;
+    }
+    return true;
+}
+
+/* Takes over @ioc and @err, of which there is one. */
+static void connected(QIOChannel *ioc, Error *err, void *opaque)
+{
+    source.connecting = false;
+    if (err) {
+        fail_early(err);
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        /* The last bytes must not wait until those before are acknowledged. */
+        qio_channel_set_delay(ioc, false);
+        source.to_dst = qemu_file_new_output(ioc);
+    }
+    object_unref(OBJECT(ioc));
+    if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err) ||
+        !source_open_return_path(&err)) {
+        /* Some device may have to be unplugged by now: the thread waits. */
+        qemu_file_set_error_obj(source.to_dst, -EINVAL, err);
+    }
+    migration_rate_set(migrate_max_bandwidth());
+    qatomic_set(&source.alive, true);
+    qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN,
+                       source_thread, thread_ended, QEMU_THREAD_JOINABLE);
+}
+
+bool source_start(MigrationAddress *addr, Error **errp)
+{
+    Error *err = NULL;
+
+    if (!vm_may_leave(errp) || !begin(errp)) {
+        return false;
+    }
+    source_set_address(addr);
+    source.connecting = true;
+    if (!transport_connect(addr, answers_needed(), connected, NULL,
+                           &err)) {
+        source.connecting = false;
+        error_propagate(errp, error_copy(err));
+        fail_early(err);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * On the way
+ */
+
+bool source_hand_over(Error **errp)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.handed_over = phase_get(&source.phase) !=
+                         MIGRATION_STATUS_CANCELLING;
+    return source.handed_over || source_was_cancelled(errp);
+}
+
+void source_take_back(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.handed_over = false;
+}
+
+/* Whether there is something to cancel, which nobody else has done. */
+static bool begin_to_cancel(void)
+{
+    MigrationStatus now;
+
+    do {
+        now = phase_get(&source.phase);
+        if (!(phase_traits(PHASE_SOURCE, now) & PHASE_CANCELLABLE)) {
+            return false;
+        }
+    } while (!ctx_phase_move(&source.phase, now, MIGRATION_STATUS_CANCELLING));
+    return true;
+}
+
+bool source_cancel(Error **errp)
+{
+    if (phase_get(&source.phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+        !ctx_ending()) {
+        return postcopy_give_up(errp);
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (source.handed_over && migration_is_running()) {
+            error_setg(errp, "The destination has the guest or is about to: "
+                       "it is too late to cancel; 'yank' cuts the connection");
+            return false;
+        }
+        if (!begin_to_cancel()) {
+            return true;
+        }
+    }
+    trace_migration_cancel();
+    throttle_set(0);
+    if (source.connecting) {
+        source.connecting = false;
+        transport_connect_cancel();
+        finish(false);
+        return true;
+    }
+    /* The thread may wait for any of these. */
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        if (source.return_path) {
+            return_path_hang_up(source.return_path);
+        }
+        if (source.to_dst) {
+            qemu_file_shutdown(source.to_dst);
+        }
+    }
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+void source_shutdown(void)
+{
+    int64_t end = now_ms() + SHUTDOWN_MS;
+
+    source_cancel(NULL);
+    bql_unlock();
+    while (qatomic_read(&source.alive) && !qatomic_read(&source.handed_over) &&
+           now_ms() < end) {
+        g_usleep(1000);
+    }
+    bql_lock();
+}
+
+bool source_continue(MigrationStatus phase, Error **errp)
+{
+    MigrationStatus now = phase_get(&source.phase);
+
+    if (now != phase) {
+        error_setg(errp, "Migration not in expected state: %s",
+                   MigrationStatus_str(now));
+        return false;
+    }
+    if (now != MIGRATION_STATUS_PRE_SWITCHOVER) {
+        error_setg(errp, "Migration does not wait in state: %s",
+                   MigrationStatus_str(now));
+        return false;
+    }
+    qatomic_set(&source.go_on, true);
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+bool source_start_postcopy(Error **errp)
+{
+    if (!migrate_postcopy()) {
+        error_setg(errp, "Enable postcopy with migrate_set_capability before "
+                   "the start of migration");
+        return false;
+    }
+    if (phase_get(&source.phase) == MIGRATION_STATUS_NONE) {
+        error_setg(errp, "Postcopy must be started after migration has been "
+                   "started");
+        return false;
+    }
+    if (!migration_is_running()) {
+        return true;    /* Who asks cannot know that it has just ended. */
+    }
+    qatomic_set(&source.start_postcopy, true);
+    qemu_sem_post(&source.wake);
+    return true;
+}
+
+/*
+ * Snapshots
+ */
+
+static void set_stream(QEMUFile *f)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    source.to_dst = f;
+}
+
+bool source_begin_snapshot(QEMUFile *f, Error **errp)
+{
+    if (migration_is_running()) {
+        error_setg(errp, "There's a migration process in progress");
+        return false;
+    }
+    if (!begin(errp)) {
+        return false;
+    }
+    set_stream(f);
+    return true;
+}
+
+void source_end_snapshot(bool ok)
+{
+    qemu_savevm_state_cleanup();
+    set_stream(NULL);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.total_ms = now_ms() - source.view.start_ms;
+    }
+    if (ok) {
+        /* Nobody is told of this step: there was none. */
+        phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);
+    }
+    ctx_phase_set(&source.phase, ok ? MIGRATION_STATUS_COMPLETED
+                                    : MIGRATION_STATUS_FAILED);
+}

@@ -1,0 +1,206 @@
+/*
+ * The source: the guest goes on over there while its memory is still here
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "migration/base/clock.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "migration/core/notify.h"
+#include "postcopy.h"
+#include "state.h"
+#include "switchover.h"
+#include "throttle.h"
+#include "migration/core/vmstate.h"
+
+/* What cannot follow later, and what must not be used over there. */
+static bool send_before_package(Switchover *s, Error **errp)
+{
+    int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, true);
+
+    if (!switchover_saved(ret, errp)) {
+        return false;
+    }
+    if (migrate_postcopy_ram()) {
+        ram_source_sync_last();
+        postcopy_enter(false);
+        if (!postcopy_discard_dirty(source.to_dst, errp)) {
+            return false;
+        }
+    }
+    if (source.return_path) {
+        qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
+    }
+    switchover_memory_sent(s);
+    return stream_check(source.to_dst, errp);
+}
+
+/*
+ * The last byte of what is sent is an order to run the guest.  As long as not
+ * all of it went out, the guest is here; whatever fails after that, it is not.
+ * Under the BQL, but for the time that it takes to write.
+ */
+static bool hand_over(Switchover *s, SwitchoverOrder *send, const void *what,
+                      size_t len, Error **errp)
+{
+    QEMUFile *f = source.to_dst;
+    uint64_t end = 0;
+    bool ok;
+
+    stream_keep(f, true);
+    ok = switchover_saved(qemu_fflush(f), errp) && source_hand_over(errp);
+    if (ok) {
+        postcopy_open_requests();
+        end = stream_position(f) + len;
+        send(f, what);
+    }
+    stream_keep(f, false);
+    if (!ok) {
+        return false;
+    }
+    bql_unlock();
+    qemu_fflush(f);
+    bql_lock();
+    switchover_part(s, POLICY_PART_FLUSH);
+    if (stream_position(f) < end) {
+        stream_check(f, errp);
+        return false;
+    }
+    return true;
+}
+
+static void send_package(QEMUFile *f, const void *package)
+{
+    savevm_send_package(f, package);
+}
+
+static bool hand_over_package(Switchover *s, const GByteArray *package,
+                              Error **errp)
+{
+    return hand_over(s, send_package, package, sizeof(WireCommand) +
+                     sizeof(WirePackaged) + package->len, errp);
+}
+
+static bool send_guest(Switchover *s, Error **errp)
+{
+    g_autoptr(GByteArray) package = NULL;
+
+    trace_postcopy_start_set_run();
+    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
+        return false;
+    }
+    switchover_prepare();
+    if (!send_before_package(s, errp)) {
+        return false;
+    }
+    package = savevm_make_package(source.return_path, errp);
+    switchover_part(s, POLICY_PART_DEVICE_SAVE);
+    return package && hand_over_package(s, package, errp);
+}
+
+static void enter_postcopy(void)
+{
+    source.postcopy = true;
+    throttle_set(0);
+    ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
+    if (source.return_path) {
+        /* It goes out with the first page. */
+        stream_keep(source.to_dst, true);
+        qemu_savevm_send_ping(source.to_dst, WIRE_PING_PACKAGE_SENT);
+        stream_keep(source.to_dst, false);
+    }
+    postcopy_release_sent();
+    migration_rate_set(migrate_max_postcopy_bandwidth());
+    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+}
+
+/*
+ * The last switchover.  A peer says what became of its part of it when it has
+ * started the guest; memory is on its way by then.
+ */
+static struct {
+    Switchover s;
+    bool loaded;                /* what it took to load was known before */
+    bool open;                  /* it has not said so yet */
+} last;
+
+static void left(const Switchover *s, bool loaded)
+{
+    trace_vmstate_downtime_checkpoint("src-downtime-end");
+    switchover_show(s, now_ms() - source.downtime_start_ms);
+    last.s = *s;
+    last.loaded = loaded;
+    last.open = source.return_path;
+    enter_postcopy();
+}
+
+void switchover_note_start(void)
+{
+    ReturnPathReport started;
+    LedgerDevices loaded = last.s.loaded;
+
+    if (!last.open || !source.return_path ||
+        !return_path_started(source.return_path, 0, &started)) {
+        return;
+    }
+    last.open = false;
+    if (last.loaded) {
+        started.report.load_ns = 0;
+        started.report.devices = loaded;
+    }
+    switchover_join(&last.s, &started);
+    switchover_show(&last.s, ledger_total_ns(&last.s.ledger) / SCALE_MS);
+}
+
+bool switchover_to_postcopy(Policy *policy, Error **errp)
+{
+    Switchover s = { .policy = policy };
+    bool ok;
+
+    trace_postcopy_start();
+    last.open = false;
+    bql_lock();
+    stream_keep(source.to_dst, true);
+    ok = send_guest(&s, errp);
+    stream_keep(source.to_dst, false);
+    if (ok) {
+        left(&s, false);
+    }
+    bql_unlock();
+    return ok;
+}
+
+bool switchover_commit_package(Switchover *s, const GByteArray *package,
+                               Error **errp)
+{
+    vmstate_without_description();
+    postcopy_enter(false);
+    if (!hand_over_package(s, package, errp)) {
+        return false;
+    }
+    left(s, false);
+    return true;
+}
+
+bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
+                            const void *order, size_t len, Error **errp)
+{
+    vmstate_without_description();
+    postcopy_enter(true);
+    if (!hand_over(s, send, order, len, errp)) {
+        return false;
+    }
+    left(s, true);
+    return true;
+}

@@ -1,0 +1,109 @@
+/*
+ * The source: steps of stopping the guest and handing it over
+ *
+ * They are put together in switchover.c, for a migration that ends at once,
+ * and in switchover-strict.c, for one that may have to try again.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SOURCE_SWITCHOVER_H
+#define MIGRATION_SOURCE_SWITCHOVER_H
+
+#include "migration/base/ledger.h"
+#include "migration/base/policy.h"
+#include "return-path.h"
+
+/* One switchover: its ledger, and where the part that runs began. */
+typedef struct Switchover {
+    Policy *policy;
+    DowntimeLedger ledger;
+    LedgerDevices saved, loaded;    /* the slowest devices, here and there */
+    int64_t since_ns;
+} Switchover;
+
+/*
+ * The part that ran until now was @part; the next begins.  What RAM costs the
+ * policy works out from speeds.
+ */
+void switchover_part(Switchover *s, PolicyPart part);
+
+/*
+ * Steps, under the BQL; each says by @errp why it did not work
+ */
+
+/*
+ * The first step of every switchover: the guest is stopped, and the phase is
+ * DEVICE.  With pause-before-switchover it is PRE_SWITCHOVER first, in which
+ * the BQL is released until the user continues.  On failure the caller has
+ * switchover_undo() called, as after every later step.
+ */
+bool switchover_begin(Switchover *s, Error **errp);
+
+/*
+ * The second: the bandwidth is not limited any more, no more free page hints
+ * come, and a destination that expects it is sent SWITCHOVER_START, once.
+ */
+void switchover_prepare(void);
+
+/*
+ * The guest's disks are released, as the destination opens them when it has
+ * read the last byte, or the order to start the guest.
+ */
+bool switchover_disks(Error **errp);
+
+/* Memory was sent, or what postcopy needs of it: with that the last sync. */
+void switchover_memory_sent(Switchover *s);
+
+/* Of a function that left its reason in the stream or the context */
+bool switchover_saved(int ret, Error **errp);
+
+/*
+ * And without it
+ */
+
+/*
+ * Before the guest stops: waits until the destination has read all that was
+ * sent, no longer than @timeout_ms.  What is still on its way would be part of
+ * the downtime.  What the destination says next is about @attempt.
+ */
+void switchover_drain(uint32_t attempt, int timeout_ms);
+
+/* How long that may take; the guest runs */
+#define DRAIN_MS 1000
+
+/*
+ * The guest was handed over, @sent if nothing went wrong with that.  A QEMU
+ * says when it has the guest, or that it failed; a peer also what it did with
+ * the time, which goes to *@started.  One that never said a word is a channel
+ * that goes one way, and nothing more can be known.
+ */
+bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp);
+
+/* What @started says of the other side's part belongs to the ledger. */
+void switchover_join(Switchover *s, const ReturnPathReport *started);
+
+/*
+ * Postcopy: the guest leaves now, and memory follows.  Under the BQL, with the
+ * disks let go of, when what is to be thrown away has been told.
+ *
+ * By a package, whose last byte is an order to run it; or by @send, which puts
+ * @len bytes with an order to a destination that has it ready.  False if the
+ * guest is still here.
+ */
+typedef void SwitchoverOrder(QEMUFile *f, const void *order);
+
+bool switchover_commit_package(Switchover *s, const GByteArray *package,
+                               Error **errp);
+bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
+                            const void *order, size_t len, Error **errp);
+
+/*
+ * Afterwards, now and then: adds to the ledger what a peer says of its part.
+ */
+void switchover_note_start(void);
+
+/* What others may see of it; @downtime_ms is 0 if the guest is still here. */
+void switchover_show(const Switchover *s, int64_t downtime_ms);
+
+#endif

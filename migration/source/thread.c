@@ -1,0 +1,635 @@
+/*
+ * The source: the migration thread
+ *
+ * Sets up, sends until little enough is left, and has the guest switched
+ * over.  It holds no lock while it scans, encodes and sends; the BQL is taken
+ * around what needs it, and each of those times is recorded.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/units.h"
+#include "migration/base/clock.h"
+#include "migration/device/commands.h"
+#include "migration/migration.h"
+#include "migration/migration-stats.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/savevm.h"
+#include "migration/trace.h"
+#include "migration/transport/transport.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "system/runstate.h"
+#include "migration/core/notify.h"
+#include "migration/core/cost-history.h"
+#include "postcopy.h"
+#include "state.h"
+#include "failure.h"
+#include "throttle.h"
+#include "urgent-channel.h"
+
+/* How long a destination has to say who it is; the guest runs meanwhile. */
+#define MEET_MS 1000
+/* The value of the PING by which the way there and back is measured */
+#define ROUND_TRIP_PING 0xff
+/* How often a device is looked at whose unplug was requested */
+#define UNPLUG_POLL_MS 250
+#define UNPLUG_END_POLL_MS 50
+/* How long a migration that has failed waits for it */
+#define UNPLUG_END_MS (30 * 1000)
+/* How long a decision may wait for SWITCHOVER_ACK before more is sent */
+#define ACK_POLL_MS 50
+/* How long the limit is waited for before it is looked at again */
+#define LIMIT_POLL_NS (50 * SCALE_MS)
+/* How long the guest runs between two attempts, at first and at most */
+#define RETRY_NS (100 * SCALE_MS)
+#define RETRY_NS_MAX (2000 * SCALE_MS)
+/* How often speeds are worked out */
+#define SPEED_PERIOD_NS (100 * SCALE_MS)
+
+/* Waits until somebody calls, or the time is over. */
+static void doze(int64_t ns)
+{
+    qemu_sem_timedwait(&source.wake, DIV_ROUND_UP(ns, SCALE_MS));
+}
+
+/* Takes the BQL; returns when, which unlock_bql() wants to know. */
+static int64_t lock_bql(void)
+{
+    bql_lock();
+    return now_ns();
+}
+
+/* Lets go of it; that time is recorded, with @step, as a stall of the guest. */
+static void unlock_bql(const char *step, int64_t since_ns)
+{
+    int64_t held = now_ns() - since_ns;
+
+    bql_unlock();
+    QEMU_LOCK_GUARD(&source.lock);
+    stall_record(&source.view.stalls, step, held);
+}
+
+bool source_was_cancelled(Error **errp)
+{
+    error_setg(errp, "The migration was cancelled");
+    return false;
+}
+
+/* A channel that goes one way only looks like a path that breaks at once. */
+static bool path_is_needed(void)
+{
+    return migrate_return_path() || migrate_postcopy_ram() ||
+           return_path_answered(source.return_path);
+}
+
+bool source_may_go_on(Error **errp)
+{
+    ReturnPathEnd end;
+
+    if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        return source_was_cancelled(errp);
+    }
+    if (!source_streams_intact(errp)) {
+        return false;
+    }
+    end = source.return_path ? return_path_state(source.return_path, NULL)
+                             : RETURN_PATH_OPEN;
+    if (end == RETURN_PATH_OPEN ||
+        (end == RETURN_PATH_BROKEN && !path_is_needed())) {
+        return true;
+    }
+    if (end == RETURN_PATH_DONE) {
+        error_setg(errp, "destination sent SHUT before the migration was "
+                   "complete");
+    } else {
+        return_path_state(source.return_path, errp);
+    }
+    return false;
+}
+
+/*
+ * Setting up
+ */
+
+static void greet(QEMUFile *f)
+{
+    qemu_savevm_send_open_return_path(f);
+    qemu_savevm_send_ping(f, WIRE_PEER_HELLO);
+    qemu_savevm_send_ping(f, peer_offer());
+    qemu_savevm_send_ping(f, WIRE_PING_START);
+}
+
+/* While nothing else is on its way; the guest runs meanwhile. */
+static void measure_round_trip(void)
+{
+    int64_t start = now_ns();
+
+    return_path_expect(source.return_path, 0, ROUND_TRIP_PING);
+    qemu_savevm_send_ping(source.to_dst, ROUND_TRIP_PING);
+    if (return_path_ponged(source.return_path, MEET_MS)) {
+        source.round_trip_ns = now_ns() - start;
+    }
+}
+
+static void meet(void)
+{
+    Peer peer = { 0 };
+
+    source.round_trip_ns = 0;
+
+    if (source.return_path) {
+        return_path_meet(source.return_path, MEET_MS, &peer);
+    }
+    trace_migration_peer(peer.version, peer.features);
+    ram_source_set_peer(peer.features);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.peer = peer;
+    }
+    /* Others may take a PING more or less amiss. */
+    if (peer.features || migrate_strict_downtime()) {
+        measure_round_trip();
+    }
+}
+
+/* The guest may complete an unplug at any time, but for the BQL. */
+static bool unplug_is_pending(void)
+{
+    BQL_LOCK_GUARD();
+    return !ctx_ending() && qemu_savevm_state_guest_unplug_pending();
+}
+
+/*
+ * A device that is replaced by another during the migration was requested to
+ * be unplugged when setup was announced.  False: the migration has failed or
+ * was cancelled; then see end_unplug().
+ */
+static bool wait_for_unplug(Error **errp)
+{
+    if (unplug_is_pending() &&
+        ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+                       MIGRATION_STATUS_WAIT_UNPLUG)) {
+        while (source_may_go_on(NULL) && unplug_is_pending()) {
+            doze(UNPLUG_POLL_MS * SCALE_MS);
+        }
+    }
+    return source_may_go_on(errp);
+}
+
+/*
+ * Setup has failed, in whatever phase.  The guest still has to complete the
+ * unplug: a device can only be plugged in again after that.
+ */
+static void end_unplug(void)
+{
+    int64_t end = now_ms() + UNPLUG_END_MS;
+
+    while (unplug_is_pending() && now_ms() < end) {
+        g_usleep(UNPLUG_END_POLL_MS * 1000);
+    }
+}
+
+static bool set_up(Error **errp)
+{
+    int64_t start = now_ns();
+    QEMUFile *f = source.to_dst;
+    int64_t since = lock_bql();
+    bool ok;
+
+    /* Who holds the BQL does not wait for the destination to read. */
+    stream_keep(f, true);
+    ok = source_may_go_on(errp);
+    if (ok) {
+        qemu_savevm_state_header(f);
+    }
+    stream_keep(f, false);
+    unlock_bql("header", since);
+    if (!ok) {
+        return false;
+    }
+    if (source.return_path) {
+        greet(f);
+    }
+    if (migrate_postcopy()) {
+        qemu_savevm_send_postcopy_advise(f);
+    }
+    if (migrate_postcopy_preempt() &&
+        migrate_get_current()->preempt_pre_7_2 &&
+        !urgent_channel_connect(errp)) {
+        return false;
+    }
+    since = lock_bql();
+    stream_keep(f, true);
+    /* A bitmap may have been added since the command was given. */
+    ok = !qemu_savevm_state_setup(f, errp) &&
+         (!migrate_strict_downtime() || strict_possible(errp));
+    stream_keep(f, false);
+    unlock_bql("setup", since);
+    qemu_fflush(f);
+
+    if (!ok || !wait_for_unplug(errp)) {
+        return false;
+    }
+    meet();
+    if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+                        MIGRATION_STATUS_ACTIVE) &&
+        !ctx_phase_move(&source.phase, MIGRATION_STATUS_WAIT_UNPLUG,
+                        MIGRATION_STATUS_ACTIVE)) {
+        return source_may_go_on(errp);
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.setup_ms = (now_ns() - start) / SCALE_MS;
+    }
+    trace_migration_thread_setup_complete();
+    return true;
+}
+
+/*
+ * Sending
+ */
+
+/* Speeds as query-migrate shows them: of the last period. */
+static struct {
+    int64_t since_ns;
+    uint64_t bytes;
+    uint64_t pages;
+} speed;
+
+static uint64_t pages_sent(void)
+{
+    return stat64_get(&mig_stats.normal_pages) +
+           stat64_get(&mig_stats.zero_pages);
+}
+
+static void start_period(int64_t now)
+{
+    speed.since_ns = now;
+    speed.bytes = migration_transferred_bytes();
+    speed.pages = pages_sent();
+}
+
+/* How long nothing may be sent at the limit, since what was sent was a piece */
+static int64_t silence_ns(void)
+{
+    uint64_t limit = migration_rate_get();
+
+    return limit == RATE_LIMIT_DISABLED ? 0 :
+           2 * (double)STREAM_BUDGET_MIN / limit * NANOSECONDS_PER_SECOND;
+}
+
+void source_measure_speed(void)
+{
+    int64_t now = now_ns();
+    double seconds = (now - speed.since_ns) / 1e9;
+    uint64_t bytes = migration_transferred_bytes() - speed.bytes;
+
+    if (now - speed.since_ns < SPEED_PERIOD_NS ||
+        (!bytes && now - speed.since_ns < silence_ns())) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.view.mbps = bytes * 8 / seconds / 1e6;
+        source.view.pages_per_second = (pages_sent() - speed.pages) / seconds;
+    }
+    start_period(now);
+}
+
+static PolicyLimits limits_in_force(void)
+{
+    bool asked = qatomic_read(&source.start_postcopy);
+
+    return (PolicyLimits) {
+        .downtime_ns = migrate_downtime_limit() * SCALE_MS,
+        .switchover_bandwidth = migrate_avail_switchover_bandwidth(),
+        .auto_converge = migrate_auto_converge(),
+        .throttle_initial = migrate_cpu_throttle_initial(),
+        .throttle_increment = migrate_cpu_throttle_increment(),
+        .throttle_max = migrate_max_cpu_throttle(),
+        .throttle_tailslow = migrate_cpu_throttle_tailslow(),
+        .throttle_trigger = migrate_throttle_trigger_threshold(),
+        .dirty_limit = migrate_dirty_limit(),
+        .vcpu_dirty_rate = MIN(migrate_vcpu_dirty_limit(),
+                               UINT64_MAX / MiB) * MiB,
+        .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
+        .postcopy_asked = asked,
+    };
+}
+
+/* *@now: what cannot be sent once the guest has gone */
+static uint64_t remaining_estimate(uint64_t *now)
+{
+    uint64_t later;
+
+    qemu_savevm_state_pending_estimate(now, &later);
+    trace_migrate_pending_estimate(*now + later, *now, later);
+    return *now + later;
+}
+
+/* If the dirty log has been collected: what that found, and what it cost */
+static void note_sync(Policy *policy)
+{
+    RamSyncReport sync;
+
+    if (!ram_source_last_sync(&sync)) {
+        return;
+    }
+    if (!sync.first) {
+        policy_synced(policy, sync.dirtied, sync.interval_ns);
+        policy_measured(policy, POLICY_PART_SYNC, sync.took_ns);
+    }
+    QEMU_LOCK_GUARD(&source.lock);
+    stall_record(&source.view.stalls, "sync", sync.bql_ns);
+}
+
+/* Collects the dirty log. Returns what remains. */
+static uint64_t remaining_exact(Policy *policy, uint64_t *now)
+{
+    uint64_t later;
+
+    qemu_savevm_state_pending_exact(now, &later);
+    trace_migrate_pending_exact(*now + later, *now, later);
+    note_sync(policy);
+    return *now + later;
+}
+
+static void carry_out(const PolicyDecision *decision,
+                      const PolicyLimits *limits)
+{
+    throttle_set(decision->throttle);
+    throttle_dirty_rate(decision->dirty_limited ? limits->vcpu_dirty_rate : 0);
+}
+
+static void show(Policy *policy, const PolicyLimits *limits,
+                 const PolicyDecision *decision, uint64_t remaining,
+                 uint64_t now_bytes)
+{
+    PolicyView view = policy_view(policy, limits, remaining, now_bytes);
+
+    QEMU_LOCK_GUARD(&source.lock);
+    source.view.policy = view;
+    pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
+}
+
+static PolicyDecision decide(Policy *policy)
+{
+    PolicyLimits limits = limits_in_force();
+    uint64_t now, remaining = remaining_estimate(&now);
+    PolicyDecision decision = policy_decide(policy, &limits, remaining, false);
+
+    if (decision.action == POLICY_SYNC) {
+        remaining = remaining_exact(policy, &now);
+        decision = policy_decide(policy, &limits, remaining, true);
+    }
+    if (limits.postcopy && ram_source_may_postcopy() &&
+        !(migrate_strict_downtime() && ram_source_must_precopy())) {
+        policy_consider_postcopy(policy, &limits, remaining, now, &decision);
+    }
+    trace_migration_decision(decision.reason, remaining);
+    carry_out(&decision, &limits);
+    show(policy, &limits, &decision, remaining,
+         decision.action == POLICY_POSTCOPY ? now : remaining);
+    return decision;
+}
+
+/* Devices of the destination may have asked for time. */
+static bool may_switch_over(void)
+{
+    return !migrate_switchover_ack() || !runstate_is_running() ||
+           (source.return_path &&
+            return_path_acked(source.return_path, ACK_POLL_MS));
+}
+
+/* What was sent since nobody waited for the limit, and how long that took */
+static struct {
+    uint64_t bytes;
+    uint64_t ns;
+} piece;
+
+/*
+ * Waiting for the limit counts as sending: what is sent in between may fit
+ * into the buffers of sockets, and then tells nothing of the network.  Where
+ * the limit is low, that takes many times as long as to write the piece; only
+ * with all of it the piece tells how fast it goes.
+ */
+static void send_slice(Policy *policy)
+{
+    uint64_t before = migration_transferred_bytes();
+    int64_t start = now_ns();
+    uint64_t wait;
+
+    if (!migration_rate_exceeded(source.to_dst)) {
+        qemu_savevm_state_iterate(source.to_dst, false);
+    }
+    wait = migration_rate_wait_ns();
+    if (wait) {
+        doze(MIN(wait, LIMIT_POLL_NS));
+    }
+    piece.bytes += migration_transferred_bytes() - before;
+    piece.ns += now_ns() - start;
+    if (wait <= LIMIT_POLL_NS) {
+        policy_sent(policy, piece.bytes, piece.ns);
+        piece.bytes = piece.ns = 0;
+    }
+}
+
+/*
+ * What was found out in an attempt is worth more than another at once.  Where
+ * postcopy is meant there is more to send than a guest could wait for, and so
+ * something to do meanwhile.
+ */
+static bool rest_after_attempt(Policy *policy, Error **errp)
+{
+    SourceView view;
+    uint64_t rest, now;
+    int64_t end;
+
+    if (!strict_settle(errp)) {
+        return false;
+    }
+    source_look(&view);
+    rest = MIN((uint64_t)RETRY_NS << MIN(view.strict.attempts - 1, 16),
+               RETRY_NS_MAX);
+    end = now_ns() + rest;
+    while (migrate_postcopy_ram() && now_ns() < end &&
+           remaining_estimate(&now) && source_may_go_on(NULL)) {
+        send_slice(policy);
+        source_measure_speed();
+    }
+    doze(MAX(end - now_ns(), 0));
+    return true;
+}
+
+static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
+{
+    if (migrate_strict_downtime() || source.holds) {
+        return strict_run(policy, true, errp);
+    }
+    return postcopy_channels_ready(errp) &&
+           switchover_to_postcopy(policy, errp) ? STRICT_POSTCOPY
+                                                : STRICT_FAILED;
+}
+
+/* An attempt was given up: what comes next has to be an attempt as well. */
+static bool was_held(void)
+{
+    SourceView view;
+
+    source_look(&view);
+    return view.strict.attempts;
+}
+
+static StrictResult switch_over(Policy *policy, PolicyAction how, Error **errp)
+{
+    if (how == POLICY_POSTCOPY) {
+        return leave_for_postcopy(policy, errp);
+    }
+    if (migrate_strict_downtime() || was_held()) {
+        return strict_run(policy, false, errp);
+    }
+    return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
+}
+
+static void begin_to_send(Policy *policy)
+{
+    uint64_t now;
+
+    start_period(now_ns());
+    piece.bytes = piece.ns = 0;
+    /* the first estimate has what there is to send found out */
+    policy_init(policy, remaining_estimate(&now));
+    note_sync(policy);
+    bql_lock();
+    learnt_tell(policy);
+    bql_unlock();
+}
+
+/* Until the guest is to stop. Returns what the policy has decided. */
+static PolicyAction send_until_enough(Policy *policy, Error **errp)
+{
+    PolicyAction action;
+
+    while (source_may_go_on(errp)) {
+        action = decide(policy).action;
+        if ((action == POLICY_SWITCH_OVER || action == POLICY_POSTCOPY) &&
+            may_switch_over()) {
+            return action;
+        }
+        send_slice(policy);
+        source_measure_speed();
+    }
+    return POLICY_SEND;
+}
+
+/* Sends, and has the guest leave, as often as it takes. */
+static bool send_guest(Policy *policy, Error **errp)
+{
+    for (;;) {
+        PolicyAction how = send_until_enough(policy, errp);
+
+        if (how != POLICY_SWITCH_OVER && how != POLICY_POSTCOPY) {
+            return false;
+        }
+        switch (switch_over(policy, how, errp)) {
+        case STRICT_DONE:
+            return true;
+        case STRICT_POSTCOPY:
+            return postcopy_run(errp);
+        case STRICT_AGAIN:
+            if (!rest_after_attempt(policy, errp)) {
+                return false;
+            }
+            break;
+        default:
+            return false;
+        }
+    }
+}
+
+static bool run(Error **errp)
+{
+    Policy policy;
+
+    if (!set_up(errp)) {
+        end_unplug();
+        return false;
+    }
+    begin_to_send(&policy);
+    if (migrate_strict_downtime()) {
+        strict_rehearse(&policy);
+    } else {
+        bql_lock();
+        source.holds = strict_may_hold();
+        bql_unlock();
+    }
+    return send_guest(&policy, errp);
+}
+
+/*
+ * What a command has done with the guest is known when it has ended, unless a
+ * QEMU behind it has said that it has the guest.  If the command failed, it
+ * may still have passed on all that it was given.
+ */
+static bool accepted(Error **errp)
+{
+    Error *err = NULL;
+
+    if (!source.to_dst ||
+        (source.return_path && return_path_answered(source.return_path))) {
+        return true;
+    }
+    source_waits_for("the channel to end");
+    if (transport_finish(qemu_file_get_ioc(source.to_dst), &err)) {
+        return true;
+    }
+    source.lost = true;
+    error_setg(errp, "All of the guest was sent, but %s.  The guest stays "
+               "stopped here, so that it cannot run twice: 'cont' has it go "
+               "on, if nobody else has it", error_get_pretty(err));
+    error_free(err);
+    return false;
+}
+
+static void show_average_speed(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    SourceView *view = &source.view;
+    int64_t ms = now_ns() / SCALE_MS - view->start_ms - view->setup_ms;
+
+    if (ms > 0) {
+        view->mbps = migration_transferred_bytes() * 8.0 / ms / 1000;
+    }
+}
+
+void *source_thread(void *opaque)
+{
+    QEMUBHFunc *ended = opaque;
+    Error *err = NULL;
+
+    rcu_register_thread();
+    qatomic_set(&source.thread_id, qemu_get_thread_id());
+    source.succeeded = run(&err) && accepted(&err);
+    if (!source.succeeded) {
+        err = source_error_complete(err);
+    }
+    throttle_dirty_rate(0);
+    if (source.succeeded) {
+        show_average_speed();
+    } else if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+        error_free(err);
+    } else {
+        ctx_fail(err);
+    }
+    trace_migration_thread_after_loop();
+    qatomic_set(&source.thread_id, 0);
+    qatomic_set(&source.alive, false);
+    rcu_unregister_thread();
+    ctx_in_main_loop(ended, NULL);
+    return NULL;
+}

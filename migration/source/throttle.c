@@ -1,0 +1,184 @@
+/*
+ * Slowing the guest down, so that a migration converges
+ *
+ * A vCPU that is to lose a share p of its time runs for one slice and then
+ * sleeps p / (1 - p) slices.  A timer gives each vCPU, once in that period,
+ * the errand of sleeping; one whose last errand is not done gets no second.
+ *
+ * Who collects the dirty log may want a word with each vCPU, and wait for it
+ * while the guest is about to be handed over: so other errands come first.
+ * They count as done when all of the vCPU's errands are, so that the main loop
+ * has to give it a new one to sleep on.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+#include "hw/core/cpu.h"
+#include "migration/base/clock.h"
+#include "migration/trace.h"
+#include "system/cpus.h"
+#include "migration/core/notify.h"
+#include "throttle.h"
+
+#define SLICE_NS (10 * SCALE_MS)
+
+static unsigned percent;            /* atomic */
+static QEMUTimer *timer;            /* main loop */
+static uint64_t dirty_rate;         /* in force; migration thread */
+
+static int64_t sleep_ns(unsigned share)
+{
+    return SLICE_NS * share / (100 - share);
+}
+
+static bool may_sleep(CPUState *cpu)
+{
+    return !cpu->stop && !cpu->unplug && qatomic_read(&percent);
+}
+
+static bool has_errands(CPUState *cpu)
+{
+    return !QSIMPLEQ_EMPTY_ATOMIC(&cpu->work_list);
+}
+
+/* What a vCPU has not slept yet */
+typedef struct Rest {
+    CPUState *cpu;
+    int64_t end_ns;
+} Rest;
+
+static void sleep_on(void *opaque);
+
+/* On the vCPU's thread, under the BQL. */
+static void sleep_until(CPUState *cpu, int64_t end_ns)
+{
+    int64_t left = 1;
+
+    while (may_sleep(cpu) && !has_errands(cpu)) {
+        left = end_ns - now_ns();
+        if (left <= 0) {
+            break;
+        }
+        if (left >= SCALE_MS) {
+            /* Errands and stopping end this wait, throttle_set(0) does not. */
+            qemu_cond_timedwait_bql(cpu->halt_cond,
+                                    MIN(left, SLICE_NS) / SCALE_MS);
+        } else {
+            bql_unlock();
+            g_usleep(DIV_ROUND_UP(left, SCALE_US));
+            bql_lock();
+        }
+    }
+    if (left > 0 && may_sleep(cpu)) {
+        Rest *rest = g_new(Rest, 1);
+
+        *rest = (Rest) { .cpu = cpu, .end_ns = end_ns };
+        ctx_in_main_loop(sleep_on, rest);
+    } else {
+        qatomic_set(&cpu->throttle_thread_scheduled, 0);
+    }
+}
+
+static void rest_errand(CPUState *cpu, run_on_cpu_data data)
+{
+    g_autofree Rest *rest = data.host_ptr;
+
+    sleep_until(cpu, rest->end_ns);
+}
+
+/* The guest may have completed the unplug of a vCPU meanwhile. */
+static bool is_plugged(const CPUState *cpu)
+{
+    CPUState *other;
+
+    CPU_FOREACH(other) {
+        if (other == cpu) {
+            return !cpu->unplug;
+        }
+    }
+    return false;
+}
+
+static void sleep_on(void *opaque)
+{
+    g_autofree Rest *rest = opaque;
+
+    if (is_plugged(rest->cpu)) {
+        async_run_on_cpu(rest->cpu, rest_errand, RUN_ON_CPU_HOST_PTR(rest));
+        rest = NULL;
+    }
+}
+
+static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)
+{
+    sleep_until(cpu, now_ns() + sleep_ns(qatomic_read(&percent)));
+}
+
+static void tick(void *opaque)
+{
+    unsigned share = qatomic_read(&percent);
+    CPUState *cpu;
+
+    if (!share) {
+        return;
+    }
+    CPU_FOREACH(cpu) {
+        if (!cpu->unplug && !qatomic_xchg(&cpu->throttle_thread_scheduled, 1)) {
+            async_run_on_cpu(cpu, sleep_errand, RUN_ON_CPU_NULL);
+        }
+    }
+    timer_mod(timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL_RT) + SLICE_NS +
+                     sleep_ns(share));
+}
+
+static void begin(void *opaque)
+{
+    if (!timer) {
+        timer = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, tick, NULL);
+    }
+    tick(NULL);
+}
+
+void throttle_set(unsigned share)
+{
+    unsigned before = qatomic_xchg(&percent, MIN(share, THROTTLE_MAX));
+
+    if (share != before) {
+        trace_cpu_throttle_set(share);
+    }
+    if (share && !before) {
+        ctx_in_main_loop(begin, NULL);
+    }
+}
+
+unsigned throttle_get(void)
+{
+    return qatomic_read(&percent);
+}
+
+void throttle_dirty_rate(uint64_t bytes_per_s)
+{
+    Error *err = NULL;
+
+    if (bytes_per_s == dirty_rate) {
+        return;
+    }
+    BQL_LOCK_GUARD();
+    dirty_rate = bytes_per_s;
+    if (bytes_per_s) {
+        qmp_set_vcpu_dirty_limit(false, -1, DIV_ROUND_UP(bytes_per_s, MiB),
+                                 &err);
+    } else {
+        qmp_cancel_vcpu_dirty_limit(false, -1, &err);
+    }
+    if (err) {
+        warn_report_err(err);
+    }
+}
