@@ -10,6 +10,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "exec/target_page.h"
 #include "migration/base/clock.h"
+#include "migration/core/blockers.h"
 #include "migration/core/notify.h"
 #include "migration/destination/state.h"
 #include "migration/source/postcopy.h"
@@ -125,10 +126,10 @@ static void add_postcopy(DestInfo *info, FaultsView *view)
 MigrationInfo *qmp_query_migrate(Error **errp)
 {
     /* Before the error, which is told before the state that it is about. */
-    MigrationStatus outgoing = phase_get(&source.phase);
-    MigrationStatus ingoing = phase_get(&incoming.phase);
-    g_autoptr(strList) reasons = ctx_blocked_reasons();
-    g_autoptr(Error) err = ctx_error();
+    MigrationStatus outgoing = phase_get(&source_phase);
+    MigrationStatus ingoing = phase_get(&destination_phase);
+    g_autoptr(strList) reasons = blockers_reasons();
+    g_autoptr(Error) err = notify_first_error();
     g_autoptr(strList) features = NULL;
     g_autoptr(SocketAddressList) addresses = transport_addresses_copy();
     XBZRLECacheStats xbzrle;

@@ -50,6 +50,20 @@ const Property migration_properties[] = {
 };
 const size_t migration_properties_count = ARRAY_SIZE(migration_properties);
 
+static MigrationState *migration_object;
+
+MigrationState *migrate_get_current(void)
+{
+    assert(migration_object);
+    return migration_object;
+}
+
+void migrate_set_current(MigrationState *s)
+{
+    assert(!migration_object);
+    migration_object = s;
+}
+
 static MigrationParameters *in_force(void)
 {
     return &migrate_get_current()->parameters;

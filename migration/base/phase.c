@@ -111,12 +111,6 @@ bool phase_allows(PhaseSide side, MigrationStatus from, MigrationStatus to)
     return phase_row(side, from)->next & (1u << to);
 }
 
-void phase_init(Phase *p, PhaseSide side)
-{
-    p->side = side;
-    qatomic_set(&p->status, MIGRATION_STATUS_NONE);
-}
-
 MigrationStatus phase_get(const Phase *p)
 {
     return qatomic_read(&p->status);

@@ -37,12 +37,11 @@ typedef enum PhaseTrait {
     PHASE_RESTARTABLE = 1 << 6,     /* a new migration may begin */
 } PhaseTrait;
 
+/* One with no more than a side is in the phase NONE. */
 typedef struct Phase {
     PhaseSide side;
     int status;                     /* MigrationStatus; atomic */
 } Phase;
-
-void phase_init(Phase *p, PhaseSide side);
 
 /* Current phase; any thread. */
 MigrationStatus phase_get(const Phase *p);

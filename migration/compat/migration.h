@@ -58,6 +58,9 @@ struct MigrationState {
 /* Never NULL once the machine is being set up. Any thread. */
 MigrationState *migrate_get_current(void);
 
+/* Once, when @s has been made. */
+void migrate_set_current(MigrationState *s);
+
 /*
  * The first error of a migration, out or in; @error stays the caller's.
  * Any thread.

@@ -15,7 +15,7 @@
 #include "migration/savevm.h"
 #include "system/runstate.h"
 #include "system/system.h"
-#include "notify.h"
+#include "blockers.h"
 
 #define ALL_MODES (BIT(MIG_MODE__MAX) - 1)
 
@@ -123,7 +123,7 @@ bool migration_is_blocked(Error **errp)
     return false;
 }
 
-strList *ctx_blocked_reasons(void)
+strList *blockers_reasons(void)
 {
     strList *reasons = NULL;
     Blocker *blocker;

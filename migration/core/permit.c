@@ -6,36 +6,12 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
-#include "migration/snapshot/snapshot.h"
 #include "migration/misc.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "fault-inject.h"
-#include "migration/destination/state.h"
 #include "permit.h"
-#include "migration/source/requests.h"
-#include "migration/source/state.h"
-
-/* Where the guest is, which may not agree with what runs here */
-typedef enum Moment {
-    MOMENT_HERE,                /* no migration */
-    MOMENT_INCOMPLETE,          /* a snapshot was not loaded completely */
-    /* source */
-    MOMENT_LEAVING,             /* it goes on while it is being sent */
-    MOMENT_STOPPED,             /* by the migration; it may still stay */
-    MOMENT_HANDED_OVER,         /* nobody here knows who has it */
-    MOMENT_AWAY,                /* it runs there, its memory is here */
-    MOMENT_GONE,                /* it was migrated away */
-    /* destination */
-    MOMENT_AWAITED,             /* nothing of it has come */
-    MOMENT_LOADING,             /* it is incomplete and has not started */
-    MOMENT_ARRIVING,            /* it runs, its memory is incomplete */
-    MOMENT_CUT_OFF,             /* the same, and there is no connection */
-    MOMENT_ENDING,              /* it is complete, the migration not over */
-    MOMENT__COUNT
-} Moment;
 
 static const char *const moment_text[MOMENT__COUNT] = {
     [MOMENT_INCOMPLETE] = "the last snapshot was not loaded completely",
@@ -151,53 +127,45 @@ void permit_guest_start(bool now)
     migration_starts_guest = now;
 }
 
-static Moment source_moment(void)
-{
-    QEMU_LOCK_GUARD(&source.lock);
+/* In the order in which they are asked; BQL */
+static const PermitUser *users[PERMIT_USER__COUNT];
 
-    if (phase_has(&source.phase, PHASE_POSTCOPY)) {
-        return MOMENT_AWAY;
-    }
-    if (source.handed_over || source.state_saved) {
-        return MOMENT_HANDED_OVER;
-    }
-    return source.stopped_guest ? MOMENT_STOPPED : MOMENT_LEAVING;
+void permit_register(PermitUserId id, const PermitUser *user)
+{
+    users[id] = user;
 }
 
-static Moment destination_moment(void)
+static Moment moment_of(PermitUserId id)
 {
-    MigrationStatus status = phase_get(&incoming.phase);
-
-    /* It is started some time before the migration has ended. */
-    if (runstate_check(RUN_STATE_INMIGRATE)) {
-        return incoming.loading ? MOMENT_LOADING : MOMENT_AWAITED;
-    }
-    switch (status) {
-    case MIGRATION_STATUS_POSTCOPY_PAUSED:
-    case MIGRATION_STATUS_POSTCOPY_RECOVER:
-        return MOMENT_CUT_OFF;
-    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
-        return MOMENT_ARRIVING;
-    default:
-        return MOMENT_ENDING;
-    }
+    return users[id] ? users[id]->moment() : MOMENT_HERE;
 }
 
-static Moment moment_now(void)
+static Moment moment_by_run_state(void)
 {
-    if (migration_is_running()) {
-        return source_moment();
-    }
-    if (migration_is_loading()) {
-        return destination_moment();
-    }
     if (runstate_check(RUN_STATE_INMIGRATE)) {
         return MOMENT_AWAITED;
     }
     if (runstate_check(RUN_STATE_POSTMIGRATE)) {
         return MOMENT_GONE;
     }
-    return snapshot_is_incomplete() ? MOMENT_INCOMPLETE : MOMENT_HERE;
+    return MOMENT_HERE;
+}
+
+static Moment moment_now(void)
+{
+    return moment_of(PERMIT_SOURCE) ?:
+           moment_of(PERMIT_DESTINATION) ?:
+           moment_by_run_state() ?:
+           moment_of(PERMIT_SNAPSHOT);
+}
+
+static void before_change(void)
+{
+    for (PermitUserId id = 0; id < PERMIT_USER__COUNT; id++) {
+        if (users[id] && users[id]->before_change) {
+            users[id]->before_change();
+        }
+    }
 }
 
 /* What does not do anything, or was checked by who does it */
@@ -243,7 +211,7 @@ bool migration_permits(MigrationAct act, Error **errp)
     }
     if (!(rule->refused & BIT(now)) || is_exempt(act)) {
         if (permit_changes_state(act)) {
-            requests_end_attempt();
+            before_change();
         }
         return true;
     }

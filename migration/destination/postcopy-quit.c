@@ -27,7 +27,7 @@ static bool is_stuck(const CPUState *cpu)
 
 bool migration_vcpu_is_stuck(const CPUState *cpu)
 {
-    return phase_get(&incoming.phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+    return phase_get(&destination_phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
            is_stuck(cpu);
 }
 

@@ -388,7 +388,7 @@ bool postcopy_dest_listen(Error **errp)
     }
     start_urgent_thread();
     qatomic_set(&pc.step, COMMAND_LISTENING);
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     trace_loadvm_postcopy_handle_listen("return");
     return true;
 }
@@ -422,7 +422,7 @@ void postcopy_dest_commit(void)
 {
     start_urgent_thread();
     qatomic_set(&pc.step, COMMAND_RUNNING);
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
 }
 
 void postcopy_dest_hold_broke(void)
@@ -541,7 +541,7 @@ static bool wait_for_urgent_channel(Error **errp)
 
 bool postcopy_dest_resume(Error **errp)
 {
-    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_RECOVER) {
+    if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_RECOVER) {
         error_setg(errp, "Nothing was paused");
         return false;
     }
@@ -549,7 +549,7 @@ bool postcopy_dest_resume(Error **errp)
         return false;
     }
     trace_loadvm_postcopy_handle_resume();
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     reply_resume_ack();
     dest_resume();
     return true;
@@ -605,8 +605,8 @@ static void tell_pause(Error *err)
         error_free(g_steal_pointer(&pc.why));
     }
     warn_report("%s", error_get_pretty(err));
-    ctx_clear_error();
-    ctx_fail(err);
+    notify_clear_error();
+    notify_error(err);
 }
 
 /* Takes over @err. False if there is nothing to wait for. */
@@ -621,7 +621,7 @@ static bool pause_until_recovered(Error *err)
     reply_error(error_get_pretty(err));
     hang_up();
     tell_pause(err);
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 
     qatomic_set(&incoming.busy, false);
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
@@ -637,7 +637,7 @@ static bool pause_until_recovered(Error *err)
         incoming.from_src = g_steal_pointer(&pc.next);
     }
     qatomic_set(&incoming.busy, true);
-    ctx_clear_error();
+    notify_clear_error();
     reply_open(incoming.from_src);
     trace_postcopy_pause_incoming_continued();
     return true;
@@ -646,7 +646,7 @@ static bool pause_until_recovered(Error *err)
 /* A connection for a postcopy that is paused, or the second one of it */
 static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
 {
-    bool main = !err && ctx_phase_move(&incoming.phase,
+    bool main = !err && notify_phase_move(&destination_phase,
                                        MIGRATION_STATUS_POSTCOPY_PAUSED,
                                        MIGRATION_STATUS_POSTCOPY_RECOVER);
     bool more = false;
@@ -673,7 +673,7 @@ static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
 
 bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
 {
-    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+    if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
         error_setg(errp, "Migrate recover can only be run when postcopy is "
                    "paused.");
         return false;
@@ -685,7 +685,7 @@ bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
 
 bool postcopy_dest_pause(Error **errp)
 {
-    MigrationStatus phase = phase_get(&incoming.phase);
+    MigrationStatus phase = phase_get(&destination_phase);
     QEMUFile *f;
 
     if (phase != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
@@ -769,7 +769,7 @@ static bool wait_for_rest(Error **errp)
     if (!pc.ram) {
         return true;
     }
-    if (phase_get(&incoming.phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+    if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
         error_setg(errp, "The source has ended before postcopy was resumed");
         return false;
     }

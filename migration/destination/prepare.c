@@ -19,8 +19,8 @@
 #include "system/runstate.h"
 #include "system/system.h"
 #include "hw/boards.h"
-#include "migration/core/notify.h"
 #include "migration/core/fault-inject.h"
+#include "migration/core/main-loop.h"
 #include "prepare.h"
 #include "state.h"
 #include "migration/core/permit.h"
@@ -260,7 +260,7 @@ bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
         return true;
     }
     if (hold_phase() == COMMAND_READY) {
-        ctx_outside(forget_devices);
+        main_loop_run_and_wait(forget_devices);
     }
     set_phase(COMMAND_PRECOPY);
     return postcopy_dest_unhold(errp) && tell_aborted(errp);
@@ -303,7 +303,7 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
     set_phase(COMMAND_ENDED);
     ram_watch_stop();
     ram_load_seal();
-    ctx_outside(start);
+    main_loop_run_and_wait(start);
     if (hold.how == GUEST_NO_DISKS) {
         error_propagate(errp, g_steal_pointer(&hold.why));
         return false;

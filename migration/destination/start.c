@@ -11,6 +11,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "migration/base/clock.h"
+#include "migration/core/main-loop.h"
 #include "migration/cpr.h"
 #include "migration/device/load-threads.h"
 #include "migration/migration.h"
@@ -36,23 +37,34 @@
 
 Incoming incoming;
 
+static Moment incoming_moment(void)
+{
+    if (!migration_is_loading()) {
+        return MOMENT_HERE;
+    }
+    /* It is started some time before the migration has ended. */
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return incoming.loading ? MOMENT_LOADING : MOMENT_AWAITED;
+    }
+    switch (phase_get(&destination_phase)) {
+    case MIGRATION_STATUS_POSTCOPY_PAUSED:
+    case MIGRATION_STATUS_POSTCOPY_RECOVER:
+        return MOMENT_CUT_OFF;
+    case MIGRATION_STATUS_POSTCOPY_ACTIVE:
+        return MOMENT_ARRIVING;
+    default:
+        return MOMENT_ENDING;
+    }
+}
+
+static const PermitUser incoming_permit = { .moment = incoming_moment };
+
 void incoming_init(void)
 {
-    phase_init(&incoming.phase, PHASE_DESTINATION);
+    permit_register(PERMIT_DESTINATION, &incoming_permit);
     reply_init();
     postcopy_dest_init();
     vmstate_load_init();
-}
-
-bool migration_incoming_started(void)
-{
-    return phase_has(&incoming.phase, PHASE_RUNNING);
-}
-
-bool migration_is_loading(void)
-{
-    return phase_has(&incoming.phase, PHASE_RUNNING) &&
-           phase_get(&incoming.phase) != MIGRATION_STATUS_SETUP;
 }
 
 /*
@@ -76,7 +88,7 @@ static QEMUFile *let_go(void)
 
 static void take_leave(QEMUFile *f, bool ok)
 {
-    g_autoptr(Error) err = ctx_error();
+    g_autoptr(Error) err = notify_first_error();
 
     reply_close(ok, err ? error_get_pretty(err) : QUIT_REASON);
     if (f) {
@@ -91,7 +103,7 @@ static void clean_up(bool ok)
 
 static void complete(void)
 {
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
 }
 
@@ -104,20 +116,20 @@ static void take_leave_well(void *opaque)
 static void tell_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
-    ctx_in_main_loop(take_leave_well, NULL);
+    main_loop_run(take_leave_well, NULL);
 }
 
 static void end_if_asked_to(void)
 {
     if (incoming.exit_on_error) {
-        error_report_err(ctx_error());
+        error_report_err(notify_first_error());
         exit(EXIT_FAILURE);
     }
 }
 
 static void fail(void)
 {
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     clean_up(false);
     end_if_asked_to();
 }
@@ -159,7 +171,7 @@ static void start(void)
         return;
     }
     incoming.left = let_go();
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_COMPLETED);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
 }
 
 static void tell_early_start(GuestStart how)
@@ -175,7 +187,7 @@ bool incoming_start_early(int64_t package_ns, Error **errp)
 {
     Error *err = NULL;
 
-    if (ctx_ending()) {
+    if (main_loop_is_ending()) {
         return true;
     }
     if (!load_threads_join(errp)) {
@@ -187,7 +199,7 @@ bool incoming_start_early(int64_t package_ns, Error **errp)
                     &err) == GUEST_NO_DISKS) {
         error_prepend(&err, "the guest cannot be started: ");
         error_report_err(error_copy(err));
-        ctx_fail(err);
+        notify_error(err);
         guest_keep();
     }
     incoming.started = true;
@@ -201,7 +213,7 @@ static void tell_held_start(GuestStart how)
 
 bool incoming_start_held(Error **errp)
 {
-    if (ctx_ending()) {
+    if (main_loop_is_ending()) {
         error_setg(errp, "QEMU is ending");
         return false;
     }
@@ -220,8 +232,8 @@ static void fail_early(Error *err)
     if (!incoming.exit_on_error) {
         error_report_err(error_copy(err));
     }
-    ctx_fail(err);
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_FAILED);
+    notify_error(err);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
     end_if_asked_to();
@@ -232,7 +244,7 @@ static void thread_ended(void *opaque)
     bool late = postcopy_dest_step() >= COMMAND_LISTENING;
 
     qemu_thread_join(&incoming.thread);
-    if (ctx_ending()) {
+    if (main_loop_is_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
     } else if (hold_committed()) {
@@ -274,7 +286,7 @@ static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
     object_unref(OBJECT(ioc));
     qemu_file_set_blocking(f, false);
     postcopy_dest_set_stream(f);
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_ACTIVE);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
     incoming.touched = true;
     incoming.report = (Report) { 0 };
     qatomic_set(&incoming.busy, true);
@@ -327,7 +339,7 @@ static void start_over(void)
 
 bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
 {
-    if (!phase_has(&incoming.phase, PHASE_RESTARTABLE)) {
+    if (!phase_has(&destination_phase, PHASE_RESTARTABLE)) {
         error_setg(errp, "The incoming migration has already been started");
         return false;
     }
@@ -341,9 +353,9 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
     }
     start_over();
     incoming.exit_on_error = exit_on_error;
-    ctx_clear_error();
+    notify_clear_error();
     incoming.started = false;
-    ctx_phase_set(&incoming.phase, MIGRATION_STATUS_SETUP);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();
     return true;
 }

@@ -19,12 +19,11 @@
 
 #include "qapi/qapi-types-migration.h"
 #include "qemu/thread.h"
-#include "migration/base/phase.h"
+#include "migration/base/sides.h"
 #include "migration/qemu-file.h"
 #include "migration/core/downtime-report.h"
 
 typedef struct Incoming {
-    Phase phase;
     bool exit_on_error;         /* QEMU ends if it fails */
     QEMUFile *from_src;
     QEMUFile *left;             /* whose source is yet to be told of the end */

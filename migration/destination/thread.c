@@ -28,6 +28,7 @@
 #include "migration/wire/stream.h"
 #include "migration/core/notify.h"
 #include "migration/core/fault-inject.h"
+#include "migration/core/main-loop.h"
 #include "greeting.h"
 #include "prepare.h"
 #include "state.h"
@@ -342,7 +343,7 @@ static void package_over(void)
         }
         qemu_sem_post(&turn.state);
     } else if (turn.step == DEVICE_LOAD_END) {
-        ctx_in_main_loop(start, NULL);
+        main_loop_run(start, NULL);
     } else {
         package_failed();
         qemu_event_set(&turn.package);
@@ -368,7 +369,7 @@ static void take_turn(void *opaque)
 static void turn_in_main_loop(void)
 {
     qatomic_set(&incoming.busy, false);
-    ctx_in_main_loop(take_turn, NULL);
+    main_loop_run(take_turn, NULL);
     qemu_sem_wait(&turn.done);
     qatomic_set(&incoming.busy, true);
 }
@@ -438,7 +439,7 @@ static bool held_aborted(QEMUFile *f, Error **errp)
         return false;
     }
     qatomic_set(&incoming.busy, false);
-    ctx_in_main_loop(forget_held, NULL);
+    main_loop_run(forget_held, NULL);
     qemu_sem_wait(&turn.done);
     qatomic_set(&incoming.busy, true);
     error_free(turn.err);
@@ -476,7 +477,7 @@ static bool load_held(QEMUFile *f, bool *again, Error **errp)
         return held_aborted(f, errp);
     case HOLD_COMMITTED:
         wait_for_state();
-        ctx_in_main_loop(start_held, NULL);
+        main_loop_run(start_held, NULL);
         return load_late(errp);
     default:
         held_broke(err, errp);
@@ -541,7 +542,7 @@ static bool load_end(QEMUFile *f, Error **errp)
     ok = ok && load_threads_join(errp);
     bql_unlock();
     if (ok) {
-        g_autoptr(Error) err = ctx_error();
+        g_autoptr(Error) err = notify_first_error();
 
         if (err) {
             error_setg(errp, "A device failed while it was loaded: %s",
@@ -622,7 +623,7 @@ static void refuse_and_linger(QEMUFile *f)
 {
     int64_t end = now_ms() + LINGER_MS;
     g_autofree char *waste = g_malloc(LINGER_BYTES);
-    g_autoptr(Error) err = ctx_error();
+    g_autoptr(Error) err = notify_first_error();
     ssize_t len;
 
     if (!reply_refuse(error_get_pretty(err))) {
@@ -655,9 +656,9 @@ void *incoming_thread(void *opaque)
         }
         if (turn.listening) {
             /* That it was paused meanwhile is not why. */
-            ctx_clear_error();
+            notify_clear_error();
         }
-        ctx_fail(err);
+        notify_error(err);
         if (!turn.listening) {
             qatomic_set(&incoming.busy, false);
             refuse_and_linger(incoming.from_src);
@@ -666,6 +667,6 @@ void *incoming_thread(void *opaque)
     trace_vmstate_downtime_checkpoint("dst-precopy-loadvm-completed");
     rcu_unregister_thread();
     qatomic_set(&incoming.busy, false);
-    ctx_in_main_loop(ended, NULL);
+    main_loop_run(ended, NULL);
     return NULL;
 }

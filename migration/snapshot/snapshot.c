@@ -13,9 +13,9 @@
 #include "block/block.h"
 #include "block/snapshot.h"
 #include "migration/channel-block.h"
+#include "migration/core/permit.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
-#include "migration/permit.h"
 #include "migration/savevm.h"
 #include "migration/snapshot.h"
 #include "migration/wire/stream.h"
@@ -209,12 +209,18 @@ static SnapshotDisks *prepare_load(const char *name, const char *vmstate,
     return *bs ? g_steal_pointer(&disks) : NULL;
 }
 
-static bool incomplete;         /* BQL */
+/*
+ * A snapshot could not be loaded after the machine had been changed for it, and
+ * no reset and no other snapshot has set that right.  BQL.
+ */
+static bool incomplete;
 
-bool snapshot_is_incomplete(void)
+static Moment incomplete_moment(void)
 {
-    return incomplete;
+    return incomplete ? MOMENT_INCOMPLETE : MOMENT_HERE;
 }
+
+static const PermitUser incomplete_permit = { .moment = incomplete_moment };
 
 static void forget_incomplete(void *opaque)
 {
@@ -227,6 +233,7 @@ static void set_incomplete(void)
 
     if (!registered) {
         qemu_register_reset(forget_incomplete, NULL);
+        permit_register(PERMIT_SNAPSHOT, &incomplete_permit);
         registered = true;
     }
     incomplete = true;

@@ -19,12 +19,6 @@ bool snapshot_restore(const char *name, const char *vmstate, bool has_devices,
                       strList *devices, Error **errp);
 
 /*
- * A snapshot could not be loaded after the machine had been changed for it, and
- * no reset and no other snapshot has set that right.  BQL.
- */
-bool snapshot_is_incomplete(void);
-
-/*
  * True if a snapshot is being saved, loaded or deleted: @fn will be called as
  * a bottom half when that is over.  Main thread, BQL.
  */

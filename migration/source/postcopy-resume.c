@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "migration/base/clock.h"
+#include "migration/core/main-loop.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -43,9 +44,9 @@
 static void still_paused(Error *err)
 {
     error_report("Postcopy cannot be resumed: %s", error_get_pretty(err));
-    ctx_fail(err);
+    notify_error(err);
     source_close_streams(false);
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 }
 
 /* Takes over @ioc and @err, of which there is one. */
@@ -66,7 +67,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
         return;
     }
     migration_rate_set(migrate_max_postcopy_bandwidth());
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_RECOVER);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_RECOVER);
     qemu_sem_post(&source.resumed);
 }
 
@@ -74,7 +75,7 @@ bool source_resume(MigrationAddress *addr, Error **errp)
 {
     Error *err = NULL;
 
-    if (phase_get(&source.phase) != MIGRATION_STATUS_POSTCOPY_PAUSED ||
+    if (phase_get(&source_phase) != MIGRATION_STATUS_POSTCOPY_PAUSED ||
         qatomic_read(&postcopy.given_up)) {
         error_setg(errp, "Cannot resume if there is no paused migration");
         return false;
@@ -85,8 +86,8 @@ bool source_resume(MigrationAddress *addr, Error **errp)
                    "capability is set");
         return false;
     }
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP);
-    ctx_clear_error();
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_RECOVER_SETUP);
+    notify_clear_error();
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         postcopy.user_paused = false;
     }
@@ -122,7 +123,7 @@ bool postcopy_give_up(Error **errp)
 
 bool source_can_pause(void)
 {
-    MigrationStatus now = phase_get(&source.phase);
+    MigrationStatus now = phase_get(&source_phase);
 
     return now == MIGRATION_STATUS_POSTCOPY_ACTIVE ||
            now == MIGRATION_STATUS_POSTCOPY_RECOVER;
@@ -137,7 +138,7 @@ static void pause_now(void)
             return;
         }
         error_setg(&err, "Postcopy migration is paused by the user");
-        ctx_fail(err);
+        notify_error(err);
         postcopy.user_paused = true;
         if (source.to_dst) {
             qemu_file_shutdown(source.to_dst);
@@ -195,7 +196,7 @@ static void delay_pause(void *opaque)
 void source_pause(void)
 {
     if (package_is_being_loaded()) {
-        ctx_in_main_loop(delay_pause, NULL);
+        main_loop_run(delay_pause, NULL);
     } else {
         pause_now();
     }
@@ -324,8 +325,8 @@ static void break_off(Error *err)
     if (postcopy.begun) {
         memset(postcopy.awaited, 0, postcopy.main->regions->count);
     }
-    ctx_fail(err);
-    first = ctx_error();
+    notify_error(err);
+    first = notify_first_error();
     if (!qatomic_read(&postcopy.seen)) {
         error_append_hint(&first, "The destination has not said that it has "
                           "loaded the guest. If it is gone, and the guest has "
@@ -335,7 +336,7 @@ static void break_off(Error *err)
     error_reportf_err(first, "Postcopy is paused; 'migrate-recover' on the "
                       "destination and then 'migrate' with 'resume' here have "
                       "it go on: ");
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 }
 
 bool postcopy_pause(Error *err)
@@ -352,6 +353,6 @@ bool postcopy_pause(Error *err)
     } while (!ok);
 
     trace_postcopy_pause_continued();
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     return true;
 }

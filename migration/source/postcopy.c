@@ -413,7 +413,7 @@ static Error *never_ran_error(Error *err)
 static bool given_up(Error **errp)
 {
     source.lost = true;
-    ctx_clear_error();
+    notify_clear_error();
     error_setg(errp, "Postcopy was cancelled while it was paused. The guest "
                "stays stopped here, so that it cannot run twice: 'cont' has "
                "it go on, if it has never run at the destination");
@@ -429,7 +429,7 @@ static void end_reached(void)
         late = postcopy.user_paused;
     }
     if (late) {
-        ctx_clear_error();
+        notify_clear_error();
     }
 }
 

@@ -11,7 +11,7 @@
 #include "migration/misc.h"
 #include "system/runstate.h"
 #include "attempt.h"
-#include "migration/core/notify.h"
+#include "migration/core/main-loop.h"
 #include "requests.h"
 #include "state.h"
 
@@ -48,7 +48,7 @@ static void end_attempt(void)
 void requests_end_attempt(void)
 {
     if (attempt_open() && qemu_in_coroutine()) {
-        ctx_outside(end_attempt);
+        main_loop_run_and_wait(end_attempt);
     } else {
         end_attempt();
     }

@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "io/channel-socket.h"
 #include "migration/base/clock.h"
+#include "migration/core/main-loop.h"
 #include "migration/migration.h"
 #include "migration/migration-stats.h"
 #include "migration/options.h"
@@ -25,6 +26,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "migration/core/notify.h"
+#include "migration/core/permit.h"
 #include "loop-latency.h"
 #include "postcopy.h"
 #include "requests.h"
@@ -36,22 +38,32 @@
 
 Source source;
 
+static Moment source_moment(void)
+{
+    if (!migration_is_running()) {
+        return MOMENT_HERE;
+    }
+    QEMU_LOCK_GUARD(&source.lock);
+    if (migration_in_postcopy()) {
+        return MOMENT_AWAY;
+    }
+    if (source.handed_over || source.state_saved) {
+        return MOMENT_HANDED_OVER;
+    }
+    return source.stopped_guest ? MOMENT_STOPPED : MOMENT_LEAVING;
+}
+
+static const PermitUser source_permit = {
+    .moment = source_moment,
+    .before_change = requests_end_attempt,
+};
+
 void source_init(void)
 {
-    phase_init(&source.phase, PHASE_SOURCE);
+    permit_register(PERMIT_SOURCE, &source_permit);
     qemu_mutex_init(&source.lock);
     qemu_sem_init(&source.wake, 0);
     qemu_sem_init(&source.resumed, 0);
-}
-
-bool migration_is_running(void)
-{
-    return phase_has(&source.phase, PHASE_RUNNING);
-}
-
-bool migration_in_postcopy(void)
-{
-    return phase_has(&source.phase, PHASE_POSTCOPY);
 }
 
 bool migration_thread_is_self(void)
@@ -141,7 +153,7 @@ static void guest_left(void)
  */
 static void finish(bool succeeded)
 {
-    bool cancelled = phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING;
+    bool cancelled = phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING;
     /* It may have been cancelled too late. */
     MigrationStatus end = succeeded ? MIGRATION_STATUS_COMPLETED :
                           cancelled ? MIGRATION_STATUS_CANCELLED
@@ -150,7 +162,7 @@ static void finish(bool succeeded)
 
     throttle_set(0);
     lateness_forget();
-    if (ctx_ending()) {
+    if (main_loop_is_ending()) {
         /* The guest stays as it is. */
     } else if (succeeded || source.lost) {
         guest_left();
@@ -166,14 +178,14 @@ static void finish(bool succeeded)
         source.view.total_ms = now_ms() - source.view.start_ms;
     }
     transport_end();
-    ctx_phase_set(&source.phase, end);
+    notify_phase_set(&source_phase, end);
 
-    err = end == MIGRATION_STATUS_FAILED ? ctx_error() : NULL;
+    err = end == MIGRATION_STATUS_FAILED ? notify_first_error() : NULL;
     if (err) {
         error_report_err(err);
     }
     if (!succeeded || !source.postcopy) {
-        ctx_notify(succeeded ? MIG_EVENT_PRECOPY_DONE
+        notify_event(succeeded ? MIG_EVENT_PRECOPY_DONE
                              : MIG_EVENT_PRECOPY_FAILED, NULL);
     }
 }
@@ -187,7 +199,7 @@ static void thread_ended(void *opaque)
 /* For failures before there is a thread. Takes over @err. */
 static void fail_early(Error *err)
 {
-    ctx_fail(err);
+    notify_error(err);
     finish(false);
 }
 
@@ -230,7 +242,7 @@ static bool begin(Error **errp)
         qemu_savevm_state_cleanup();
         return false;
     }
-    ctx_clear_error();
+    notify_clear_error();
     memset(&mig_stats, 0, sizeof(mig_stats));
     migration_reset_vfio_bytes_transferred();
     postcopy_forget_counts();
@@ -250,7 +262,7 @@ static bool begin(Error **errp)
             .policy.downtime.likely = POLICY_NEVER,
         };
     }
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_SETUP);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_SETUP);
     return true;
 }
 
@@ -294,7 +306,7 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
         source.to_dst = qemu_file_new_output(ioc);
     }
     object_unref(OBJECT(ioc));
-    if (!ctx_notify(MIG_EVENT_PRECOPY_SETUP, &err) ||
+    if (!notify_event(MIG_EVENT_PRECOPY_SETUP, &err) ||
         !source_open_return_path(&err)) {
         /* Some device may have to be unplugged by now: the thread waits. */
         qemu_file_set_error_obj(source.to_dst, -EINVAL, err);
@@ -331,7 +343,7 @@ bool source_start(MigrationAddress *addr, Error **errp)
 bool source_hand_over(Error **errp)
 {
     QEMU_LOCK_GUARD(&source.lock);
-    source.handed_over = phase_get(&source.phase) !=
+    source.handed_over = phase_get(&source_phase) !=
                          MIGRATION_STATUS_CANCELLING;
     return source.handed_over || source_was_cancelled(errp);
 }
@@ -348,18 +360,19 @@ static bool begin_to_cancel(void)
     MigrationStatus now;
 
     do {
-        now = phase_get(&source.phase);
+        now = phase_get(&source_phase);
         if (!(phase_traits(PHASE_SOURCE, now) & PHASE_CANCELLABLE)) {
             return false;
         }
-    } while (!ctx_phase_move(&source.phase, now, MIGRATION_STATUS_CANCELLING));
+    } while (!notify_phase_move(&source_phase, now,
+                                MIGRATION_STATUS_CANCELLING));
     return true;
 }
 
 bool source_cancel(Error **errp)
 {
-    if (phase_get(&source.phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
-        !ctx_ending()) {
+    if (phase_get(&source_phase) == MIGRATION_STATUS_POSTCOPY_PAUSED &&
+        !main_loop_is_ending()) {
         return postcopy_give_up(errp);
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
@@ -408,7 +421,7 @@ void source_shutdown(void)
 
 bool source_continue(MigrationStatus phase, Error **errp)
 {
-    MigrationStatus now = phase_get(&source.phase);
+    MigrationStatus now = phase_get(&source_phase);
 
     if (now != phase) {
         error_setg(errp, "Migration not in expected state: %s",
@@ -432,7 +445,7 @@ bool source_start_postcopy(Error **errp)
                    "the start of migration");
         return false;
     }
-    if (phase_get(&source.phase) == MIGRATION_STATUS_NONE) {
+    if (phase_get(&source_phase) == MIGRATION_STATUS_NONE) {
         error_setg(errp, "Postcopy must be started after migration has been "
                    "started");
         return false;
@@ -477,8 +490,8 @@ void source_end_snapshot(bool ok)
     }
     if (ok) {
         /* Nobody is told of this step: there was none. */
-        phase_set(&source.phase, MIGRATION_STATUS_ACTIVE);
+        phase_set(&source_phase, MIGRATION_STATUS_ACTIVE);
     }
-    ctx_phase_set(&source.phase, ok ? MIGRATION_STATUS_COMPLETED
+    notify_phase_set(&source_phase, ok ? MIGRATION_STATUS_COMPLETED
                                     : MIGRATION_STATUS_FAILED);
 }

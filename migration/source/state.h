@@ -17,7 +17,7 @@
 #include "qemu/thread.h"
 #include "qapi/qapi-types-run-state.h"
 #include "migration/base/ledger.h"
-#include "migration/base/phase.h"
+#include "migration/base/sides.h"
 #include "migration/base/policy.h"
 #include "migration/qemu-file.h"
 #include "migration/core/peer.h"
@@ -50,8 +50,6 @@ typedef struct SourceView {
  * loop has made new ones.
  */
 typedef struct Source {
-    Phase phase;
-
     QemuMutex lock;             /* of the next five, for others */
     QEMUFile *to_dst;
     QEMUFile *urgent;           /* postcopy-preempt: the second channel */

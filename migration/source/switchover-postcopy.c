@@ -113,7 +113,7 @@ static void enter_postcopy(void)
 {
     source.postcopy = true;
     throttle_set(0);
-    ctx_notify(MIG_EVENT_PRECOPY_DONE, NULL);
+    notify_event(MIG_EVENT_PRECOPY_DONE, NULL);
     if (source.return_path) {
         /* It goes out with the first page. */
         stream_keep(source.to_dst, true);
@@ -122,7 +122,7 @@ static void enter_postcopy(void)
     }
     postcopy_release_sent();
     migration_rate_set(migrate_max_postcopy_bandwidth());
-    ctx_phase_set(&source.phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
 }
 
 /*

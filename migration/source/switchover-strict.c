@@ -654,7 +654,7 @@ static bool may_try_again(const Strict *a, const AttemptEnd *end, Error **errp)
         return false;
     }
     if (a->number < migrate_strict_downtime_attempts()) {
-        return ctx_phase_move(&source.phase, MIGRATION_STATUS_DEVICE,
+        return notify_phase_move(&source_phase, MIGRATION_STATUS_DEVICE,
                               MIGRATION_STATUS_ACTIVE) ||
                source_was_cancelled(errp);
     }

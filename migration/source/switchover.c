@@ -105,7 +105,7 @@ static bool wait_for_user(Error **errp)
     bool ok = true;
 
     qatomic_set(&source.go_on, false);
-    if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
+    if (!notify_phase_move(&source_phase, MIGRATION_STATUS_ACTIVE,
                         MIGRATION_STATUS_PRE_SWITCHOVER)) {
         return source_was_cancelled(errp);
     }
@@ -114,7 +114,7 @@ static bool wait_for_user(Error **errp)
         qemu_sem_timedwait(&source.wake, USER_POLL_MS);
     }
     bql_lock();
-    return ok && (ctx_phase_move(&source.phase,
+    return ok && (notify_phase_move(&source_phase,
                                  MIGRATION_STATUS_PRE_SWITCHOVER,
                                  MIGRATION_STATUS_DEVICE) ||
                   source_was_cancelled(errp));
@@ -131,7 +131,7 @@ static bool enter_device(Switchover *s, Error **errp)
         s->since_ns = now;
         return ok;
     }
-    return ctx_phase_move(&source.phase, MIGRATION_STATUS_ACTIVE,
+    return notify_phase_move(&source_phase, MIGRATION_STATUS_ACTIVE,
                           MIGRATION_STATUS_DEVICE) ||
            source_was_cancelled(errp);
 }
@@ -169,7 +169,7 @@ bool switchover_saved(int ret, Error **errp)
         return stream_check(source.to_dst, errp);
     }
     if (stream_check(source.to_dst, errp)) {
-        Error *err = ctx_error();
+        Error *err = notify_first_error();
 
         if (err) {
             error_propagate(errp, err);
@@ -418,7 +418,7 @@ static bool disks_back(void)
     error_prepend(&err, "the guest stays stopped on the source, and 'cont' "
                   "resumes it: ");
     error_report_err(error_copy(err));
-    ctx_fail_also(err);
+    notify_error_also(err);
     return false;
 }
 

@@ -29,6 +29,7 @@
 #include "system/runstate.h"
 #include "migration/core/notify.h"
 #include "migration/core/cost-history.h"
+#include "migration/core/main-loop.h"
 #include "postcopy.h"
 #include "state.h"
 #include "failure.h"
@@ -94,7 +95,7 @@ bool source_may_go_on(Error **errp)
 {
     ReturnPathEnd end;
 
-    if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+    if (phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
         return source_was_cancelled(errp);
     }
     if (!source_streams_intact(errp)) {
@@ -163,7 +164,7 @@ static void meet(void)
 static bool unplug_is_pending(void)
 {
     BQL_LOCK_GUARD();
-    return !ctx_ending() && qemu_savevm_state_guest_unplug_pending();
+    return !main_loop_is_ending() && qemu_savevm_state_guest_unplug_pending();
 }
 
 /*
@@ -174,7 +175,7 @@ static bool unplug_is_pending(void)
 static bool wait_for_unplug(Error **errp)
 {
     if (unplug_is_pending() &&
-        ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+        notify_phase_move(&source_phase, MIGRATION_STATUS_SETUP,
                        MIGRATION_STATUS_WAIT_UNPLUG)) {
         while (source_may_go_on(NULL) && unplug_is_pending()) {
             doze(UNPLUG_POLL_MS * SCALE_MS);
@@ -238,9 +239,9 @@ static bool set_up(Error **errp)
         return false;
     }
     meet();
-    if (!ctx_phase_move(&source.phase, MIGRATION_STATUS_SETUP,
+    if (!notify_phase_move(&source_phase, MIGRATION_STATUS_SETUP,
                         MIGRATION_STATUS_ACTIVE) &&
-        !ctx_phase_move(&source.phase, MIGRATION_STATUS_WAIT_UNPLUG,
+        !notify_phase_move(&source_phase, MIGRATION_STATUS_WAIT_UNPLUG,
                         MIGRATION_STATUS_ACTIVE)) {
         return source_may_go_on(errp);
     }
@@ -621,15 +622,15 @@ void *source_thread(void *opaque)
     throttle_dirty_rate(0);
     if (source.succeeded) {
         show_average_speed();
-    } else if (phase_get(&source.phase) == MIGRATION_STATUS_CANCELLING) {
+    } else if (phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
         error_free(err);
     } else {
-        ctx_fail(err);
+        notify_error(err);
     }
     trace_migration_thread_after_loop();
     qatomic_set(&source.thread_id, 0);
     qatomic_set(&source.alive, false);
     rcu_unregister_thread();
-    ctx_in_main_loop(ended, NULL);
+    main_loop_run(ended, NULL);
     return NULL;
 }

@@ -22,9 +22,9 @@
 #include "qemu/units.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
+#include "migration/core/main-loop.h"
 #include "migration/trace.h"
 #include "system/cpus.h"
-#include "migration/core/notify.h"
 #include "throttle.h"
 
 #define SLICE_NS (10 * SCALE_MS)
@@ -80,7 +80,7 @@ static void sleep_until(CPUState *cpu, int64_t end_ns)
         Rest *rest = g_new(Rest, 1);
 
         *rest = (Rest) { .cpu = cpu, .end_ns = end_ns };
-        ctx_in_main_loop(sleep_on, rest);
+        main_loop_run(sleep_on, rest);
     } else {
         qatomic_set(&cpu->throttle_thread_scheduled, 0);
     }
@@ -154,7 +154,7 @@ void throttle_set(unsigned share)
         trace_cpu_throttle_set(share);
     }
     if (share && !before) {
-        ctx_in_main_loop(begin, NULL);
+        main_loop_run(begin, NULL);
     }
 }
 

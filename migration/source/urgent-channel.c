@@ -9,7 +9,7 @@
 #include "qemu/lockable.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
-#include "migration/core/notify.h"
+#include "migration/core/main-loop.h"
 #include "state.h"
 #include "urgent-channel.h"
 
@@ -76,12 +76,12 @@ bool urgent_channel_connect(Error **errp)
     bool wanted = true;
 
     qemu_sem_init(&a.ended, 0);
-    ctx_in_main_loop(start, &a);
+    main_loop_run(start, &a);
     while (qemu_sem_timedwait(&a.ended, POLL_MS)) {
         wanted = source_may_go_on(NULL);
         if (!wanted) {
             /* two ends are to come: that of the attempt, and this one's */
-            ctx_in_main_loop(call_off, &a);
+            main_loop_run(call_off, &a);
             qemu_sem_wait(&a.ended);
             qemu_sem_wait(&a.ended);
             break;

@@ -121,7 +121,7 @@ static void test_walk(void)
     MigrationStatus last = MIGRATION_STATUS_NONE;
     Phase p;
 
-    phase_init(&p, PHASE_SOURCE);
+    p = (Phase) { .side = PHASE_SOURCE };
     g_assert_cmpint(phase_get(&p), ==, MIGRATION_STATUS_NONE);
     for (int i = 0; i < ARRAY_SIZE(walk); i++) {
         g_assert_cmpint(phase_set(&p, walk[i]), ==, last);
@@ -137,7 +137,7 @@ static void test_forbidden(void)
     if (g_test_subprocess()) {
         Phase p;
 
-        phase_init(&p, PHASE_SOURCE);
+        p = (Phase) { .side = PHASE_SOURCE };
         phase_set(&p, MIGRATION_STATUS_COMPLETED);
         return;
     }
@@ -149,7 +149,7 @@ static void test_move(void)
 {
     Phase p;
 
-    phase_init(&p, PHASE_DESTINATION);
+    p = (Phase) { .side = PHASE_DESTINATION };
     phase_set(&p, MIGRATION_STATUS_SETUP);
     g_assert_true(phase_move(&p, MIGRATION_STATUS_SETUP,
                              MIGRATION_STATUS_ACTIVE));

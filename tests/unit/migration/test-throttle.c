@@ -130,7 +130,7 @@ static void pass(int64_t ns)
 static QEMUBHFunc *in_main_loop;
 static void *main_loop_opaque;
 
-void ctx_in_main_loop(QEMUBHFunc *fn, void *opaque)
+void main_loop_run(QEMUBHFunc *fn, void *opaque)
 {
     in_main_loop = fn;
     main_loop_opaque = opaque;

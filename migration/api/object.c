@@ -1,0 +1,106 @@
+/*
+ * The migration object, by which QEMU sets up and ends everything here
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "hw/qdev-properties.h"
+#include "migration/colo.h"
+#include "migration/core/fault-inject.h"
+#include "migration/core/main-loop.h"
+#include "migration/destination/state.h"
+#include "migration/migration.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "migration/ram.h"
+#include "migration/source/state.h"
+
+void migration_object_init(void)
+{
+    const bool none[MIGRATION_CAPABILITY__MAX] = { false };
+    MigrationState *s = MIGRATION(object_new(TYPE_MIGRATION));
+
+    migrate_set_current(s);
+    source_init();
+    incoming_init();
+
+    /* -global may have set anything. */
+    if (migrate_params_check(&s->parameters, &error_fatal)) {
+        migrate_caps_check((bool *)none, s->capabilities, &error_fatal);
+    }
+    ram_mig_init();
+    dirty_bitmap_mig_init();
+}
+
+/*
+ * QEMU ends.  The object stays: a thread that is stuck in a channel which
+ * cannot be shut down may still come by.
+ */
+void migration_shutdown(void)
+{
+    main_loop_set_ending();
+    colo_shutdown();
+    source_shutdown();
+    incoming_shutdown();
+    dirty_bitmap_mig_cancel_outgoing();
+    dirty_bitmap_mig_cancel_incoming();
+}
+
+static void migration_instance_init(Object *obj)
+{
+    MigrationState *s = MIGRATION(obj);
+
+    qemu_mutex_init(&s->error_lock);
+    migrate_params_init(&s->parameters);
+}
+
+static char *get_fault_delay(Object *obj, Error **errp)
+{
+    return fault_text();
+}
+
+static void set_fault_delay(Object *obj, const char *text, Error **errp)
+{
+    fault_set(text, errp);
+}
+
+static bool get_fault_cpus_stay(Object *obj, Error **errp)
+{
+    return fault_cpus_stay();
+}
+
+static void set_fault_cpus_stay(Object *obj, bool stay, Error **errp)
+{
+    fault_set_cpus_stay(stay);
+}
+
+static void migration_class_init(ObjectClass *class, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(class);
+
+    dc->user_creatable = false;
+    device_class_set_props_n(dc, migration_properties,
+                             migration_properties_count);
+    object_class_property_add_str(class, "x-fault-delay", get_fault_delay,
+                                  set_fault_delay);
+    object_class_property_add_bool(class, "x-fault-cpus-stay",
+                                   get_fault_cpus_stay, set_fault_cpus_stay);
+}
+
+/* A device only because properties of those can be set by -global. */
+static const TypeInfo migration_info = {
+    .class_init = migration_class_init,
+    .instance_init = migration_instance_init,
+    .instance_size = sizeof(MigrationState),
+    .name = TYPE_MIGRATION,
+    .parent = TYPE_DEVICE,
+};
+
+static void register_type(void)
+{
+    type_register_static(&migration_info);
+}
+
+type_init(register_type)
