@@ -98,9 +98,9 @@ static const TypeInfo migration_info = {
     .parent = TYPE_DEVICE,
 };
 
-static void register_type(void)
+static void object_register_migration(void)
 {
     type_register_static(&migration_info);
 }
 
-type_init(register_type)
+type_init(object_register_migration)

@@ -31,9 +31,9 @@ static bool mode_is_served(Error **errp)
 }
 
 /* The address is the caller's to free.  Any thread. */
-static MigrationAddress *address_of(const char *uri,
-                                    MigrationChannelList *channels,
-                                    Error **errp)
+static MigrationAddress *address_from(const char *uri,
+                                      MigrationChannelList *channels,
+                                      Error **errp)
 {
     MigrationAddress *addr;
 
@@ -66,7 +66,7 @@ void qmp_migrate(const char *uri, bool has_channels,
 {
     g_autoptr(MigrationAddress) addr = NULL;
 
-    addr = address_of(uri, channels, errp);
+    addr = address_from(uri, channels, errp);
     if (!addr || !mode_is_served(errp) || !has_enough_channels(addr, errp)) {
         return;
     }
@@ -89,7 +89,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
                    "'main'");
         return;
     }
-    addr = address_of(uri, channels, errp);
+    addr = address_from(uri, channels, errp);
     if (addr && mode_is_served(errp) && has_enough_channels(addr, errp)) {
         incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
     }
@@ -118,7 +118,7 @@ void qmp_migrate_start_postcopy(Error **errp)
  */
 void qmp_migrate_recover(const char *uri, Error **errp)
 {
-    g_autoptr(MigrationAddress) addr = address_of(uri, NULL, errp);
+    g_autoptr(MigrationAddress) addr = address_from(uri, NULL, errp);
 
     if (addr && has_enough_channels(addr, errp)) {
         postcopy_dest_recover(addr, errp);

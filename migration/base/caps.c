@@ -98,7 +98,7 @@ static const CapRule rules[] = {
 };
 
 /* They can be turned off, as management tools do, but not on. */
-static const MigrationCapability missing[] = {
+static const MigrationCapability caps_missing[] = {
     MIGRATION_CAPABILITY_RDMA_PIN_ALL,
     MIGRATION_CAPABILITY_X_COLO,
     MIGRATION_CAPABILITY_MULTIFD,
@@ -110,10 +110,12 @@ static const MigrationCapability missing[] = {
 
 bool caps_available(const bool *wanted, Error **errp)
 {
-    for (int i = 0; i < ARRAY_SIZE(missing); i++) {
-        if (wanted[missing[i]]) {
-            error_setg(errp, "Capability '%s' is not available yet in this "
-                       "version of Ferry", MigrationCapability_str(missing[i]));
+    for (int i = 0; i < ARRAY_SIZE(caps_missing); i++) {
+        if (wanted[caps_missing[i]]) {
+            error_setg(errp,
+                       "Capability '%s' is not available yet in this "
+                       "version of Ferry",
+                       MigrationCapability_str(caps_missing[i]));
             return false;
         }
     }

@@ -19,7 +19,7 @@ static struct {
 } limit;
 
 /* What was sent until now, @sent bytes, does not count. */
-static void start_over(uint64_t bytes_per_s, uint64_t sent)
+static void limit_start_over(uint64_t bytes_per_s, uint64_t sent)
 {
     rate_set(&limit.rate, bytes_per_s);
     limit.spent = sent;
@@ -27,7 +27,7 @@ static void start_over(uint64_t bytes_per_s, uint64_t sent)
 
 void migration_rate_reset(void)
 {
-    start_over(migration_rate_get(), migration_transferred_bytes());
+    limit_start_over(migration_rate_get(), migration_transferred_bytes());
 }
 
 uint64_t migration_rate_wait_ns(void)
@@ -38,7 +38,7 @@ uint64_t migration_rate_wait_ns(void)
 
     /* Counters that went back are those of another migration. */
     if (bytes_per_s != limit.rate.bytes_per_s || sent < limit.spent) {
-        start_over(bytes_per_s, sent);
+        limit_start_over(bytes_per_s, sent);
     }
     if (bytes_per_s == RATE_LIMIT_DISABLED) {
         return 0;

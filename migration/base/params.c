@@ -162,7 +162,7 @@ static bool expects(Error **errp, const ParamRow *row, const char *what)
     return false;
 }
 
-static bool check_range(const ParamRow *row, uint64_t value, Error **errp)
+static bool param_check_range(const ParamRow *row, uint64_t value, Error **errp)
 {
     g_autofree char *range = NULL;
     const char *space = *row->unit ? " " : "";
@@ -186,7 +186,7 @@ bool params_check_numbers(const MigrationParameters *params,
 {
     for (int id = 0; id < MIGRATION_PARAMETER__MAX; id++) {
         if (is_number(&rows[id]) &&
-            !check_range(&rows[id], param_number(params, id), errp)) {
+            !param_check_range(&rows[id], param_number(params, id), errp)) {
             return false;
         }
     }

@@ -19,7 +19,7 @@ static Coroutine *this_coroutine(void)
 }
 
 /* Names that are reported may come from a stream that lies. */
-static void keep(Reported *r, const char *text)
+static void reported_keep(Reported *r, const char *text)
 {
     g_autofree char *valid = g_utf8_make_valid(text, -1);
     char *line = g_strndup(valid, REPORTED_LEN_MAX);
@@ -37,7 +37,7 @@ static void keep(Reported *r, const char *text)
 }
 
 /* What other coroutines of this thread report is not the collector's. */
-static void note(const char *text)
+static void reported_note(const char *text)
 {
     Reported *r = get_collectors();
     Coroutine *co;
@@ -50,7 +50,7 @@ static void note(const char *text)
         r = r->next;
     }
     if (r) {
-        keep(r, text);
+        reported_keep(r, text);
     }
 }
 
@@ -61,11 +61,11 @@ void reported_begin(Reported *r)
         .co = this_coroutine(),
     };
     set_collectors(r);
-    qatomic_set(&error_report_hook, note);
+    qatomic_set(&error_report_hook, reported_note);
 }
 
 /* Another coroutine may have begun later and not have ended yet. */
-static void take_out(Reported *r)
+static void reported_take_out(Reported *r)
 {
     Reported *other = get_collectors();
 
@@ -83,7 +83,7 @@ char *reported_end(Reported *r)
 {
     GString *all = r->count ? g_string_new(NULL) : NULL;
 
-    take_out(r);
+    reported_take_out(r);
     while (r->count) {
         char *text = r->texts[--r->count];
 

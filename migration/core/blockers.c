@@ -35,7 +35,7 @@ static int refuse(Error **reasonp, const char *why, int ret, Error **errp)
     return ret;
 }
 
-static int add(Error **reasonp, unsigned modes, Error **errp)
+static int blocker_insert(Error **reasonp, unsigned modes, Error **errp)
 {
     Blocker *blocker;
 
@@ -55,7 +55,7 @@ static int add_unless_only_migratable(Error **reasonp, unsigned modes,
     if (only_migratable && (modes & BIT(MIG_MODE_NORMAL))) {
         return refuse(reasonp, "--only-migratable", -EACCES, errp);
     }
-    return add(reasonp, modes, errp);
+    return blocker_insert(reasonp, modes, errp);
 }
 
 int migrate_add_blocker(Error **reasonp, Error **errp)
@@ -88,7 +88,7 @@ int migrate_add_blocker_modes(Error **reasonp, Error **errp, MigMode mode, ...)
 /* For QEMU itself, which --only-migratable does not mean. */
 int migrate_add_blocker_internal(Error **reasonp, Error **errp)
 {
-    return add(reasonp, ALL_MODES, errp);
+    return blocker_insert(reasonp, ALL_MODES, errp);
 }
 
 void migrate_del_blocker(Error **reasonp)

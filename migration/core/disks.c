@@ -51,7 +51,7 @@ static Before remember_inactive(void)
     return b;
 }
 
-static void forget(Before *b)
+static void disks_forget(Before *b)
 {
     g_ptr_array_unref(b->nodes);
     g_hash_table_unref(b->bitmaps);
@@ -163,7 +163,7 @@ bool disks_activate(Error **errp)
     if (!ok) {
         undo(&before);
     }
-    forget(&before);
+    disks_forget(&before);
     return ok;
 }
 

@@ -16,7 +16,7 @@
 #include "migration/trace.h"
 #include "notify.h"
 
-static NotifierWithReturnList notifiers[MIG_MODE__MAX];
+static NotifierWithReturnList mode_notifiers[MIG_MODE__MAX];
 
 /*
  * Phases
@@ -112,7 +112,7 @@ void migration_add_notifier_mode(NotifierWithReturn *who,
                                  MigrationNotifyFunc function, MigMode mode)
 {
     who->notify = (NotifierWithReturnFunc)function;
-    notifier_with_return_list_add(&notifiers[mode], who);
+    notifier_with_return_list_add(&mode_notifiers[mode], who);
 }
 
 void migration_add_notifier(NotifierWithReturn *who,
@@ -135,6 +135,6 @@ bool notify_event(MigrationEventType type, Error **errp)
 {
     MigrationEvent event = { .type = type };
 
-    return !notifier_with_return_list_notify(&notifiers[migrate_mode()],
+    return !notifier_with_return_list_notify(&mode_notifiers[migrate_mode()],
                                              &event, errp);
 }

@@ -13,7 +13,7 @@
 #define GREETING_COMMANDS_MAX 16
 
 /* Whether there may be more */
-static bool take_command(QEMUFile *f)
+static bool greeting_take_command(QEMUFile *f)
 {
     bool command = qemu_get_byte(f) == WIRE_COMMAND;
     uint16_t type = command ? qemu_get_be16(f) : 0;
@@ -36,7 +36,8 @@ static bool take_command(QEMUFile *f)
 
 void greeting_read(QEMUFile *f)
 {
-    for (int i = 0; i < GREETING_COMMANDS_MAX && take_command(f); i++) {
+    for (int i = 0; i < GREETING_COMMANDS_MAX && greeting_take_command(f);
+         i++) {
         /* the next one */
     }
 }

@@ -29,7 +29,7 @@ static struct {
     GuestStarted *done;
     unsigned waiting;           /* vCPUs that do not run yet */
     int64_t since_ns;
-} start;
+} start_now;
 
 /*
  * The state of the source's guest; one that does not tell had it running.
@@ -60,18 +60,18 @@ static void announce(void)
 
 static void started(GuestStart how)
 {
-    start.report->start_ns = now_ns() - start.since_ns;
-    learnt_keep(POLICY_PART_DEVICE_LOAD, start.report->load_ns);
-    learnt_keep(POLICY_PART_ACTIVATE, start.report->activate_ns);
-    learnt_keep(POLICY_PART_START, start.report->start_ns);
+    start_now.report->start_ns = now_ns() - start_now.since_ns;
+    learnt_keep(POLICY_PART_DEVICE_LOAD, start_now.report->load_ns);
+    learnt_keep(POLICY_PART_ACTIVATE, start_now.report->activate_ns);
+    learnt_keep(POLICY_PART_START, start_now.report->start_ns);
     trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
-    start.done(how);
+    start_now.done(how);
 }
 
 /* In the thread of a vCPU, just before it runs. */
 static void vcpu_runs(CPUState *cpu, run_on_cpu_data data)
 {
-    if (!--start.waiting) {
+    if (!--start_now.waiting) {
         started(GUEST_RUNS);
     }
 }
@@ -87,12 +87,12 @@ static void start_vcpus(void)
     permit_guest_start(true);
     vm_start();
     permit_guest_start(false);
-    start.waiting = 1;          /* until all are counted */
+    start_now.waiting = 1;          /* until all are counted */
     CPU_FOREACH(cpu) {
-        start.waiting++;
+        start_now.waiting++;
         async_run_on_cpu(cpu, vcpu_runs, RUN_ON_CPU_NULL);
     }
-    if (!--start.waiting) {
+    if (!--start_now.waiting) {
         started(GUEST_RUNS);
     }
 }
@@ -102,9 +102,9 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
     RunState state = wanted_state();
     bool run = runstate_is_live(state) && autostart;
 
-    start.report = report;
-    start.done = done;
-    start.since_ns = now_ns();
+    start_now.report = report;
+    start_now.done = done;
+    start_now.since_ns = now_ns();
     fault_delay(POLICY_PART_ACTIVATE);
     if (run && !disks_activate(errp)) {
         return GUEST_NO_DISKS;
@@ -112,8 +112,8 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
     announce();
     dirty_bitmap_mig_before_vm_start();
     if (run) {
-        report->activate_ns = now_ns() - start.since_ns;
-        start.since_ns = now_ns();
+        report->activate_ns = now_ns() - start_now.since_ns;
+        start_now.since_ns = now_ns();
         fault_delay(POLICY_PART_START);
         start_vcpus();
         return GUEST_RUNS;

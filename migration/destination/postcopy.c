@@ -257,7 +257,7 @@ static void *urgent_thread(void *opaque)
     return NULL;
 }
 
-static void close_file(QEMUFile *f)
+static void close_stream(QEMUFile *f)
 {
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
@@ -576,8 +576,8 @@ static void hang_up(void)
         urgent_incoming_drop();
     }
     reply_abandon();
-    close_file(urgent);
-    close_file(main);
+    close_stream(urgent);
+    close_stream(main);
     dest_reset_channels();
 }
 
@@ -787,7 +787,7 @@ static bool wait_for_rest(Error **errp)
 }
 
 /* All is here.  False if the source has been told of a pause. */
-static bool end_reached(Error **errp)
+static bool postcopy_dest_end_reached(Error **errp)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     if (pc.ram && pc.user_paused) {
@@ -801,7 +801,7 @@ static bool end_reached(Error **errp)
 static bool read_main_stream(DeviceLoad *load, Error **errp)
 {
     return device_load_late(load, incoming.from_src, errp) &&
-           wait_for_rest(errp) && end_reached(errp);
+           wait_for_rest(errp) && postcopy_dest_end_reached(errp);
 }
 
 bool postcopy_dest_hopeless(void)
@@ -863,8 +863,8 @@ void postcopy_dest_end(void)
     timer_free(g_steal_pointer(&pc.patience));
     end_urgent_thread();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
-        close_file(g_steal_pointer(&pc.urgent));
-        close_file(g_steal_pointer(&pc.next));
+        close_stream(g_steal_pointer(&pc.urgent));
+        close_stream(g_steal_pointer(&pc.next));
         urgent_incoming_drop();
         error_free(g_steal_pointer(&pc.why));
     }

@@ -278,14 +278,14 @@ bool hold_forgot(Error **errp)
     return tell_aborted(errp);
 }
 
-static void tell_start(GuestStart how)
+static void prepare_tell_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
 }
 
-static void start(void)
+static void prepare_start_guest(void)
 {
-    hold.how = guest_start(&incoming.report, tell_start, &hold.why);
+    hold.how = guest_start(&incoming.report, prepare_tell_start, &hold.why);
 }
 
 bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
@@ -303,7 +303,7 @@ bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
     set_phase(COMMAND_ENDED);
     ram_watch_stop();
     ram_load_seal();
-    main_loop_run_and_wait(start);
+    main_loop_run_and_wait(prepare_start_guest);
     if (hold.how == GUEST_NO_DISKS) {
         error_propagate(errp, g_steal_pointer(&hold.why));
         return false;

@@ -18,7 +18,7 @@
 /* How long reply_error() tries to get the lock, in steps of a millisecond */
 #define ERROR_LOCK_MS 20
 
-static QemuMutex lock;
+static QemuMutex reply_lock;
 static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
 static const char *last_block;  /* the source knows which one we are about */
@@ -26,12 +26,12 @@ static bool shut;               /* nothing more is to be said: SHUT was */
 
 void reply_init(void)
 {
-    qemu_mutex_init(&lock);
+    qemu_mutex_init(&reply_lock);
 }
 
 bool reply_open(QEMUFile *from_src)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     if (to_src) {
         return false;
     }
@@ -44,7 +44,7 @@ bool reply_open(QEMUFile *from_src)
 
 bool reply_is_open(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return to_src;
 }
 
@@ -97,7 +97,7 @@ static bool say_at_once(uint16_t type, const void *payload, uint16_t len)
 
 bool reply_pong(uint32_t value)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     peer_recognize_offer(value, &source_peer);
     return say_number(WIRE_RP_PONG, value) &&
            (value != WIRE_PEER_HELLO ||
@@ -108,19 +108,19 @@ bool reply_report(uint16_t type, const Report *report)
 {
     uint8_t payload[WIRE_RP_REPORT_MAX];
 
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return (source_peer.features & WIRE_PEER_REPORT) && !shut &&
            say_at_once(type, payload, report_encode(report, payload));
 }
 
 bool reply_switchover_ack(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
 }
 
 /* Returns the length. */
-static unsigned put_name(uint8_t *to, const char *name)
+static unsigned reply_put_name(uint8_t *to, const char *name)
 {
     size_t len = strlen(name);
 
@@ -139,10 +139,10 @@ bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
     stq_be_p(payload + offsetof(WireRequestPages, start), start);
     stl_be_p(payload + offsetof(WireRequestPages, len), len);
 
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     if (name != last_block) {
         type = WIRE_RP_REQ_PAGES_ID;
-        used += put_name(payload + used, name);
+        used += reply_put_name(payload + used, name);
         last_block = name;
     }
     return say(type, payload, used);
@@ -155,21 +155,21 @@ bool reply_changed(const char *name, uint64_t start, uint64_t len)
 
     stq_be_p(payload + offsetof(WireChanged, start), start);
     stq_be_p(payload + offsetof(WireChanged, len), len);
-    used += put_name(payload + used, name);
+    used += reply_put_name(payload + used, name);
 
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return say(WIRE_RP_CHANGED, payload, used);
 }
 
 bool reply_aborted(uint32_t attempt)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return say_number(WIRE_RP_ABORTED, attempt);
 }
 
 void reply_next_listener(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     last_block = NULL;
 }
 
@@ -177,20 +177,20 @@ bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *))
 {
     uint8_t payload[1 + WIRE_NAME_MAX];
 
-    QEMU_LOCK_GUARD(&lock);
-    return say(WIRE_RP_RECV_BITMAP, payload, put_name(payload, name)) &&
+    QEMU_LOCK_GUARD(&reply_lock);
+    return say(WIRE_RP_RECV_BITMAP, payload, reply_put_name(payload, name)) &&
            put(name, to_src) && !qemu_fflush(to_src);
 }
 
 bool reply_resume_ack(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return say_number(WIRE_RP_RESUME_ACK, WIRE_RESUME_ACK_OK);
 }
 
 void reply_abandon(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     if (to_src) {
         qemu_fclose(g_steal_pointer(&to_src));
     }
@@ -200,7 +200,7 @@ void reply_abandon(void)
 static bool lock_soon(void)
 {
     for (int i = 0; i < ERROR_LOCK_MS; i++) {
-        if (!qemu_mutex_trylock(&lock)) {
+        if (!qemu_mutex_trylock(&reply_lock)) {
             return true;
         }
         g_usleep(1000);
@@ -209,7 +209,7 @@ static bool lock_soon(void)
 }
 
 /* Under the lock. */
-static bool explain(const char *why)
+static bool reply_explain(const char *why)
 {
     uint8_t payload[WIRE_RP_ERROR_MAX];
     size_t len = peer_error_encode(why, payload);
@@ -223,9 +223,9 @@ bool reply_error(const char *why)
     bool ok = lock_soon();
 
     if (ok) {
-        ok = explain(why);
+        ok = reply_explain(why);
         shut |= ok;
-        qemu_mutex_unlock(&lock);
+        qemu_mutex_unlock(&reply_lock);
     }
     return ok;
 }
@@ -239,7 +239,7 @@ static bool say_goodbye(bool ok, const char *why)
         return false;
     }
     if (!ok && why) {
-        explain(why);
+        reply_explain(why);
     }
     shut = true;
     stl_be_p(payload, !ok);
@@ -248,13 +248,13 @@ static bool say_goodbye(bool ok, const char *why)
 
 bool reply_refuse(const char *why)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     return say_goodbye(false, why);
 }
 
 void reply_close(bool ok, const char *why)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&reply_lock);
     say_goodbye(ok, why);
     if (to_src) {
         qemu_fclose(g_steal_pointer(&to_src));

@@ -101,7 +101,7 @@ static void clean_up(bool ok)
     take_leave(let_go(), ok);
 }
 
-static void complete(void)
+static void incoming_complete(void)
 {
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
@@ -113,7 +113,7 @@ static void take_leave_well(void *opaque)
 }
 
 /* In the main loop, or in the thread of the vCPU that runs last. */
-static void tell_start(GuestStart how)
+static void incoming_tell_start(GuestStart how)
 {
     reply_report(WIRE_RP_STARTED, &incoming.report);
     main_loop_run(take_leave_well, NULL);
@@ -127,7 +127,7 @@ static void end_if_asked_to(void)
     }
 }
 
-static void fail(void)
+static void incoming_fail(void)
 {
     notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     clean_up(false);
@@ -150,10 +150,10 @@ static void no_disks(Error *err)
     }
     error_free(err);
     if (told) {
-        fail();
+        incoming_fail();
     } else {
         guest_keep();
-        complete();
+        incoming_complete();
     }
 }
 
@@ -161,12 +161,13 @@ static void no_disks(Error *err)
  * Who is told that the guest runs may ask at once, or migrate it again: before
  * the main loop goes on, nothing is left but what the source waits for.
  */
-static void start(void)
+static void incoming_start_guest(void)
 {
     Error *err = NULL;
 
     incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
-    if (guest_start(&incoming.report, tell_start, &err) == GUEST_NO_DISKS) {
+    if (guest_start(&incoming.report, incoming_tell_start, &err) ==
+        GUEST_NO_DISKS) {
         no_disks(err);
         return;
     }
@@ -226,7 +227,7 @@ bool incoming_start_held(Error **errp)
 }
 
 /* There will be no source. Takes over @err. */
-static void fail_early(Error *err)
+static void incoming_fail_early(Error *err)
 {
     error_prepend(&err, "load of migration failed: ");
     if (!incoming.exit_on_error) {
@@ -239,7 +240,7 @@ static void fail_early(Error *err)
     end_if_asked_to();
 }
 
-static void thread_ended(void *opaque)
+static void incoming_thread_ended(void *opaque)
 {
     bool late = postcopy_dest_step() >= COMMAND_LISTENING;
 
@@ -248,13 +249,13 @@ static void thread_ended(void *opaque)
         /* The source is told that the guest will not run here. */
         clean_up(false);
     } else if (hold_committed()) {
-        complete();
+        incoming_complete();
     } else if (!incoming.loaded || (late && !incoming.started)) {
-        fail();
+        incoming_fail();
     } else if (late) {
-        complete();
+        incoming_complete();
     } else {
-        start();
+        incoming_start_guest();
     }
 }
 
@@ -266,12 +267,12 @@ static void thread_ended(void *opaque)
  * The stream is read by a thread and by coroutines, so nobody may block.  The
  * first connection is the main one, as the source makes the other one later.
  */
-static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
+static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
 {
     QEMUFile *f;
 
     if (err) {
-        fail_early(err);
+        incoming_fail_early(err);
         return false;
     }
     if (incoming.from_src) {
@@ -291,7 +292,8 @@ static bool accepted(QIOChannel *ioc, Error *err, void *opaque)
     incoming.report = (Report) { 0 };
     qatomic_set(&incoming.busy, true);
     qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
-                       incoming_thread, thread_ended, QEMU_THREAD_JOINABLE);
+                       incoming_thread, incoming_thread_ended,
+                       QEMU_THREAD_JOINABLE);
     return migrate_postcopy_preempt();
 }
 
@@ -329,7 +331,7 @@ static bool can_start_over(Error **errp)
     return false;
 }
 
-static void start_over(void)
+static void incoming_start_over(void)
 {
     if (incoming.touched) {
         qemu_system_reset(SHUTDOWN_CAUSE_NONE);
@@ -348,10 +350,10 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         return false;
     }
     if (!can_start_over(errp) ||
-        !transport_listen(addr, accepted, NULL, errp)) {
+        !transport_listen(addr, incoming_accepted, NULL, errp)) {
         return false;
     }
-    start_over();
+    incoming_start_over();
     incoming.exit_on_error = exit_on_error;
     notify_clear_error();
     incoming.started = false;

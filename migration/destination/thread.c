@@ -61,16 +61,16 @@ static struct {
     QemuSemaphore done;
     QemuSemaphore state;        /* that of a held guest is loaded, or cannot */
     QemuEvent package;          /* the guest was started, or cannot be */
-} turn;
+} load_turn;
 
 static bool from_file;          /* it is a snapshot, nobody to answer */
 static unsigned acks_needed;    /* devices that were not ready; BQL */
 
 void vmstate_load_init(void)
 {
-    qemu_sem_init(&turn.done, 0);
-    qemu_sem_init(&turn.state, 0);
-    qemu_event_init(&turn.package, false);
+    qemu_sem_init(&load_turn.done, 0);
+    qemu_sem_init(&load_turn.state, 0);
+    qemu_event_init(&load_turn.package, false);
 }
 
 /*
@@ -91,7 +91,7 @@ static bool open_return_path(QEMUFile *f, Error **errp)
     return true;
 }
 
-static bool ping(QEMUFile *f, Error **errp)
+static bool load_ping(QEMUFile *f, Error **errp)
 {
     uint32_t value = qemu_get_be32(f);
 
@@ -130,20 +130,20 @@ static bool listen_and_share(Error **errp)
     if (!(held ? hold_listen(errp) : postcopy_dest_listen(errp))) {
         return false;
     }
-    turn.held = held;
-    turn.listening = true;
-    qemu_sem_post(&turn.done);
+    load_turn.held = held;
+    load_turn.listening = true;
+    qemu_sem_post(&load_turn.done);
     return true;
 }
 
-static bool take_command(void *opaque, unsigned command, QEMUFile *f,
-                         uint16_t len, Error **errp)
+static bool load_take_command(void *opaque, unsigned command, QEMUFile *f,
+                              uint16_t len, Error **errp)
 {
     switch (command) {
     case WIRE_CMD_OPEN_RETURN_PATH:
         return open_return_path(f, errp);
     case WIRE_CMD_PING:
-        return ping(f, errp);
+        return load_ping(f, errp);
     case WIRE_CMD_POSTCOPY_ADVISE:
         return postcopy_dest_advise(f, len, errp);
     case WIRE_CMD_POSTCOPY_DISCARD:
@@ -178,7 +178,8 @@ static CommandPhase phase_now(void *opaque)
                                            : postcopy_dest_step();
 }
 
-static bool take_state(void *opaque, QEMUFile *f, uint32_t *len, Error **errp)
+static bool load_take_state(void *opaque, QEMUFile *f, uint32_t *len,
+                            Error **errp)
 {
     return hold_state(f, len, errp);
 }
@@ -190,14 +191,14 @@ static bool state_loaded(void *opaque, int64_t arrived_ns, Error **errp)
 
 static bool package_ready(void *opaque, Error **errp)
 {
-    turn.package_ns = now_ns();
+    load_turn.package_ns = now_ns();
     return postcopy_dest_package_ready(errp);
 }
 
-static const DeviceLoadOps load_ops = {
+static const DeviceLoadOps loadvm_ops = {
     .phase = phase_now,
-    .command = take_command,
-    .state = take_state,
+    .command = load_take_command,
+    .state = load_take_state,
     .state_loaded = state_loaded,
     .package_ready = package_ready,
 };
@@ -216,7 +217,7 @@ int qemu_loadvm_approve_switchover(void)
  * What both ways have in common; under the BQL
  */
 
-static bool begin(bool file, Error **errp)
+static bool load_begin(bool file, Error **errp)
 {
     if (qemu_savevm_state_blocked(errp)) {
         return false;
@@ -227,7 +228,7 @@ static bool begin(bool file, Error **errp)
     from_file = file;
     hold_init();
     acks_needed = 0;
-    device_load_init(&current_load, &load_ops, NULL);
+    device_load_init(&current_load, &loadvm_ops, NULL);
     current_load.footers = migrate_get_current()->send_section_footer;
     current_load.refuse_live = xen_enabled();
     load_threads_open();
@@ -237,7 +238,7 @@ static bool begin(bool file, Error **errp)
     return true;
 }
 
-static bool set_up(QEMUFile *f, Error **errp)
+static bool load_set_up(QEMUFile *f, Error **errp)
 {
     incoming.loading = !from_file;
     if (!device_load_setup(f, errp)) {
@@ -268,7 +269,7 @@ static bool load_file(QEMUFile *f, Error **errp)
     const Configuration *config;
     Configuration here;
 
-    if (!begin(true, errp)) {
+    if (!load_begin(true, errp)) {
         return false;
     }
     config = vmstate_configuration(&here);
@@ -278,7 +279,7 @@ static bool load_file(QEMUFile *f, Error **errp)
         return false;
     }
     migrate_snapshot_was_saved_with(used);
-    if (!set_up(f, errp)) {
+    if (!load_set_up(f, errp)) {
         return false;
     }
     ok = device_load_records(&current_load, f, errp) &&
@@ -313,21 +314,21 @@ bool savevm_load_all(QEMUFile *f, Error **errp)
 /* The source is told now, as it waits for the package and not for the end. */
 static void package_failed(void)
 {
-    g_autofree char *why =
-        g_strdup_printf(LOAD_FAILED "%s",
-                        turn.err ? error_get_pretty(turn.err) : "no reason");
+    g_autofree char *why = g_strdup_printf(
+        LOAD_FAILED "%s",
+        load_turn.err ? error_get_pretty(load_turn.err) : "no reason");
 
     postcopy_dest_package_failed(why);
 }
 
-static void start(void *opaque)
+static void load_start_guest(void *opaque)
 {
     incoming.report.devices = current_load.times;
-    if (!incoming_start_early(turn.package_ns, &turn.err)) {
-        turn.step = DEVICE_LOAD_FAILED;
+    if (!incoming_start_early(load_turn.package_ns, &load_turn.err)) {
+        load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
-    qemu_event_set(&turn.package);
+    qemu_event_set(&load_turn.package);
 }
 
 /*
@@ -336,28 +337,28 @@ static void start(void *opaque)
  */
 static void package_over(void)
 {
-    if (turn.held) {
-        if (turn.step != DEVICE_LOAD_END &&
+    if (load_turn.held) {
+        if (load_turn.step != DEVICE_LOAD_END &&
             hold_verdict() == HOLD_UNDECIDED) {
             package_failed();
         }
-        qemu_sem_post(&turn.state);
-    } else if (turn.step == DEVICE_LOAD_END) {
-        main_loop_run(start, NULL);
+        qemu_sem_post(&load_turn.state);
+    } else if (load_turn.step == DEVICE_LOAD_END) {
+        main_loop_run(load_start_guest, NULL);
     } else {
         package_failed();
-        qemu_event_set(&turn.package);
+        qemu_event_set(&load_turn.package);
     }
 }
 
 /* A coroutine, so that the main loop goes on when there is nothing to read. */
 static void coroutine_fn turn_co(void *opaque)
 {
-    turn.step = device_load_some(&turn.stream, true, &turn.err);
-    if (turn.listening) {
+    load_turn.step = device_load_some(&load_turn.stream, true, &load_turn.err);
+    if (load_turn.listening) {
         package_over();
     } else {
-        qemu_sem_post(&turn.done);
+        qemu_sem_post(&load_turn.done);
     }
 }
 
@@ -370,7 +371,7 @@ static void turn_in_main_loop(void)
 {
     qatomic_set(&incoming.busy, false);
     main_loop_run(take_turn, NULL);
-    qemu_sem_wait(&turn.done);
+    qemu_sem_wait(&load_turn.done);
     qatomic_set(&incoming.busy, true);
 }
 
@@ -379,11 +380,11 @@ static bool load_late(Error **errp)
     Error *err = NULL;
     bool ok = postcopy_dest_load(&current_load, &err);
 
-    qemu_event_wait(&turn.package);
-    if (turn.step != DEVICE_LOAD_END) {
+    qemu_event_wait(&load_turn.package);
+    if (load_turn.step != DEVICE_LOAD_END) {
         /* This is why the other one ended. */
         error_free(err);
-        error_propagate(errp, turn.err);
+        error_propagate(errp, load_turn.err);
         return false;
     }
     error_propagate(errp, err);
@@ -392,10 +393,10 @@ static bool load_late(Error **errp)
 
 static void begin_records(QEMUFile *f)
 {
-    turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
-    turn.err = NULL;
-    turn.listening = turn.held = false;
-    qemu_event_reset(&turn.package);
+    load_turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
+    load_turn.err = NULL;
+    load_turn.listening = load_turn.held = false;
+    qemu_event_reset(&load_turn.package);
 }
 
 /*
@@ -407,24 +408,24 @@ static void begin_records(QEMUFile *f)
 static void start_held(void *opaque)
 {
     hold_end();
-    if (!incoming_start_held(&turn.err)) {
-        turn.step = DEVICE_LOAD_FAILED;
+    if (!incoming_start_held(&load_turn.err)) {
+        load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
-    qemu_event_set(&turn.package);
+    qemu_event_set(&load_turn.package);
 }
 
 static void forget_held(void *opaque)
 {
     hold_forget();
-    qemu_sem_post(&turn.done);
+    qemu_sem_post(&load_turn.done);
 }
 
 /* What the main loop makes of the state once nobody wants it does not count. */
 static void wait_for_state(void)
 {
     qatomic_set(&incoming.busy, false);
-    qemu_sem_wait(&turn.state);
+    qemu_sem_wait(&load_turn.state);
     qatomic_set(&incoming.busy, true);
 }
 
@@ -435,14 +436,14 @@ static bool held_aborted(QEMUFile *f, Error **errp)
     wait_for_state();
     if (postcopy_dest_hopeless()) {
         /* The source was told why, and gave the attempt up for that. */
-        error_propagate(errp, g_steal_pointer(&turn.err));
+        error_propagate(errp, g_steal_pointer(&load_turn.err));
         return false;
     }
     qatomic_set(&incoming.busy, false);
     main_loop_run(forget_held, NULL);
-    qemu_sem_wait(&turn.done);
+    qemu_sem_wait(&load_turn.done);
     qatomic_set(&incoming.busy, true);
-    error_free(turn.err);
+    error_free(load_turn.err);
     begin_records(f);
     return ok && hold_forgot(errp);
 }
@@ -456,9 +457,9 @@ static void held_broke(Error *err, Error **errp)
     postcopy_dest_hold_broke();
     wait_for_state();
     failed = postcopy_dest_hopeless();
-    error_propagate(errp, failed ? turn.err : err);
-    error_free(failed ? err : turn.err);
-    turn.err = NULL;
+    error_propagate(errp, failed ? load_turn.err : err);
+    error_free(failed ? err : load_turn.err);
+    load_turn.err = NULL;
 }
 
 /* Until there is a verdict.  True if precopy goes on. */
@@ -492,21 +493,21 @@ static bool load_records(QEMUFile *f, Error **errp)
 
     begin_records(f);
     do {
-        step = device_load_some(&turn.stream, false, errp);
+        step = device_load_some(&load_turn.stream, false, errp);
         if (step == DEVICE_LOAD_ELSEWHERE) {
             turn_in_main_loop();
-            if (turn.held) {
+            if (load_turn.held) {
                 ok = load_held(f, &again, errp);
                 if (!ok || !again) {
                     return ok;
                 }
                 continue;
             }
-            if (turn.listening) {
+            if (load_turn.listening) {
                 return load_late(errp);
             }
-            step = turn.step;
-            error_propagate(errp, turn.err);
+            step = load_turn.step;
+            error_propagate(errp, load_turn.err);
         }
     } while (step == DEVICE_LOAD_ELSEWHERE);
     trace_qemu_loadvm_state_post_main(step == DEVICE_LOAD_END ? 0 : -1);
@@ -567,7 +568,7 @@ static bool load_beginning(QEMUFile *f, Error **errp)
     bool ok, differs = false;
 
     bql_lock();
-    ok = begin(false, errp);
+    ok = load_begin(false, errp);
     config = vmstate_configuration(&here);
     bql_unlock();
     if (!device_load_header(f, NULL, ok ? errp : NULL)) {
@@ -581,7 +582,7 @@ static bool load_beginning(QEMUFile *f, Error **errp)
     }
     if (ok) {
         bql_lock();
-        ok = set_up(f, errp);
+        ok = load_set_up(f, errp);
         bql_unlock();
     }
     if (!ok) {
@@ -598,7 +599,7 @@ static bool load_stream(QEMUFile *f, Error **errp)
         return false;
     }
     ok = load_records(f, errp);
-    if (turn.listening) {
+    if (load_turn.listening) {
         /* The guest runs, or never will. */
         return ok;
     }
@@ -654,12 +655,12 @@ void *incoming_thread(void *opaque)
             /* Otherwise it is printed as QEMU's last words. */
             error_report_err(error_copy(err));
         }
-        if (turn.listening) {
+        if (load_turn.listening) {
             /* That it was paused meanwhile is not why. */
             notify_clear_error();
         }
         notify_error(err);
-        if (!turn.listening) {
+        if (!load_turn.listening) {
             qatomic_set(&incoming.busy, false);
             refuse_and_linger(incoming.from_src);
         }

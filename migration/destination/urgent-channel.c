@@ -56,7 +56,7 @@ bool urgent_incoming_some(void)
 }
 
 /* False if it is not among them any more.  Its reference is the caller's. */
-static bool take_out(QIOChannel *ioc)
+static bool urgent_channel_take_out(QIOChannel *ioc)
 {
     QEMU_LOCK_GUARD(&candidates.lock);
     for (unsigned i = 0; i < candidates.count; i++) {
@@ -132,7 +132,7 @@ static bool is_it(QIOChannel *ioc, int events, bool *more)
                        : FIRST_RECORD_SHORT;
         *more |= events && first == FIRST_RECORD_SHORT;
     }
-    if (first == FIRST_RECORD_SHORT || !take_out(ioc)) {
+    if (first == FIRST_RECORD_SHORT || !urgent_channel_take_out(ioc)) {
         return false;
     }
     if (first == FIRST_RECORD_FOREIGN) {

@@ -86,7 +86,7 @@ void bitmap_load_init(void)
  * Under the lock
  */
 
-static Loading *find(const char *node, const char *name)
+static Loading *bitmap_load_find(const char *node, const char *name)
 {
     for (unsigned i = 0; i < load.bitmaps->len; i++) {
         Loading *l = load.bitmaps->pdata[i];
@@ -108,7 +108,7 @@ static bool is_empty(const BdrvDirtyBitmap *bitmap)
  * With all that its successor has recorded.  Nothing can be merged into one
  * without a bit.
  */
-static BdrvDirtyBitmap *release(Loading *l)
+static BdrvDirtyBitmap *bitmap_load_release(Loading *l)
 {
     BdrvDirtyBitmap *bitmap = g_steal_pointer(&l->bitmap);
 
@@ -122,13 +122,13 @@ static BdrvDirtyBitmap *release(Loading *l)
 }
 
 /* Those that are not whole; all, if the guest was not started with them. */
-static void drop(void)
+static void bitmap_load_drop(void)
 {
     for (unsigned i = 0; i < load.bitmaps->len; i++) {
         Loading *l = load.bitmaps->pdata[i];
 
         if (l->bitmap) {
-            bdrv_release_dirty_bitmap(release(l));
+            bdrv_release_dirty_bitmap(bitmap_load_release(l));
         }
     }
     load.cancelled = true;
@@ -137,7 +137,7 @@ static void drop(void)
 /* The guest does without its bitmaps.  Takes over @err.  Returns true. */
 static bool lose_all(Error *err)
 {
-    drop();
+    bitmap_load_drop();
     error_report_err(err);
     return true;
 }
@@ -220,8 +220,8 @@ static BdrvDirtyBitmap *create(BlockDriverState *bs, const char *name,
     return bitmap;
 }
 
-static void keep(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, bool enabled,
-                 bool persistent)
+static void bitmap_load_keep(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                             bool enabled, bool persistent)
 {
     Loading *l = g_new0(Loading, 1);
 
@@ -257,8 +257,8 @@ static bool take_start(const Chunk *c, Error **errp)
         return false;
     }
     persistent = c->start_flags & WIRE_BITMAP_PERSISTENT;
-    keep(bs, bitmap, c->start_flags & WIRE_BITMAP_ENABLED,
-         bitmap_names_persistent(row, persistent));
+    bitmap_load_keep(bs, bitmap, c->start_flags & WIRE_BITMAP_ENABLED,
+                     bitmap_names_persistent(row, persistent));
     return true;
 }
 
@@ -335,7 +335,7 @@ static void take_complete(Loading *l)
     }
     l->complete = true;
     if (load.started) {
-        release(l);
+        bitmap_load_release(l);
     }
 }
 
@@ -351,7 +351,7 @@ static bool take_chunk(Chunk *c, Error **errp)
     if (c->flags & WIRE_BITMAP_START) {
         return take_start(c, errp);
     }
-    l = find(load.node, load.name);
+    l = bitmap_load_find(load.node, load.name);
     if (!l) {
         error_setg(errp, "Unknown dirty bitmap '%s' for block device '%s'",
                    load.name, load.node);
@@ -382,7 +382,7 @@ static uint32_t read_flags(QEMUFile *f)
 }
 
 /* The name before holds if there is none. */
-static void read_name(QEMUFile *f, char *name, bool present)
+static void bitmap_load_read_name(QEMUFile *f, char *name, bool present)
 {
     if (present && !qemu_get_counted_string(f, name)) {
         name[0] = 0;
@@ -413,8 +413,8 @@ static bool read_chunk(QEMUFile *f, Chunk *c, Error **errp)
 
     c->flags = read_flags(f);
     trace_dirty_bitmap_load_header(c->flags);
-    read_name(f, load.node, c->flags & WIRE_BITMAP_NODE);
-    read_name(f, load.name, c->flags & WIRE_BITMAP_NAME);
+    bitmap_load_read_name(f, load.node, c->flags & WIRE_BITMAP_NODE);
+    bitmap_load_read_name(f, load.name, c->flags & WIRE_BITMAP_NAME);
     if (c->flags & WIRE_BITMAP_START) {
         c->granularity = qemu_get_be32(f);
         c->start_flags = qemu_get_byte(f);
@@ -445,10 +445,10 @@ static bool load_chunk(QEMUFile *f, bool *end, Error **errp)
 }
 
 /* An error of the stream is reported by its owner.  Takes over @err. */
-static int fail(QEMUFile *f, Error *err)
+static int bitmap_load_fail(QEMUFile *f, Error *err)
 {
     QEMU_LOCK_GUARD(&load.lock);
-    drop();
+    bitmap_load_drop();
     if (qemu_file_get_error(f)) {
         error_free(err);
         return qemu_file_get_error(f);
@@ -466,7 +466,7 @@ int bitmap_load(QEMUFile *f, void *opaque, int version_id)
     trace_dirty_bitmap_load_enter();
     while (!end) {
         if (!load_chunk(f, &end, &err)) {
-            return fail(f, err);
+            return bitmap_load_fail(f, err);
         }
     }
     trace_dirty_bitmap_load_success();
@@ -495,7 +495,7 @@ void dirty_bitmap_mig_before_vm_start(void)
             bdrv_dirty_bitmap_enable_successor(l->bitmap);
         }
         if (l->bitmap && l->complete) {
-            release(l);
+            bitmap_load_release(l);
         }
     }
     load.started = true;
@@ -505,7 +505,7 @@ void dirty_bitmap_mig_before_vm_start(void)
 void dirty_bitmap_mig_cancel_incoming(void)
 {
     QEMU_LOCK_GUARD(&load.lock);
-    drop();
+    bitmap_load_drop();
     if (bql_locked() && !qemu_in_coroutine()) {
         g_ptr_array_set_size(load.bitmaps, 0);
     }

@@ -91,8 +91,9 @@ static void forget_all(void)
 }
 
 /* @node and @name, the bitmap's names in the stream, are owned from here on. */
-static void add(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, int64_t sectors,
-                char *node, char *name, bool persistent)
+static void bitmap_save_add(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
+                            int64_t sectors, char *node, char *name,
+                            bool persistent)
 {
     Saving *s = g_new0(Saving, 1);
     uint32_t granularity = bdrv_dirty_bitmap_granularity(bitmap);
@@ -113,7 +114,8 @@ static void add(BlockDriverState *bs, BdrvDirtyBitmap *bitmap, int64_t sectors,
     g_ptr_array_add(save.bitmaps, s);
 }
 
-static bool check_name(const char *name, const char *node, Error **errp)
+static bool bitmap_save_check_name(const char *name, const char *node,
+                                   Error **errp)
 {
     if (strlen(name) > WIRE_NAME_MAX) {
         error_setg(errp, "Cannot migrate bitmap '%s' on node '%s': Name is "
@@ -140,7 +142,7 @@ static bool add_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
         if (!mapped) {
             return true;
         }
-    } else if (!check_name(name, label, errp)) {
+    } else if (!bitmap_save_check_name(name, label, errp)) {
         return false;
     }
     sectors = bdrv_nb_sectors(bs);
@@ -149,10 +151,10 @@ static bool add_bitmap(BlockDriverState *bs, BdrvDirtyBitmap *bitmap,
                          "of node '%s' is not known", name, label);
         return false;
     }
-    add(bs, bitmap, sectors, g_strdup(row ? row->alias : label),
-        g_strdup(mapped ? mapped->alias : name),
-        bitmap_names_persistent(mapped,
-                                bdrv_dirty_bitmap_get_persistence(bitmap)));
+    bitmap_save_add(bs, bitmap, sectors, g_strdup(row ? row->alias : label),
+                    g_strdup(mapped ? mapped->alias : name),
+                    bitmap_names_persistent(
+                        mapped, bdrv_dirty_bitmap_get_persistence(bitmap)));
     return true;
 }
 
@@ -339,7 +341,7 @@ static GByteArray *number(unsigned i, bool start)
  */
 
 /* False if there was nothing to put. */
-static bool put(QEMUFile *f, GByteArray *chunk)
+static bool bitmap_save_put(QEMUFile *f, GByteArray *chunk)
 {
     if (!chunk) {
         return false;
@@ -377,7 +379,7 @@ static int setup(QEMUFile *f, void *opaque, Error **errp)
         save.none = !save.bitmaps->len;
         save.begun = true;
     }
-    for (unsigned i = 0; put(f, number(i, true)); i++) {
+    for (unsigned i = 0; bitmap_save_put(f, number(i, true)); i++) {
         /* one after the other */
     }
     qemu_put_byte(f, WIRE_BITMAP_EOS);
@@ -392,20 +394,20 @@ static int iterate(QEMUFile *f, void *opaque)
     trace_dirty_bitmap_save_iterate(migration_in_postcopy());
     if (migration_in_postcopy()) {
         do {
-            more = put(f, next_bits());
+            more = bitmap_save_put(f, next_bits());
         } while (more && !migration_rate_exceeded(f));
     }
     qemu_put_byte(f, WIRE_BITMAP_EOS);
     return !more;
 }
 
-static int complete(QEMUFile *f, void *opaque)
+static int bitmap_save_complete(QEMUFile *f, void *opaque)
 {
     trace_dirty_bitmap_save_complete_enter();
-    while (put(f, next_bits())) {
+    while (bitmap_save_put(f, next_bits())) {
         /* all of them */
     }
-    for (unsigned i = 0; put(f, number(i, false)); i++) {
+    for (unsigned i = 0; bitmap_save_put(f, number(i, false)); i++) {
         /* one after the other */
     }
     qemu_put_byte(f, WIRE_BITMAP_EOS);
@@ -444,7 +446,7 @@ static bool may_iterate(void *opaque)
     return is_active(opaque) && migration_in_postcopy();
 }
 
-static bool has_postcopy(void *opaque)
+static bool bitmap_save_has_postcopy(void *opaque)
 {
     return true;
 }
@@ -466,13 +468,13 @@ static SaveVMHandlers bitmap_hooks = {
     .save_setup = setup,
     .save_cleanup = cleanup,
     .save_live_iterate = iterate,
-    .save_live_complete_precopy = complete,
-    .save_live_complete_postcopy = complete,
+    .save_live_complete_precopy = bitmap_save_complete,
+    .save_live_complete_postcopy = bitmap_save_complete,
     .state_pending_estimate = pending,
     .state_pending_exact = pending,
     .is_active = is_active,
     .is_active_iterate = may_iterate,
-    .has_postcopy = has_postcopy,
+    .has_postcopy = bitmap_save_has_postcopy,
     .load_state = bitmap_load,
     .load_cleanup = bitmap_load_cleanup,
 };

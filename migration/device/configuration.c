@@ -138,7 +138,8 @@ static bool caps_needed(void *opaque)
     return count_checked(r->here) > 0;
 }
 
-static bool received(const ConfigRecord *r, MigrationCapability capability)
+static bool configuration_received(const ConfigRecord *r,
+                                   MigrationCapability capability)
 {
     for (uint32_t i = 0; i < r->caps_count; i++) {
         if (r->capabilities[i] == capability) {
@@ -150,12 +151,12 @@ static bool received(const ConfigRecord *r, MigrationCapability capability)
 
 static void compare_capabilities(ConfigRecord *r)
 {
-    if (received(r, MIGRATION_CAPABILITY__MAX)) {
+    if (configuration_received(r, MIGRATION_CAPABILITY__MAX)) {
         problem(r, "the source uses a capability that is unknown here");
     }
     for (int i = 0; i < ARRAY_SIZE(checked_capabilities); i++) {
         MigrationCapability c = checked_capabilities[i];
-        bool there = received(r, c);
+        bool there = configuration_received(r, c);
 
         if (r->here->used) {
             r->here->used[c] = there;

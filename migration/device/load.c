@@ -364,7 +364,7 @@ static bool read_more_of_section(RecordLoop *loop, Error **errp)
 }
 
 /* What was introduced, and its footer. */
-static bool load_section(RecordLoop *loop, Error **errp)
+static bool device_load_section(RecordLoop *loop, Error **errp)
 {
     static const char *const kinds[] = {
         [WIRE_SECTION_FULL] = "non-iterable",
@@ -428,7 +428,7 @@ static QEMUFile *get_package(QEMUFile *f, uint32_t len, Error **errp)
 }
 
 /* Devices that are loaded, and are loaded again if that was in vain */
-static bool take_state(RecordLoop *outer, Error **errp)
+static bool device_load_take_state(RecordLoop *outer, Error **errp)
 {
     DeviceLoad *load = outer->load;
     RecordLoop loop = { .load = load, .in_package = true };
@@ -480,7 +480,7 @@ static bool take_package(RecordLoop *outer, Error **errp)
     return ok;
 }
 
-static bool take_command(RecordLoop *loop, Error **errp)
+static bool device_load_command(RecordLoop *loop, Error **errp)
 {
     ERRP_GUARD();
     DeviceLoad *load = loop->load;
@@ -502,7 +502,7 @@ static bool take_command(RecordLoop *loop, Error **errp)
         ok = take_package(loop, errp);
         break;
     case WIRE_CMD_STATE:
-        ok = take_state(loop, errp);
+        ok = device_load_take_state(loop, errp);
         break;
     default:
         ok = load->ops->command(load->opaque, command, loop->f, len, errp);
@@ -537,11 +537,11 @@ static const struct {
     bool (*load)(RecordLoop *, Error **);
 } record_types[] = {
     [WIRE_EOF] = { NULL, take_end },
-    [WIRE_SECTION_START] = { read_new_section, load_section },
-    [WIRE_SECTION_PART] = { read_more_of_section, load_section },
-    [WIRE_SECTION_END] = { read_more_of_section, load_section },
-    [WIRE_SECTION_FULL] = { read_new_section, load_section },
-    [WIRE_COMMAND] = { NULL, take_command },
+    [WIRE_SECTION_START] = { read_new_section, device_load_section },
+    [WIRE_SECTION_PART] = { read_more_of_section, device_load_section },
+    [WIRE_SECTION_END] = { read_more_of_section, device_load_section },
+    [WIRE_SECTION_FULL] = { read_new_section, device_load_section },
+    [WIRE_COMMAND] = { NULL, device_load_command },
 };
 
 static bool read_record(RecordLoop *loop, Error **errp)

@@ -45,7 +45,7 @@ static struct {
     FaultThread thread;
 } dest = { .memory.ufd = -1 };
 
-static PlaceBlock *block_of(const RamRegion *region)
+static PlaceBlock *postcopy_load_block_of(const RamRegion *region)
 {
     return &dest.memory.blocks[region->index];
 }
@@ -126,12 +126,13 @@ static bool discard(RamRegion *r, uint64_t start, uint64_t len, Error **errp)
     return true;
 }
 
-static void arrived(void *opaque, RamRegion *r, uint64_t page, uint64_t pages)
+static void postcopy_load_arrived(void *opaque, RamRegion *r, uint64_t page,
+                                  uint64_t pages)
 {
-    received_set(&block_of(r)->map, page, pages);
+    received_set(&postcopy_load_block_of(r)->map, page, pages);
 }
 
-static const RamPagesOps precopy_pages = { .arrived = arrived };
+static const RamPagesOps precopy_pages = { .arrived = postcopy_load_arrived };
 
 static uint64_t all_page_sizes(const RamRegions *regions)
 {
@@ -173,7 +174,7 @@ static bool make_empty(RamRegion *r, Error **errp)
     unsigned shift = ctz64(r->host_page_size) - r->page_bits;
 
     trace_postcopy_init_range(r->name, r->host, 0, bytes);
-    if (!received_init(&block_of(r)->map, r->max_pages, shift)) {
+    if (!received_init(&postcopy_load_block_of(r)->map, r->max_pages, shift)) {
         error_setg(errp, "RAM block '%s': there is no memory for a bitmap",
                    r->name);
         return false;
@@ -238,17 +239,18 @@ static void without_huge_pages(void)
     }
 }
 
-static bool forget(void *opaque, RamRegion *r, uint64_t start, uint64_t len,
-                   Error **errp)
+static bool postcopy_load_forget(void *opaque, RamRegion *r, uint64_t start,
+                                 uint64_t len, Error **errp)
 {
-    received_clear(&block_of(r)->map, start >> r->page_bits,
+    received_clear(&postcopy_load_block_of(r)->map, start >> r->page_bits,
                    len >> r->page_bits);
     return true;
 }
 
 bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp)
 {
-    return forget_load(f, len, dest.memory.regions, forget, NULL, errp);
+    return forget_load(f, len, dest.memory.regions, postcopy_load_forget, NULL,
+                       errp);
 }
 
 /*
@@ -256,9 +258,9 @@ bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp)
  * in between, a display for instance, would leave a page of zeros there, and
  * what comes for a page that is there already is thrown away.
  */
-static bool give_back(RamRegion *r, Error **errp)
+static bool postcopy_load_give_back(RamRegion *r, Error **errp)
 {
-    const PlaceBlock *b = block_of(r);
+    const PlaceBlock *b = postcopy_load_block_of(r);
     uint64_t size = r->host_page_size, end = b->bytes / size, count;
     uint64_t page = received_missing(&b->map, 0, end, &count);
 
@@ -312,7 +314,7 @@ static bool never_comes(const RamRegion *r, uint64_t start)
     };
 
     RCU_READ_LOCK_GUARD();
-    if (!block_of(r)->managed || !ram_region_here(r)) {
+    if (!postcopy_load_block_of(r)->managed || !ram_region_here(r)) {
         return false;
     }
     section.mr = r->rb->mr;
@@ -338,7 +340,7 @@ static uint8_t *map_again(const RamRegion *r)
 /* For the thread that is told of faults */
 static void look_at(RamRegion *r)
 {
-    PlaceBlock *b = block_of(r);
+    PlaceBlock *b = postcopy_load_block_of(r);
 
     b->managed = memory_region_has_ram_discard_manager(r->rb->mr);
     b->alias = map_again(r);
@@ -348,7 +350,7 @@ static void look_at(RamRegion *r)
 static bool watch(RamRegion *r, Error **errp)
 {
     ERRP_GUARD();
-    PlaceBlock *b = block_of(r);
+    PlaceBlock *b = postcopy_load_block_of(r);
     uint64_t bytes = ROUND_UP(ram_region_bytes(r), r->host_page_size);
     unsigned ways;
 
@@ -433,7 +435,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     dest.listening = true;
     shared_set_missing(true);
     RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
-        if (!watch(r, errp) || !give_back(r, errp)) {
+        if (!watch(r, errp) || !postcopy_load_give_back(r, errp)) {
             return false;
         }
     }
@@ -493,7 +495,7 @@ void dest_give_up(void)
 
 static void let_be(RamRegion *r)
 {
-    PlaceBlock *b = block_of(r);
+    PlaceBlock *b = postcopy_load_block_of(r);
     Error *err = NULL;
 
     if (b->bytes) {
@@ -557,7 +559,7 @@ void dest_unregister(void)
     trace_postcopy_ram_incoming_cleanup_closeuf();
 }
 
-static void tell_end(void)
+static void postcopy_load_tell_end(void)
 {
     Error *err = NULL;
 
@@ -606,7 +608,7 @@ void dest_end(void)
     ram_load_divert(NULL, NULL);
     if (dest.listening) {
         shared_set_missing(false);
-        tell_end();
+        postcopy_load_tell_end();
         dest.listening = false;
     }
     with_huge_pages();
@@ -638,7 +640,8 @@ bool dest_put_received(const char *name, QEMUFile *f)
     RamRegion *r = find_block(name);
 
     if (r) {
-        received_put(&block_of(r)->map, block_of(r)->bytes >> r->page_bits, f);
+        received_put(&postcopy_load_block_of(r)->map,
+                     postcopy_load_block_of(r)->bytes >> r->page_bits, f);
     }
     return r;
 }
@@ -649,7 +652,7 @@ static uint64_t pages_alike(const RamRegion *r)
     MemoryRegion *mr;
 
     RCU_READ_LOCK_GUARD();
-    if (!block_of(r)->managed || !ram_region_here(r)) {
+    if (!postcopy_load_block_of(r)->managed || !ram_region_here(r)) {
         return UINT64_MAX;
     }
     mr = r->rb->mr;
@@ -661,7 +664,7 @@ static uint64_t pages_alike(const RamRegion *r)
 /* As dest_missing(), of one region */
 static uint64_t missing_of(const RamRegion *r)
 {
-    const PlaceBlock *b = block_of(r);
+    const PlaceBlock *b = postcopy_load_block_of(r);
     uint64_t end = MIN(ram_region_bytes(r), b->bytes) >> r->page_bits;
     uint64_t alike = pages_alike(r), count = 0, n, lacking;
 

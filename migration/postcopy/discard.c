@@ -32,7 +32,7 @@ static void tell_batch(Batch *b)
 }
 
 /* Whole host pages, as far as the block has them: its end may be in one. */
-static void add(Batch *b, uint64_t first, uint64_t end)
+static void discard_add(Batch *b, uint64_t first, uint64_t end)
 {
     const RamRegion *r = b->region;
 
@@ -52,7 +52,7 @@ static uint64_t discard_region(Batch *b)
     dirty_map_round(r->map, postcopy_unit(r));
     while ((count = dirty_map_find(r->map, at, UINT64_MAX, &first))) {
         at = first + count;
-        add(b, first, at);
+        discard_add(b, first, at);
         runs++;
     }
     tell_batch(b);

@@ -20,8 +20,8 @@
 /* Descriptors that are ours; those of other processes follow. */
 enum { OF_MEMORY, OF_WAKE, FIRST_SHARED };
 
-static RamRegion *find_region(const RamRegions *regions, uint64_t address,
-                              uint64_t *start)
+static RamRegion *fault_thread_find_region(const RamRegions *regions,
+                                           uint64_t address, uint64_t *start)
 {
     /* Also in one that was unplugged: it is mapped while somebody waits. */
     RAM_REGIONS_FOREACH(r, regions) {
@@ -50,12 +50,13 @@ static bool let_go_on(PlaceMemory *memory, RamRegion *region, uint64_t start,
     return true;
 }
 
-static void serve(FaultThread *t, const UfdFault *fault)
+static void fault_thread_serve(FaultThread *t, const UfdFault *fault)
 {
     PlaceMemory *memory = t->memory;
     Error *err = NULL;
     uint64_t start;
-    RamRegion *r = find_region(memory->regions, fault->address, &start);
+    RamRegion *r = fault_thread_find_region(memory->regions, fault->address,
+                                            &start);
     ReceivedMap *map;
     bool ok = true;
 
@@ -92,7 +93,7 @@ static bool read_faults(FaultThread *t)
         return false;
     }
     for (int i = 0; i < count; i++) {
-        serve(t, &faults[i]);
+        fault_thread_serve(t, &faults[i]);
     }
     return true;
 }
@@ -121,7 +122,8 @@ static void add_shared(GArray *pollfds)
     }
 }
 
-static RamRegion *region_of(PlaceMemory *memory, RAMBlock *rb, uint64_t offset)
+static RamRegion *fault_thread_region_of(PlaceMemory *memory, RAMBlock *rb,
+                                         uint64_t offset)
 {
     RAM_REGIONS_FOREACH_SENT(r, memory->regions) {
         if (r->rb == rb && offset < memory->blocks[r->index].bytes) {
@@ -136,7 +138,7 @@ static void serve_process(void *opaque, const SharedFault *fault)
 {
     FaultThread *t = opaque;
     PlaceMemory *memory = t->memory;
-    RamRegion *r = region_of(memory, fault->rb, fault->offset);
+    RamRegion *r = fault_thread_region_of(memory, fault->rb, fault->offset);
     Error *err = NULL;
     uint64_t page, start;
     bool ok;
@@ -180,7 +182,7 @@ static void serve_shared(FaultThread *t, GArray *pollfds)
 }
 
 /* Waits for something to do, and does it. False at the end. */
-static bool turn(FaultThread *t)
+static bool fault_thread_turn(FaultThread *t)
 {
     g_autoptr(GArray) pollfds = g_array_new(false, false,
                                             sizeof(GPollFD));
@@ -212,7 +214,7 @@ static void *fault_thread(void *opaque)
     trace_postcopy_ram_fault_thread_entry();
     rcu_register_thread();
     turns_short();
-    while (turn(opaque)) {
+    while (fault_thread_turn(opaque)) {
         /* more to come */
     }
     rcu_unregister_thread();

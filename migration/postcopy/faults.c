@@ -44,7 +44,7 @@ void faults_destroy(Faults *faults)
     qemu_mutex_destroy(&faults->lock);
 }
 
-static uint8_t *address_of(const RamRegion *region, uint64_t host_page)
+static uint8_t *faults_address_of(const RamRegion *region, uint64_t host_page)
 {
     return region->host + host_page * region->host_page_size;
 }
@@ -68,7 +68,7 @@ static bool add_waiter(Faults *faults, FaultWaiter *w)
         return false;
     }
     set_waiting(faults, faults->view.waiting + 1);
-    trace_postcopy_page_req_add(address_of(w->region, w->host_page),
+    trace_postcopy_page_req_add(faults_address_of(w->region, w->host_page),
                                 faults->view.waiting);
     return faults->open;
 }
@@ -94,8 +94,8 @@ static void strike_off(Faults *faults, const RamRegion *region,
     }
 }
 
-static void settle(Faults *faults, const RamRegion *region, ReceivedMap *map,
-                   uint64_t host_page)
+static void faults_settle(Faults *faults, const RamRegion *region,
+                          ReceivedMap *map, uint64_t host_page)
 {
     QEMU_LOCK_GUARD(&faults->lock);
     if (!requested_clear(map, host_page)) {
@@ -103,7 +103,7 @@ static void settle(Faults *faults, const RamRegion *region, ReceivedMap *map,
     }
     set_waiting(faults, faults->view.waiting - 1);
     qatomic_set(&faults->settled, faults->settled + 1);
-    trace_postcopy_page_req_del(address_of(region, host_page),
+    trace_postcopy_page_req_del(faults_address_of(region, host_page),
                                 faults->view.waiting);
     strike_off(faults, region, host_page, now_us());
     if (!faults->view.waiting) {
@@ -135,7 +135,7 @@ bool faults_note(Faults *faults, RamRegion *region, ReceivedMap *map,
 
     /* See received.h: who puts it in place now sees that it is wanted. */
     if (received_test(map, host_page << map->host_shift)) {
-        settle(faults, region, map, host_page);
+        faults_settle(faults, region, map, host_page);
         return false;
     }
     if (to_ask) {
@@ -153,7 +153,7 @@ void faults_placed(Faults *faults, RamRegion *region, ReceivedMap *map,
     received_set(map, first, count);
     for (page = requested_next(map, page, end); page < end;
          page = requested_next(map, page + 1, end)) {
-        settle(faults, region, map, page);
+        faults_settle(faults, region, map, page);
     }
 }
 
@@ -211,7 +211,8 @@ void faults_resume(Faults *faults)
     for (unsigned i = 0; i < list->len; i++) {
         FaultWaiter *w = &g_array_index(list, FaultWaiter, i);
 
-        trace_postcopy_page_req_sync(address_of(w->region, w->host_page));
+        trace_postcopy_page_req_sync(
+            faults_address_of(w->region, w->host_page));
         ask(faults, w->region, w->host_page);
     }
 }

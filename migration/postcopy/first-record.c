@@ -16,8 +16,9 @@ static bool is_page(unsigned flags)
 }
 
 /* @name: its length, and what there is of it in @left bytes */
-static FirstRecord check_name(const uint8_t *name, size_t left, uint64_t offset,
-                              const RamRegions *regions)
+static FirstRecord first_record_check_name(const uint8_t *name, size_t left,
+                                           uint64_t offset,
+                                           const RamRegions *regions)
 {
     char text[WIRE_NAME_MAX + 1] = "";
     const RamRegion *r;
@@ -49,8 +50,8 @@ FirstRecord first_record(const uint8_t *data, size_t len,
     if (header == WIRE_RAM_EOS) {
         return FIRST_RECORD_OURS;
     }
-    return is_page(flags) ? check_name(data + sizeof(header),
-                                       len - sizeof(header), header & ~mask,
-                                       regions)
+    return is_page(flags) ? first_record_check_name(data + sizeof(header),
+                                                    len - sizeof(header),
+                                                    header & ~mask, regions)
                           : FIRST_RECORD_FOREIGN;
 }

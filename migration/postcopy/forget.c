@@ -37,8 +37,8 @@ static const char *get_name(const uint8_t *payload, uint16_t len,
     return name;
 }
 
-static bool check_range(const RamRegion *region, uint64_t start, uint64_t len,
-                        Error **errp)
+static bool forget_check_range(const RamRegion *region, uint64_t start,
+                               uint64_t len, Error **errp)
 {
     uint64_t bytes = ROUND_UP(ram_region_bytes(region),
                               region->host_page_size);
@@ -64,15 +64,15 @@ static bool each_range(const uint8_t *ranges, unsigned count,
         uint64_t len = ldq_be_p(range + offsetof(WireRange, len));
 
         if (!(fn ? fn(opaque, region, start, len, errp)
-                 : check_range(region, start, len, errp))) {
+                 : forget_check_range(region, start, len, errp))) {
             return false;
         }
     }
     return true;
 }
 
-static RamRegion *find_region(const RamRegions *regions, const char *name,
-                              Error **errp)
+static RamRegion *forget_find_region(const RamRegions *regions,
+                                     const char *name, Error **errp)
 {
     RamRegion *region = ram_regions_find(regions, name);
 
@@ -102,7 +102,7 @@ bool coroutine_mixed_fn forget_load(QEMUFile *f, uint16_t len,
         return false;
     }
     name = get_name(payload, len, &at, errp);
-    region = name ? find_region(regions, name, errp) : NULL;
+    region = name ? forget_find_region(regions, name, errp) : NULL;
     if (!region) {
         return false;
     }

@@ -61,7 +61,7 @@ static bool ended(QEMUFile *f, Error **errp)
     return false;
 }
 
-static PlaceBlock *block_of(PlaceMemory *memory, const RamRegion *region)
+static PlaceBlock *place_block_of(PlaceMemory *memory, const RamRegion *region)
 {
     return &memory->blocks[region->index];
 }
@@ -70,8 +70,8 @@ static PlaceBlock *block_of(PlaceMemory *memory, const RamRegion *region)
  * Putting in place
  */
 
-static bool failed(const RamRegion *region, uint64_t start, int ret,
-                   Error **errp)
+static bool place_failed(const RamRegion *region, uint64_t start, int ret,
+                         Error **errp)
 {
     error_setg_errno(errp, -ret, "Cannot put the page at 0x%" PRIx64
                      " in place", start);
@@ -90,7 +90,7 @@ static int place_missing(PlaceMemory *memory, const RamRegion *region,
                          UfdWay way, uint64_t start, const uint8_t *from,
                          uint64_t len)
 {
-    const ReceivedMap *map = &block_of(memory, region)->map;
+    const ReceivedMap *map = &place_block_of(memory, region)->map;
     uint64_t size = region->host_page_size, next, n;
     int ret = 0;
 
@@ -112,22 +112,23 @@ static int place_missing(PlaceMemory *memory, const RamRegion *region,
 }
 
 /* Whole host pages: @len bytes from @start on */
-static bool put(PlaceMemory *memory, RamRegion *region, UfdWay way,
-                uint64_t start, const uint8_t *from, uint64_t len, Error **errp)
+static bool place_put(PlaceMemory *memory, RamRegion *region, UfdWay way,
+                      uint64_t start, const uint8_t *from, uint64_t len,
+                      Error **errp)
 {
     uint8_t *to = region->host + start;
     int ret = place_missing(memory, region, way, start, from, len);
 
     /* Who waits for unplugged memory can only do so before it is unmapped. */
     if (ret && ram_region_here(region)) {
-        return failed(region, start, ret, errp);
+        return place_failed(region, start, ret, errp);
     }
     if (way == UFD_ZERO || from == memory->zeros) {
         trace_postcopy_place_page_zero(to);
     } else {
         trace_postcopy_place_page(to);
     }
-    faults_placed(memory->faults, region, &block_of(memory, region)->map,
+    faults_placed(memory->faults, region, &place_block_of(memory, region)->map,
                   start >> region->page_bits, len >> region->page_bits);
     if (memory->placed) {
         memory->placed(memory->opaque, region, start, len);
@@ -164,9 +165,9 @@ static bool zeros_at_once(const PlaceMemory *memory, const RamRegion *region)
 static bool put_zeros(PlaceMemory *memory, RamRegion *region, uint64_t start,
                       uint64_t len, Error **errp)
 {
-    return put(memory, region,
-               zeros_at_once(memory, region) ? UFD_ZERO : UFD_COPY, start,
-               memory->zeros, len, errp);
+    return place_put(memory, region,
+                     zeros_at_once(memory, region) ? UFD_ZERO : UFD_COPY, start,
+                     memory->zeros, len, errp);
 }
 
 bool place_what_came(PlaceMemory *memory, const RamRegion *region,
@@ -179,7 +180,7 @@ bool place_what_came(PlaceMemory *memory, const RamRegion *region,
                         size);
 
     return !ret || !ram_region_here(region) ||
-           failed(region, host_page * size, ret, errp);
+           place_failed(region, host_page * size, ret, errp);
 }
 
 bool place_zero_page(PlaceMemory *memory, RamRegion *region,
@@ -194,10 +195,11 @@ static bool check(PlaceMemory *memory, const RamRegion *region, uint64_t page,
                   uint64_t pages, Error **errp)
 {
     if ((page + pages) << region->page_bits >
-        block_of(memory, region)->bytes) {
-        error_setg(errp, "Nobody waits for pages there: the block had %" PRIu64
+        place_block_of(memory, region)->bytes) {
+        error_setg(errp,
+                   "Nobody waits for pages there: the block had %" PRIu64
                    " bytes when the guest was started here",
-                   block_of(memory, region)->bytes);
+                   place_block_of(memory, region)->bytes);
         return false;
     }
     return true;
@@ -208,10 +210,10 @@ static bool check(PlaceMemory *memory, const RamRegion *region, uint64_t page,
  */
 
 /* Makes @page the next one that comes of its host page. */
-static bool gather(Placer *placer, RamRegion *region, uint64_t page,
-                   Error **errp)
+static bool place_gather(Placer *placer, RamRegion *region, uint64_t page,
+                         Error **errp)
 {
-    ReceivedMap *map = &block_of(placer->memory, region)->map;
+    ReceivedMap *map = &place_block_of(placer->memory, region)->map;
     uint64_t host_page = page >> map->host_shift;
     uint64_t pages = 1ull << map->host_shift;
 
@@ -237,7 +239,7 @@ static bool gather(Placer *placer, RamRegion *region, uint64_t page,
 /* Where that page of it goes meanwhile */
 static uint8_t *gathered_at(Placer *placer, uint64_t page)
 {
-    PlaceBlock *block = block_of(placer->memory, placer->region);
+    PlaceBlock *block = place_block_of(placer->memory, placer->region);
     uint64_t start = page << placer->region->page_bits;
 
     /* What the guest may have changed already must not be written to. */
@@ -251,7 +253,7 @@ static bool put_gathered(Placer *placer, Error **errp)
 {
     PlaceMemory *memory = placer->memory;
     RamRegion *region = placer->region;
-    PlaceBlock *block = block_of(memory, region);
+    PlaceBlock *block = place_block_of(memory, region);
     uint64_t start = placer->host_page * region->host_page_size;
 
     if (placer->missing) {
@@ -262,13 +264,13 @@ static bool put_gathered(Placer *placer, Error **errp)
         return true;
     }
     if (block->alias) {
-        return put(memory, region, UFD_CONTINUE, start, NULL,
-                   region->host_page_size, errp);
+        return place_put(memory, region, UFD_CONTINUE, start, NULL,
+                         region->host_page_size, errp);
     }
     return placer->all_zero
-           ? put_zeros(memory, region, start, region->host_page_size, errp)
-           : put(memory, region, UFD_COPY, start, placer->stage,
-                 region->host_page_size, errp);
+               ? put_zeros(memory, region, start, region->host_page_size, errp)
+               : place_put(memory, region, UFD_COPY, start, placer->stage,
+                           region->host_page_size, errp);
 }
 
 static bool gather_data(Placer *placer, QEMUFile *f, RamRegion *region,
@@ -277,7 +279,7 @@ static bool gather_data(Placer *placer, QEMUFile *f, RamRegion *region,
     size_t size = ram_region_page_size(region);
 
     for (uint64_t end = page + pages; page < end; page++) {
-        if (!gather(placer, region, page, errp)) {
+        if (!place_gather(placer, region, page, errp)) {
             return false;
         }
         placer->all_zero = false;
@@ -298,7 +300,7 @@ static bool gather_zeros(Placer *placer, RamRegion *region, uint64_t page,
     size_t size = ram_region_page_size(region);
 
     for (uint64_t end = page + pages; page < end; page++) {
-        if (!gather(placer, region, page, errp)) {
+        if (!place_gather(placer, region, page, errp)) {
             return false;
         }
         memset(gathered_at(placer, page), 0, size);
@@ -324,7 +326,8 @@ static bool copy_data(Placer *placer, QEMUFile *f, RamRegion *region,
         if (qemu_get_buffer_in_place(f, &from, len) != len) {
             return ended(f, errp);
         }
-        if (!put(placer->memory, region, UFD_COPY, start, from, len, errp)) {
+        if (!place_put(placer->memory, region, UFD_COPY, start, from, len,
+                       errp)) {
             return false;
         }
         give_way(placer, len);
@@ -358,7 +361,7 @@ static bool fill_zeros(Placer *placer, RamRegion *region, uint64_t start,
 bool placer_data(Placer *placer, QEMUFile *f, RamRegion *region, uint64_t page,
                  uint64_t pages, Error **errp)
 {
-    PlaceBlock *block = block_of(placer->memory, region);
+    PlaceBlock *block = place_block_of(placer->memory, region);
 
     if (!check(placer->memory, region, page, pages, errp)) {
         return false;
@@ -373,7 +376,7 @@ bool placer_data(Placer *placer, QEMUFile *f, RamRegion *region, uint64_t page,
 bool placer_zero(Placer *placer, RamRegion *region, uint64_t page,
                  uint64_t pages, Error **errp)
 {
-    PlaceBlock *block = block_of(placer->memory, region);
+    PlaceBlock *block = place_block_of(placer->memory, region);
     uint64_t host_pages = 1ull << block->map.host_shift;
 
     if (!check(placer->memory, region, page, pages, errp)) {

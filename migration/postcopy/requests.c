@@ -10,9 +10,9 @@
 
 QEMU_BUILD_BUG_ON(POSTCOPY_QUEUE_LEN & (POSTCOPY_QUEUE_LEN - 1));
 
-static const RamRegion *find_region(const RamRegions *regions,
-                                    const RamRegion *last, const char *name,
-                                    Error **errp)
+static const RamRegion *requests_find_region(const RamRegions *regions,
+                                             const RamRegion *last,
+                                             const char *name, Error **errp)
 {
     const RamRegion *r = name ? ram_regions_find(regions, name) : last;
 
@@ -63,7 +63,7 @@ bool postcopy_request_read(const RamRegions *regions, const RamRegion **last,
                            PageRequest *request, Error **errp)
 {
     ERRP_GUARD();
-    const RamRegion *r = find_region(regions, *last, name, errp);
+    const RamRegion *r = requests_find_region(regions, *last, name, errp);
     uint64_t first;
 
     if (!r || !range_is_whole(r, start, len, errp)) {

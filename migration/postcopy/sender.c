@@ -129,8 +129,8 @@ bool postcopy_sender_take(PostcopySender *ps, PageRequest *request)
 }
 
 /* It was written, so nobody reads it here again. */
-static void release(PostcopySender *ps, const RamRegion *r, uint64_t first,
-                    uint64_t count)
+static void sender_release(PostcopySender *ps, const RamRegion *r,
+                           uint64_t first, uint64_t count)
 {
     if (ps->ops->release) {
         ps->ops->release(ps->opaque, r, first, count);
@@ -152,11 +152,11 @@ static uint64_t release_some(PostcopySender *ps, const RamRegion *r,
     QEMU_LOCK_GUARD(&ps->lock);
     count = dirty_map_find(r->map, at, UINT64_MAX, &first);
     if (!count || first >= end) {
-        release(ps, r, at, end - at);
+        sender_release(ps, r, at, end - at);
         return end;
     }
     if (first > at) {
-        release(ps, r, at, first - at);
+        sender_release(ps, r, at, first - at);
     }
     return first + count;
 }
@@ -217,7 +217,7 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
         if (run) {
             ram_sender_pages(via, r, page, run);
             qemu_fflush(via->sink.file);
-            release(ps, r, page, run);
+            sender_release(ps, r, page, run);
             sent += run;
         }
     }
@@ -230,7 +230,7 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
  * it; and no more of them than the background has sent, however often it is
  * asked.
  */
-static void send_again(PostcopySender *ps, const PageRequest *request)
+static void sender_send_again(PostcopySender *ps, const PageRequest *request)
 {
     if (!ps->again || request->count > 1 ||
         ps->copied == qatomic_read_u64(&ps->noted) ||
@@ -247,8 +247,8 @@ static void send_again(PostcopySender *ps, const PageRequest *request)
  * First what was asked for, and only then what is likely to be asked next.
  * Returns how much of the former was left to be sent.
  */
-static uint64_t serve(PostcopySender *ps, RamSender *via,
-                      const PageRequest *request)
+static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
+                             const PageRequest *request)
 {
     const RamRegion *r = request->region;
     uint64_t unit = postcopy_unit(r);
@@ -282,9 +282,9 @@ static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
     QEMU_LOCK_GUARD(&ps->lock);
     RCU_READ_LOCK_GUARD();
     before = stream_position(f);
-    sent = serve(ps, &ps->urgent, request);
+    sent = sender_serve(ps, &ps->urgent, request);
     if (!sent) {
-        send_again(ps, request);
+        sender_send_again(ps, request);
     }
     stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
     return !sent || stream_check(f, errp);
@@ -388,7 +388,7 @@ static uint64_t batch_bytes(const PostcopySender *ps, bool all)
 }
 
 /* It may be worth sending again. */
-static void note(PostcopySender *ps, const PageRequest *run)
+static void sender_note(PostcopySender *ps, const PageRequest *run)
 {
     if (ps->again && postcopy_unit(run->region) == 1) {
         under_way_note(&ps->under_way, run->region, run->first, run->count);
@@ -397,7 +397,8 @@ static void note(PostcopySender *ps, const PageRequest *run)
 }
 
 /* At least a host page, and up to @limit bytes.  False: nothing is left */
-static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
+static bool sender_send_batch(PostcopySender *ps, RamSender *main,
+                              uint64_t limit)
 {
     PageRequest runs[BATCH_RUNS];
     unsigned n = 0;
@@ -411,7 +412,7 @@ static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
         if (!run->count) {
             break;
         }
-        note(ps, run);
+        sender_note(ps, run);
         ram_sender_pages(main, run->region, run->first, run->count);
         bytes = run->count << run->region->page_bits;
         limit -= MIN(bytes, limit);
@@ -420,7 +421,7 @@ static bool send_batch(PostcopySender *ps, RamSender *main, uint64_t limit)
 
     qemu_fflush(main->sink.file);
     for (unsigned i = 0; i < n; i++) {
-        release(ps, runs[i].region, runs[i].first, runs[i].count);
+        sender_release(ps, runs[i].region, runs[i].first, runs[i].count);
     }
     return n;
 }
@@ -439,7 +440,7 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
         }
         while (postcopy_queue_take(&ps->queue, &request)) {
             QEMU_LOCK_GUARD(&ps->lock);
-            serve(ps, main, &request);
+            sender_serve(ps, main, &request);
         }
         if (!all && ps->quota <= stream_position(f) - start) {
             return ram_sender_left(ps->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
@@ -447,7 +448,7 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
         if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
-        if (!send_batch(ps, main, batch_bytes(ps, all))) {
+        if (!sender_send_batch(ps, main, batch_bytes(ps, all))) {
             break;
         }
     }

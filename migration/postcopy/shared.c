@@ -17,18 +17,18 @@
 #include <linux/userfaultfd.h>
 #endif
 
-static NotifierWithReturnList notifiers;
-static QemuMutex lock;
+static NotifierWithReturnList shared_notifiers;
+static QemuMutex shared_lock;
 static GArray *sharers;         /* struct PostCopyFD; under the lock */
-static GArray *asked;           /* SharedFault, while one is served; likewise */
-static bool missing;            /* atomic: changed under the BQL, read by all */
+static GArray *shared_asked;    /* SharedFault, while one is served; likewise */
+static bool shared_missing;     /* atomic: changed under the BQL, read by all */
 
 static void __attribute__((constructor)) init(void)
 {
-    qemu_mutex_init(&lock);
+    qemu_mutex_init(&shared_lock);
     sharers = g_array_new(false, false, sizeof(struct PostCopyFD));
-    asked = g_array_new(false, false, sizeof(SharedFault));
-    notifier_with_return_list_init(&notifiers);
+    shared_asked = g_array_new(false, false, sizeof(SharedFault));
+    notifier_with_return_list_init(&shared_notifiers);
 }
 
 /*
@@ -41,7 +41,7 @@ void postcopy_infrastructure_init(void)
 
 void postcopy_add_notifier(NotifierWithReturn *notifier)
 {
-    notifier_with_return_list_add(&notifiers, notifier);
+    notifier_with_return_list_add(&shared_notifiers, notifier);
 }
 
 void postcopy_remove_notifier(NotifierWithReturn *notifier)
@@ -53,7 +53,7 @@ bool shared_notify(enum PostcopyNotifyReason reason, Error **errp)
 {
     ERRP_GUARD();
     struct PostcopyNotifyData data = { .reason = reason };
-    int ret = notifier_with_return_list_notify(&notifiers, &data, errp);
+    int ret = notifier_with_return_list_notify(&shared_notifiers, &data, errp);
 
     if (ret && !*errp) {
         error_setg(errp, "A device is not ready for postcopy");
@@ -71,7 +71,7 @@ static struct PostCopyFD *sharer(unsigned i)
 }
 
 /* Its place among them, or their number if it is not there; under the lock. */
-static unsigned find(int fd)
+static unsigned shared_find(int fd)
 {
     unsigned i = 0;
 
@@ -81,9 +81,9 @@ static unsigned find(int fd)
     return i;
 }
 
-static bool drop(int fd)
+static bool shared_drop(int fd)
 {
-    unsigned i = find(fd);
+    unsigned i = shared_find(fd);
 
     if (i == sharers->len) {
         return false;
@@ -94,7 +94,7 @@ static bool drop(int fd)
 
 void postcopy_register_shared_ufd(struct PostCopyFD *shared)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&shared_lock);
     g_array_append_val(sharers, *shared);
 }
 
@@ -102,8 +102,8 @@ void postcopy_unregister_shared_ufd(struct PostCopyFD *shared)
 {
     bool was_there;
 
-    WITH_QEMU_LOCK_GUARD(&lock) {
-        was_there = drop(shared->fd);
+    WITH_QEMU_LOCK_GUARD(&shared_lock) {
+        was_there = shared_drop(shared->fd);
     }
     if (was_there && postcopy_memory_is_missing()) {
         warn_report("postcopy: %s has lost its backend while memory is still "
@@ -113,19 +113,19 @@ void postcopy_unregister_shared_ufd(struct PostCopyFD *shared)
 
 void shared_set_missing(bool is)
 {
-    qatomic_set(&missing, is);
+    qatomic_set(&shared_missing, is);
 }
 
 bool postcopy_memory_is_missing(void)
 {
-    return qatomic_read(&missing);
+    return qatomic_read(&shared_missing);
 }
 
 GArray *shared_list(void)
 {
     GArray *fds = g_array_new(false, false, sizeof(int));
 
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&shared_lock);
     for (unsigned i = 0; i < sharers->len; i++) {
         g_array_append_val(fds, sharer(i)->fd);
     }
@@ -134,19 +134,19 @@ GArray *shared_list(void)
 
 bool shared_any(void)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&shared_lock);
     return sharers->len;
 }
 
 void shared_lost(int fd)
 {
-    QEMU_LOCK_GUARD(&lock);
-    unsigned i = find(fd);
+    QEMU_LOCK_GUARD(&shared_lock);
+    unsigned i = shared_find(fd);
 
     if (i < sharers->len) {
         error_report("postcopy: %s has closed its descriptor: it will wait for "
                      "pages that have not come", sharer(i)->idstr);
-        drop(fd);
+        shared_drop(fd);
     }
 }
 
@@ -157,7 +157,7 @@ int postcopy_request_shared_page(struct PostCopyFD *shared, RAMBlock *rb,
     SharedFault fault = { .rb = rb, .offset = offset };
 
     pstrcpy(fault.who, sizeof(fault.who), shared->idstr);
-    g_array_append_val(asked, fault);
+    g_array_append_val(shared_asked, fault);
     return 0;
 }
 
@@ -184,16 +184,16 @@ void shared_serve(int fd, void (*wanted)(void *opaque, const SharedFault *),
 {
     g_autoptr(GArray) faults = NULL;
 
-    WITH_QEMU_LOCK_GUARD(&lock) {
+    WITH_QEMU_LOCK_GUARD(&shared_lock) {
 #ifdef CONFIG_LINUX
-        unsigned i = find(fd);
+        unsigned i = shared_find(fd);
 
         if (i < sharers->len) {
             ask_device(sharer(i));
         }
 #endif
-        faults = g_array_copy(asked);
-        g_array_set_size(asked, 0);
+        faults = g_array_copy(shared_asked);
+        g_array_set_size(shared_asked, 0);
     }
     for (unsigned i = 0; i < faults->len; i++) {
         wanted(opaque, &g_array_index(faults, SharedFault, i));
@@ -202,7 +202,7 @@ void shared_serve(int fd, void (*wanted)(void *opaque, const SharedFault *),
 
 void shared_wake(RAMBlock *rb, uint64_t page_size, uint64_t start, uint64_t len)
 {
-    QEMU_LOCK_GUARD(&lock);
+    QEMU_LOCK_GUARD(&shared_lock);
     for (unsigned i = 0; i < sharers->len; i++) {
         for (uint64_t at = start; at < start + len; at += page_size) {
             sharer(i)->waker(sharer(i), rb, at);

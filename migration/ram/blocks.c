@@ -48,7 +48,7 @@ static PopulatedArea area_of(RAMBlock *rb)
     };
 }
 
-static RamRegion region_of(RAMBlock *rb, unsigned index)
+static RamRegion blocks_region_of(RAMBlock *rb, unsigned index)
 {
     unsigned bits = qemu_target_page_bits();
 
@@ -77,7 +77,7 @@ void ram_blocks_get(RamRegions *regions)
     WITH_RCU_READ_LOCK_GUARD() {
         RAMBLOCK_FOREACH(rb) {
             if (qemu_ram_is_migratable(rb)) {
-                RamRegion region = region_of(rb, list->len);
+                RamRegion region = blocks_region_of(rb, list->len);
 
                 g_array_append_val(list, region);
             }

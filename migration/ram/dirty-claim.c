@@ -105,7 +105,7 @@ uint64_t dirty_map_claim(DirtyMap *map, uint64_t page, uint64_t unit)
 }
 
 /* The first dirty page from @page on in its group, or a page behind that */
-static uint64_t find_in_group(const Tables *t, uint64_t page)
+static uint64_t claim_find_in_group(const Tables *t, uint64_t page)
 {
     uint64_t word = page / CLAIM_PAGES;
     uint64_t end = QEMU_ALIGN_UP(word + 1, CLAIM_WORDS);
@@ -135,7 +135,7 @@ static uint64_t find_group(const Tables *t, uint64_t group)
 }
 
 /* The first dirty page at or after @from, or one that does not exist */
-static uint64_t find_dirty(const Tables *t, uint64_t from)
+static uint64_t claim_find_dirty(const Tables *t, uint64_t from)
 {
     while (from < t->pages) {
         uint64_t group = find_group(t, from / GROUP_PAGES), page;
@@ -144,7 +144,7 @@ static uint64_t find_dirty(const Tables *t, uint64_t from)
         if (from >= t->pages) {
             break;
         }
-        page = find_in_group(t, from);
+        page = claim_find_in_group(t, from);
         if (page / GROUP_PAGES == group) {
             return page;
         }
@@ -213,7 +213,7 @@ uint64_t dirty_map_claim_run(DirtyMap *map, uint64_t from, uint64_t unit,
     uint64_t page = QEMU_ALIGN_DOWN(from, unit), count;
 
     limit = MAX(QEMU_ALIGN_DOWN(limit, unit), unit);
-    while ((page = find_dirty(&map->t, page)) < map->t.pages) {
+    while ((page = claim_find_dirty(&map->t, page)) < map->t.pages) {
         page = QEMU_ALIGN_DOWN(page, unit);
         count = unit <= CLAIM_PAGES ? claim_small(map, page, limit)
                                     : claim_large(map, page, unit, limit);

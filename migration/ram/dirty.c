@@ -93,7 +93,8 @@ uint64_t dirty_map_count(const DirtyMap *map)
     return qatomic_read(&map->dirty);
 }
 
-static void check_range(const DirtyMap *map, uint64_t first, uint64_t count)
+static void dirty_check_range(const DirtyMap *map, uint64_t first,
+                              uint64_t count)
 {
     assert(first <= map->t.pages && count <= map->t.pages - first);
 }
@@ -185,7 +186,7 @@ static uint64_t clear_range(DirtyMap *map, uint64_t first, uint64_t count)
 bool dirty_map_test(DirtyMap *map, uint64_t page)
 {
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, page, 1);
+    dirty_check_range(map, page, 1);
     return map->t.words[page / WORD_PAGES] >> page % WORD_PAGES & 1;
 }
 
@@ -195,7 +196,7 @@ uint64_t dirty_map_set(DirtyMap *map, uint64_t first, uint64_t count)
     Part part;
 
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
+    dirty_check_range(map, first, count);
     for (uint64_t page = first; page < first + count; page += part.count) {
         part = part_at(page, first + count);
         added += set_bits(&map->t, part.word, part.mask);
@@ -235,7 +236,7 @@ uint64_t merge(DirtyMap *map, uint64_t first, uint64_t count,
     Part part;
 
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
+    dirty_check_range(map, first, count);
     for (uint64_t page = first; page < end; page += part.count) {
         uint64_t at = log_first + (page - first), bits;
 
@@ -309,12 +310,12 @@ void dirty_map_detach(DirtyMap *map)
 void dirty_map_clear_log(DirtyMap *map, uint64_t first, uint64_t count)
 {
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
+    dirty_check_range(map, first, count);
     clear_log(map, first, count);
 }
 
 /* The first dirty page at or after @page in the rest of its group, or pages */
-static uint64_t find_in_group(const Tables *t, uint64_t page)
+static uint64_t dirty_find_in_group(const Tables *t, uint64_t page)
 {
     uint64_t word = page / WORD_PAGES;
     uint64_t end = QEMU_ALIGN_UP(word + 1, GROUP_WORDS);
@@ -329,7 +330,7 @@ static uint64_t find_in_group(const Tables *t, uint64_t page)
     return word * WORD_PAGES + ctz64(bits);
 }
 
-static uint64_t find_dirty(const Tables *t, uint64_t from)
+static uint64_t dirty_find_dirty(const Tables *t, uint64_t from)
 {
     uint64_t group = from / GROUP_PAGES, page = t->pages;
 
@@ -337,12 +338,12 @@ static uint64_t find_dirty(const Tables *t, uint64_t from)
         return t->pages;
     }
     if (t->in_group[group]) {
-        page = find_in_group(t, from);
+        page = dirty_find_in_group(t, from);
     }
     if (page == t->pages) {
         group = find_next_bit(t->groups, groups_of(t->pages), group + 1);
         if (group < groups_of(t->pages)) {
-            page = find_in_group(t, group * GROUP_PAGES);
+            page = dirty_find_in_group(t, group * GROUP_PAGES);
         }
     }
     return page;
@@ -369,7 +370,7 @@ static uint64_t run_length(const Tables *t, uint64_t page, uint64_t limit)
 static uint64_t find_run(const Tables *t, uint64_t from, uint64_t limit,
                          uint64_t *first)
 {
-    uint64_t page = find_dirty(t, from);
+    uint64_t page = dirty_find_dirty(t, from);
 
     if (page == t->pages || !limit) {
         return 0;
@@ -402,7 +403,7 @@ uint64_t dirty_map_take(DirtyMap *map, uint64_t from, uint64_t limit,
 uint64_t dirty_map_drop(DirtyMap *map, uint64_t first, uint64_t count)
 {
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
+    dirty_check_range(map, first, count);
     clear_log(map, first, count);
     return clear_range(map, first, count);
 }
@@ -412,7 +413,7 @@ uint64_t dirty_map_hint(DirtyMap *map, uint64_t first, uint64_t count)
     uint64_t page = first, dropped = 0;
 
     QEMU_LOCK_GUARD(&map->lock);
-    check_range(map, first, count);
+    dirty_check_range(map, first, count);
     while (page < first + count) {
         uint64_t c = page >> map->chunk_shift;
         uint64_t end = MIN(first + count, (c + 1) << map->chunk_shift);

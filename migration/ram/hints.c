@@ -13,7 +13,7 @@
 #include "migration/trace.h"
 #include "hints.h"
 
-static NotifierWithReturnList notifiers;
+static NotifierWithReturnList precopy_notifiers;
 
 /* Held while a hint is applied: so a round does not end meanwhile. */
 static struct {
@@ -34,12 +34,12 @@ static void __attribute__((constructor)) init_lock(void)
 
 void precopy_infrastructure_init(void)
 {
-    notifier_with_return_list_init(&notifiers);
+    notifier_with_return_list_init(&precopy_notifiers);
 }
 
 void precopy_add_notifier(NotifierWithReturn *n)
 {
-    notifier_with_return_list_add(&notifiers, n);
+    notifier_with_return_list_add(&precopy_notifiers, n);
 }
 
 void precopy_remove_notifier(NotifierWithReturn *n)
@@ -51,7 +51,7 @@ int precopy_notify(PrecopyNotifyReason reason, Error **errp)
 {
     PrecopyNotifyData data = { .reason = reason };
 
-    return notifier_with_return_list_notify(&notifiers, &data, errp);
+    return notifier_with_return_list_notify(&precopy_notifiers, &data, errp);
 }
 
 /* A device that cannot be told makes hints worse, not the migration wrong. */
@@ -68,7 +68,7 @@ static void notify_around_sync(PrecopyNotifyReason reason)
 /* One that is plugged in just now is told after the next sync. */
 static bool somebody_listens(void)
 {
-    return !QLIST_EMPTY_RCU(&notifiers.notifiers);
+    return !QLIST_EMPTY_RCU(&precopy_notifiers.notifiers);
 }
 
 /*

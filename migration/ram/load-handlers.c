@@ -52,12 +52,12 @@ static void coroutine_mixed_fn let_loop_turn(void *opaque)
     }
 }
 
-static const RamLoadOps load_ops = {
+static const RamLoadOps ram_load_ops = {
     .resize = resize_block,
     .rest = let_loop_turn,
 };
 
-static void forget(void)
+static void ram_handlers_forget(void)
 {
     if (incoming.ready) {
         ram_blocks_free(&incoming.regions);
@@ -67,21 +67,21 @@ static void forget(void)
 
 int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
 {
-    forget();
+    ram_handlers_forget();
     ram_blocks_get(&incoming.regions);
     incoming.sections = 0;
     incoming.ready = true;
     incoming.loader = (RamLoader) {
         .regions = &incoming.regions,
-        .ops = &load_ops,
+        .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .addresses = migrate_ignore_shared(),
     };
     return 0;
 }
 
-static bool coroutine_mixed_fn load_section(QEMUFile *f, int version_id,
-                                            Error **errp)
+static bool coroutine_mixed_fn ram_load_section(QEMUFile *f, int version_id,
+                                                Error **errp)
 {
     RamLoader *loader = &incoming.loader;
 
@@ -107,7 +107,7 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
     bool ok;
 
     trace_ram_load_start();
-    ok = load_section(f, version_id, &err);
+    ok = ram_load_section(f, version_id, &err);
     trace_ram_load_complete(ok ? 0 : -EIO, incoming.sections++);
     if (ok) {
         return 0;
@@ -152,7 +152,7 @@ bool ram_load_channel(QEMUFile *f, const RamPagesOps *pages, void *opaque,
 {
     RamLoader loader = {
         .regions = &incoming.regions,
-        .ops = &load_ops,
+        .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .pages = pages,
         .pages_opaque = opaque,
@@ -168,6 +168,6 @@ int ram_load_cleanup(void *opaque)
             qemu_ram_block_writeback(r->rb);
         }
     }
-    forget();
+    ram_handlers_forget();
     return 0;
 }

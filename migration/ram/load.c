@@ -292,8 +292,8 @@ static void coroutine_mixed_fn clear_gathered(RamLoader *l)
     }
 }
 
-static bool coroutine_mixed_fn gather(RamLoader *l, const Record *rec,
-                                      uint64_t pages, Error **errp)
+static bool coroutine_mixed_fn ram_load_gather(RamLoader *l, const Record *rec,
+                                               uint64_t pages, Error **errp)
 {
     if (is_diverted(l)) {
         return l->pages->zeros(l->pages_opaque, rec->region, rec->page, pages,
@@ -322,7 +322,7 @@ static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
         error_setg(errp, "A page of zeros is said to hold 0x%02x", fill);
         return false;
     }
-    return gather(l, rec, 1, errp);
+    return ram_load_gather(l, rec, 1, errp);
 }
 
 static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
@@ -338,7 +338,7 @@ static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
                    "%" PRIu64, pages, rec->region->pages - rec->page);
         return false;
     }
-    return gather(l, rec, pages, errp);
+    return ram_load_gather(l, rec, pages, errp);
 }
 
 /*
@@ -373,8 +373,9 @@ static bool coroutine_mixed_fn take_page(QEMUFile *f, RamLoader *l,
     return get_pages(f, l, rec, 1, errp);
 }
 
-static bool coroutine_mixed_fn take_run(QEMUFile *f, RamLoader *l,
-                                        const Record *rec, Error **errp)
+static bool coroutine_mixed_fn ram_load_take_run(QEMUFile *f, RamLoader *l,
+                                                 const Record *rec,
+                                                 Error **errp)
 {
     uint32_t pages = qemu_get_be32(f);
 
@@ -450,7 +451,7 @@ static const RecordType types[] = {
                    "same capabilities on both",
     },
     [BIT_OF(WIRE_RAM_RUN)] = {
-        take_run, .about_pages = true, .from_peer = true,
+        ram_load_take_run, .about_pages = true, .from_peer = true,
     },
     [BIT_OF(WIRE_RAM_ZERO_RANGE)] = {
         take_zero_range, .about_pages = true, .from_peer = true,

@@ -35,7 +35,7 @@ static void flush(Walk *w)
     }
 }
 
-static void add(Walk *w, uint64_t start, uint64_t end)
+static void populated_add(Walk *w, uint64_t start, uint64_t end)
 {
     if (start > w->end) {
         flush(w);
@@ -47,7 +47,7 @@ static void add(Walk *w, uint64_t start, uint64_t end)
 static void add_unknown(Walk *w, uint64_t start, uint64_t end)
 {
     if (start < end) {
-        add(w, start, end);
+        populated_add(w, start, end);
         w->known = false;
     }
 }
@@ -56,7 +56,7 @@ static void found_pages(void *opaque, uint64_t offset, uint64_t length)
 {
     Walk *w = opaque;
 
-    add(w, w->base + offset, w->base + offset + length);
+    populated_add(w, w->base + offset, w->base + offset + length);
 }
 
 /* The pages that this process has in a part of the area */
@@ -129,7 +129,7 @@ static void add_tmpfs_hole(Walk *w, uint64_t start, uint64_t end)
     } else if (!pages) {
         add_pages(w, start, end);
     } else if (middle == start) {
-        add(w, start, end);
+        populated_add(w, start, end);
     } else {
         add_tmpfs_hole(w, start, middle);
         add_tmpfs_hole(w, middle, end);
@@ -156,7 +156,7 @@ static void add_hole(Walk *w, FileSystem fs, uint64_t start, uint64_t end)
 static void add_hugetlb(Walk *w, const struct stat *st)
 {
     if (st->st_blocks) {
-        add(w, 0, w->area->size);
+        populated_add(w, 0, w->area->size);
         return;
     }
     if (w->way == PAGEMAP_ANY) {
@@ -215,7 +215,7 @@ static void add_file(Walk *w)
             break;
         }
         add_hole(w, fs, at, start);
-        add(w, start, end);
+        populated_add(w, start, end);
         at = end;
     }
     lseek(area->fd, position, SEEK_SET);

@@ -87,8 +87,8 @@ static bool send_untouched(RamSender *s)
  * The next dirty pages, up to @limit of them, taken from their map.  Returns
  * how many; 0 if there are none in any region.
  */
-static uint64_t take_run(RamSender *s, uint64_t limit, RamRegion **region,
-                         uint64_t *first)
+static uint64_t ram_send_take_run(RamSender *s, uint64_t limit,
+                                  RamRegion **region, uint64_t *first)
 {
     /* once more than there are: the first may have been begun in its middle */
     for (unsigned tries = 0; tries <= s->regions->count; tries++) {
@@ -160,8 +160,8 @@ void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
 }
 
 /* The pages of @runs after the first @done are to be sent after all. */
-static void give_back(RamSender *s, const RamRun *runs, unsigned count,
-                      uint64_t done)
+static void ram_send_give_back(RamSender *s, const RamRun *runs, unsigned count,
+                               uint64_t done)
 {
     bool next = true;
 
@@ -196,8 +196,8 @@ static bool send_deltas(RamSender *s, unsigned pages)
     while (taken < BATCH_PAGES) {
         RamRun *run = &s->runs[runs];
 
-        run->count = take_run(s, BATCH_PAGES - taken, &run->region,
-                              &run->first);
+        run->count = ram_send_take_run(s, BATCH_PAGES - taken, &run->region,
+                                       &run->first);
         if (!run->count) {
             break;
         }
@@ -209,14 +209,14 @@ static bool send_deltas(RamSender *s, unsigned pages)
     }
     sent = ram_delta_send(&s->sink, s->runs, runs, s->age, s->find_zeros,
                           max_bytes);
-    give_back(s, s->runs, runs, sent.done);
+    ram_send_give_back(s, s->runs, runs, sent.done);
     stat64_add(&mig_stats.normal_pages, sent.normal);
     stat64_add(&mig_stats.zero_pages, sent.zero);
     return true;
 }
 
 /* Send up to @pages pages.  False: there were none. */
-static bool send_batch(RamSender *s, unsigned pages)
+static bool ram_send_send_batch(RamSender *s, unsigned pages)
 {
     uint64_t first, count;
     RamRegion *r;
@@ -226,7 +226,7 @@ static bool send_batch(RamSender *s, unsigned pages)
     if (s->age > 1 && ram_delta_active()) {
         return send_deltas(s, pages);
     }
-    while (pages && (count = take_run(s, pages, &r, &first))) {
+    while (pages && (count = ram_send_take_run(s, pages, &r, &first))) {
         send_run(s, r, first, count);
         pages -= count;
         some = true;
@@ -258,7 +258,8 @@ RamSendResult ram_sender_run(RamSender *s, bool all)
         if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
-        if (!send_untouched(s) && !send_batch(s, batch_pages(s, all))) {
+        if (!send_untouched(s) &&
+            !ram_send_send_batch(s, batch_pages(s, all))) {
             break;
         }
     }

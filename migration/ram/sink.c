@@ -15,7 +15,7 @@ void ram_sink_init(RamSink *sink, QEMUFile *file, uint32_t features)
     *sink = (RamSink) { .file = file, .peer = features };
 }
 
-static void put_name(QEMUFile *f, const char *name)
+static void sink_put_name(QEMUFile *f, const char *name)
 {
     size_t len = strlen(name);
 
@@ -33,7 +33,7 @@ static void put_header(RamSink *sink, const RamRegion *r, uint64_t page,
         return;
     }
     qemu_put_be64(sink->file, offset | flags);
-    put_name(sink->file, r->name);
+    sink_put_name(sink->file, r->name);
     sink->named = r;
 }
 
@@ -55,7 +55,7 @@ void ram_sink_announce(RamSink *sink, const RamRegions *regions,
     }
     qemu_put_be64(f, total | WIRE_RAM_MEM_SIZE);
     RAM_REGIONS_FOREACH(r, regions) {
-        put_name(f, r->name);
+        sink_put_name(f, r->name);
         qemu_put_be64(f, ram_region_bytes(r));
         if ((what & RAM_ANNOUNCE_HOST_PAGE) &&
             r->host_page_size != MAX(usual, ram_region_page_size(r))) {

@@ -201,7 +201,7 @@ static void count_bytes(QEMUFile *f, uint64_t before, Stat64 *stat)
                stream_position(f) - before);
 }
 
-static RamSendResult run(bool all)
+static RamSendResult ram_source_run_sender(bool all)
 {
     return source.run ? source.run(source.run_opaque, &source.sender, all)
                       : ram_sender_run(&source.sender, all);
@@ -217,7 +217,7 @@ static int save_iterate(QEMUFile *f, void *opaque)
         sync_maps(false);
     }
     WITH_RCU_READ_LOCK_GUARD() {
-        result = run(source.drain);
+        result = ram_source_run_sender(source.drain);
         ret = ram_sink_end(&source.sender.sink);
     }
     /* All is sent at once only while the guest is stopped. */
@@ -236,7 +236,7 @@ static int save_complete(QEMUFile *f, void *opaque)
     }
     source.synced = false;
     WITH_RCU_READ_LOCK_GUARD() {
-        run(true);
+        ram_source_run_sender(true);
         ret = ram_sink_end(&source.sender.sink);
     }
     count_bytes(f, before, &mig_stats.downtime_bytes);
@@ -244,7 +244,7 @@ static int save_complete(QEMUFile *f, void *opaque)
 }
 
 /* Memory that only keeps its content if it is flushed is written in order. */
-static bool has_postcopy(void *opaque)
+static bool ram_source_has_postcopy(void *opaque)
 {
     if (!migrate_postcopy_ram()) {
         return false;
@@ -264,7 +264,7 @@ static void add_left(uint64_t *must_precopy, uint64_t *can_postcopy)
 {
     uint64_t left = ram_sender_left(&source.regions);
 
-    if (has_postcopy(NULL)) {
+    if (ram_source_has_postcopy(NULL)) {
         *can_postcopy += left;
     } else {
         *must_precopy += left;
@@ -312,7 +312,7 @@ bool ram_source_may_postcopy(void)
 
 bool ram_source_must_precopy(void)
 {
-    return !has_postcopy(NULL);
+    return !ram_source_has_postcopy(NULL);
 }
 
 RamSender *ram_source_sender(void)
@@ -359,7 +359,7 @@ bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
     return true;
 }
 
-void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
+void ram_source_enter_postcopy(RamRunFn *ram_source_run_sender, void *opaque)
 {
     ram_hints_stop();
     ram_delta_stop();
@@ -367,16 +367,16 @@ void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
         dirty_map_freeze(r->map);
     }
     source.sender.age = 1;
-    source.run = run;
+    source.run = ram_source_run_sender;
     source.run_opaque = opaque;
 }
 
-int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque)
+int ram_source_turn(QEMUFile *f, RamRunFn *ram_source_run_sender, void *opaque)
 {
     int ret;
 
     assert(!source.run);
-    source.run = run;
+    source.run = ram_source_run_sender;
     source.run_opaque = opaque;
     ret = qemu_savevm_state_iterate(f, true);
     source.run = NULL;
@@ -408,7 +408,7 @@ static SaveVMHandlers handlers = {
     .save_live_iterate = save_iterate,
     .save_live_complete_precopy = save_complete,
     .save_live_complete_postcopy = save_complete,
-    .has_postcopy = has_postcopy,
+    .has_postcopy = ram_source_has_postcopy,
     .state_pending_exact = state_pending_exact,
     .state_pending_estimate = state_pending_estimate,
     .save_cleanup = save_cleanup,

@@ -77,7 +77,7 @@ static void wait_for_vcpus(void)
  * as one may be about to make an entry fast because its bit was set a moment
  * ago, and after, as one may be past its look at an entry.
  */
-static void settle(RamRegions *regions, RamSyncReport *report)
+static void sync_settle(RamRegions *regions, RamSyncReport *report)
 {
     int64_t start;
 
@@ -356,7 +356,7 @@ void ram_log_first(RamRegions *regions, RamSyncReport *report)
         forget_region(r);
     }
     let_writers_go(held_back);
-    settle(regions, report);
+    sync_settle(regions, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         fill_region(r);
         trace_ram_first_fill(r->name, dirty_map_count(r->map),
@@ -376,6 +376,6 @@ void ram_log_sync(RamRegions *regions, bool last, RamSyncReport *report)
         report->dirtied += merge_region(r);
     }
     let_writers_go(held_back);
-    settle(regions, report);
+    sync_settle(regions, report);
     report->took_ns = now_ns() - start;
 }

@@ -105,9 +105,10 @@ static const SnapshotJobDriver
     load_driver = SNAPSHOT_JOB(JOB_TYPE_SNAPSHOT_LOAD, act_load),
     delete_driver = SNAPSHOT_JOB(JOB_TYPE_SNAPSHOT_DELETE, act_delete);
 
-static void start(const SnapshotJobDriver *driver, MigrationAct act,
-                  const char *id, const char *tag, const char *vmstate,
-                  strList *devices, Error **errp)
+static void snapshot_job_start(const SnapshotJobDriver *driver,
+                               MigrationAct act, const char *id,
+                               const char *tag, const char *vmstate,
+                               strList *devices, Error **errp)
 {
     SnapshotJob *job;
 
@@ -128,20 +129,20 @@ static void start(const SnapshotJobDriver *driver, MigrationAct act,
 void qmp_snapshot_save(const char *job_id, const char *tag,
                        const char *vmstate, strList *devices, Error **errp)
 {
-    start(&save_driver, MIGRATION_ACT_SAVE_SNAPSHOT, job_id, tag,
-          vmstate, devices, errp);
+    snapshot_job_start(&save_driver, MIGRATION_ACT_SAVE_SNAPSHOT, job_id, tag,
+                       vmstate, devices, errp);
 }
 
 void qmp_snapshot_load(const char *job_id, const char *tag,
                        const char *vmstate, strList *devices, Error **errp)
 {
-    start(&load_driver, MIGRATION_ACT_LOAD_SNAPSHOT, job_id, tag,
-          vmstate, devices, errp);
+    snapshot_job_start(&load_driver, MIGRATION_ACT_LOAD_SNAPSHOT, job_id, tag,
+                       vmstate, devices, errp);
 }
 
 void qmp_snapshot_delete(const char *job_id, const char *tag,
                          strList *devices, Error **errp)
 {
-    start(&delete_driver, MIGRATION_ACT_DELETE_SNAPSHOT, job_id, tag,
-          NULL, devices, errp);
+    snapshot_job_start(&delete_driver, MIGRATION_ACT_DELETE_SNAPSHOT, job_id,
+                       tag, NULL, devices, errp);
 }

@@ -16,8 +16,8 @@
 #include "migration/wire/stream.h"
 #include "system/runstate.h"
 
-static QIOChannel *open_file(const char *name, int flags, const char *purpose,
-                             Error **errp)
+static QIOChannel *xen_open_file(const char *name, int flags,
+                                 const char *purpose, Error **errp)
 {
     QIOChannelFile *file = qio_channel_file_new_path(name, flags, 0660, errp);
 
@@ -31,8 +31,8 @@ static QIOChannel *open_file(const char *name, int flags, const char *purpose,
 static bool save_to_file(const char *name, Error **errp)
 {
     ERRP_GUARD();
-    QIOChannel *ioc = open_file(name, O_WRONLY | O_CREAT | O_TRUNC,
-                                "migration-xen-save-state", errp);
+    QIOChannel *ioc = xen_open_file(name, O_WRONLY | O_CREAT | O_TRUNC,
+                                    "migration-xen-save-state", errp);
     QEMUFile *f;
     int ret;
 
@@ -94,8 +94,8 @@ void qmp_xen_load_devices_state(const char *filename, Error **errp)
     }
     vm_stop(RUN_STATE_RESTORE_VM);
 
-    ioc = open_file(filename, O_RDONLY | O_BINARY, "migration-xen-load-state",
-                    errp);
+    ioc = xen_open_file(filename, O_RDONLY | O_BINARY,
+                        "migration-xen-load-state", errp);
     if (ioc) {
         f = qemu_file_new_input(ioc);
         object_unref(OBJECT(ioc));

@@ -27,7 +27,7 @@ static struct {
     AttemptEnd end;
 } attempt;
 
-static bool decide(AttemptState how)
+static bool attempt_decide(AttemptState how)
 {
     return qatomic_cmpxchg(&attempt.state, ATTEMPT_OPEN, how) == ATTEMPT_OPEN;
 }
@@ -45,14 +45,14 @@ bool attempt_open(void)
 bool attempt_commit(void)
 {
     assert(bql_locked());
-    attempt.end.committed = decide(ATTEMPT_COMMITTED);
+    attempt.end.committed = attempt_decide(ATTEMPT_COMMITTED);
     return attempt.end.committed;
 }
 
 void attempt_abort(const char *reason)
 {
     assert(bql_locked());
-    if (decide(ATTEMPT_ABORTED)) {
+    if (attempt_decide(ATTEMPT_ABORTED)) {
         attempt.resume();
         attempt.end.resumed_ns = now_ns();
         pstrcpy(attempt.end.reason, sizeof(attempt.end.reason), reason);

@@ -20,7 +20,7 @@ static struct {
     int64_t worst_ns;
 } lateness;
 
-static void look_again(int64_t now)
+static void loop_latency_look_again(int64_t now)
 {
     lateness.due_ns = now + PERIOD_NS;
     timer_mod(lateness.timer, lateness.due_ns);
@@ -32,7 +32,7 @@ static void look(void *opaque)
 
     lateness.worst_ns -= lateness.worst_ns / FORGOTTEN;
     lateness.worst_ns = MAX(lateness.worst_ns, now - lateness.due_ns);
-    look_again(now);
+    loop_latency_look_again(now);
 }
 
 void lateness_watch(void)
@@ -41,7 +41,7 @@ void lateness_watch(void)
     if (!lateness.timer) {
         lateness.worst_ns = 0;
         lateness.timer = timer_new_ns(QEMU_CLOCK_REALTIME, look, NULL);
-        look_again(now_ns());
+        loop_latency_look_again(now_ns());
     }
 }
 

@@ -50,7 +50,7 @@ static void still_paused(Error *err)
 }
 
 /* Takes over @ioc and @err, of which there is one. */
-static void connected(QIOChannel *ioc, Error *err, void *opaque)
+static void postcopy_resume_connected(QIOChannel *ioc, Error *err, void *opaque)
 {
     source.connecting = false;
     if (err) {
@@ -93,7 +93,7 @@ bool source_resume(MigrationAddress *addr, Error **errp)
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, true, connected, NULL, &err)) {
+    if (!transport_connect(addr, true, postcopy_resume_connected, NULL, &err)) {
         source.connecting = false;
         error_propagate(errp, error_copy(err));
         still_paused(err);
@@ -171,7 +171,7 @@ static struct {
     int64_t until_ms;
 } delayed_pause;
 
-static void look_again(void *opaque)
+static void postcopy_resume_look_again(void *opaque)
 {
     if (!source_can_pause()) {
         return;
@@ -186,11 +186,11 @@ static void look_again(void *opaque)
 static void delay_pause(void *opaque)
 {
     if (!delayed_pause.timer) {
-        delayed_pause.timer = timer_new_ms(QEMU_CLOCK_REALTIME, look_again,
-                                           NULL);
+        delayed_pause.timer = timer_new_ms(QEMU_CLOCK_REALTIME,
+                                           postcopy_resume_look_again, NULL);
     }
     delayed_pause.until_ms = now_ms() + LOADED_MS;
-    look_again(NULL);
+    postcopy_resume_look_again(NULL);
 }
 
 void source_pause(void)
@@ -307,7 +307,7 @@ static bool resume(Error **errp)
 }
 
 /* Takes over @err, which may be no more than a consequence. */
-static void break_off(Error *err)
+static void postcopy_resume_break_off(Error *err)
 {
     Error *first;
 
@@ -344,7 +344,7 @@ bool postcopy_pause(Error *err)
     bool ok;
 
     do {
-        break_off(g_steal_pointer(&err));
+        postcopy_resume_break_off(g_steal_pointer(&err));
         qemu_sem_wait(&source.resumed);
         if (qatomic_read(&postcopy.given_up)) {
             return false;

@@ -39,14 +39,15 @@ PostcopySource postcopy;
  * What the return path's thread calls
  */
 
-static bool asked(void *opaque, const char *name, uint64_t start, uint32_t len,
-                  Error **errp)
+static bool postcopy_asked(void *opaque, const char *name, uint64_t start,
+                           uint32_t len, Error **errp)
 {
     trace_migrate_handle_rp_req_pages(name ?: "", start, len);
     return postcopy_sender_ask(&postcopy.sender, name, start, len, errp);
 }
 
-static bool received(void *opaque, const char *name, QEMUFile *f, Error **errp)
+static bool postcopy_received(void *opaque, const char *name, QEMUFile *f,
+                              Error **errp)
 {
     return postcopy_take_bitmap(name, f, errp);
 }
@@ -64,8 +65,8 @@ static void changed(void *opaque)
 const ReturnPathUser *postcopy_return_path(void)
 {
     static const ReturnPathUser user = {
-        .asked = asked,
-        .received = received,
+        .asked = postcopy_asked,
+        .received = postcopy_received,
         .pong = pong,
         .changed = changed,
     };
@@ -88,8 +89,8 @@ static RamSendResult run_ram(void *opaque, RamSender *main, bool all)
  * released before; postcopy_release_sent() makes up for that.  What cannot be
  * released stays until QEMU ends, which does no harm.
  */
-static void release(void *opaque, const RamRegion *r, uint64_t first,
-                    uint64_t count)
+static void postcopy_release(void *opaque, const RamRegion *r, uint64_t first,
+                             uint64_t count)
 {
     RCU_READ_LOCK_GUARD();
     if (qatomic_load_acquire(&postcopy.left) && ram_region_here(r)) {
@@ -100,7 +101,7 @@ static void release(void *opaque, const RamRegion *r, uint64_t first,
 
 static const PostcopySenderOps keeping = { .wake = changed };
 static const PostcopySenderOps releasing = {
-    .wake = changed, .release = release
+    .wake = changed, .release = postcopy_release
 };
 
 bool postcopy_channels_ready(Error **errp)
@@ -118,7 +119,7 @@ bool postcopy_channels_ready(Error **errp)
     return urgent_channel_connect(errp);
 }
 
-static void begin(void)
+static void postcopy_begin(void)
 {
     if (postcopy.begun) {
         return;
@@ -135,7 +136,7 @@ bool postcopy_discard_dirty(QEMUFile *f, Error **errp)
 {
     uint64_t runs;
 
-    begin();
+    postcopy_begin();
     ram_source_expect_requests(true);
     runs = postcopy_discard(postcopy.main->regions, f);
     trace_ram_postcopy_send_discard_bitmap();
@@ -155,7 +156,7 @@ void postcopy_enter(bool held)
 
 bool postcopy_try_discard(bool hold, Error **errp)
 {
-    begin();
+    postcopy_begin();
     postcopy.told = true;
     postcopy.one_way |= !hold;
     if (hold) {
@@ -286,7 +287,7 @@ static uint64_t allowance(void)
     return pace_allows(&postcopy.pace, position, now_ns());
 }
 
-static void ping(void)
+static void postcopy_ping(void)
 {
     uint32_t value;
 
@@ -309,7 +310,7 @@ static void wait_for_allowance(void)
  * What is asked for waits for nothing.  Whatever breaks is latched in a stream
  * or known to the return path, which is looked at each time.
  */
-static bool send_memory(Error **errp)
+static bool postcopy_send_memory(Error **errp)
 {
     while (source_may_go_on(errp)) {
         uint64_t bytes = allowance();
@@ -319,7 +320,7 @@ static bool send_memory(Error **errp)
             if (qemu_savevm_state_iterate(source.to_dst, true) > 0) {
                 return true;
             }
-            ping();
+            postcopy_ping();
         } else {
             wait_for_allowance();
         }
@@ -354,7 +355,7 @@ static bool may_have_run(void)
  * All is sent, and the destination says that it has it.  Before QEMU 8.0 it
  * waits to be told that nothing more comes on the second channel.
  */
-static bool send_end(Error **errp)
+static bool postcopy_send_end(Error **errp)
 {
     trace_migration_completion_postcopy_end();
     bql_lock();
@@ -420,7 +421,7 @@ static bool given_up(Error **errp)
     return false;
 }
 
-static void end_reached(void)
+static void postcopy_end_reached(void)
 {
     bool late;
 
@@ -438,7 +439,7 @@ bool postcopy_run(Error **errp)
     Error *err = NULL;
 
     migration_rate_reset();
-    while (!send_memory(&err) || !send_end(&err)) {
+    while (!postcopy_send_memory(&err) || !postcopy_send_end(&err)) {
         if (guest_never_ran()) {
             error_propagate(errp, never_ran_error(err));
             return false;
@@ -447,7 +448,7 @@ bool postcopy_run(Error **errp)
             return given_up(errp);
         }
     }
-    end_reached();
+    postcopy_end_reached();
     switchover_note_start();
     return true;
 }

@@ -174,7 +174,8 @@ static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
  */
 
 /* A name of @len bytes, after its own length, ends the message. */
-static bool read_name(const Message *m, unsigned at, char *name, Error **errp)
+static bool return_path_read_name(const Message *m, unsigned at, char *name,
+                                  Error **errp)
 {
     unsigned len = m->payload[at];
 
@@ -195,7 +196,8 @@ static ReturnPathEnd take_changed(ReturnPath *rp, const Message *m)
         .len = ldq_be_p(m->payload + offsetof(WireChanged, len)),
     };
 
-    if (!read_name(m, sizeof(WireChanged), change.block, &rp->error)) {
+    if (!return_path_read_name(m, sizeof(WireChanged), change.block,
+                               &rp->error)) {
         return RETURN_PATH_BROKEN;
     }
     if (rp->changes->len == WIRE_CHANGED_MAX) {
@@ -213,7 +215,7 @@ static bool act_on_req_pages(ReturnPath *rp, const Message *m, Error **errp)
     char name[WIRE_NAME_MAX + 1];
     bool named = m->row->type == WIRE_RP_REQ_PAGES_ID;
 
-    if (named && !read_name(m, WIRE_RP_REQ_PAGES_LEN, name, errp)) {
+    if (named && !return_path_read_name(m, WIRE_RP_REQ_PAGES_LEN, name, errp)) {
         return false;
     }
     return rp->user->asked(rp->user->opaque, named ? name : NULL,
@@ -225,7 +227,7 @@ static bool act_on_recv_bitmap(ReturnPath *rp, const Message *m, Error **errp)
 {
     char name[WIRE_NAME_MAX + 1];
 
-    return read_name(m, 0, name, errp) &&
+    return return_path_read_name(m, 0, name, errp) &&
            rp->user->received(rp->user->opaque, name, rp->f, errp);
 }
 
@@ -334,7 +336,7 @@ static bool take_message(ReturnPath *rp, const Message *m, Error **errp)
 }
 
 /* Takes over @err. */
-static void break_off(ReturnPath *rp, Error *err)
+static void return_path_break_off(ReturnPath *rp, Error *err)
 {
     error_prepend(&err, "Return path: ");
     if (rp->reason) {
@@ -361,7 +363,7 @@ static void *return_path_thread(void *opaque)
         trace_source_return_path_thread_loop_top();
     }
     if (err) {
-        break_off(rp, err);
+        return_path_break_off(rp, err);
     }
     trace_source_return_path_thread_end();
     rcu_unregister_thread();
@@ -507,7 +509,7 @@ bool return_path_resumed(ReturnPath *rp, int timeout_ms)
 }
 
 /* Under the lock. */
-static ReturnPathEnd tell_end(ReturnPath *rp, Error **errp)
+static ReturnPathEnd return_path_tell_end(ReturnPath *rp, Error **errp)
 {
     if (rp->error) {
         error_propagate(errp, error_copy(rp->error));
@@ -518,7 +520,7 @@ static ReturnPathEnd tell_end(ReturnPath *rp, Error **errp)
 ReturnPathEnd return_path_state(ReturnPath *rp, Error **errp)
 {
     QEMU_LOCK_GUARD(&rp->lock);
-    return tell_end(rp, errp);
+    return return_path_tell_end(rp, errp);
 }
 
 char *return_path_reason(ReturnPath *rp)
@@ -534,7 +536,7 @@ ReturnPathEnd return_path_wait_end(ReturnPath *rp, int timeout_ms,
 
     QEMU_LOCK_GUARD(&rp->lock);
     wait_for(rp, &never, timeout_ms);
-    return tell_end(rp, errp);
+    return return_path_tell_end(rp, errp);
 }
 
 void return_path_hang_up(ReturnPath *rp)

@@ -66,7 +66,7 @@ bool should_send_vmdesc(void)
  * @err is the reason why saving to @f failed: keep it where query-migrate
  * finds it, and return what callers know failures by.
  */
-static int failed(QEMUFile *f, Error *err)
+static int save_failed(QEMUFile *f, Error *err)
 {
     migrate_set_error(migrate_get_current(), err);
     error_report_err(err);
@@ -182,7 +182,7 @@ int vmstate_save_devices(QEMUFile *f, LedgerDevices *times)
     save.times = times;
     cpu_synchronize_all_states();
     if (!device_save_state(&save, DEVICES_AFTER_SETUP, &err)) {
-        return failed(f, err);
+        return save_failed(f, err);
     }
     trace_vmstate_downtime_checkpoint("src-non-iterable-saved");
     return 0;
@@ -344,7 +344,7 @@ int qemu_save_device_state(QEMUFile *f)
     device_save_header(&save, NULL);
     cpu_synchronize_all_states();
     if (!device_save_state(&save, DEVICES_NOT_LIVE, &err)) {
-        return failed(f, err);
+        return save_failed(f, err);
     }
     device_save_end(&save);
     return qemu_file_get_error(f);

@@ -105,7 +105,7 @@ int source_thread_id(void)
  */
 
 /* Nobody waits any more for what is left, so it need not be written. */
-static void close_file(QEMUFile *f, bool succeeded)
+static void close_outgoing(QEMUFile *f, bool succeeded)
 {
     if (f) {
         if (!succeeded) {
@@ -134,8 +134,8 @@ void source_close_streams(bool succeeded)
         qemu_file_shutdown(urgent);
     }
     return_path_close(rp);
-    close_file(urgent, false);
-    close_file(f, succeeded);
+    close_outgoing(urgent, false);
+    close_outgoing(f, succeeded);
 }
 
 /* The machine may have been reset since the guest was stopped. */
@@ -151,7 +151,7 @@ static void guest_left(void)
  * The phase comes last: who sees it may start another migration, or expect
  * the guest to run.
  */
-static void finish(bool succeeded)
+static void source_finish(bool succeeded)
 {
     bool cancelled = phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING;
     /* It may have been cancelled too late. */
@@ -190,17 +190,17 @@ static void finish(bool succeeded)
     }
 }
 
-static void thread_ended(void *opaque)
+static void source_thread_ended(void *opaque)
 {
     qemu_thread_join(&source.thread);
-    finish(source.succeeded);
+    source_finish(source.succeeded);
 }
 
 /* For failures before there is a thread. Takes over @err. */
-static void fail_early(Error *err)
+static void source_fail_early(Error *err)
 {
     notify_error(err);
-    finish(false);
+    source_finish(false);
 }
 
 /*
@@ -235,7 +235,7 @@ static bool vm_may_leave(Error **errp)
 }
 
 /* Nothing of the last migration is left. */
-static bool begin(Error **errp)
+static bool source_begin(Error **errp)
 {
     if (qemu_savevm_state_prepare(errp) ||
         (migrate_strict_downtime() && !strict_possible(errp))) {
@@ -293,11 +293,11 @@ bool source_open_return_path(Error **errp)
 }
 
 /* Takes over @ioc and @err, of which there is one. */
-static void connected(QIOChannel *ioc, Error *err, void *opaque)
+static void source_connected(QIOChannel *ioc, Error *err, void *opaque)
 {
     source.connecting = false;
     if (err) {
-        fail_early(err);
+        source_fail_early(err);
         return;
     }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
@@ -313,24 +313,24 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     }
     migration_rate_set(migrate_max_bandwidth());
     qatomic_set(&source.alive, true);
-    qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN,
-                       source_thread, thread_ended, QEMU_THREAD_JOINABLE);
+    qemu_thread_create(&source.thread, MIGRATION_THREAD_SRC_MAIN, source_thread,
+                       source_thread_ended, QEMU_THREAD_JOINABLE);
 }
 
 bool source_start(MigrationAddress *addr, Error **errp)
 {
     Error *err = NULL;
 
-    if (!vm_may_leave(errp) || !begin(errp)) {
+    if (!vm_may_leave(errp) || !source_begin(errp)) {
         return false;
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, answers_needed(), connected, NULL,
+    if (!transport_connect(addr, answers_needed(), source_connected, NULL,
                            &err)) {
         source.connecting = false;
         error_propagate(errp, error_copy(err));
-        fail_early(err);
+        source_fail_early(err);
         return false;
     }
     return true;
@@ -390,7 +390,7 @@ bool source_cancel(Error **errp)
     if (source.connecting) {
         source.connecting = false;
         transport_connect_cancel();
-        finish(false);
+        source_finish(false);
         return true;
     }
     /* The thread may wait for any of these. */
@@ -474,7 +474,7 @@ bool source_begin_snapshot(QEMUFile *f, Error **errp)
         error_setg(errp, "There's a migration process in progress");
         return false;
     }
-    if (!begin(errp)) {
+    if (!source_begin(errp)) {
         return false;
     }
     set_stream(f);

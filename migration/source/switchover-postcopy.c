@@ -51,8 +51,8 @@ static bool send_before_package(Switchover *s, Error **errp)
  * all of it went out, the guest is here; whatever fails after that, it is not.
  * Under the BQL, but for the time that it takes to write.
  */
-static bool hand_over(Switchover *s, SwitchoverOrder *send, const void *what,
-                      size_t len, Error **errp)
+static bool leave_hand_over(Switchover *s, SwitchoverOrder *send,
+                            const void *what, size_t len, Error **errp)
 {
     QEMUFile *f = source.to_dst;
     uint64_t end = 0;
@@ -88,11 +88,12 @@ static void send_package(QEMUFile *f, const void *package)
 static bool hand_over_package(Switchover *s, const GByteArray *package,
                               Error **errp)
 {
-    return hand_over(s, send_package, package, sizeof(WireCommand) +
-                     sizeof(WirePackaged) + package->len, errp);
+    return leave_hand_over(
+        s, send_package, package,
+        sizeof(WireCommand) + sizeof(WirePackaged) + package->len, errp);
 }
 
-static bool send_guest(Switchover *s, Error **errp)
+static bool leave_send_guest(Switchover *s, Error **errp)
 {
     g_autoptr(GByteArray) package = NULL;
 
@@ -172,7 +173,7 @@ bool switchover_to_postcopy(Policy *policy, Error **errp)
     last.open = false;
     bql_lock();
     stream_keep(source.to_dst, true);
-    ok = send_guest(&s, errp);
+    ok = leave_send_guest(&s, errp);
     stream_keep(source.to_dst, false);
     if (ok) {
         left(&s, false);
@@ -198,7 +199,7 @@ bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
 {
     vmstate_without_description();
     postcopy_enter(true);
-    if (!hand_over(s, send, order, len, errp)) {
+    if (!leave_hand_over(s, send, order, len, errp)) {
         return false;
     }
     left(s, true);

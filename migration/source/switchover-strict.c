@@ -309,7 +309,7 @@ static bool tell_memory(Strict *a, Error **errp)
     return still_open(errp);
 }
 
-static bool send_memory(Strict *a, Error **errp)
+static bool strict_send_memory(Strict *a, Error **errp)
 {
     int ret;
 
@@ -497,7 +497,7 @@ static void send_plain_state(const Strict *a)
 }
 
 /* From here on the guest is over there. */
-static bool hand_over(Strict *a, Error **errp)
+static bool strict_hand_over(Strict *a, Error **errp)
 {
     if (a->postcopy) {
         return a->one_sided
@@ -552,7 +552,7 @@ static bool commit(Strict *a, Error **errp)
             ram_source_is_synced();
         }
         switchover_part(&a->s, POLICY_PART_ACTIVATE);
-        ok = hand_over(a, errp);
+        ok = strict_hand_over(a, errp);
     }
     bql_unlock();
     return ok && (a->postcopy || write_order(a, before, errp));
@@ -566,8 +566,8 @@ static bool attempt_it(Strict *a, Error **errp)
         }
         a->begun_ns = now_ns();
     }
-    if (!drain(a, errp) || !send_hold(a, errp) ||
-        !stop_and_collect(a, errp) || !send_memory(a, errp)) {
+    if (!drain(a, errp) || !send_hold(a, errp) || !stop_and_collect(a, errp) ||
+        !strict_send_memory(a, errp)) {
         return false;
     }
     if (!a->one_sided && !send_state(a, errp)) {
@@ -582,7 +582,7 @@ static bool attempt_it(Strict *a, Error **errp)
  * How it ended
  */
 
-static void show(const Strict *a, const char *why)
+static void strict_show(const Strict *a, const char *why)
 {
     QEMU_LOCK_GUARD(&source.lock);
     source.view.strict.attempts = a->number;
@@ -637,7 +637,7 @@ static void aborted(Strict *a, const AttemptEnd *end)
 {
     ledger_end(&a->s.ledger, end->resumed_ns);
     switchover_show(&a->s, 0);
-    show(a, end->reason);
+    strict_show(a, end->reason);
     migration_rate_set(migrate_max_bandwidth());
     if (a->held) {
         send_number(source.to_dst, WIRE_CMD_ABORT, a->number);
@@ -700,7 +700,7 @@ static StrictResult not_handed_over(Strict *a, bool begun, Error **errp)
 }
 
 /* Takes over @changes. */
-static bool send_again(GArray *changes, Error **errp)
+static bool strict_send_again(GArray *changes, Error **errp)
 {
     bool ok = true;
 
@@ -739,7 +739,7 @@ bool strict_settle(Error **errp)
         }
     }
     source.unsettled = 0;
-    return send_again(changes, errp);
+    return strict_send_again(changes, errp);
 }
 
 StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)
@@ -759,7 +759,7 @@ StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)
         a.number = source.view.strict.attempts + 1;
         a.one_sided = !(source.view.peer.features & WIRE_PEER_STRICT);
     }
-    show(&a, "");
+    strict_show(&a, "");
     if (attempt_it(&a, errp)) {
         bql_lock();
         attempt_end();

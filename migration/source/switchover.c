@@ -202,7 +202,7 @@ void switchover_memory_sent(Switchover *s)
  */
 #define RAM_WITH_DEVICES (1 * MiB)
 
-static bool send_memory(Switchover *s, Error **errp)
+static bool switchover_send_memory(Switchover *s, Error **errp)
 {
     int ret;
 
@@ -254,7 +254,7 @@ static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
  * What the destination cannot do without comes last and alone, so that a
  * migration can be cancelled for as long as possible.
  */
-static bool send_end(Switchover *s, Error **errp)
+static bool switchover_send_end(Switchover *s, Error **errp)
 {
     int ret = qemu_fflush(source.to_dst);
     uint64_t before = stream_written(source.to_dst);
@@ -287,7 +287,7 @@ static bool send_rest(Switchover *s, Error **errp)
     stream_keep(source.to_dst, false);
     bql_unlock();
     if (ok && more) {
-        ok = send_memory(s, errp);
+        ok = switchover_send_memory(s, errp);
         if (ok) {
             bql_lock();
             stream_keep(source.to_dst, true);
@@ -296,7 +296,7 @@ static bool send_rest(Switchover *s, Error **errp)
             bql_unlock();
         }
     }
-    return ok && send_end(s, errp);
+    return ok && switchover_send_end(s, errp);
 }
 
 /* There is a QEMU on the other side, and it talks to us. */

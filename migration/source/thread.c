@@ -197,7 +197,7 @@ static void end_unplug(void)
     }
 }
 
-static bool set_up(Error **errp)
+static bool source_set_up(Error **errp)
 {
     int64_t start = now_ns();
     QEMUFile *f = source.to_dst;
@@ -367,9 +367,9 @@ static void carry_out(const PolicyDecision *decision,
     throttle_dirty_rate(decision->dirty_limited ? limits->vcpu_dirty_rate : 0);
 }
 
-static void show(Policy *policy, const PolicyLimits *limits,
-                 const PolicyDecision *decision, uint64_t remaining,
-                 uint64_t now_bytes)
+static void source_show(Policy *policy, const PolicyLimits *limits,
+                        const PolicyDecision *decision, uint64_t remaining,
+                        uint64_t now_bytes)
 {
     PolicyView view = policy_view(policy, limits, remaining, now_bytes);
 
@@ -378,7 +378,7 @@ static void show(Policy *policy, const PolicyLimits *limits,
     pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
 }
 
-static PolicyDecision decide(Policy *policy)
+static PolicyDecision source_decide(Policy *policy)
 {
     PolicyLimits limits = limits_in_force();
     uint64_t now, remaining = remaining_estimate(&now);
@@ -394,8 +394,8 @@ static PolicyDecision decide(Policy *policy)
     }
     trace_migration_decision(decision.reason, remaining);
     carry_out(&decision, &limits);
-    show(policy, &limits, &decision, remaining,
-         decision.action == POLICY_POSTCOPY ? now : remaining);
+    source_show(policy, &limits, &decision, remaining,
+                decision.action == POLICY_POSTCOPY ? now : remaining);
     return decision;
 }
 
@@ -517,7 +517,7 @@ static PolicyAction send_until_enough(Policy *policy, Error **errp)
     PolicyAction action;
 
     while (source_may_go_on(errp)) {
-        action = decide(policy).action;
+        action = source_decide(policy).action;
         if ((action == POLICY_SWITCH_OVER || action == POLICY_POSTCOPY) &&
             may_switch_over()) {
             return action;
@@ -529,7 +529,7 @@ static PolicyAction send_until_enough(Policy *policy, Error **errp)
 }
 
 /* Sends, and has the guest leave, as often as it takes. */
-static bool send_guest(Policy *policy, Error **errp)
+static bool source_send_guest(Policy *policy, Error **errp)
 {
     for (;;) {
         PolicyAction how = send_until_enough(policy, errp);
@@ -553,11 +553,11 @@ static bool send_guest(Policy *policy, Error **errp)
     }
 }
 
-static bool run(Error **errp)
+static bool source_run(Error **errp)
 {
     Policy policy;
 
-    if (!set_up(errp)) {
+    if (!source_set_up(errp)) {
         end_unplug();
         return false;
     }
@@ -569,7 +569,7 @@ static bool run(Error **errp)
         source.holds = strict_may_hold();
         bql_unlock();
     }
-    return send_guest(&policy, errp);
+    return source_send_guest(&policy, errp);
 }
 
 /*
@@ -577,7 +577,7 @@ static bool run(Error **errp)
  * QEMU behind it has said that it has the guest.  If the command failed, it
  * may still have passed on all that it was given.
  */
-static bool accepted(Error **errp)
+static bool source_accepted(Error **errp)
 {
     Error *err = NULL;
 
@@ -615,7 +615,7 @@ void *source_thread(void *opaque)
 
     rcu_register_thread();
     qatomic_set(&source.thread_id, qemu_get_thread_id());
-    source.succeeded = run(&err) && accepted(&err);
+    source.succeeded = source_run(&err) && source_accepted(&err);
     if (!source.succeeded) {
         err = source_error_complete(err);
     }

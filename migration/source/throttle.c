@@ -138,7 +138,7 @@ static void tick(void *opaque)
                      sleep_ns(share));
 }
 
-static void begin(void *opaque)
+static void throttle_begin(void *opaque)
 {
     if (!timer) {
         timer = timer_new_ns(QEMU_CLOCK_VIRTUAL_RT, tick, NULL);
@@ -154,7 +154,7 @@ void throttle_set(unsigned share)
         trace_cpu_throttle_set(share);
     }
     if (share && !before) {
-        main_loop_run(begin, NULL);
+        main_loop_run(throttle_begin, NULL);
     }
 }
 

@@ -33,7 +33,7 @@ static void end(Attempt *a, Error *err)
 }
 
 /* Takes over @ioc and @err, of which there is one. */
-static void connected(QIOChannel *ioc, Error *err, void *opaque)
+static void urgent_channel_connected(QIOChannel *ioc, Error *err, void *opaque)
 {
     if (ioc) {
         qio_channel_set_name(ioc, "migration-postcopy-urgent");
@@ -45,13 +45,14 @@ static void connected(QIOChannel *ioc, Error *err, void *opaque)
     end(opaque, err);
 }
 
-static void start(void *opaque)
+static void urgent_channel_start(void *opaque)
 {
     Attempt *a = opaque;
     Error *err = NULL;
 
     a->connecting = true;
-    if (!transport_connect(source.addr, true, connected, a, &err)) {
+    if (!transport_connect(source.addr, true, urgent_channel_connected, a,
+                           &err)) {
         end(a, err);
     }
 }
@@ -76,7 +77,7 @@ bool urgent_channel_connect(Error **errp)
     bool wanted = true;
 
     qemu_sem_init(&a.ended, 0);
-    main_loop_run(start, &a);
+    main_loop_run(urgent_channel_start, &a);
     while (qemu_sem_timedwait(&a.ended, POLL_MS)) {
         wanted = source_may_go_on(NULL);
         if (!wanted) {

@@ -145,7 +145,7 @@ static bool child_ended_well(const Child *child, Error **errp)
  * A pipe is broken: says so by what became of the command, if that is known by
  * now or will be at once.  Nobody waits in the main loop.
  */
-static void explain(Child *child, Error **errp)
+static void child_explain(Child *child, Error **errp)
 {
     Error *why = NULL;
 
@@ -180,7 +180,7 @@ static ssize_t child_writev(QIOChannel *ioc, const struct iovec *iov,
     }
     ret = command_class->io_writev(ioc, iov, niov, fds, nfds, flags, errp);
     if (ret < 0 && ret != QIO_CHANNEL_ERR_BLOCK) {
-        explain(tc->child, errp);
+        child_explain(tc->child, errp);
     }
     return ret;
 }
@@ -198,7 +198,7 @@ static ssize_t child_readv(QIOChannel *ioc, const struct iovec *iov,
     }
     ret = command_class->io_readv(ioc, iov, niov, fds, nfds, flags, errp);
     if (ret == 0) {
-        explain(tc->child, &why);
+        child_explain(tc->child, &why);
     }
     if (why) {
         error_propagate(errp, why);
@@ -279,12 +279,12 @@ static const TypeInfo child_info = {
     .class_init = child_class_init,
 };
 
-static void register_type(void)
+static void child_register_type(void)
 {
     type_register_static(&child_info);
 }
 
-type_init(register_type)
+type_init(child_register_type)
 
 /*
  * For the others

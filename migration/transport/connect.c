@@ -52,7 +52,7 @@ static void attempt_end(Attempt *attempt, bool failed)
 }
 
 /* Takes over @err. */
-static void finish(Attempt *attempt, Error *err)
+static void connect_finish(Attempt *attempt, Error *err)
 {
     TransportConnected *cb = attempt->cb;
     void *opaque = attempt->opaque;
@@ -68,7 +68,7 @@ static void finish(Attempt *attempt, Error *err)
     cb(ioc, err, opaque);
 }
 
-static void secured(QIOChannel *ioc, Error *err, void *opaque)
+static void connect_secured(QIOChannel *ioc, Error *err, void *opaque)
 {
     Attempt *attempt = opaque;
 
@@ -79,7 +79,7 @@ static void secured(QIOChannel *ioc, Error *err, void *opaque)
     } else {
         trace_migration_tls_outgoing_handshake_complete();
     }
-    finish(attempt, err);
+    connect_finish(attempt, err);
 }
 
 static void opened(Attempt *attempt)
@@ -88,16 +88,15 @@ static void opened(Attempt *attempt)
     Error *err = NULL;
 
     if (!migrate_tls()) {
-        finish(attempt, NULL);
+        connect_finish(attempt, NULL);
         return;
     }
     plain = g_steal_pointer(&attempt->ioc);
-    attempt->tls = transport_tls_start(plain,
-                                       QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
-                                       attempt->hostname, NULL, secured,
+    attempt->tls = transport_tls_start(plain, QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
+                                       attempt->hostname, NULL, connect_secured,
                                        attempt, &err);
     if (!attempt->tls) {
-        finish(attempt, err);
+        connect_finish(attempt, err);
     }
 }
 
@@ -110,7 +109,7 @@ static gboolean opened_idle(void *opaque)
     return G_SOURCE_REMOVE;
 }
 
-static void thread_ended(QIOTask *task, void *opaque)
+static void connect_thread_ended(QIOTask *task, void *opaque)
 {
     Attempt *attempt = opaque;
     Error *err = NULL;
@@ -119,7 +118,7 @@ static void thread_ended(QIOTask *task, void *opaque)
     if (attempt != current) {
         attempt_free(attempt);
     } else if (qio_task_propagate_error(task, &err)) {
-        finish(attempt, err);
+        connect_finish(attempt, err);
     } else {
         opened(attempt);
     }
@@ -136,7 +135,7 @@ static void start_thread(Attempt *attempt, const SocketAddress *to)
     }
     qio_channel_set_name(attempt->ioc, "migration-socket-outgoing");
     qio_channel_socket_connect_async(socket, (SocketAddress *)to,
-                                     thread_ended, attempt, NULL, NULL);
+                                     connect_thread_ended, attempt, NULL, NULL);
 }
 
 static void one_way(Error **errp)

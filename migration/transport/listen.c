@@ -69,7 +69,7 @@ static void let_in(QIOChannel *ioc)
     }
 }
 
-static void secured(QIOChannel *ioc, Error *err, void *opaque)
+static void listen_secured(QIOChannel *ioc, Error *err, void *opaque)
 {
     Peer *peer = opaque;
 
@@ -85,7 +85,7 @@ static void secured(QIOChannel *ioc, Error *err, void *opaque)
     object_unref(OBJECT(ioc));
 }
 
-static void arrived(QIOChannel *ioc)
+static void listen_arrived(QIOChannel *ioc)
 {
     Error *err = NULL;
     Peer *peer;
@@ -96,8 +96,8 @@ static void arrived(QIOChannel *ioc)
     }
     peer = g_new0(Peer, 1);
     peer->tls = transport_tls_start(ioc, QCRYPTO_TLS_CREDS_ENDPOINT_SERVER,
-                                    NULL, listening.context, secured, peer,
-                                    &err);
+                                    NULL, listening.context, listen_secured,
+                                    peer, &err);
     if (peer->tls) {
         QLIST_INSERT_HEAD(&listening.peers, peer, next);
     } else {
@@ -106,15 +106,15 @@ static void arrived(QIOChannel *ioc)
     }
 }
 
-static void connected(QIONetListener *listener, QIOChannelSocket *socket,
-                      void *opaque)
+static void listen_connected(QIONetListener *listener, QIOChannelSocket *socket,
+                             void *opaque)
 {
     QEMU_LOCK_GUARD(&transport_lock);
     if (listener != listening.listener) {
         return;
     }
     qio_channel_set_name(QIO_CHANNEL(socket), "migration-socket-incoming");
-    arrived(QIO_CHANNEL(socket));
+    listen_arrived(QIO_CHANNEL(socket));
 }
 
 static gboolean readable(QIOChannel *ioc, GIOCondition condition, void *opaque)
@@ -125,7 +125,7 @@ static gboolean readable(QIOChannel *ioc, GIOCondition condition, void *opaque)
     if (ioc == listening.opened) {
         opened = g_steal_pointer(&listening.opened);
         g_clear_pointer(&listening.watch, g_source_unref);
-        arrived(opened);
+        listen_arrived(opened);
     }
     return G_SOURCE_REMOVE;
 }
@@ -156,8 +156,8 @@ static bool listen_at(const SocketAddress *at, Error **errp)
                                    TRANSPORT_BACKLOG, errp) < 0) {
         return false;
     }
-    qio_net_listener_set_client_func_full(listener, connected, NULL, NULL,
-                                          listening.context);
+    qio_net_listener_set_client_func_full(listener, listen_connected, NULL,
+                                          NULL, listening.context);
     return note_addresses(listener, errp);
 }
 

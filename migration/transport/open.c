@@ -109,8 +109,8 @@ static QIOChannelFile *open_path(const char *path, int flags, Error **errp)
     return file;
 }
 
-static QIOChannel *open_file(const MigrationAddress *addr, bool incoming,
-                             Error **errp)
+static QIOChannel *open_plain_file(const MigrationAddress *addr, bool incoming,
+                                   Error **errp)
 {
     const FileMigrationArgs *args = &addr->u.file;
     int flags = incoming ? O_RDONLY : O_WRONLY | O_CREAT;
@@ -139,7 +139,7 @@ static const struct {
 } kinds[MIGRATION_ADDRESS_TYPE__MAX] = {
     [MIGRATION_ADDRESS_TYPE_SOCKET] = { open_fd, "migration-fd" },
     [MIGRATION_ADDRESS_TYPE_EXEC] = { open_exec, "migration-exec" },
-    [MIGRATION_ADDRESS_TYPE_FILE] = { open_file, "migration-file" },
+    [MIGRATION_ADDRESS_TYPE_FILE] = { open_plain_file, "migration-file" },
 };
 
 QIOChannel *transport_open(const MigrationAddress *addr, bool incoming,

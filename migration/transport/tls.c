@@ -138,7 +138,7 @@ void transport_tls_drop(TransportTLS *tls)
 }
 
 /* Takes over @err. */
-static void finish(TransportTLS *tls, Error *err)
+static void tls_finish(TransportTLS *tls, Error *err)
 {
     TransportSecured *cb = tls->cb;
     void *opaque = tls->opaque;
@@ -159,7 +159,7 @@ static void shaken(QIOTask *task, void *opaque)
         destroy(tls);
     } else {
         qio_task_propagate_error(task, &err);
-        finish(tls, err);
+        tls_finish(tls, err);
     }
 }
 
@@ -173,7 +173,7 @@ static gboolean too_late(void *opaque)
     }
     error_setg(&err, "TLS handshake failed: the peer did not answer for "
                "%d seconds; does it use TLS?", transport_tls_ms / 1000);
-    finish(opaque, err);
+    tls_finish(opaque, err);
     return G_SOURCE_REMOVE;
 }
 
@@ -192,7 +192,7 @@ static gboolean hung_up(int fd, GIOCondition condition, void *opaque)
     }
     error_setg(&err, "TLS handshake failed: the peer hung up; does it use "
                "TLS?");
-    finish(opaque, err);
+    tls_finish(opaque, err);
     return G_SOURCE_REMOVE;
 }
 
@@ -208,7 +208,7 @@ static void watch_pipe(TransportTLS *tls, int fd)
 #endif
 
 /* What is read from, unless it is a socket; -1 if it is */
-static int pipe_of(QIOChannel *plain)
+static int tls_pipe_of(QIOChannel *plain)
 {
     Object *command = object_dynamic_cast(OBJECT(plain),
                                           TYPE_QIO_CHANNEL_COMMAND);
@@ -218,7 +218,7 @@ static int pipe_of(QIOChannel *plain)
            file ? QIO_CHANNEL_FILE(file)->fd : -1;
 }
 
-static gboolean begin(void *opaque)
+static gboolean tls_begin(void *opaque)
 {
     TransportTLS *tls = opaque;
 
@@ -278,10 +278,10 @@ TransportTLS *transport_tls_start(QIOChannel *plain,
         .context = context ? g_main_context_ref(context) : NULL,
     };
     qio_channel_set_name(tls->ioc, "migration-tls");
-    tls->start = attach(tls, g_timeout_source_new(0), begin);
+    tls->start = attach(tls, g_timeout_source_new(0), tls_begin);
     tls->limit = attach(tls, g_timeout_source_new(transport_tls_ms), too_late);
-    if (pipe_of(plain) >= 0) {
-        watch_pipe(tls, pipe_of(plain));
+    if (tls_pipe_of(plain) >= 0) {
+        watch_pipe(tls, tls_pipe_of(plain));
     }
     return tls;
 }

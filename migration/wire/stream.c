@@ -483,7 +483,7 @@ int coroutine_mixed_fn qemu_file_get_fd(QEMUFile *f)
  * Life cycle
  */
 
-static int pipe_of(QIOChannel *ioc, bool output)
+static int stream_pipe_of(QIOChannel *ioc, bool output)
 {
     Object *file = object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_FILE);
     Object *command = object_dynamic_cast(OBJECT(ioc),
@@ -503,7 +503,7 @@ static QEMUFile *stream_new(QIOChannel *ioc, bool output)
     f->ioc = QIO_CHANNEL(object_ref(OBJECT(ioc)));
     f->socket = (QIOChannelSocket *)
         object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET);
-    f->pipe = pipe_of(ioc, output);
+    f->pipe = stream_pipe_of(ioc, output);
     f->carries_fds = qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS);
     if (output) {
         f->out = stream_gather_new();
