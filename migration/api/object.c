@@ -24,7 +24,7 @@ void migration_object_init(void)
 
     migrate_set_current(s);
     source_init();
-    incoming_init();
+    destination_init();
 
     /* -global may have set anything. */
     if (migrate_params_check(&s->parameters, &error_fatal)) {
@@ -43,7 +43,7 @@ void migration_shutdown(void)
     main_loop_set_ending();
     colo_shutdown();
     source_shutdown();
-    incoming_shutdown();
+    destination_shutdown();
     dirty_bitmap_mig_cancel_outgoing();
     dirty_bitmap_mig_cancel_incoming();
 }
@@ -58,22 +58,22 @@ static void migration_instance_init(Object *obj)
 
 static char *get_fault_delay(Object *obj, Error **errp)
 {
-    return fault_text();
+    return fault_inject_text();
 }
 
 static void set_fault_delay(Object *obj, const char *text, Error **errp)
 {
-    fault_set(text, errp);
+    fault_inject_set(text, errp);
 }
 
 static bool get_fault_cpus_stay(Object *obj, Error **errp)
 {
-    return fault_cpus_stay();
+    return fault_inject_cpus_stay();
 }
 
 static void set_fault_cpus_stay(Object *obj, bool stay, Error **errp)
 {
-    fault_set_cpus_stay(stay);
+    fault_inject_set_cpus_stay(stay);
 }
 
 static void migration_class_init(ObjectClass *class, void *data)

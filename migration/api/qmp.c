@@ -91,7 +91,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
     }
     addr = address_from(uri, channels, errp);
     if (addr && mode_is_served(errp) && has_enough_channels(addr, errp)) {
-        incoming_start(addr, !has_exit_on_error || exit_on_error, errp);
+        destination_start(addr, !has_exit_on_error || exit_on_error, errp);
     }
 }
 

@@ -29,7 +29,7 @@ static const struct {
 /* ns + 1, or 0 if it was not measured; atomic */
 static uint64_t kept[POLICY_PART__COUNT];
 
-void learnt_keep(PolicyPart part, uint64_t ns)
+void cost_history_keep(PolicyPart part, uint64_t ns)
 {
     qatomic_set_u64(&kept[part], ns + 1);
 }
@@ -45,7 +45,7 @@ static unsigned count_sections(void)
     return count;
 }
 
-void learnt_tell(Policy *policy)
+void cost_history_tell(Policy *policy)
 {
     unsigned sections;
 

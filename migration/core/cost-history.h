@@ -15,9 +15,9 @@
 #include "migration/base/policy.h"
 
 /* @part was measured, on either side.  Any thread. */
-void learnt_keep(PolicyPart part, uint64_t ns);
+void cost_history_keep(PolicyPart part, uint64_t ns);
 
 /* Tells @policy; with the BQL, as devices are counted. */
-void learnt_tell(Policy *policy);
+void cost_history_tell(Policy *policy);
 
 #endif

@@ -21,7 +21,8 @@ static uint64_t get_us(const void *p)
     return (uint32_t)ldl_be_p(p) * NS_PER_US;
 }
 
-size_t report_encode(const Report *report, uint8_t payload[WIRE_RP_REPORT_MAX])
+size_t downtime_report_encode(const DowntimeReport *report,
+                              uint8_t payload[WIRE_RP_REPORT_MAX])
 {
     WireReport head;
     uint8_t *p = payload + sizeof(head);
@@ -74,7 +75,8 @@ static bool decode_devices(LedgerDevices *devices, const uint8_t *p,
     return true;
 }
 
-bool report_decode(Report *report, const uint8_t *payload, size_t len)
+bool downtime_report_decode(DowntimeReport *report, const uint8_t *payload,
+                            size_t len)
 {
     WireReport head;
 
@@ -82,7 +84,7 @@ bool report_decode(Report *report, const uint8_t *payload, size_t len)
         return false;
     }
     memcpy(&head, payload, sizeof(head));
-    *report = (Report) {
+    *report = (DowntimeReport) {
         .attempt = ldl_be_p(&head.attempt),
         .load_ns = get_us(&head.load_us),
         .activate_ns = get_us(&head.activate_us),

@@ -72,17 +72,18 @@ static bool read_one(const char *word, Delays *wanted, Error **errp)
         return false;
     }
     if (!g_ascii_isdigit(*halves[1]) ||
-        qemu_strtoui(halves[1], NULL, 10, &ms) || ms > FAULT_DELAY_MAX_MS) {
-        error_setg(errp, "'%s' is no delay of '%s': use a number of "
-                   "milliseconds from 0 to %d", halves[1], halves[0],
-                   FAULT_DELAY_MAX_MS);
+        qemu_strtoui(halves[1], NULL, 10, &ms) || ms > FAULT_INJECT_MAX_MS) {
+        error_setg(errp,
+                   "'%s' is no delay of '%s': use a number of "
+                   "milliseconds from 0 to %d",
+                   halves[1], halves[0], FAULT_INJECT_MAX_MS);
         return false;
     }
     wanted->ms[part] = ms;
     return true;
 }
 
-bool fault_set(const char *text, Error **errp)
+bool fault_inject_set(const char *text, Error **errp)
 {
     g_auto(GStrv) words = g_strsplit(text, ",", -1);
     Delays wanted = { 0 };
@@ -96,7 +97,7 @@ bool fault_set(const char *text, Error **errp)
     return true;
 }
 
-char *fault_text(void)
+char *fault_inject_text(void)
 {
     GString *text = g_string_new("");
 
@@ -108,27 +109,27 @@ char *fault_text(void)
     return g_string_free(text, false);
 }
 
-unsigned fault_delay_ms(PolicyPart part)
+unsigned fault_inject_delay_ms(PolicyPart part)
 {
     assert(part < POLICY_PART__COUNT);
     return delays.ms[part];
 }
 
-void fault_delay(PolicyPart part)
+void fault_inject_delay(PolicyPart part)
 {
-    unsigned ms = fault_delay_ms(part);
+    unsigned ms = fault_inject_delay_ms(part);
 
     if (ms) {
         g_usleep(ms * 1000ul);
     }
 }
 
-void fault_set_cpus_stay(bool stay)
+void fault_inject_set_cpus_stay(bool stay)
 {
     cpus_stay = stay;
 }
 
-bool fault_cpus_stay(void)
+bool fault_inject_cpus_stay(void)
 {
     return cpus_stay;
 }

@@ -16,32 +16,32 @@
 #include "migration/base/policy.h"
 
 /* The longest of a part, ms */
-#define FAULT_DELAY_MAX_MS 60000
+#define FAULT_INJECT_MAX_MS 60000
 
 /*
  * All delays become those of @text, parts that it does not name have none;
  * "" stands for no delay at all.  What cannot be read changes nothing.  Before
  * a migration starts.
  */
-bool fault_set(const char *text, Error **errp);
+bool fault_inject_set(const char *text, Error **errp);
 
 /*
  * The property x-fault-cpus-stay: CPUs are taken for such that cannot be reset,
  * as those of a confidential guest.
  */
-void fault_set_cpus_stay(bool stay);
-bool fault_cpus_stay(void);
+void fault_inject_set_cpus_stay(bool stay);
+bool fault_inject_cpus_stay(void);
 
-/* As fault_set() takes it; the caller frees it. */
-char *fault_text(void);
+/* As fault_inject_set() takes it; the caller frees it. */
+char *fault_inject_text(void);
 
 /* What there is to wait for @part; 0 if nothing is.  Any thread. */
-unsigned fault_delay_ms(PolicyPart part);
+unsigned fault_inject_delay_ms(PolicyPart part);
 
 /*
  * The delay itself.  Whoever calls it keeps the locks he has: a disk that
  * hangs would not let go of them either.
  */
-void fault_delay(PolicyPart part);
+void fault_inject_delay(PolicyPart part);
 
 #endif

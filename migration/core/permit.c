@@ -183,7 +183,7 @@ static bool is_exempt(MigrationAct act)
 
 bool permit_reset_of_cpus(Error **errp)
 {
-    if (fault_cpus_stay() || !cpus_are_resettable()) {
+    if (fault_inject_cpus_stay() || !cpus_are_resettable()) {
         error_setg(errp, "the guest's CPUs cannot be reset");
         return false;
     }

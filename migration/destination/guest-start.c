@@ -25,7 +25,7 @@ static AnnounceTimer announce_timer;
 
 /* One start at a time; BQL. */
 static struct {
-    Report *report;
+    DowntimeReport *report;
     GuestStarted *done;
     unsigned waiting;           /* vCPUs that do not run yet */
     int64_t since_ns;
@@ -61,9 +61,9 @@ static void announce(void)
 static void started(GuestStart how)
 {
     start_now.report->start_ns = now_ns() - start_now.since_ns;
-    learnt_keep(POLICY_PART_DEVICE_LOAD, start_now.report->load_ns);
-    learnt_keep(POLICY_PART_ACTIVATE, start_now.report->activate_ns);
-    learnt_keep(POLICY_PART_START, start_now.report->start_ns);
+    cost_history_keep(POLICY_PART_DEVICE_LOAD, start_now.report->load_ns);
+    cost_history_keep(POLICY_PART_ACTIVATE, start_now.report->activate_ns);
+    cost_history_keep(POLICY_PART_START, start_now.report->start_ns);
     trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
     start_now.done(how);
 }
@@ -97,7 +97,7 @@ static void start_vcpus(void)
     }
 }
 
-GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
+GuestStart guest_start(DowntimeReport *report, GuestStarted *done, Error **errp)
 {
     RunState state = wanted_state();
     bool run = runstate_is_live(state) && autostart;
@@ -105,7 +105,7 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
     start_now.report = report;
     start_now.done = done;
     start_now.since_ns = now_ns();
-    fault_delay(POLICY_PART_ACTIVATE);
+    fault_inject_delay(POLICY_PART_ACTIVATE);
     if (run && !disks_activate(errp)) {
         return GUEST_NO_DISKS;
     }
@@ -114,7 +114,7 @@ GuestStart guest_start(Report *report, GuestStarted *done, Error **errp)
     if (run) {
         report->activate_ns = now_ns() - start_now.since_ns;
         start_now.since_ns = now_ns();
-        fault_delay(POLICY_PART_START);
+        fault_inject_delay(POLICY_PART_START);
         start_vcpus();
         return GUEST_RUNS;
     }

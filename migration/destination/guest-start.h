@@ -30,7 +30,8 @@ typedef void GuestStarted(GuestStart how);
  * The caller then decides who has the guest: the source may have it back, as
  * nothing here has changed; or guest_keep().
  */
-GuestStart guest_start(Report *report, GuestStarted *done, Error **errp);
+GuestStart guest_start(DowntimeReport *report, GuestStarted *done,
+                       Error **errp);
 
 /*
  * After GUEST_NO_DISKS, if the source has given the guest up: it is stopped

@@ -43,7 +43,7 @@ static bool some_may_stop(void)
     return false;
 }
 
-void postcopy_end_stop_cpus(void)
+void postcopy_quit_stop_cpus(void)
 {
     int64_t end = now_ms() + STOP_MS;
     CPUState *cpu;
@@ -72,7 +72,7 @@ static bool told_to_end(void)
            cause == SHUTDOWN_CAUSE_HOST_QMP_QUIT;
 }
 
-void postcopy_end_watch(int64_t *since)
+void postcopy_quit_watch(int64_t *since)
 {
     if (!told_to_end()) {
         *since = 0;

@@ -16,7 +16,7 @@
  * wait for one, or the end of QEMU would wait for them.  BQL, which is let go
  * meanwhile.
  */
-void postcopy_end_stop_cpus(void);
+void postcopy_quit_stop_cpus(void);
 
 /*
  * While it is paused, every now and then: if QEMU was told to end long enough
@@ -24,6 +24,6 @@ void postcopy_end_stop_cpus(void);
  * and there is nobody who could end QEMU but the caller, who does.  *@since
  * is the caller's, 0 at first.  Without locks.
  */
-void postcopy_end_watch(int64_t *since);
+void postcopy_quit_watch(int64_t *since);
 
 #endif

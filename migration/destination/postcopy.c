@@ -50,7 +50,7 @@ static struct {
 
     QemuMutex lock;
     QemuCond cond;
-    /* under the lock, as is incoming.from_src: */
+    /* under the lock, as is destination.from_src: */
     QEMUFile *next;             /* the main stream of a new connection */
     QEMUFile *urgent;           /* the channel for urgent pages */
     bool urgent_read;           /* the thread reads it */
@@ -70,7 +70,7 @@ static struct {
 
 void postcopy_dest_init(void)
 {
-    urgent_incoming_init();
+    urgent_channel_init();
     qemu_mutex_init(&pc.lock);
     qemu_cond_init(&pc.cond);
     qatomic_set(&pc.step, COMMAND_PRECOPY);
@@ -149,10 +149,10 @@ bool postcopy_dest_urgent_channel(QIOChannel *ioc)
     QEMU_LOCK_GUARD(&pc.lock);
     if (pc.urgent) {
         object_ref(OBJECT(ioc));
-        urgent_incoming_close(ioc);
+        urgent_channel_close(ioc);
         return false;
     }
-    urgent_incoming_offer(ioc);
+    urgent_channel_offer(ioc);
     qemu_cond_broadcast(&pc.cond);
     return true;
 }
@@ -161,14 +161,14 @@ bool postcopy_dest_urgent_channel(QIOChannel *ioc)
 static bool has_urgent_channel(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    return pc.urgent || urgent_incoming_some();
+    return pc.urgent || urgent_channel_some();
 }
 
 /* Whether there is something to do for the thread; under the lock. */
 static bool may_read_urgent(void)
 {
     return !pc.closing && !pc.urgent_ended &&
-           (pc.urgent || urgent_incoming_some());
+           (pc.urgent || urgent_channel_some());
 }
 
 /* Under the lock, which is let go of meanwhile. */
@@ -177,13 +177,13 @@ static void choose_urgent(void)
     QIOChannel *ioc;
 
     qemu_mutex_unlock(&pc.lock);
-    ioc = urgent_incoming_choose(LOOK_MS);
+    ioc = urgent_channel_choose(LOOK_MS);
     if (ioc) {
         transport_listen_stop();
     }
     qemu_mutex_lock(&pc.lock);
     if (ioc) {
-        urgent_incoming_drop();
+        urgent_channel_drop();
         pc.urgent = qemu_file_new_input(ioc);
         qemu_file_set_blocking(pc.urgent, false);
         object_unref(OBJECT(ioc));
@@ -215,7 +215,7 @@ static QEMUFile *next_urgent(void)
  */
 static QEMUFile *main_stream(void)
 {
-    return incoming.from_src ?: pc.next;
+    return destination.from_src ?: pc.next;
 }
 
 /* If one is gone, the other one is of no use: the migration pauses. */
@@ -340,7 +340,7 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
                        "sides");
             return false;
         }
-        if (!stream_check(incoming.from_src, errp)) {
+        if (!stream_check(destination.from_src, errp)) {
             return false;
         }
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LOOK_MS * SCALE_MS);
@@ -427,7 +427,7 @@ void postcopy_dest_commit(void)
 
 void postcopy_dest_hold_broke(void)
 {
-    qemu_file_shutdown(incoming.from_src);
+    qemu_file_shutdown(destination.from_src);
     dest_pause();
     dest_unregister();
 }
@@ -456,8 +456,8 @@ static void lose_hope(void)
 static void read_no_more(void *opaque)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    if (incoming.from_src) {
-        stop_reading(incoming.from_src);
+    if (destination.from_src) {
+        stop_reading(destination.from_src);
     }
 }
 
@@ -481,7 +481,7 @@ void postcopy_dest_quit(void)
     if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
         lose_hope();
         read_no_more(NULL);
-        postcopy_end_stop_cpus();
+        postcopy_quit_stop_cpus();
     }
 }
 
@@ -526,8 +526,8 @@ static bool wait_for_urgent_channel(Error **errp)
         return true;
     }
     QEMU_LOCK_GUARD(&pc.lock);
-    while (!pc.urgent && !urgent_incoming_some() && !pc.hopeless) {
-        if (!stream_check(incoming.from_src, errp)) {
+    while (!pc.urgent && !urgent_channel_some() && !pc.hopeless) {
+        if (!stream_check(destination.from_src, errp)) {
             return false;
         }
         if (now_ms() > end) {
@@ -562,7 +562,7 @@ static void hang_up(void)
 
     dest_pause();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
-        qemu_file_shutdown(incoming.from_src);
+        qemu_file_shutdown(destination.from_src);
         if (pc.urgent) {
             qemu_file_shutdown(pc.urgent);
         }
@@ -571,9 +571,9 @@ static void hang_up(void)
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
         pc.closing = pc.urgent_ended = pc.user_paused = false;
-        main = g_steal_pointer(&incoming.from_src);
+        main = g_steal_pointer(&destination.from_src);
         urgent = g_steal_pointer(&pc.urgent);
-        urgent_incoming_drop();
+        urgent_channel_drop();
     }
     reply_abandon();
     close_stream(urgent);
@@ -623,22 +623,22 @@ static bool pause_until_recovered(Error *err)
     tell_pause(err);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 
-    qatomic_set(&incoming.busy, false);
+    qatomic_set(&destination.busy, false);
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         int64_t told = 0;
 
         while (!pc.next && !pc.hopeless) {
             qemu_cond_timedwait(&pc.cond, &pc.lock, WATCH_MS);
-            postcopy_end_watch(&told);
+            postcopy_quit_watch(&told);
         }
         if (pc.hopeless) {
             return false;
         }
-        incoming.from_src = g_steal_pointer(&pc.next);
+        destination.from_src = g_steal_pointer(&pc.next);
     }
-    qatomic_set(&incoming.busy, true);
+    qatomic_set(&destination.busy, true);
     notify_clear_error();
-    reply_open(incoming.from_src);
+    reply_open(destination.from_src);
     trace_postcopy_pause_incoming_continued();
     return true;
 }
@@ -731,7 +731,7 @@ static bool some_may_come(bool more, int64_t *since)
     if (more) {
         *since = now_ms();
     }
-    if (!(pc.urgent ? !pc.urgent_ended : urgent_incoming_some()) ||
+    if (!(pc.urgent ? !pc.urgent_ended : urgent_channel_some()) ||
         now_ms() - *since > REST_MS) {
         return false;
     }
@@ -800,7 +800,7 @@ static bool postcopy_dest_end_reached(Error **errp)
 
 static bool read_main_stream(DeviceLoad *load, Error **errp)
 {
-    return device_load_late(load, incoming.from_src, errp) &&
+    return device_load_late(load, destination.from_src, errp) &&
            wait_for_rest(errp) && postcopy_dest_end_reached(errp);
 }
 
@@ -849,13 +849,13 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
 void postcopy_dest_set_stream(QEMUFile *f)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    incoming.from_src = f;
+    destination.from_src = f;
 }
 
 QEMUFile *postcopy_dest_take_stream(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    return g_steal_pointer(&incoming.from_src);
+    return g_steal_pointer(&destination.from_src);
 }
 
 void postcopy_dest_end(void)
@@ -865,7 +865,7 @@ void postcopy_dest_end(void)
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         close_stream(g_steal_pointer(&pc.urgent));
         close_stream(g_steal_pointer(&pc.next));
-        urgent_incoming_drop();
+        urgent_channel_drop();
         error_free(g_steal_pointer(&pc.why));
     }
     dest_end();

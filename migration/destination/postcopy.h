@@ -94,8 +94,8 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp);
 void postcopy_dest_end(void);
 
 /*
- * incoming.from_src while others may look at it, to pause: sets it, or takes it
- * away from them, to be closed by the caller; may be NULL.  Main loop.
+ * destination.from_src while others may look at it, to pause: sets it, or takes
+ * it away from them, to be closed by the caller; may be NULL.  Main loop.
  */
 void postcopy_dest_set_stream(QEMUFile *f);
 QEMUFile *postcopy_dest_take_stream(void);

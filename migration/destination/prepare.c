@@ -36,7 +36,7 @@ static struct {
     uint32_t attempt;           /* counted from 1 by the source */
     int phase;                  /* CommandPhase, PRECOPY: none; atomic */
     bool listens;               /* pages may be missing */
-    int verdict;                /* HoldVerdict; atomic */
+    int verdict;                /* PrepareVerdict; atomic */
     bool committed;             /* atomic */
     GArray *changes;            /* RamChange, that a reset left to be told */
     GuestStart how;
@@ -48,31 +48,31 @@ static void set_phase(CommandPhase phase)
     qatomic_store_release(&hold.phase, phase);
 }
 
-void hold_init(void)
+void prepare_init(void)
 {
     hold.attempt = 0;
     hold.listens = false;
     set_phase(COMMAND_PRECOPY);
-    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
+    qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
     qatomic_set(&hold.committed, false);
 }
 
-CommandPhase hold_phase(void)
+CommandPhase prepare_phase(void)
 {
     return qatomic_load_acquire(&hold.phase);
 }
 
-HoldVerdict hold_verdict(void)
+PrepareVerdict prepare_verdict(void)
 {
     return qatomic_read(&hold.verdict);
 }
 
-void hold_broke(void)
+void prepare_broke(void)
 {
-    qatomic_set(&hold.verdict, HOLD_BROKEN);
+    qatomic_set(&hold.verdict, PREPARE_BROKEN);
 }
 
-bool hold_committed(void)
+bool prepare_committed(void)
 {
     return qatomic_read(&hold.committed);
 }
@@ -120,7 +120,7 @@ static bool tell_aborted(Error **errp)
     return true;
 }
 
-void hold_end(void)
+void prepare_end(void)
 {
     ram_watch_stop();
     g_clear_pointer(&hold.changes, g_array_unref);
@@ -130,7 +130,7 @@ void hold_end(void)
  * Commands
  */
 
-bool hold_begin(QEMUFile *f, Error **errp)
+bool prepare_begin(QEMUFile *f, Error **errp)
 {
     uint32_t attempt = qemu_get_be32(f);
     uint32_t limit_us = qemu_get_be32(f);
@@ -148,15 +148,15 @@ bool hold_begin(QEMUFile *f, Error **errp)
     }
     trace_migration_hold(attempt, limit_us);
     /* What comes next is memory, which has to wait. */
-    fault_delay(POLICY_PART_RAM);
+    fault_inject_delay(POLICY_PART_RAM);
     hold.attempt = attempt;
     hold.listens = false;
-    qatomic_set(&hold.verdict, HOLD_UNDECIDED);
+    qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
     set_phase(COMMAND_HELD);
     return true;
 }
 
-bool hold_listen(Error **errp)
+bool prepare_listen(Error **errp)
 {
     if (!postcopy_dest_hold(errp)) {
         return false;
@@ -182,7 +182,7 @@ static bool same_attempt(QEMUFile *f, Error **errp)
     return true;
 }
 
-bool hold_state(QEMUFile *f, uint32_t *len, Error **errp)
+bool prepare_state(QEMUFile *f, uint32_t *len, Error **errp)
 {
     if (!same_attempt(f, errp)) {
         return false;
@@ -200,24 +200,24 @@ bool hold_state(QEMUFile *f, uint32_t *len, Error **errp)
     return true;
 }
 
-bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
-                 Error **errp)
+bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
+                    Error **errp)
 {
-    incoming.report = (Report) {
+    destination.report = (DowntimeReport) {
         .attempt = hold.attempt,
         .devices = *devices,
     };
     if (!load_threads_join(errp)) {
         return false;
     }
-    if (hold_verdict() != HOLD_UNDECIDED) {
+    if (prepare_verdict() != PREPARE_UNDECIDED) {
         return true;
     }
     cpu_synchronize_all_post_init();
-    fault_delay(POLICY_PART_DEVICE_LOAD);
-    incoming.report.load_ns = now_ns() - arrived_ns;
+    fault_inject_delay(POLICY_PART_DEVICE_LOAD);
+    destination.report.load_ns = now_ns() - arrived_ns;
     set_phase(COMMAND_READY);
-    if (!reply_report(WIRE_RP_READY, &incoming.report)) {
+    if (!reply_report(WIRE_RP_READY, &destination.report)) {
         error_setg(errp, "The source cannot be told that all is ready");
         return false;
     }
@@ -249,53 +249,53 @@ static void forget_devices(void)
     hold.changes = ram_watch_take();
 }
 
-bool coroutine_mixed_fn hold_abort(QEMUFile *f, Error **errp)
+bool coroutine_mixed_fn prepare_abort(QEMUFile *f, Error **errp)
 {
     if (!same_attempt(f, errp)) {
         return false;
     }
     trace_migration_hold_abort(hold.attempt);
     if (hold.listens) {
-        qatomic_set(&hold.verdict, HOLD_ABORTED);
+        qatomic_set(&hold.verdict, PREPARE_ABORTED);
         return true;
     }
-    if (hold_phase() == COMMAND_READY) {
+    if (prepare_phase() == COMMAND_READY) {
         main_loop_run_and_wait(forget_devices);
     }
     set_phase(COMMAND_PRECOPY);
     return postcopy_dest_unhold(errp) && tell_aborted(errp);
 }
 
-void hold_forget(void)
+void prepare_forget(void)
 {
     forget_devices();
     hold.listens = false;
     set_phase(COMMAND_PRECOPY);
 }
 
-bool hold_forgot(Error **errp)
+bool prepare_forgot(Error **errp)
 {
     return tell_aborted(errp);
 }
 
 static void prepare_tell_start(GuestStart how)
 {
-    reply_report(WIRE_RP_STARTED, &incoming.report);
+    reply_report(WIRE_RP_STARTED, &destination.report);
 }
 
 static void prepare_start_guest(void)
 {
-    hold.how = guest_start(&incoming.report, prepare_tell_start, &hold.why);
+    hold.how = guest_start(&destination.report, prepare_tell_start, &hold.why);
 }
 
-bool coroutine_mixed_fn hold_commit(QEMUFile *f, Error **errp)
+bool coroutine_mixed_fn prepare_commit(QEMUFile *f, Error **errp)
 {
     if (!same_attempt(f, errp)) {
         return false;
     }
     trace_migration_hold_commit(hold.attempt);
     if (hold.listens) {
-        qatomic_set(&hold.verdict, HOLD_COMMITTED);
+        qatomic_set(&hold.verdict, PREPARE_COMMITTED);
         set_phase(COMMAND_PRECOPY);
         postcopy_dest_commit();
         return true;

@@ -16,8 +16,8 @@
  *
  * If memory follows the guest (postcopy), STATE begins with LISTEN.  From then
  * on the incoming thread reads the stream, as the main loop may have to wait
- * for a page of it: hold_abort() and hold_commit() are called there, without
- * the BQL, and only note the verdict.
+ * for a page of it: prepare_abort() and prepare_commit() are called there,
+ * without the BQL, and only note the verdict.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,49 +30,49 @@
 #include "migration/core/downtime-report.h"
 
 /* A new load begins. */
-void hold_init(void);
+void prepare_init(void);
 
 /* COMMAND_HELD and so on, or COMMAND_PRECOPY outside of an attempt */
-CommandPhase hold_phase(void);
+CommandPhase prepare_phase(void);
 
 /* No more is to be expected: the end of a load, however it ended.  BQL. */
-void hold_end(void);
+void prepare_end(void);
 
 /* The commands; their payload is taken from @f. */
-bool hold_begin(QEMUFile *f, Error **errp);
-bool hold_state(QEMUFile *f, uint32_t *len, Error **errp);
-bool hold_abort(QEMUFile *f, Error **errp);
-bool hold_commit(QEMUFile *f, Error **errp);
+bool prepare_begin(QEMUFile *f, Error **errp);
+bool prepare_state(QEMUFile *f, uint32_t *len, Error **errp);
+bool prepare_abort(QEMUFile *f, Error **errp);
+bool prepare_commit(QEMUFile *f, Error **errp);
 
 /*
  * All of STATE has been loaded, which took @devices so long; the last byte of
  * it arrived at @arrived_ns.  Tells the source that the guest could start.
  */
-bool hold_loaded(const LedgerDevices *devices, int64_t arrived_ns,
-                 Error **errp);
+bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
+                    Error **errp);
 
 /* COMMIT came, and the guest was started.  Any thread.  Not in postcopy. */
-bool hold_committed(void);
+bool prepare_committed(void);
 
 /*
  * Postcopy
  */
 
-typedef enum HoldVerdict {
-    HOLD_UNDECIDED,
-    HOLD_COMMITTED,             /* the guest is ours */
-    HOLD_ABORTED,               /* it goes on at the source */
-    HOLD_BROKEN,                /* nobody will tell any more: not ours */
-} HoldVerdict;
+typedef enum PrepareVerdict {
+    PREPARE_UNDECIDED,
+    PREPARE_COMMITTED,          /* the guest is ours */
+    PREPARE_ABORTED,            /* it goes on at the source */
+    PREPARE_BROKEN,             /* nobody will tell any more: not ours */
+} PrepareVerdict;
 
 /* LISTEN in a STATE */
-bool hold_listen(Error **errp);
+bool prepare_listen(Error **errp);
 
 /* Any thread. */
-HoldVerdict hold_verdict(void);
+PrepareVerdict prepare_verdict(void);
 
 /* The stream has ended without a verdict.  Incoming thread. */
-void hold_broke(void);
+void prepare_broke(void);
 
 /*
  * After an ABORT, when the state is no longer being loaded: devices are as
@@ -80,7 +80,7 @@ void hold_broke(void);
  * thread waits.  That thread tells the source then what the reset did to
  * memory.
  */
-void hold_forget(void);
-bool hold_forgot(Error **errp);
+void prepare_forget(void);
+bool prepare_forgot(Error **errp);
 
 #endif

@@ -104,13 +104,13 @@ bool reply_pong(uint32_t value)
             say_number(WIRE_RP_PONG, peer_introduction()));
 }
 
-bool reply_report(uint16_t type, const Report *report)
+bool reply_report(uint16_t type, const DowntimeReport *report)
 {
     uint8_t payload[WIRE_RP_REPORT_MAX];
 
     QEMU_LOCK_GUARD(&reply_lock);
     return (source_peer.features & WIRE_PEER_REPORT) && !shut &&
-           say_at_once(type, payload, report_encode(report, payload));
+           say_at_once(type, payload, downtime_report_encode(report, payload));
 }
 
 bool reply_switchover_ack(void)

@@ -29,7 +29,7 @@ bool reply_pong(uint32_t value);
  * READY or STARTED, to a source that understands them.  Does not wait: if the
  * source has left so much unread that there is no room for it, false.
  */
-bool reply_report(uint16_t type, const Report *report);
+bool reply_report(uint16_t type, const DowntimeReport *report);
 
 /*
  * @len bytes of the block @name from @start on were changed here, and are to

@@ -35,16 +35,16 @@
 #define SHUTDOWN_MS 3000
 #define QUIT_REASON "QEMU was ended before the migration was complete"
 
-Incoming incoming;
+Destination destination;
 
-static Moment incoming_moment(void)
+static Moment destination_moment(void)
 {
     if (!migration_is_loading()) {
         return MOMENT_HERE;
     }
     /* It is started some time before the migration has ended. */
     if (runstate_check(RUN_STATE_INMIGRATE)) {
-        return incoming.loading ? MOMENT_LOADING : MOMENT_AWAITED;
+        return destination.loading ? MOMENT_LOADING : MOMENT_AWAITED;
     }
     switch (phase_get(&destination_phase)) {
     case MIGRATION_STATUS_POSTCOPY_PAUSED:
@@ -57,11 +57,11 @@ static Moment incoming_moment(void)
     }
 }
 
-static const PermitUser incoming_permit = { .moment = incoming_moment };
+static const PermitUser destination_permit = { .moment = destination_moment };
 
-void incoming_init(void)
+void destination_init(void)
 {
-    permit_register(PERMIT_DESTINATION, &incoming_permit);
+    permit_register(PERMIT_DESTINATION, &destination_permit);
     reply_init();
     postcopy_dest_init();
     vmstate_load_init();
@@ -80,7 +80,7 @@ static QEMUFile *let_go(void)
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
     }
-    incoming.loading = false;
+    destination.loading = false;
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
     return f;
@@ -101,7 +101,7 @@ static void clean_up(bool ok)
     take_leave(let_go(), ok);
 }
 
-static void incoming_complete(void)
+static void destination_complete(void)
 {
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
     clean_up(true);
@@ -109,25 +109,25 @@ static void incoming_complete(void)
 
 static void take_leave_well(void *opaque)
 {
-    take_leave(g_steal_pointer(&incoming.left), true);
+    take_leave(g_steal_pointer(&destination.left), true);
 }
 
 /* In the main loop, or in the thread of the vCPU that runs last. */
-static void incoming_tell_start(GuestStart how)
+static void destination_tell_start(GuestStart how)
 {
-    reply_report(WIRE_RP_STARTED, &incoming.report);
+    reply_report(WIRE_RP_STARTED, &destination.report);
     main_loop_run(take_leave_well, NULL);
 }
 
 static void end_if_asked_to(void)
 {
-    if (incoming.exit_on_error) {
+    if (destination.exit_on_error) {
         error_report_err(notify_first_error());
         exit(EXIT_FAILURE);
     }
 }
 
-static void incoming_fail(void)
+static void destination_fail(void)
 {
     notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     clean_up(false);
@@ -145,15 +145,15 @@ static void no_disks(Error *err)
     error_prepend(&err, "the guest cannot be started: ");
     migrate_set_error(migrate_get_current(), err);
     told = reply_refuse(error_get_pretty(err));
-    if (!told || !incoming.exit_on_error) {
+    if (!told || !destination.exit_on_error) {
         error_report_err(error_copy(err));
     }
     error_free(err);
     if (told) {
-        incoming_fail();
+        destination_fail();
     } else {
         guest_keep();
-        incoming_complete();
+        destination_complete();
     }
 }
 
@@ -161,30 +161,31 @@ static void no_disks(Error *err)
  * Who is told that the guest runs may ask at once, or migrate it again: before
  * the main loop goes on, nothing is left but what the source waits for.
  */
-static void incoming_start_guest(void)
+static void destination_start_guest(void)
 {
     Error *err = NULL;
 
-    incoming.report.load_ns = now_ns() - stream_arrived_ns(incoming.from_src);
-    if (guest_start(&incoming.report, incoming_tell_start, &err) ==
+    destination.report.load_ns = now_ns() -
+                                 stream_arrived_ns(destination.from_src);
+    if (guest_start(&destination.report, destination_tell_start, &err) ==
         GUEST_NO_DISKS) {
         no_disks(err);
         return;
     }
-    incoming.left = let_go();
+    destination.left = let_go();
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
 }
 
 static void tell_early_start(GuestStart how)
 {
-    reply_report(WIRE_RP_STARTED, &incoming.report);
+    reply_report(WIRE_RP_STARTED, &destination.report);
 }
 
 /*
  * It goes on with what has come; the rest follows.  Without its disks it stays
  * stopped: the source has given it up.
  */
-bool incoming_start_early(int64_t package_ns, Error **errp)
+bool destination_start_early(int64_t package_ns, Error **errp)
 {
     Error *err = NULL;
 
@@ -195,42 +196,42 @@ bool incoming_start_early(int64_t package_ns, Error **errp)
         return false;
     }
     cpu_synchronize_all_post_init();
-    incoming.report.load_ns = now_ns() - package_ns;
-    if (guest_start(&incoming.report, tell_early_start,
-                    &err) == GUEST_NO_DISKS) {
+    destination.report.load_ns = now_ns() - package_ns;
+    if (guest_start(&destination.report, tell_early_start, &err) ==
+        GUEST_NO_DISKS) {
         error_prepend(&err, "the guest cannot be started: ");
         error_report_err(error_copy(err));
         notify_error(err);
         guest_keep();
     }
-    incoming.started = true;
+    destination.started = true;
     return true;
 }
 
 static void tell_held_start(GuestStart how)
 {
-    reply_report(WIRE_RP_STARTED, &incoming.report);
+    reply_report(WIRE_RP_STARTED, &destination.report);
 }
 
-bool incoming_start_held(Error **errp)
+bool destination_start_held(Error **errp)
 {
     if (main_loop_is_ending()) {
         error_setg(errp, "QEMU is ending");
         return false;
     }
-    if (guest_start(&incoming.report, tell_held_start,
-                    errp) == GUEST_NO_DISKS) {
+    if (guest_start(&destination.report, tell_held_start, errp) ==
+        GUEST_NO_DISKS) {
         return false;
     }
-    incoming.started = true;
+    destination.started = true;
     return true;
 }
 
 /* There will be no source. Takes over @err. */
-static void incoming_fail_early(Error *err)
+static void destination_fail_early(Error *err)
 {
     error_prepend(&err, "load of migration failed: ");
-    if (!incoming.exit_on_error) {
+    if (!destination.exit_on_error) {
         error_report_err(error_copy(err));
     }
     notify_error(err);
@@ -240,22 +241,22 @@ static void incoming_fail_early(Error *err)
     end_if_asked_to();
 }
 
-static void incoming_thread_ended(void *opaque)
+static void destination_thread_ended(void *opaque)
 {
     bool late = postcopy_dest_step() >= COMMAND_LISTENING;
 
-    qemu_thread_join(&incoming.thread);
+    qemu_thread_join(&destination.thread);
     if (main_loop_is_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
-    } else if (hold_committed()) {
-        incoming_complete();
-    } else if (!incoming.loaded || (late && !incoming.started)) {
-        incoming_fail();
+    } else if (prepare_committed()) {
+        destination_complete();
+    } else if (!destination.loaded || (late && !destination.started)) {
+        destination_fail();
     } else if (late) {
-        incoming_complete();
+        destination_complete();
     } else {
-        incoming_start_guest();
+        destination_start_guest();
     }
 }
 
@@ -272,10 +273,10 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
     QEMUFile *f;
 
     if (err) {
-        incoming_fail_early(err);
+        destination_fail_early(err);
         return false;
     }
-    if (incoming.from_src) {
+    if (destination.from_src) {
         bool more = postcopy_dest_urgent_channel(ioc);
 
         object_unref(OBJECT(ioc));
@@ -288,31 +289,31 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
     qemu_file_set_blocking(f, false);
     postcopy_dest_set_stream(f);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
-    incoming.touched = true;
-    incoming.report = (Report) { 0 };
-    qatomic_set(&incoming.busy, true);
-    qemu_thread_create(&incoming.thread, MIGRATION_THREAD_DST_MAIN,
-                       incoming_thread, incoming_thread_ended,
+    destination.touched = true;
+    destination.report = (DowntimeReport) { 0 };
+    qatomic_set(&destination.busy, true);
+    qemu_thread_create(&destination.thread, MIGRATION_THREAD_DST_MAIN,
+                       destination_thread, destination_thread_ended,
                        QEMU_THREAD_JOINABLE);
     return migrate_postcopy_preempt();
 }
 
-void incoming_shutdown(void)
+void destination_shutdown(void)
 {
     int64_t end = now_ms() + SHUTDOWN_MS;
 
     transport_listen_stop();
     if (postcopy_dest_step() >= COMMAND_LISTENING) {
         postcopy_dest_quit();
-    } else if (incoming.from_src) {
+    } else if (destination.from_src) {
         if (runstate_check(RUN_STATE_INMIGRATE)) {
             /* The guest has not run here, and will not. */
             reply_refuse(QUIT_REASON);
         }
-        qemu_file_shutdown(incoming.from_src);
+        qemu_file_shutdown(destination.from_src);
     }
     bql_unlock();
-    while (qatomic_read(&incoming.busy) && now_ms() < end) {
+    while (qatomic_read(&destination.busy) && now_ms() < end) {
         g_usleep(1000);
     }
     bql_lock();
@@ -323,7 +324,7 @@ static bool can_start_over(Error **errp)
 {
     ERRP_GUARD();
 
-    if (!incoming.touched || permit_reset_of_cpus(errp)) {
+    if (!destination.touched || permit_reset_of_cpus(errp)) {
         return true;
     }
     error_prepend(errp, "QEMU has to be started anew, as a migration into it "
@@ -331,15 +332,15 @@ static bool can_start_over(Error **errp)
     return false;
 }
 
-static void incoming_start_over(void)
+static void destination_start_over(void)
 {
-    if (incoming.touched) {
+    if (destination.touched) {
         qemu_system_reset(SHUTDOWN_CAUSE_NONE);
-        incoming.touched = false;
+        destination.touched = false;
     }
 }
 
-bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
+bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
 {
     if (!phase_has(&destination_phase, PHASE_RESTARTABLE)) {
         error_setg(errp, "The incoming migration has already been started");
@@ -353,10 +354,10 @@ bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         !transport_listen(addr, incoming_accepted, NULL, errp)) {
         return false;
     }
-    incoming_start_over();
-    incoming.exit_on_error = exit_on_error;
+    destination_start_over();
+    destination.exit_on_error = exit_on_error;
     notify_clear_error();
-    incoming.started = false;
+    destination.started = false;
     notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();
     return true;

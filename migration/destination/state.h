@@ -2,8 +2,8 @@
  * The destination: one incoming migration, from the command to its end
  *
  *   where                    does
- *   main loop, BQL           incoming_start(): listens; takes the channel and
- *                            starts the thread
+ *   main loop, BQL           destination_start(): listens; takes the channel
+ *                            and starts the thread
  *   incoming thread, no BQL  reads the stream and loads memory
  *   main loop, coroutine     loads everything else; the thread waits meanwhile,
  *                            and the main loop goes on when data is awaited
@@ -23,7 +23,7 @@
 #include "migration/qemu-file.h"
 #include "migration/core/downtime-report.h"
 
-typedef struct Incoming {
+typedef struct Destination {
     bool exit_on_error;         /* QEMU ends if it fails */
     QEMUFile *from_src;
     QEMUFile *left;             /* whose source is yet to be told of the end */
@@ -33,24 +33,25 @@ typedef struct Incoming {
     bool started;               /* the guest runs, if it was to; BQL */
     bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
-    Report report;              /* what became of the downtime here */
-} Incoming;
+    DowntimeReport report;      /* what became of the downtime here */
+} Destination;
 
-extern Incoming incoming;
+extern Destination destination;
 
-void incoming_init(void);
+void destination_init(void);
 
 /*
  * Waits at @addr for a source. BQL.  After a failure, of this or of a
  * migration that came by it, it can be called again.
  */
-bool incoming_start(MigrationAddress *addr, bool exit_on_error, Error **errp);
+bool destination_start(MigrationAddress *addr, bool exit_on_error,
+                       Error **errp);
 
 /*
  * QEMU is about to end: waits until the thread leaves the guest's memory
  * alone.  Lets the BQL go meanwhile.
  */
-void incoming_shutdown(void);
+void destination_shutdown(void);
 
 /*
  * Private to the destination
@@ -60,12 +61,12 @@ void incoming_shutdown(void);
  * Starts the guest, which gets along with what has come of it.  Its devices
  * came at @package_ns.  Main loop.  False if it will never run here.
  */
-bool incoming_start_early(int64_t package_ns, Error **errp);
+bool destination_start_early(int64_t package_ns, Error **errp);
 
 /* The same when the source has said COMMIT. */
-bool incoming_start_held(Error **errp);
+bool destination_start_held(Error **errp);
 
 /* The thread's function: @opaque is called in the main loop at its end. */
-void *incoming_thread(void *opaque);
+void *destination_thread(void *opaque);
 
 #endif

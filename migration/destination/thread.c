@@ -125,9 +125,9 @@ static bool not_available(Error **errp)
  */
 static bool listen_and_share(Error **errp)
 {
-    bool held = hold_phase() == COMMAND_HELD;
+    bool held = prepare_phase() == COMMAND_HELD;
 
-    if (!(held ? hold_listen(errp) : postcopy_dest_listen(errp))) {
+    if (!(held ? prepare_listen(errp) : postcopy_dest_listen(errp))) {
         return false;
     }
     load_turn.held = held;
@@ -157,11 +157,11 @@ static bool load_take_command(void *opaque, unsigned command, QEMUFile *f,
     case WIRE_CMD_POSTCOPY_RESUME:
         return postcopy_dest_resume(errp);
     case WIRE_CMD_HOLD:
-        return hold_begin(f, errp);
+        return prepare_begin(f, errp);
     case WIRE_CMD_ABORT:
-        return hold_abort(f, errp);
+        return prepare_abort(f, errp);
     case WIRE_CMD_COMMIT:
-        return hold_commit(f, errp);
+        return prepare_commit(f, errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
     default:
@@ -174,19 +174,19 @@ static CommandPhase phase_now(void *opaque)
     if (from_file) {
         return COMMAND_SNAPSHOT;
     }
-    return hold_phase() != COMMAND_PRECOPY ? hold_phase()
-                                           : postcopy_dest_step();
+    return prepare_phase() != COMMAND_PRECOPY ? prepare_phase()
+                                              : postcopy_dest_step();
 }
 
 static bool load_take_state(void *opaque, QEMUFile *f, uint32_t *len,
                             Error **errp)
 {
-    return hold_state(f, len, errp);
+    return prepare_state(f, len, errp);
 }
 
 static bool state_loaded(void *opaque, int64_t arrived_ns, Error **errp)
 {
-    return hold_loaded(&current_load.times, arrived_ns, errp);
+    return prepare_loaded(&current_load.times, arrived_ns, errp);
 }
 
 static bool package_ready(void *opaque, Error **errp)
@@ -226,7 +226,7 @@ static bool load_begin(bool file, Error **errp)
         device_load_destroy(&current_load);
     }
     from_file = file;
-    hold_init();
+    prepare_init();
     acks_needed = 0;
     device_load_init(&current_load, &loadvm_ops, NULL);
     current_load.footers = migrate_get_current()->send_section_footer;
@@ -240,7 +240,7 @@ static bool load_begin(bool file, Error **errp)
 
 static bool load_set_up(QEMUFile *f, Error **errp)
 {
-    incoming.loading = !from_file;
+    destination.loading = !from_file;
     if (!device_load_setup(f, errp)) {
         return false;
     }
@@ -254,7 +254,7 @@ static bool load_set_up(QEMUFile *f, Error **errp)
 void vmstate_load_cleanup(void)
 {
     postcopy_dest_end();
-    hold_end();
+    prepare_end();
     device_load_cleanup();
     load_threads_close();
 }
@@ -323,8 +323,8 @@ static void package_failed(void)
 
 static void load_start_guest(void *opaque)
 {
-    incoming.report.devices = current_load.times;
-    if (!incoming_start_early(load_turn.package_ns, &load_turn.err)) {
+    destination.report.devices = current_load.times;
+    if (!destination_start_early(load_turn.package_ns, &load_turn.err)) {
         load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
@@ -339,7 +339,7 @@ static void package_over(void)
 {
     if (load_turn.held) {
         if (load_turn.step != DEVICE_LOAD_END &&
-            hold_verdict() == HOLD_UNDECIDED) {
+            prepare_verdict() == PREPARE_UNDECIDED) {
             package_failed();
         }
         qemu_sem_post(&load_turn.state);
@@ -369,10 +369,10 @@ static void take_turn(void *opaque)
 
 static void turn_in_main_loop(void)
 {
-    qatomic_set(&incoming.busy, false);
+    qatomic_set(&destination.busy, false);
     main_loop_run(take_turn, NULL);
     qemu_sem_wait(&load_turn.done);
-    qatomic_set(&incoming.busy, true);
+    qatomic_set(&destination.busy, true);
 }
 
 static bool load_late(Error **errp)
@@ -407,8 +407,8 @@ static void begin_records(QEMUFile *f)
 
 static void start_held(void *opaque)
 {
-    hold_end();
-    if (!incoming_start_held(&load_turn.err)) {
+    prepare_end();
+    if (!destination_start_held(&load_turn.err)) {
         load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
@@ -417,16 +417,16 @@ static void start_held(void *opaque)
 
 static void forget_held(void *opaque)
 {
-    hold_forget();
+    prepare_forget();
     qemu_sem_post(&load_turn.done);
 }
 
 /* What the main loop makes of the state once nobody wants it does not count. */
 static void wait_for_state(void)
 {
-    qatomic_set(&incoming.busy, false);
+    qatomic_set(&destination.busy, false);
     qemu_sem_wait(&load_turn.state);
-    qatomic_set(&incoming.busy, true);
+    qatomic_set(&destination.busy, true);
 }
 
 static bool held_aborted(QEMUFile *f, Error **errp)
@@ -439,13 +439,13 @@ static bool held_aborted(QEMUFile *f, Error **errp)
         error_propagate(errp, g_steal_pointer(&load_turn.err));
         return false;
     }
-    qatomic_set(&incoming.busy, false);
+    qatomic_set(&destination.busy, false);
     main_loop_run(forget_held, NULL);
     qemu_sem_wait(&load_turn.done);
-    qatomic_set(&incoming.busy, true);
+    qatomic_set(&destination.busy, true);
     error_free(load_turn.err);
     begin_records(f);
-    return ok && hold_forgot(errp);
+    return ok && prepare_forgot(errp);
 }
 
 /* Takes over @err, which may be a consequence of what the state lacks. */
@@ -453,7 +453,7 @@ static void held_broke(Error *err, Error **errp)
 {
     bool failed;
 
-    hold_broke();
+    prepare_broke();
     postcopy_dest_hold_broke();
     wait_for_state();
     failed = postcopy_dest_hopeless();
@@ -469,14 +469,14 @@ static bool load_held(QEMUFile *f, bool *again, Error **errp)
 
     *again = false;
     if (device_load_late(&current_load, f, &err) &&
-        hold_verdict() == HOLD_UNDECIDED) {
+        prepare_verdict() == PREPARE_UNDECIDED) {
         error_setg(&err, "The stream ends while the guest is being held");
     }
-    switch (hold_verdict()) {
-    case HOLD_ABORTED:
+    switch (prepare_verdict()) {
+    case PREPARE_ABORTED:
         *again = true;
         return held_aborted(f, errp);
-    case HOLD_COMMITTED:
+    case PREPARE_COMMITTED:
         wait_for_state();
         main_loop_run(start_held, NULL);
         return load_late(errp);
@@ -517,7 +517,7 @@ static bool load_records(QEMUFile *f, Error **errp)
 /* Only COMMIT may start a guest that is being held. */
 static bool not_held(Error **errp)
 {
-    CommandPhase phase = hold_phase();
+    CommandPhase phase = prepare_phase();
 
     if (phase == COMMAND_HELD || phase == COMMAND_READY) {
         error_setg(errp, "The stream ends while the guest is being held");
@@ -536,9 +536,9 @@ static bool load_end(QEMUFile *f, Error **errp)
 
     bql_lock();
     ok = not_held(errp);
-    if (ok && !hold_committed()) {
-        fault_delay(POLICY_PART_DEVICE_LOAD);
-        incoming.report.devices = current_load.times;
+    if (ok && !prepare_committed()) {
+        fault_inject_delay(POLICY_PART_DEVICE_LOAD);
+        destination.report.devices = current_load.times;
     }
     ok = ok && load_threads_join(errp);
     bql_unlock();
@@ -604,7 +604,7 @@ static bool load_stream(QEMUFile *f, Error **errp)
         return ok;
     }
     ok = ok && load_end(f, errp);
-    if (hold_committed()) {
+    if (prepare_committed()) {
         /* The guest runs already. */
         return ok;
     }
@@ -638,20 +638,20 @@ static void refuse_and_linger(QEMUFile *f)
     } while ((len > 0 || len == QIO_CHANNEL_ERR_BLOCK) && now_ms() < end);
 }
 
-void *incoming_thread(void *opaque)
+void *destination_thread(void *opaque)
 {
     QEMUBHFunc *ended = opaque;
     Error *err = NULL;
 
     rcu_register_thread();
-    incoming.loaded = load_stream(incoming.from_src, &err) ||
-                      hold_committed();
-    if (err && incoming.loaded) {
+    destination.loaded = load_stream(destination.from_src, &err) ||
+                         prepare_committed();
+    if (err && destination.loaded) {
         /* All that mattered had come. */
         warn_reportf_err(err, "after the guest was started: ");
     } else if (err) {
         error_prepend(&err, LOAD_FAILED);
-        if (!incoming.exit_on_error) {
+        if (!destination.exit_on_error) {
             /* Otherwise it is printed as QEMU's last words. */
             error_report_err(error_copy(err));
         }
@@ -661,13 +661,13 @@ void *incoming_thread(void *opaque)
         }
         notify_error(err);
         if (!load_turn.listening) {
-            qatomic_set(&incoming.busy, false);
-            refuse_and_linger(incoming.from_src);
+            qatomic_set(&destination.busy, false);
+            refuse_and_linger(destination.from_src);
         }
     }
     trace_vmstate_downtime_checkpoint("dst-precopy-loadvm-completed");
     rcu_unregister_thread();
-    qatomic_set(&incoming.busy, false);
+    qatomic_set(&destination.busy, false);
     main_loop_run(ended, NULL);
     return NULL;
 }

@@ -24,19 +24,19 @@ static struct {
     unsigned count;
 } candidates;
 
-void urgent_incoming_init(void)
+void urgent_channel_init(void)
 {
     qemu_mutex_init(&candidates.lock);
 }
 
-void urgent_incoming_close(QIOChannel *ioc)
+void urgent_channel_close(QIOChannel *ioc)
 {
     migration_ioc_unregister_yank(ioc);
     qio_channel_close(ioc, NULL);
     object_unref(OBJECT(ioc));
 }
 
-void urgent_incoming_offer(QIOChannel *ioc)
+void urgent_channel_offer(QIOChannel *ioc)
 {
     object_ref(OBJECT(ioc));
     qio_channel_set_blocking(ioc, false, NULL);
@@ -46,10 +46,10 @@ void urgent_incoming_offer(QIOChannel *ioc)
             return;
         }
     }
-    urgent_incoming_close(ioc);
+    urgent_channel_close(ioc);
 }
 
-bool urgent_incoming_some(void)
+bool urgent_channel_some(void)
 {
     QEMU_LOCK_GUARD(&candidates.lock);
     return candidates.count;
@@ -70,7 +70,7 @@ static bool urgent_channel_take_out(QIOChannel *ioc)
     return false;
 }
 
-void urgent_incoming_drop(void)
+void urgent_channel_drop(void)
 {
     QIOChannel *ioc;
 
@@ -80,7 +80,7 @@ void urgent_incoming_drop(void)
                                    : NULL;
         }
         if (ioc) {
-            urgent_incoming_close(ioc);
+            urgent_channel_close(ioc);
         }
     } while (ioc);
 }
@@ -138,7 +138,7 @@ static bool is_it(QIOChannel *ioc, int events, bool *more)
     if (first == FIRST_RECORD_FOREIGN) {
         warn_report_once("postcopy-preempt: a connection is closed that does "
                          "not begin with a page");
-        urgent_incoming_close(ioc);
+        urgent_channel_close(ioc);
         return false;
     }
     object_unref(OBJECT(ioc));
@@ -161,7 +161,7 @@ static bool wait_for_some(QIOChannel **list, unsigned count, GPollFD *fds,
     return g_poll(fds, count, wait_ms) >= 0;
 }
 
-QIOChannel *urgent_incoming_choose(int wait_ms)
+QIOChannel *urgent_channel_choose(int wait_ms)
 {
     QIOChannel *list[CANDIDATES_MAX], *chosen = NULL;
     GPollFD fds[CANDIDATES_MAX];

@@ -16,25 +16,25 @@
 
 #include "io/channel.h"
 
-void urgent_incoming_init(void);
+void urgent_channel_init(void);
 
 /* Keeps a reference of its own; closes it if there are too many already. */
-void urgent_incoming_offer(QIOChannel *ioc);
+void urgent_channel_offer(QIOChannel *ioc);
 
 /* There is one that may become it. */
-bool urgent_incoming_some(void);
+bool urgent_channel_some(void);
 
 /*
  * The one that begins with a page, with a reference for the caller, or NULL.
  * Waits for it for @wait_ms at most.  One thread at a time, while RAM can be
  * loaded.
  */
-QIOChannel *urgent_incoming_choose(int wait_ms);
+QIOChannel *urgent_channel_choose(int wait_ms);
 
 /* Closes all of them. */
-void urgent_incoming_drop(void);
+void urgent_channel_drop(void);
 
 /* Closes @ioc, which is known to 'yank', and lets go of a reference. */
-void urgent_incoming_close(QIOChannel *ioc);
+void urgent_channel_close(QIOChannel *ioc);
 
 #endif

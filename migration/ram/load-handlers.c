@@ -28,7 +28,7 @@ static struct {
     RamLoader loader;
     uint64_t sections;
     bool ready;
-} incoming;
+} loading;
 
 /* Whoever looks at the block's size holds the BQL; whoever loads may not. */
 static bool resize_block(void *opaque, RamRegion *r, uint64_t bytes,
@@ -59,20 +59,20 @@ static const RamLoadOps ram_load_ops = {
 
 static void ram_handlers_forget(void)
 {
-    if (incoming.ready) {
-        ram_blocks_free(&incoming.regions);
-        incoming.ready = false;
+    if (loading.ready) {
+        ram_blocks_free(&loading.regions);
+        loading.ready = false;
     }
 }
 
 int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     ram_handlers_forget();
-    ram_blocks_get(&incoming.regions);
-    incoming.sections = 0;
-    incoming.ready = true;
-    incoming.loader = (RamLoader) {
-        .regions = &incoming.regions,
+    ram_blocks_get(&loading.regions);
+    loading.sections = 0;
+    loading.ready = true;
+    loading.loader = (RamLoader) {
+        .regions = &loading.regions,
         .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .addresses = migrate_ignore_shared(),
@@ -83,14 +83,14 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
 static bool coroutine_mixed_fn ram_load_section(QEMUFile *f, int version_id,
                                                 Error **errp)
 {
-    RamLoader *loader = &incoming.loader;
+    RamLoader *loader = &loading.loader;
 
     if (version_id != WIRE_RAM_VERSION) {
         error_setg(errp, "Its version is %d, only %d is supported",
                    version_id, WIRE_RAM_VERSION);
         return false;
     }
-    if (!incoming.ready) {
+    if (!loading.ready) {
         error_setg(errp, "RAM comes where only device state may");
         return false;
     }
@@ -108,7 +108,7 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
 
     trace_ram_load_start();
     ok = ram_load_section(f, version_id, &err);
-    trace_ram_load_complete(ok ? 0 : -EIO, incoming.sections++);
+    trace_ram_load_complete(ok ? 0 : -EIO, loading.sections++);
     if (ok) {
         return 0;
     }
@@ -123,7 +123,7 @@ int coroutine_mixed_fn ram_load_state(QEMUFile *f, void *opaque,
 
 void ram_load_unplugged(const void *host)
 {
-    RAM_REGIONS_FOREACH(r, &incoming.regions) {
+    RAM_REGIONS_FOREACH(r, &loading.regions) {
         if (r->host == host) {
             qatomic_set(&r->presence, RAM_GONE);
         }
@@ -132,26 +132,26 @@ void ram_load_unplugged(const void *host)
 
 RamRegions *ram_load_regions(void)
 {
-    assert(incoming.ready);
-    return &incoming.regions;
+    assert(loading.ready);
+    return &loading.regions;
 }
 
 void ram_load_seal(void)
 {
-    incoming.loader.sealed = true;
+    loading.loader.sealed = true;
 }
 
 void ram_load_divert(const RamPagesOps *pages, void *opaque)
 {
-    incoming.loader.pages = pages;
-    incoming.loader.pages_opaque = opaque;
+    loading.loader.pages = pages;
+    loading.loader.pages_opaque = opaque;
 }
 
 bool ram_load_channel(QEMUFile *f, const RamPagesOps *pages, void *opaque,
                       Error **errp)
 {
     RamLoader loader = {
-        .regions = &incoming.regions,
+        .regions = &loading.regions,
         .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .pages = pages,
@@ -163,7 +163,7 @@ bool ram_load_channel(QEMUFile *f, const RamPagesOps *pages, void *opaque,
 
 int ram_load_cleanup(void *opaque)
 {
-    RAM_REGIONS_FOREACH_SENT(r, &incoming.regions) {
+    RAM_REGIONS_FOREACH_SENT(r, &loading.regions) {
         if (memory_region_is_nonvolatile(r->rb->mr)) {
             qemu_ram_block_writeback(r->rb);
         }

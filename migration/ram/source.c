@@ -52,7 +52,7 @@ static struct {
     bool drain;                 /* all is to be sent, and no slice of it */
     bool synced;                /* the end of the section needs no sync */
     bool postcopy;              /* the peer may request pages; presence_lock */
-} source;
+} sending;
 
 /* Around changes of presence; the locks of dirty maps may follow */
 static QemuMutex presence_lock;
@@ -63,12 +63,12 @@ static QemuMutex presence_lock;
 
 static void count_sync(void)
 {
-    const RamSyncReport *report = &source.report;
+    const RamSyncReport *report = &sending.report;
     unsigned bits = qemu_target_page_bits();
 
     stat64_add(&mig_stats.dirty_sync_count, 1);
     stat64_set(&mig_stats.dirty_bytes_last_sync,
-               ram_sender_left(&source.regions));
+               ram_sender_left(&sending.regions));
     if (!report->first && report->interval_ns) {
         double seconds = report->interval_ns / 1e9;
 
@@ -85,59 +85,59 @@ static void count_sync(void)
 
 static void sync_maps(bool last)
 {
-    int64_t before = source.synced_ns;
+    int64_t before = sending.synced_ns;
 
     trace_migration_bitmap_sync_start();
     ram_hints_stop();
-    if (source.filled) {
-        ram_log_sync(&source.regions, last, &source.report);
-        source.sender.age++;
+    if (sending.filled) {
+        ram_log_sync(&sending.regions, last, &sending.report);
+        sending.sender.age++;
     } else {
-        ram_log_first(&source.regions, &source.report);
-        qatomic_set(&source.filled, true);
+        ram_log_first(&sending.regions, &sending.report);
+        qatomic_set(&sending.filled, true);
     }
-    source.synced_ns = now_ns();
-    source.report.interval_ns = before ? source.synced_ns - before : 0;
-    source.reported = false;
+    sending.synced_ns = now_ns();
+    sending.report.interval_ns = before ? sending.synced_ns - before : 0;
+    sending.reported = false;
     count_sync();
-    trace_migration_bitmap_sync_end(source.report.dirtied >>
+    trace_migration_bitmap_sync_end(sending.report.dirtied >>
                                     qemu_target_page_bits());
     ram_hints_go_on(last);
 }
 
 bool ram_source_last_sync(RamSyncReport *report)
 {
-    if (!source.filled || source.reported) {
+    if (!sending.filled || sending.reported) {
         return false;
     }
-    *report = source.report;
-    source.reported = true;
+    *report = sending.report;
+    sending.reported = true;
     return true;
 }
 
 bool ram_source_sync_report(RamSyncReport *report)
 {
-    *report = source.report;
-    return source.filled;
+    *report = sending.report;
+    return sending.filled;
 }
 
 void ram_source_drain(bool all)
 {
-    source.drain = all;
+    sending.drain = all;
 }
 
 void ram_source_set_peer(uint32_t features)
 {
-    source.sender.sink.peer = features;
+    sending.sender.sink.peer = features;
 }
 
 uint64_t ram_bytes_remaining(void)
 {
-    if (!source.active) {
+    if (!sending.active) {
         return 0;
     }
-    return qatomic_read(&source.filled) ? ram_sender_left(&source.regions)
-                                        : ram_bytes_total();
+    return qatomic_read(&sending.filled) ? ram_sender_left(&sending.regions)
+                                         : ram_bytes_total();
 }
 
 /*
@@ -146,14 +146,14 @@ uint64_t ram_bytes_remaining(void)
 
 static void save_cleanup(void *opaque)
 {
-    if (!source.active) {
+    if (!sending.active) {
         return;
     }
-    source.active = false;
+    sending.active = false;
     ram_hints_end();
     ram_log_stop();
     ram_delta_stop();
-    ram_blocks_free(&source.regions);
+    ram_blocks_free(&sending.regions);
     memset(&source, 0, sizeof(source));
 }
 
@@ -167,9 +167,9 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     int ret;
 
-    ram_blocks_get(&source.regions);
-    source.active = true;       /* so that a cleanup undoes what follows */
-    if (!ram_blocks_make_maps(&source.regions)) {
+    ram_blocks_get(&sending.regions);
+    sending.active = true;       /* so that a cleanup undoes what follows */
+    if (!ram_blocks_make_maps(&sending.regions)) {
         error_setg(errp, "There is no memory for the dirty maps of %" PRIu64
                    " MiB of RAM", ram_bytes_total() >> 20);
         return -ENOMEM;
@@ -182,12 +182,12 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     if (!ram_log_start(errp)) {
         return -EINVAL;
     }
-    ram_hints_begin(&source.regions);
-    ram_sender_init(&source.sender, &source.regions, f);
-    source.sender.find_zeros =
-        migrate_zero_page_detection() != ZERO_PAGE_DETECTION_NONE;
-    ram_sink_announce(&source.sender.sink, &source.regions, announced());
-    ret = ram_sink_end(&source.sender.sink);
+    ram_hints_begin(&sending.regions);
+    ram_sender_init(&sending.sender, &sending.regions, f);
+    sending.sender.find_zeros = migrate_zero_page_detection() !=
+                                ZERO_PAGE_DETECTION_NONE;
+    ram_sink_announce(&sending.sender.sink, &sending.regions, announced());
+    ret = ram_sink_end(&sending.sender.sink);
     if (ret && stream_check(f, errp)) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
     }
@@ -197,14 +197,14 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 /* Account for what was sent since the stream was at @before. */
 static void count_bytes(QEMUFile *f, uint64_t before, Stat64 *stat)
 {
-    stat64_add(source.run ? &mig_stats.postcopy_bytes : stat,
+    stat64_add(sending.run ? &mig_stats.postcopy_bytes : stat,
                stream_position(f) - before);
 }
 
 static RamSendResult ram_source_run_sender(bool all)
 {
-    return source.run ? source.run(source.run_opaque, &source.sender, all)
-                      : ram_sender_run(&source.sender, all);
+    return sending.run ? sending.run(sending.run_opaque, &sending.sender, all)
+                       : ram_sender_run(&sending.sender, all);
 }
 
 static int save_iterate(QEMUFile *f, void *opaque)
@@ -213,16 +213,17 @@ static int save_iterate(QEMUFile *f, void *opaque)
     RamSendResult result;
     int ret;
 
-    if (!source.filled) {
+    if (!sending.filled) {
         sync_maps(false);
     }
     WITH_RCU_READ_LOCK_GUARD() {
-        result = ram_source_run_sender(source.drain);
-        ret = ram_sink_end(&source.sender.sink);
+        result = ram_source_run_sender(sending.drain);
+        ret = ram_sink_end(&sending.sender.sink);
     }
     /* All is sent at once only while the guest is stopped. */
-    count_bytes(f, before, source.drain ? &mig_stats.downtime_bytes
-                                        : &mig_stats.precopy_bytes);
+    count_bytes(f, before,
+                sending.drain ? &mig_stats.downtime_bytes
+                              : &mig_stats.precopy_bytes);
     return ret ? ret : result == RAM_SEND_ALL;
 }
 
@@ -231,13 +232,13 @@ static int save_complete(QEMUFile *f, void *opaque)
     uint64_t before = stream_position(f);
     int ret;
 
-    if (!source.run && !source.synced) {
-        sync_maps(source.filled);
+    if (!sending.run && !sending.synced) {
+        sync_maps(sending.filled);
     }
-    source.synced = false;
+    sending.synced = false;
     WITH_RCU_READ_LOCK_GUARD() {
         ram_source_run_sender(true);
-        ret = ram_sink_end(&source.sender.sink);
+        ret = ram_sink_end(&sending.sender.sink);
     }
     count_bytes(f, before, &mig_stats.downtime_bytes);
     return ret;
@@ -249,7 +250,7 @@ static bool ram_source_has_postcopy(void *opaque)
     if (!migrate_postcopy_ram()) {
         return false;
     }
-    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+    RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {
         if (r->persistent) {
             warn_report_once("RAM block '%s' is persistent memory, for which "
                              "there is no postcopy: all memory is sent before "
@@ -262,7 +263,7 @@ static bool ram_source_has_postcopy(void *opaque)
 
 static void add_left(uint64_t *must_precopy, uint64_t *can_postcopy)
 {
-    uint64_t left = ram_sender_left(&source.regions);
+    uint64_t left = ram_sender_left(&sending.regions);
 
     if (ram_source_has_postcopy(NULL)) {
         *can_postcopy += left;
@@ -274,7 +275,7 @@ static void add_left(uint64_t *must_precopy, uint64_t *can_postcopy)
 static void state_pending_estimate(void *opaque, uint64_t *must_precopy,
                                    uint64_t *can_postcopy)
 {
-    if (!source.filled) {
+    if (!sending.filled) {
         sync_maps(false);
     }
     add_left(must_precopy, can_postcopy);
@@ -283,7 +284,7 @@ static void state_pending_estimate(void *opaque, uint64_t *must_precopy,
 static void state_pending_exact(void *opaque, uint64_t *must_precopy,
                                 uint64_t *can_postcopy)
 {
-    if (!source.run) {
+    if (!sending.run) {
         sync_maps(false);
     }
     add_left(must_precopy, can_postcopy);
@@ -307,7 +308,7 @@ uint64_t ram_source_host_page_sizes(void)
 
 bool ram_source_may_postcopy(void)
 {
-    return source.filled && !ram_sender_untold(&source.regions);
+    return sending.filled && !ram_sender_untold(&sending.regions);
 }
 
 bool ram_source_must_precopy(void)
@@ -317,14 +318,14 @@ bool ram_source_must_precopy(void)
 
 RamSender *ram_source_sender(void)
 {
-    return &source.sender;
+    return &sending.sender;
 }
 
 void ram_source_expect_requests(bool expect)
 {
     QEMU_LOCK_GUARD(&presence_lock);
-    source.postcopy = expect;
-    ram_presence_postcopy(&source.regions, expect);
+    sending.postcopy = expect;
+    ram_presence_postcopy(&sending.regions, expect);
 }
 
 void ram_source_sync_last(void)
@@ -334,13 +335,13 @@ void ram_source_sync_last(void)
 
 void ram_source_is_synced(void)
 {
-    source.synced = true;
+    sending.synced = true;
 }
 
 bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
                            Error **errp)
 {
-    RamRegion *r = ram_regions_find(&source.regions, block);
+    RamRegion *r = ram_regions_find(&sending.regions, block);
     uint64_t bytes = r ? ram_region_bytes(r) : 0;
 
     if (!len || start >= bytes || len > bytes - start ||
@@ -359,27 +360,27 @@ bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
     return true;
 }
 
-void ram_source_enter_postcopy(RamRunFn *ram_source_run_sender, void *opaque)
+void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
 {
     ram_hints_stop();
     ram_delta_stop();
-    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+    RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {
         dirty_map_freeze(r->map);
     }
-    source.sender.age = 1;
-    source.run = ram_source_run_sender;
-    source.run_opaque = opaque;
+    sending.sender.age = 1;
+    sending.run = run;
+    sending.run_opaque = opaque;
 }
 
 int ram_source_turn(QEMUFile *f, RamRunFn *ram_source_run_sender, void *opaque)
 {
     int ret;
 
-    assert(!source.run);
-    source.run = ram_source_run_sender;
-    source.run_opaque = opaque;
+    assert(!sending.run);
+    sending.run = ram_source_run_sender;
+    sending.run_opaque = opaque;
     ret = qemu_savevm_state_iterate(f, true);
-    source.run = NULL;
+    sending.run = NULL;
     return ret;
 }
 
@@ -395,12 +396,12 @@ void ram_source_peer_forgot(void)
 
 void ram_source_resume(QEMUFile *f)
 {
-    uint32_t peer = source.sender.sink.peer;
+    uint32_t peer = sending.sender.sink.peer;
 
-    RAM_REGIONS_FOREACH_SENT(r, &source.regions) {
+    RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {
         ram_log_drop_unplugged(r);
     }
-    ram_sink_init(&source.sender.sink, f, peer);
+    ram_sink_init(&sending.sender.sink, f, peer);
 }
 
 static SaveVMHandlers handlers = {
@@ -420,7 +421,7 @@ static SaveVMHandlers handlers = {
 /* Addresses of memory that has gone may be in use again for something else. */
 static RamRegion *region_here_at(const void *host)
 {
-    RAM_REGIONS_FOREACH(r, &source.regions) {
+    RAM_REGIONS_FOREACH(r, &sending.regions) {
         if (r->host == host && ram_region_here(r)) {
             return r;
         }
@@ -438,7 +439,7 @@ static void give_up_on(const RamRegion *r, const char *what)
 
     error_setg(&err, "RAM block '%s' was %s while it was being sent", r->name,
                what);
-    qemu_file_set_error_obj(source.sender.sink.file, -EBUSY, err);
+    qemu_file_set_error_obj(sending.sender.sink.file, -EBUSY, err);
 }
 
 static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,
@@ -455,7 +456,7 @@ static void lose(RamRegion *r)
 {
     if (r) {
         QEMU_LOCK_GUARD(&presence_lock);
-        ram_presence_lost(r, source.postcopy);
+        ram_presence_lost(r, sending.postcopy);
     }
 }
 

@@ -90,7 +90,7 @@ static Error *with_likely_cause(Error *err)
     return whole;
 }
 
-Error *source_error_complete(Error *err)
+Error *source_failure_complete(Error *err)
 {
     Error *said = from_destination();
 

@@ -24,6 +24,6 @@ bool source_streams_intact(Error **errp);
  * the reason of the destination, unless it has it already.  Migration thread,
  * as long as the return path is open.
  */
-Error *source_error_complete(Error *err);
+Error *source_failure_complete(Error *err);
 
 #endif

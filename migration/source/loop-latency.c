@@ -35,7 +35,7 @@ static void look(void *opaque)
     loop_latency_look_again(now);
 }
 
-void lateness_watch(void)
+void loop_latency_watch(void)
 {
     assert(bql_locked());
     if (!lateness.timer) {
@@ -45,7 +45,7 @@ void lateness_watch(void)
     }
 }
 
-void lateness_forget(void)
+void loop_latency_forget(void)
 {
     assert(bql_locked());
     if (lateness.timer) {
@@ -54,7 +54,7 @@ void lateness_forget(void)
     }
 }
 
-int64_t lateness_ns(void)
+int64_t loop_latency_ns(void)
 {
     assert(bql_locked());
     return lateness.worst_ns;

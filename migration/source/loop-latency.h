@@ -15,10 +15,10 @@
 #define MIGRATION_SOURCE_LOOP_LATENCY_H
 
 /* Begin, and end, to watch; both may be repeated. */
-void lateness_watch(void);
-void lateness_forget(void);
+void loop_latency_watch(void);
+void loop_latency_forget(void);
 
 /* The worst of the last seconds, ns; what is past counts for less. */
-int64_t lateness_ns(void);
+int64_t loop_latency_ns(void);
 
 #endif

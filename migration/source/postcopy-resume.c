@@ -311,7 +311,7 @@ static void postcopy_resume_break_off(Error *err)
 {
     Error *first;
 
-    err = source_error_complete(err);
+    err = source_failure_complete(err);
     if (!err) {
         error_setg(&err, "connection to the destination is no longer usable");
     }

@@ -126,7 +126,7 @@ static ReturnPathEnd take_report(ReturnPath *rp, const Message *m, bool *came,
 {
     ReturnPathReport r = { .at_ns = m->at_ns };
 
-    if (!report_decode(&r.report, m->payload, m->len)) {
+    if (!downtime_report_decode(&r.report, m->payload, m->len)) {
         error_setg(&rp->error, "A report of the destination is damaged");
         return RETURN_PATH_BROKEN;
     }

@@ -79,7 +79,7 @@ bool return_path_ponged(ReturnPath *rp, int timeout_ms);
 
 /* A report that came, and when, on QEMU_CLOCK_REALTIME */
 typedef struct ReturnPathReport {
-    Report report;
+    DowntimeReport report;
     int64_t at_ns;
 } ReturnPathReport;
 

@@ -161,7 +161,7 @@ static void source_finish(bool succeeded)
     Error *err;
 
     throttle_set(0);
-    lateness_forget();
+    loop_latency_forget();
     if (main_loop_is_ending()) {
         /* The guest stays as it is. */
     } else if (succeeded || source.lost) {

@@ -168,7 +168,7 @@ static void send_commit(QEMUFile *f, const void *number)
 void strict_rehearse(Policy *policy)
 {
     bql_lock();
-    lateness_watch();
+    loop_latency_watch();
     bql_unlock();
     policy_expect(policy, POLICY_PART_TRANSIT,
                   WAYS * source.round_trip_ns / 2);
@@ -224,7 +224,7 @@ static bool save_devices(Strict *a, Error **errp)
     bool ok;
 
     attempt_step("device-save");
-    fault_delay(POLICY_PART_DEVICE_SAVE);
+    fault_inject_delay(POLICY_PART_DEVICE_SAVE);
     qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
     f = qemu_file_new_output(QIO_CHANNEL(memory));
     ok = save_records(a, f, errp);
@@ -260,7 +260,7 @@ static bool stop(Strict *a, Error **errp)
     policy_lead(a->s.policy, a->s.ledger.first_ns - a->begun_ns);
     stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
     a->deadline_ns = a->s.since_ns - stop_ns + a->limit_ns;
-    a->resume_ns = a->deadline_ns - MIN(RESUME_NS + lateness_ns(),
+    a->resume_ns = a->deadline_ns - MIN(RESUME_NS + loop_latency_ns(),
                                         a->limit_ns / RESERVE_SHARE);
     attempt_begin(a->resume_ns, switchover_undo);
     return attempt_in_time();
@@ -314,7 +314,7 @@ static bool strict_send_memory(Strict *a, Error **errp)
     int ret;
 
     attempt_step("ram");
-    fault_delay(POLICY_PART_RAM);
+    fault_inject_delay(POLICY_PART_RAM);
     if (a->postcopy) {
         return tell_memory(a, errp);
     }
@@ -333,7 +333,7 @@ static bool send_state(Strict *a, Error **errp)
     WireState head;
 
     attempt_step("flush");
-    fault_delay(POLICY_PART_FLUSH);
+    fault_inject_delay(POLICY_PART_FLUSH);
     stl_be_p(&head.attempt, a->number);
     stl_be_p(&head.len, a->state->len);
     command_send(source.to_dst, WIRE_CMD_STATE, &head, sizeof(head));
@@ -391,7 +391,7 @@ static double ms(int64_t ns)
 static void measured(Strict *a, PolicyPart part, uint64_t ns)
 {
     policy_measured(a->s.policy, part, ns);
-    learnt_keep(part, ns);
+    cost_history_keep(part, ns);
 }
 
 static unsigned left_ms(const Strict *a)

@@ -75,7 +75,7 @@ bool strict_may_hold(void);
 /*
  * After the destination was met: @policy is told what the way to it costs.
  * From then on it is watched how late the main loop is, until somebody calls
- * lateness_forget().
+ * loop_latency_forget().
  */
 void strict_rehearse(Policy *policy);
 

@@ -57,7 +57,7 @@ void switchover_part(Switchover *s, PolicyPart part)
     ledger_mark(&s->ledger, part, s->since_ns, now);
     if (part != POLICY_PART_RAM) {
         policy_measured(s->policy, part, now - s->since_ns);
-        learnt_keep(part, now - s->since_ns);
+        cost_history_keep(part, now - s->since_ns);
     }
     s->since_ns = now;
 }
@@ -91,7 +91,7 @@ static bool stop_for_good(Switchover *s, Error **errp)
         }
         requests_note_stop();
     } while (qemu_system_requests_pending());
-    fault_delay(POLICY_PART_STOP);
+    fault_inject_delay(POLICY_PART_STOP);
     switchover_part(s, POLICY_PART_STOP);
     return true;
 }
@@ -159,7 +159,7 @@ void switchover_prepare(void)
 
 bool switchover_disks(Error **errp)
 {
-    fault_delay(POLICY_PART_ACTIVATE);
+    fault_inject_delay(POLICY_PART_ACTIVATE);
     return disks_inactivate(errp);
 }
 
@@ -221,13 +221,13 @@ static bool keep_rest(Switchover *s, Error **errp)
     int ret;
 
     ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, false);
-    fault_delay(POLICY_PART_RAM);
+    fault_inject_delay(POLICY_PART_RAM);
     switchover_memory_sent(s);
     if (!switchover_saved(ret, errp)) {
         return false;
     }
     ret = vmstate_save_devices(source.to_dst, &s->saved);
-    fault_delay(POLICY_PART_DEVICE_SAVE);
+    fault_inject_delay(POLICY_PART_DEVICE_SAVE);
     switchover_part(s, POLICY_PART_DEVICE_SAVE);
     source.state_saved = true;
     return switchover_saved(ret, errp);
@@ -260,7 +260,7 @@ static bool switchover_send_end(Switchover *s, Error **errp)
     uint64_t before = stream_written(source.to_dst);
 
     if (switchover_saved(ret, errp) && source_hand_over(errp)) {
-        fault_delay(POLICY_PART_FLUSH);
+        fault_inject_delay(POLICY_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
         switchover_part(s, POLICY_PART_FLUSH);
@@ -352,7 +352,7 @@ bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp)
  */
 void switchover_join(Switchover *s, const ReturnPathReport *started)
 {
-    const Report *r = &started->report;
+    const DowntimeReport *r = &started->report;
     int64_t there = r->load_ns + r->activate_ns + r->start_ns;
     int64_t ways = MAX(started->at_ns - s->since_ns - there, 0);
     int64_t busy = source.round_trip_ns && r->load_ns

@@ -507,7 +507,7 @@ static void begin_to_send(Policy *policy)
     policy_init(policy, remaining_estimate(&now));
     note_sync(policy);
     bql_lock();
-    learnt_tell(policy);
+    cost_history_tell(policy);
     bql_unlock();
 }
 
@@ -617,7 +617,7 @@ void *source_thread(void *opaque)
     qatomic_set(&source.thread_id, qemu_get_thread_id());
     source.succeeded = source_run(&err) && source_accepted(&err);
     if (!source.succeeded) {
-        err = source_error_complete(err);
+        err = source_failure_complete(err);
     }
     throttle_dirty_rate(0);
     if (source.succeeded) {

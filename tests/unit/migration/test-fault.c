@@ -11,12 +11,12 @@
 
 static void set(const char *text)
 {
-    fault_set(text, &error_abort);
+    fault_inject_set(text, &error_abort);
 }
 
 static void text_is(const char *expected)
 {
-    g_autofree char *text = fault_text();
+    g_autofree char *text = fault_inject_text();
 
     g_assert_cmpstr(text, ==, expected);
 }
@@ -24,9 +24,9 @@ static void text_is(const char *expected)
 static void test_read(void)
 {
     set("device-load:50,stop:7");
-    g_assert_cmpuint(fault_delay_ms(POLICY_PART_STOP), ==, 7);
-    g_assert_cmpuint(fault_delay_ms(POLICY_PART_DEVICE_LOAD), ==, 50);
-    g_assert_cmpuint(fault_delay_ms(POLICY_PART_DEVICE_SAVE), ==, 0);
+    g_assert_cmpuint(fault_inject_delay_ms(POLICY_PART_STOP), ==, 7);
+    g_assert_cmpuint(fault_inject_delay_ms(POLICY_PART_DEVICE_LOAD), ==, 50);
+    g_assert_cmpuint(fault_inject_delay_ms(POLICY_PART_DEVICE_SAVE), ==, 0);
     text_is("stop:7,device-load:50");
 
     /* what is not named has none */
@@ -65,7 +65,7 @@ static void test_malformed(void)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         Error *err = NULL;
 
-        g_assert_false(fault_set(cases[i].text, &err));
+        g_assert_false(fault_inject_set(cases[i].text, &err));
         g_assert_nonnull(strstr(error_get_pretty(err), cases[i].said));
         error_free(err);
         text_is("activate:3");
@@ -77,13 +77,13 @@ static void test_delay(void)
     int64_t start = now_ns(), passed;
 
     set("start:20");
-    fault_delay(POLICY_PART_START);
+    fault_inject_delay(POLICY_PART_START);
     passed = now_ns() - start;
     g_assert_cmpint(passed, >=, 20 * SCALE_MS);
 
     set("start:60000");
     for (PolicyPart part = 0; part < POLICY_PART_START; part++) {
-        fault_delay(part);      /* or the test runs out of time */
+        fault_inject_delay(part);      /* or the test runs out of time */
     }
 }
 

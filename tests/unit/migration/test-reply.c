@@ -128,9 +128,9 @@ static void test_failure(void)
 /* A report goes to those who said that they understand it. */
 static void test_report(void)
 {
-    Report report = { .load_ns = 5 * SCALE_MS };
+    DowntimeReport report = { .load_ns = 5 * SCALE_MS };
     uint8_t payload[WIRE_RP_REPORT_MAX];
-    size_t len = report_encode(&report, payload);
+    size_t len = downtime_report_encode(&report, payload);
     Talk t;
 
     talk_begin(&t);
@@ -159,7 +159,7 @@ static void hear_error(Talk *t, const char *text)
 /* The reason comes once, and nothing after it. */
 static void test_error(void)
 {
-    Report report = { };
+    DowntimeReport report = {};
     Talk t;
 
     talk_begin(&t);
@@ -320,7 +320,7 @@ static void test_does_not_read(void)
             qemu_file_set_blocking(t.from_src, true);
         }
         if (ok) {
-            g_assert_false(reply_report(WIRE_RP_STARTED, &(Report) {}));
+            g_assert_false(reply_report(WIRE_RP_STARTED, &(DowntimeReport) {}));
         }
         reply_close(ok, NULL);
         while (unread--) {

@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "migration/core/downtime-report.h"
 
-static void same(const Report *a, const Report *b)
+static void same(const DowntimeReport *a, const DowntimeReport *b)
 {
     g_assert_cmpuint(a->attempt, ==, b->attempt);
     g_assert_cmpuint(a->load_ns, ==, b->load_ns);
@@ -20,20 +20,20 @@ static void same(const Report *a, const Report *b)
     }
 }
 
-static void round_trip(const Report *report, size_t expected_len)
+static void round_trip(const DowntimeReport *report, size_t expected_len)
 {
     uint8_t payload[WIRE_RP_REPORT_MAX];
-    size_t len = report_encode(report, payload);
-    Report back;
+    size_t len = downtime_report_encode(report, payload);
+    DowntimeReport back;
 
     g_assert_cmpuint(len, ==, expected_len);
-    g_assert_true(report_decode(&back, payload, len));
+    g_assert_true(downtime_report_decode(&back, payload, len));
     same(report, &back);
 }
 
 static void test_plain(void)
 {
-    Report report = {
+    DowntimeReport report = {
         .attempt = 0xfedcba98, .load_ns = 1000, .activate_ns = 2000,
         .start_ns = UINT32_MAX * 1000ull,
     };
@@ -44,7 +44,7 @@ static void test_plain(void)
 /* The largest that there can be must fit, whatever devices are called. */
 static void test_devices(void)
 {
-    Report report = { .attempt = 1 };
+    DowntimeReport report = { .attempt = 1 };
     char name[100];
 
     memset(name, 'x', sizeof(name) - 1);
@@ -60,12 +60,12 @@ static void test_devices(void)
 
 static void test_cut(void)
 {
-    Report report = { .load_ns = 1999 }, back;
+    DowntimeReport report = { .load_ns = 1999 }, back;
     uint8_t payload[WIRE_RP_REPORT_MAX];
 
     report.start_ns = UINT64_MAX;
-    g_assert_true(report_decode(&back, payload,
-                                report_encode(&report, payload)));
+    g_assert_true(downtime_report_decode(
+        &back, payload, downtime_report_encode(&report, payload)));
     g_assert_cmpuint(back.load_ns, ==, 1000);
     g_assert_cmpuint(back.start_ns, ==, UINT32_MAX * 1000ull);
 }
@@ -74,31 +74,33 @@ static void test_cut(void)
 static void test_lies(void)
 {
     uint8_t payload[WIRE_RP_REPORT_MAX + 64] = { 0 };
-    Report report = { 0 };
+    DowntimeReport report = { 0 };
     size_t len;
 
     ledger_device(&report.devices, "disk", 0, 5000);
-    len = report_encode(&report, payload);
+    len = downtime_report_encode(&report, payload);
     for (size_t cut = 0; cut < len; cut++) {
-        g_assert_cmpint(report_decode(&report, payload, cut), ==,
+        g_assert_cmpint(downtime_report_decode(&report, payload, cut), ==,
                         cut == WIRE_RP_REPORT_MIN);
     }
     payload[len - 1] = '\n';
-    g_assert_false(report_decode(&report, payload, len));
+    g_assert_false(downtime_report_decode(&report, payload, len));
     payload[len - 1] = 0;
-    g_assert_false(report_decode(&report, payload, len));
+    g_assert_false(downtime_report_decode(&report, payload, len));
     payload[WIRE_RP_REPORT_MIN + 4] = 0;
-    g_assert_false(report_decode(&report, payload, WIRE_RP_REPORT_MIN + 5));
+    g_assert_false(
+        downtime_report_decode(&report, payload, WIRE_RP_REPORT_MIN + 5));
 
     /* one device too many */
     len = WIRE_RP_REPORT_MIN;
     for (unsigned i = 0; i <= LEDGER_DEVICES_MAX; i++) {
-        g_assert_cmpint(report_decode(&report, payload, len), ==, true);
+        g_assert_cmpint(downtime_report_decode(&report, payload, len), ==,
+                        true);
         payload[len + 4] = 1;
         payload[len + 5] = 'd';
         len += 6;
     }
-    g_assert_false(report_decode(&report, payload, len));
+    g_assert_false(downtime_report_decode(&report, payload, len));
 }
 
 int main(int argc, char **argv)
