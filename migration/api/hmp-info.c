@@ -8,14 +8,14 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/sockets.h"
-#include "monitor/hmp.h"
-#include "monitor/monitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
-#include "system/system.h"
+#include "qemu/sockets.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
+#include "system/system.h"
 #include "hmp-progress.h"
 
 typedef enum InfoForm {

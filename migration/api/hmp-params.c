@@ -8,19 +8,19 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/cutils.h"
-#include "monitor/hmp.h"
-#include "monitor/monitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-visit-migration.h"
 #include "qapi/qobject-input-visitor.h"
 #include "qapi/qobject-output-visitor.h"
+#include "qemu/cutils.h"
+#include "migration/base/params.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
 #include "qobject/qbool.h"
 #include "qobject/qdict.h"
 #include "qobject/qnum.h"
 #include "qobject/qstring.h"
-#include "migration/base/params.h"
 
 static void print_mapping(Monitor *mon,
                           const BitmapMigrationNodeAliasList *nodes)

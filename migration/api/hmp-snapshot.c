@@ -5,14 +5,14 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/qapi.h"
-#include "block/snapshot.h"
-#include "migration/snapshot/snapshot.h"
-#include "migration/snapshot.h"
-#include "monitor/hmp.h"
-#include "monitor/monitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
+#include "block/qapi.h"
+#include "block/snapshot.h"
+#include "migration/snapshot.h"
+#include "migration/snapshot/snapshot.h"
+#include "monitor/hmp.h"
+#include "monitor/monitor.h"
 #include "qobject/qdict.h"
 
 /* Without a name one is made up; what has that name already is replaced. */

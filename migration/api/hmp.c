@@ -8,13 +8,13 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-migration.h"
+#include "qapi/qapi-visit-migration.h"
 #include "qemu/timer.h"
 #include "migration/base/clock.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
-#include "qapi/error.h"
-#include "qapi/qapi-commands-migration.h"
-#include "qapi/qapi-visit-migration.h"
 #include "qobject/qdict.h"
 
 /* How long a monitor that waits for a migration may lag behind its end. */

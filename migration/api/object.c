@@ -15,6 +15,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram.h"
+#include "migration/source/start.h"
 #include "migration/source/state.h"
 
 void migration_object_init(void)

@@ -8,11 +8,13 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-visit-migration.h"
-#include "migration/destination/state.h"
 #include "migration/destination/postcopy.h"
-#include "migration/source/state.h"
+#include "migration/destination/state.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "migration/source/postcopy-resume.h"
+#include "migration/source/start.h"
+#include "migration/source/state.h"
 #include "migration/transport/transport.h"
 
 static bool not_yet(const char *what, Error **errp)

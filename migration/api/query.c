@@ -5,10 +5,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/timer.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/qapi-visit-migration.h"
 #include "qapi/qapi-visit-sockets.h"
+#include "qemu/timer.h"
 #include "query.h"
 
 /*

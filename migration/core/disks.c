@@ -5,12 +5,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block.h"
-#include "block/block_int.h"
-#include "block/dirty-bitmap.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "block/block.h"
+#include "block/block_int.h"
+#include "block/dirty-bitmap.h"
 #include "migration/misc.h"
 #include "migration/trace.h"
 #include "disks.h"

@@ -7,6 +7,10 @@
 #include "qemu/osdep.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
+#include "migration/core/cost-history.h"
+#include "migration/core/disks.h"
+#include "migration/core/fault-inject.h"
+#include "migration/core/permit.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -14,10 +18,6 @@
 #include "net/announce.h"
 #include "system/runstate.h"
 #include "system/system.h"
-#include "migration/core/disks.h"
-#include "migration/core/fault-inject.h"
-#include "migration/core/cost-history.h"
-#include "migration/core/permit.h"
 #include "guest-start.h"
 
 /* Goes on by itself after the first round. */

@@ -12,8 +12,8 @@
 #include "migration/misc.h"
 #include "migration/postcopy/dest.h"
 #include "system/runstate.h"
-#include "state.h"
 #include "postcopy-quit.h"
+#include "state.h"
 
 /* For vCPUs that can be stopped, and for the main loop */
 #define STOP_MS 2000

@@ -9,10 +9,10 @@
 #include "qemu/lockable.h"
 #include "qemu/thread.h"
 #include "io/channel.h"
+#include "migration/core/peer-error.h"
+#include "migration/core/peer.h"
 #include "migration/trace.h"
 #include "migration/wire/wire.h"
-#include "migration/core/peer.h"
-#include "migration/core/peer-error.h"
 #include "return-path.h"
 
 /* How long reply_error() tries to get the lock, in steps of a millisecond */

@@ -12,6 +12,9 @@
 #include "qemu/main-loop.h"
 #include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
+#include "migration/core/notify.h"
+#include "migration/core/permit.h"
+#include "migration/core/vmstate.h"
 #include "migration/cpr.h"
 #include "migration/device/load-threads.h"
 #include "migration/migration.h"
@@ -22,14 +25,11 @@
 #include "migration/yank_functions.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
-#include "migration/core/notify.h"
-#include "prepare.h"
-#include "state.h"
-#include "migration/core/permit.h"
-#include "postcopy.h"
-#include "return-path.h"
 #include "guest-start.h"
-#include "migration/core/vmstate.h"
+#include "postcopy.h"
+#include "prepare.h"
+#include "return-path.h"
+#include "state.h"
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
 #define SHUTDOWN_MS 3000

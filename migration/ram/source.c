@@ -154,7 +154,7 @@ static void save_cleanup(void *opaque)
     ram_log_stop();
     ram_delta_stop();
     ram_blocks_free(&sending.regions);
-    memset(&source, 0, sizeof(source));
+    memset(&sending, 0, sizeof(sending));
 }
 
 static unsigned announced(void)
@@ -372,12 +372,12 @@ void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
     sending.run_opaque = opaque;
 }
 
-int ram_source_turn(QEMUFile *f, RamRunFn *ram_source_run_sender, void *opaque)
+int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque)
 {
     int ret;
 
     assert(!sending.run);
-    sending.run = ram_source_run_sender;
+    sending.run = run;
     sending.run_opaque = opaque;
     ret = qemu_savevm_state_iterate(f, true);
     sending.run = NULL;

@@ -5,9 +5,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/block_int.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
+#include "block/block_int.h"
 #include "system/block-backend.h"
 #include "snapshot-disks.h"
 

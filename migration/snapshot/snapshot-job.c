@@ -8,7 +8,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "block/aio.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-builtin-visit.h"
@@ -16,6 +15,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/job.h"
 #include "qemu/main-loop.h"
+#include "block/aio.h"
 #include "migration/permit.h"
 #include "migration/snapshot.h"
 #include "snapshot.h"

@@ -22,8 +22,8 @@
 #include "system/replay.h"
 #include "system/reset.h"
 #include "system/runstate.h"
-#include "snapshot.h"
 #include "snapshot-disks.h"
+#include "snapshot.h"
 
 /*
  * One at a time.  A job's bottom half may be run by whoever waits for requests,

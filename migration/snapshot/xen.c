@@ -5,9 +5,9 @@
  */
 
 #include "qemu/osdep.h"
-#include "io/channel-file.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-migration.h"
+#include "io/channel-file.h"
 #include "migration/global_state.h"
 #include "migration/misc.h"
 #include "migration/permit.h"

@@ -6,8 +6,8 @@
 
 #include "qemu/osdep.h"
 #include "migration/wire/stream.h"
-#include "state.h"
 #include "failure.h"
+#include "state.h"
 
 /* How long a destination that closed the connection may take to say why */
 #define REASON_MS 200

@@ -16,18 +16,19 @@
 #include "qemu/timer.h"
 #include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
-#include "migration/migration.h"
+#include "migration/core/notify.h"
 #include "migration/migration-stats.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/postcopy/resume.h"
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
-#include "migration/core/notify.h"
+#include "failure.h"
+#include "postcopy-resume.h"
 #include "postcopy.h"
 #include "state.h"
-#include "failure.h"
 #include "urgent-channel.h"
 
 /* How often a destination is looked after that is waited for */
@@ -62,10 +63,7 @@ static void postcopy_resume_connected(QIOChannel *ioc, Error *err, void *opaque)
         source.to_dst = qemu_file_new_output(ioc);
     }
     object_unref(OBJECT(ioc));
-    if (!source_open_return_path(&err)) {
-        still_paused(err);
-        return;
-    }
+    source_open_return_path(postcopy_return_path());
     migration_rate_set(migrate_max_postcopy_bandwidth());
     notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_RECOVER);
     qemu_sem_post(&source.resumed);

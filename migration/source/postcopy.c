@@ -11,8 +11,9 @@
 #include "qemu/rcu.h"
 #include "exec/ramblock.h"
 #include "migration/base/clock.h"
-#include "migration/migration.h"
+#include "migration/core/notify.h"
 #include "migration/migration-stats.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/postcopy/discard.h"
 #include "migration/ram/ram-source.h"
@@ -20,8 +21,9 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "attempt.h"
-#include "migration/core/notify.h"
+#include "postcopy-resume.h"
 #include "postcopy.h"
+#include "speed.h"
 #include "state.h"
 #include "switchover.h"
 #include "urgent-channel.h"
@@ -324,7 +326,7 @@ static bool postcopy_send_memory(Error **errp)
         } else {
             wait_for_allowance();
         }
-        source_measure_speed();
+        speed_measure();
         switchover_note_start();
     }
     return false;

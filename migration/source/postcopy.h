@@ -101,20 +101,6 @@ void postcopy_release_sent(void);
  */
 bool postcopy_guest_loaded(void);
 
-/*
- * The connection is broken, as @err says, which is taken over.  Waits until
- * there is another one, and until the destination has agreed to go on.  False
- * if the user has given it up.
- */
-bool postcopy_pause(Error *err);
-
-/*
- * The user ends a migration that is paused: the guest stays stopped here, and
- * may be continued by one who knows that it does not run at the destination.
- * Refused if it has been seen there, or is not whole here.  BQL.
- */
-bool postcopy_give_up(Error **errp);
-
 /* It is all over, and the connections are closed.  Main loop. */
 void postcopy_cleanup(void);
 
@@ -124,7 +110,10 @@ void postcopy_forget_counts(void);
 /* What was counted in this migration or the last one.  Any thread. */
 PostcopySent postcopy_counts(void);
 
-/* What ReturnPathUser.received is to do: the return path's thread. */
-bool postcopy_take_bitmap(const char *name, QEMUFile *f, Error **errp);
+/*
+ * Sends memory to the guest that runs over there, however often the connection
+ * breaks and is made anew.  False if it turns out that the guest never ran.
+ */
+bool postcopy_run(Error **errp);
 
 #endif

@@ -6,12 +6,15 @@
 
 #include "qemu/osdep.h"
 #include "qemu/coroutine.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
+#include "migration/core/main-loop.h"
+#include "migration/core/permit.h"
 #include "migration/global_state.h"
+#include "migration/migration.h"
 #include "migration/misc.h"
 #include "system/runstate.h"
 #include "attempt.h"
-#include "migration/core/main-loop.h"
 #include "requests.h"
 #include "state.h"
 
@@ -99,4 +102,33 @@ void migration_note_stop(RunState state)
     if (attempt_open()) {
         attempt_abort("the guest was stopped meanwhile");
     }
+}
+
+/*
+ * What may be done meanwhile
+ */
+
+static Moment requests_moment(void)
+{
+    if (!migration_is_running()) {
+        return MOMENT_HERE;
+    }
+    QEMU_LOCK_GUARD(&source.lock);
+    if (migration_in_postcopy()) {
+        return MOMENT_AWAY;
+    }
+    if (source.handed_over || source.state_saved) {
+        return MOMENT_HANDED_OVER;
+    }
+    return source.stopped_guest ? MOMENT_STOPPED : MOMENT_LEAVING;
+}
+
+static const PermitUser requests_permit = {
+    .moment = requests_moment,
+    .before_change = requests_end_attempt,
+};
+
+void requests_init(void)
+{
+    permit_register(PERMIT_SOURCE, &requests_permit);
 }

@@ -13,6 +13,9 @@
 
 #include "migration/permit.h"
 
+/* Once, while QEMU starts. */
+void requests_init(void);
+
 /*
  * Returns when no request is pending any more.  False if the migration is not
  * to go on.  Migration thread, with the BQL, which is released meanwhile.

@@ -12,11 +12,11 @@
 #include "qemu/thread.h"
 #include "migration/base/clock.h"
 #include "migration/base/turns.h"
+#include "migration/core/peer-error.h"
 #include "migration/migration.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "migration/core/peer-error.h"
 #include "return-path.h"
 
 struct ReturnPath {

@@ -15,9 +15,7 @@
 #include "exec/target_page.h"
 #include "hw/boards.h"
 #include "io/channel-buffer.h"
-#include "system/hw_accel.h"
-#include "system/cpus.h"
-#include "system/system.h"
+#include "migration/core/vmstate.h"
 #include "migration/device/commands.h"
 #include "migration/device/save.h"
 #include "migration/device/sections.h"
@@ -27,8 +25,11 @@
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "system/cpus.h"
+#include "system/hw_accel.h"
+#include "system/system.h"
+#include "start.h"
 #include "state.h"
-#include "migration/core/vmstate.h"
 
 /* Describes what is saved; from the header to the cleanup, if wanted. */
 static JSONWriter *vmdesc;

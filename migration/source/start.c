@@ -16,8 +16,10 @@
 #include "io/channel-socket.h"
 #include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
-#include "migration/migration.h"
+#include "migration/core/notify.h"
+#include "migration/core/permit.h"
 #include "migration/migration-stats.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -25,118 +27,28 @@
 #include "migration/yank_functions.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
-#include "migration/core/notify.h"
-#include "migration/core/permit.h"
 #include "loop-latency.h"
+#include "postcopy-resume.h"
 #include "postcopy.h"
 #include "requests.h"
+#include "start.h"
 #include "state.h"
+#include "switchover.h"
+#include "thread.h"
 #include "throttle.h"
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
 #define SHUTDOWN_MS 3000
 
-Source source;
-
-static Moment source_moment(void)
-{
-    if (!migration_is_running()) {
-        return MOMENT_HERE;
-    }
-    QEMU_LOCK_GUARD(&source.lock);
-    if (migration_in_postcopy()) {
-        return MOMENT_AWAY;
-    }
-    if (source.handed_over || source.state_saved) {
-        return MOMENT_HANDED_OVER;
-    }
-    return source.stopped_guest ? MOMENT_STOPPED : MOMENT_LEAVING;
-}
-
-static const PermitUser source_permit = {
-    .moment = source_moment,
-    .before_change = requests_end_attempt,
-};
-
 void source_init(void)
 {
-    permit_register(PERMIT_SOURCE, &source_permit);
-    qemu_mutex_init(&source.lock);
-    qemu_sem_init(&source.wake, 0);
-    qemu_sem_init(&source.resumed, 0);
-}
-
-bool migration_thread_is_self(void)
-{
-    return source_thread_id() == qemu_get_thread_id();
-}
-
-/* Any thread: a device cannot go on with its part. Takes over @err. */
-void migration_file_set_error(int ret, Error *err)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    if (source.to_dst) {
-        qemu_file_set_error_obj(source.to_dst, ret, err);
-    } else if (err) {
-        error_report_err(err);
-    }
-}
-
-void source_look(SourceView *view)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    *view = source.view;
-}
-
-void source_waits_for(const char *what)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    snprintf(source.view.reason, sizeof(source.view.reason),
-             "all is sent, waiting for %s; 'yank' ends that", what);
-}
-
-int source_thread_id(void)
-{
-    return qatomic_read(&source.thread_id);
+    source_state_init();
+    requests_init();
 }
 
 /*
  * The end
  */
-
-/* Nobody waits any more for what is left, so it need not be written. */
-static void close_outgoing(QEMUFile *f, bool succeeded)
-{
-    if (f) {
-        if (!succeeded) {
-            qemu_file_set_error(f, -ECANCELED);
-        }
-        qemu_fclose(f);
-    }
-}
-
-void source_close_streams(bool succeeded)
-{
-    ReturnPath *rp;
-    QEMUFile *f, *urgent;
-
-    WITH_QEMU_LOCK_GUARD(&source.lock) {
-        rp = g_steal_pointer(&source.return_path);
-        f = g_steal_pointer(&source.to_dst);
-        urgent = g_steal_pointer(&source.urgent);
-    }
-    if (f) {
-        migration_ioc_unregister_yank_from_file(f);
-    }
-    if (urgent) {
-        /* The return path's thread may be about to write to it. */
-        migration_ioc_unregister_yank_from_file(urgent);
-        qemu_file_shutdown(urgent);
-    }
-    return_path_close(rp);
-    close_outgoing(urgent, false);
-    close_outgoing(f, succeeded);
-}
 
 /* The machine may have been reset since the guest was stopped. */
 static void guest_left(void)
@@ -207,12 +119,6 @@ static void source_fail_early(Error *err)
  * The beginning
  */
 
-void source_set_address(const MigrationAddress *addr)
-{
-    qapi_free_MigrationAddress(source.addr);
-    source.addr = QAPI_CLONE(MigrationAddress, addr);
-}
-
 static bool vm_may_leave(Error **errp)
 {
     const char *why = NULL;
@@ -266,32 +172,6 @@ static bool source_begin(Error **errp)
     return true;
 }
 
-static bool answers_needed(void)
-{
-    return migrate_return_path() || migrate_postcopy_ram();
-}
-
-/*
- * Answers can come back over any socket.  Of other channels it is not known,
- * and of those that are secured it is left to the user: GnuTLS does not always
- * bear it when one thread reads and another writes.
- */
-bool source_open_return_path(Error **errp)
-{
-    QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
-    ReturnPath *rp;
-
-    if (!answers_needed() &&
-        !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
-        return true;
-    }
-    rp = return_path_open(source.to_dst, postcopy_return_path());
-    WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.return_path = rp;
-    }
-    return true;
-}
-
 /* Takes over @ioc and @err, of which there is one. */
 static void source_connected(QIOChannel *ioc, Error *err, void *opaque)
 {
@@ -306,8 +186,9 @@ static void source_connected(QIOChannel *ioc, Error *err, void *opaque)
         source.to_dst = qemu_file_new_output(ioc);
     }
     object_unref(OBJECT(ioc));
-    if (!notify_event(MIG_EVENT_PRECOPY_SETUP, &err) ||
-        !source_open_return_path(&err)) {
+    if (notify_event(MIG_EVENT_PRECOPY_SETUP, &err)) {
+        source_open_return_path(postcopy_return_path());
+    } else {
         /* Some device may have to be unplugged by now: the thread waits. */
         qemu_file_set_error_obj(source.to_dst, -EINVAL, err);
     }
@@ -326,7 +207,7 @@ bool source_start(MigrationAddress *addr, Error **errp)
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, answers_needed(), source_connected, NULL,
+    if (!transport_connect(addr, source_needs_answers(), source_connected, NULL,
                            &err)) {
         source.connecting = false;
         error_propagate(errp, error_copy(err));
@@ -339,20 +220,6 @@ bool source_start(MigrationAddress *addr, Error **errp)
 /*
  * On the way
  */
-
-bool source_hand_over(Error **errp)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    source.handed_over = phase_get(&source_phase) !=
-                         MIGRATION_STATUS_CANCELLING;
-    return source.handed_over || source_was_cancelled(errp);
-}
-
-void source_take_back(void)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    source.handed_over = false;
-}
 
 /* Whether there is something to cancel, which nobody else has done. */
 static bool begin_to_cancel(void)

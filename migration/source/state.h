@@ -1,12 +1,6 @@
 /*
- * The source: one outgoing migration, from the command to its end
+ * The source: what its modules know of the migration in common
  *
- *   where               does
- *   main loop, BQL      source_start(): connects, then starts the thread
- *   migration thread    sets up, sends, switches over (thread.c,
- *                       switchover.c); the BQL only where it says so
- *   main loop, BQL      the end: the guest goes on or is gone, streams are
- *                       closed, and only then the phase says so
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -82,67 +76,14 @@ typedef struct Source {
 
 extern Source source;
 
-void source_init(void);
-
-/*
- * Starts a migration to @addr.  BQL.  What can be found wrong at once is told
- * at once; all else later, by the phase and the error.
- */
-bool source_start(MigrationAddress *addr, Error **errp);
-
-/*
- * Has a migration end as soon as it can, if there is one. BQL.  Fails if the
- * destination has all it needs to run the guest.
- */
-bool source_cancel(Error **errp);
-
-/*
- * QEMU is about to end: cancels, and waits for the thread to let go of the
- * guest's memory.  Lets the BQL go meanwhile.
- */
-void source_shutdown(void);
-
-/* Gives a migration that waits in @phase leave to go on. BQL. */
-bool source_continue(MigrationStatus phase, Error **errp);
-
-/*
- * For snapshots, which save all at once under the BQL: the same checks, and
- * the phases that others look at.
- */
-bool source_begin_snapshot(QEMUFile *f, Error **errp);
-void source_end_snapshot(bool ok);
-
-/* Postcopy may begin as soon as it can. Main loop. */
-bool source_start_postcopy(Error **errp);
-
-/*
- * Goes on at @addr with a migration that is paused.  BQL.  Fails as
- * source_start() does; it is then paused as before.
- */
-bool source_resume(MigrationAddress *addr, Error **errp);
-
-/* Whether there is something for source_pause(), that is postcopy. */
-bool source_can_pause(void);
-
-/*
- * Cuts the connection, so that postcopy is paused.  While the destination loads
- * the package that may take half a second, and is done by the main loop. Any
- * thread.
- */
-void source_pause(void);
+/* Once, while QEMU starts. */
+void source_state_init(void);
 
 /* A copy of what is to be seen. Any thread. */
 void source_look(SourceView *view);
 
 /* The kernel's number of the migration thread, or 0. Any thread. */
 int source_thread_id(void);
-
-/*
- * Private to the source
- */
-
-/* The thread's function. */
-void *source_thread(void *opaque);
 
 /* False if somebody wants the migration to end, or the stream is broken. */
 bool source_may_go_on(Error **errp);
@@ -162,37 +103,22 @@ void source_take_back(void);
 /* Has query-migrate say what the migration waits for, as its decision. */
 void source_waits_for(const char *what);
 
-/* Now and then: has query-migrate show how fast it goes. */
-void source_measure_speed(void);
-
 /* For those who find that they were cancelled. Returns false. */
 bool source_was_cancelled(Error **errp);
-
-/* The guest stops, and what is left goes to the destination. */
-bool switchover_run(Policy *policy, Error **errp);
-
-/*
- * The guest stops, and goes on over there while memory is still here.  False
- * if it has not been handed over.
- */
-bool switchover_to_postcopy(Policy *policy, Error **errp);
-
-/*
- * Sends memory to the guest that runs over there, however often the connection
- * breaks and is made anew.  False if it turns out that the guest never ran.
- */
-bool postcopy_run(Error **errp);
 
 /* Keeps a copy of where the destination is. Main loop. */
 void source_set_address(const MigrationAddress *addr);
 
-/* To the destination that source.to_dst goes to. Main loop. */
-bool source_open_return_path(Error **errp);
+/* Whether a destination that cannot answer will not do */
+bool source_needs_answers(void);
+
+/*
+ * Opens the way back from the destination that source.to_dst goes to, if it can
+ * have one; @user is told what comes.  Main loop.
+ */
+void source_open_return_path(const ReturnPathUser *user);
 
 /* Closes all connections.  Main loop, or the thread for itself. */
 void source_close_streams(bool succeeded);
-
-/* BQL: what was done to the guest and its disks is undone. */
-void switchover_undo(void);
 
 #endif

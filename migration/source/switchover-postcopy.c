@@ -8,8 +8,10 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "migration/base/clock.h"
-#include "migration/migration.h"
+#include "migration/core/notify.h"
+#include "migration/core/vmstate.h"
 #include "migration/migration-stats.h"
+#include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
@@ -17,12 +19,10 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "migration/core/notify.h"
 #include "postcopy.h"
 #include "state.h"
 #include "switchover.h"
 #include "throttle.h"
-#include "migration/core/vmstate.h"
 
 /* What cannot follow later, and what must not be used over there. */
 static bool send_before_package(Switchover *s, Error **errp)

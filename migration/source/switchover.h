@@ -106,4 +106,20 @@ void switchover_note_start(void);
 /* What others may see of it; @downtime_ms is 0 if the guest is still here. */
 void switchover_show(const Switchover *s, int64_t downtime_ms);
 
+/*
+ * Whole switchovers
+ */
+
+/* The guest stops, and what is left goes to the destination. */
+bool switchover_run(Policy *policy, Error **errp);
+
+/*
+ * The guest stops, and goes on over there while memory is still here.  False
+ * if it has not been handed over.
+ */
+bool switchover_to_postcopy(Policy *policy, Error **errp);
+
+/* BQL: what was done to the guest and its disks is undone. */
+void switchover_undo(void);
+
 #endif

@@ -16,9 +16,12 @@
 #include "qemu/rcu.h"
 #include "qemu/units.h"
 #include "migration/base/clock.h"
+#include "migration/core/cost-history.h"
+#include "migration/core/main-loop.h"
+#include "migration/core/notify.h"
 #include "migration/device/commands.h"
-#include "migration/migration.h"
 #include "migration/migration-stats.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
@@ -27,12 +30,12 @@
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
-#include "migration/core/notify.h"
-#include "migration/core/cost-history.h"
-#include "migration/core/main-loop.h"
-#include "postcopy.h"
-#include "state.h"
 #include "failure.h"
+#include "postcopy.h"
+#include "speed.h"
+#include "state.h"
+#include "switchover.h"
+#include "thread.h"
 #include "throttle.h"
 #include "urgent-channel.h"
 
@@ -52,8 +55,6 @@
 /* How long the guest runs between two attempts, at first and at most */
 #define RETRY_NS (100 * SCALE_MS)
 #define RETRY_NS_MAX (2000 * SCALE_MS)
-/* How often speeds are worked out */
-#define SPEED_PERIOD_NS (100 * SCALE_MS)
 
 /* Waits until somebody calls, or the time is over. */
 static void doze(int64_t ns)
@@ -76,44 +77,6 @@ static void unlock_bql(const char *step, int64_t since_ns)
     bql_unlock();
     QEMU_LOCK_GUARD(&source.lock);
     stall_record(&source.view.stalls, step, held);
-}
-
-bool source_was_cancelled(Error **errp)
-{
-    error_setg(errp, "The migration was cancelled");
-    return false;
-}
-
-/* A channel that goes one way only looks like a path that breaks at once. */
-static bool path_is_needed(void)
-{
-    return migrate_return_path() || migrate_postcopy_ram() ||
-           return_path_answered(source.return_path);
-}
-
-bool source_may_go_on(Error **errp)
-{
-    ReturnPathEnd end;
-
-    if (phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
-        return source_was_cancelled(errp);
-    }
-    if (!source_streams_intact(errp)) {
-        return false;
-    }
-    end = source.return_path ? return_path_state(source.return_path, NULL)
-                             : RETURN_PATH_OPEN;
-    if (end == RETURN_PATH_OPEN ||
-        (end == RETURN_PATH_BROKEN && !path_is_needed())) {
-        return true;
-    }
-    if (end == RETURN_PATH_DONE) {
-        error_setg(errp, "destination sent SHUT before the migration was "
-                   "complete");
-    } else {
-        return_path_state(source.return_path, errp);
-    }
-    return false;
 }
 
 /*
@@ -255,52 +218,6 @@ static bool source_set_up(Error **errp)
 /*
  * Sending
  */
-
-/* Speeds as query-migrate shows them: of the last period. */
-static struct {
-    int64_t since_ns;
-    uint64_t bytes;
-    uint64_t pages;
-} speed;
-
-static uint64_t pages_sent(void)
-{
-    return stat64_get(&mig_stats.normal_pages) +
-           stat64_get(&mig_stats.zero_pages);
-}
-
-static void start_period(int64_t now)
-{
-    speed.since_ns = now;
-    speed.bytes = migration_transferred_bytes();
-    speed.pages = pages_sent();
-}
-
-/* How long nothing may be sent at the limit, since what was sent was a piece */
-static int64_t silence_ns(void)
-{
-    uint64_t limit = migration_rate_get();
-
-    return limit == RATE_LIMIT_DISABLED ? 0 :
-           2 * (double)STREAM_BUDGET_MIN / limit * NANOSECONDS_PER_SECOND;
-}
-
-void source_measure_speed(void)
-{
-    int64_t now = now_ns();
-    double seconds = (now - speed.since_ns) / 1e9;
-    uint64_t bytes = migration_transferred_bytes() - speed.bytes;
-
-    if (now - speed.since_ns < SPEED_PERIOD_NS ||
-        (!bytes && now - speed.since_ns < silence_ns())) {
-        return;
-    }
-    WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.view.mbps = bytes * 8 / seconds / 1e6;
-        source.view.pages_per_second = (pages_sent() - speed.pages) / seconds;
-    }
-    start_period(now);
-}
 
 static PolicyLimits limits_in_force(void)
 {
@@ -461,7 +378,7 @@ static bool rest_after_attempt(Policy *policy, Error **errp)
     while (migrate_postcopy_ram() && now_ns() < end &&
            remaining_estimate(&now) && source_may_go_on(NULL)) {
         send_slice(policy);
-        source_measure_speed();
+        speed_measure();
     }
     doze(MAX(end - now_ns(), 0));
     return true;
@@ -501,7 +418,7 @@ static void begin_to_send(Policy *policy)
 {
     uint64_t now;
 
-    start_period(now_ns());
+    speed_begin();
     piece.bytes = piece.ns = 0;
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
@@ -523,7 +440,7 @@ static PolicyAction send_until_enough(Policy *policy, Error **errp)
             return action;
         }
         send_slice(policy);
-        source_measure_speed();
+        speed_measure();
     }
     return POLICY_SEND;
 }
@@ -597,17 +514,6 @@ static bool source_accepted(Error **errp)
     return false;
 }
 
-static void show_average_speed(void)
-{
-    QEMU_LOCK_GUARD(&source.lock);
-    SourceView *view = &source.view;
-    int64_t ms = now_ns() / SCALE_MS - view->start_ms - view->setup_ms;
-
-    if (ms > 0) {
-        view->mbps = migration_transferred_bytes() * 8.0 / ms / 1000;
-    }
-}
-
 void *source_thread(void *opaque)
 {
     QEMUBHFunc *ended = opaque;
@@ -621,7 +527,7 @@ void *source_thread(void *opaque)
     }
     throttle_dirty_rate(0);
     if (source.succeeded) {
-        show_average_speed();
+        speed_show_average();
     } else if (phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
         error_free(err);
     } else {

@@ -7,9 +7,9 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/lockable.h"
+#include "migration/core/main-loop.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
-#include "migration/core/main-loop.h"
 #include "state.h"
 #include "urgent-channel.h"
 

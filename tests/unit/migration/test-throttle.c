@@ -16,7 +16,7 @@
 #include "qapi/qapi-commands-migration.h"
 #include "system/cpu-timers.h"
 #include "migration/base/clock.h"
-#include "migration/core/notify.h"
+#include "migration/core/main-loop.h"
 #include "migration/source/throttle.h"
 #include "setup.h"
 
