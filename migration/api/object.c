@@ -15,8 +15,11 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram.h"
+#include "migration/ram/ram-source.h"
+#include "migration/register.h"
 #include "migration/source/start.h"
 #include "migration/source/state.h"
+#include "migration/wire/wire.h"
 
 void migration_object_init(void)
 {
@@ -32,6 +35,8 @@ void migration_object_init(void)
         migrate_caps_check((bool *)none, s->capabilities, &error_fatal);
     }
     ram_mig_init();
+    register_savevm_live(WIRE_RAM_NAME, WIRE_RAM_INSTANCE, WIRE_RAM_VERSION,
+                         &ram_section_handlers, NULL);
     dirty_bitmap_mig_init();
 }
 
@@ -53,7 +58,7 @@ static void migration_instance_init(Object *obj)
 {
     MigrationState *s = MIGRATION(obj);
 
-    qemu_mutex_init(&s->error_lock);
+    first_error_init(&s->error);
     migrate_params_init(&s->parameters);
 }
 

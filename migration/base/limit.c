@@ -9,7 +9,6 @@
 
 #include "qemu/osdep.h"
 #include "migration/base/clock.h"
-#include "migration/qemu-file.h"
 #include "rate.h"
 #include "stats.h"
 
@@ -47,9 +46,4 @@ uint64_t migration_rate_wait_ns(void)
     rate_spend(&limit.rate, sent - limit.spent, now);
     limit.spent = sent;
     return rate_wait_ns(&limit.rate, now);
-}
-
-bool migration_rate_exceeded(QEMUFile *f)
-{
-    return qemu_file_get_error(f) || migration_rate_wait_ns() > 0;
 }

@@ -1,31 +1,16 @@
 /*
- * The settings in force, and the commands that query and change them
- *
- * What a setting may be stands in params.def and caps.c.  Here is what needs
- * a running emulator: where the settings are kept, what the host and the
- * moment allow, and what a change does to a migration that runs.
+ * The settings in force: where they are kept, and how they are read
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qapi/qapi-types-migration.h"
 #include "qemu/units.h"
 #include "exec/target_page.h"
-#include "qapi/clone-visitor.h"
-#include "qapi/error.h"
-#include "qapi/qapi-commands-migration.h"
-#include "qapi/qapi-visit-migration.h"
-#include "system/kvm.h"
-#include "system/runstate.h"
-#include "migration/colo.h"
 #include "migration/cpr.h"
 #include "migration/migration.h"
-#include "migration/migration-stats.h"
-#include "migration/misc.h"
 #include "migration/options.h"
-#include "migration/permit.h"
-#include "migration/postcopy-ram.h"
-#include "migration/ram.h"
 #include "caps.h"
 #include "params.h"
 
@@ -49,20 +34,6 @@ const Property migration_properties[] = {
 #include "params.def"
 };
 const size_t migration_properties_count = ARRAY_SIZE(migration_properties);
-
-static MigrationState *migration_object;
-
-MigrationState *migrate_get_current(void)
-{
-    assert(migration_object);
-    return migration_object;
-}
-
-void migrate_set_current(MigrationState *s)
-{
-    assert(!migration_object);
-    migration_object = s;
-}
 
 static MigrationParameters *in_force(void)
 {
@@ -106,14 +77,9 @@ bool migrate_postcopy(void)
     return migrate_postcopy_ram() || migrate_dirty_bitmaps();
 }
 
-static bool tls_is_on(const MigrationParameters *params)
-{
-    return params->tls_creds && *params->tls_creds;
-}
-
 bool migrate_tls(void)
 {
-    return tls_is_on(in_force());
+    return params_have_tls(in_force());
 }
 
 /*
@@ -134,6 +100,11 @@ MigMode migrate_mode(void)
     return incoming != MIG_MODE_NONE ? incoming : migrate_mode_wanted();
 }
 
+void migrate_params_init(MigrationParameters *params)
+{
+    params_preset(params);
+}
+
 AnnounceParameters *migrate_announce_params(void)
 {
     static AnnounceParameters announce;
@@ -145,107 +116,6 @@ AnnounceParameters *migrate_announce_params(void)
         .step = migrate_announce_step(),
     };
     return &announce;
-}
-
-/* Capabilities */
-
-static bool lacks(Error **errp, MigrationCapability cap, const char *what)
-{
-    error_setg(errp, "Capability '%s' %s", MigrationCapability_str(cap), what);
-    return false;
-}
-
-static bool stream_is_plain(MigrationCapability cap,
-                            const MigrationParameters *params, Error **errp)
-{
-    if (params->multifd_compression != MULTIFD_COMPRESSION_NONE) {
-        return lacks(errp, cap,
-                     "requires parameter 'multifd-compression' to be 'none'");
-    }
-    if (tls_is_on(params)) {
-        return lacks(errp, cap, "requires parameter 'tls-creds' to be empty");
-    }
-    return true;
-}
-
-static bool cap_holds(MigrationCapability cap, CapCondition condition,
-                      Error **errp)
-{
-    switch (condition) {
-    case CAP_COLO_IS_BUILT:
-#ifndef CONFIG_REPLICATION
-        return lacks(errp, cap, "requires a QEMU built with replication");
-#endif
-        return true;
-    case CAP_HOST_CAN_POSTCOPY:
-        return !runstate_check(RUN_STATE_INMIGRATE) ||
-               postcopy_possible_here(errp);
-    case CAP_HOST_TRACKS_WRITES:
-        /* Nobody can ask for what is missing, see caps_available(). */
-        return lacks(errp, cap, "is not available yet");
-    case CAP_HOST_SENDS_IN_PLACE:
-#ifndef CONFIG_LINUX
-        return lacks(errp, cap, "requires a Linux host");
-#endif
-        return true;
-    case CAP_STREAM_IS_PLAIN:
-        return stream_is_plain(cap, in_force(), errp);
-    case CAP_INCOMING_NOT_STARTED:
-        return !migration_incoming_started() ||
-               lacks(errp, cap,
-                     "must be set before the incoming migration starts");
-    case CAP_DIRTY_RING:
-        return (kvm_enabled() && kvm_dirty_ring_enabled()) ||
-               lacks(errp, cap, "requires KVM with the accelerator property "
-                     "'dirty-ring-size' set");
-    default:
-        g_assert_not_reached();
-    }
-}
-
-bool migrate_caps_check(bool *old_caps, bool *new_caps, Error **errp)
-{
-    return caps_available(new_caps, errp) &&
-           caps_check(old_caps, new_caps, cap_holds, errp);
-}
-
-MigrationCapabilityStatusList *qmp_query_migrate_capabilities(Error **errp)
-{
-    const bool *caps = migrate_get_current()->capabilities;
-    MigrationCapabilityStatusList *list = NULL;
-
-    for (int id = MIGRATION_CAPABILITY__MAX - 1; id >= 0; id--) {
-        MigrationCapabilityStatus *status = g_new(MigrationCapabilityStatus, 1);
-
-        *status = (MigrationCapabilityStatus) { id, caps[id] };
-        QAPI_LIST_PREPEND(list, status);
-    }
-    return list;
-}
-
-void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
-                                  Error **errp)
-{
-    bool *caps = migrate_get_current()->capabilities;
-    bool wanted[MIGRATION_CAPABILITY__MAX];
-
-    if (migration_is_running() || migration_in_colo_state()) {
-        error_setg(errp, "There's a migration process in progress");
-        return;
-    }
-    if (!migration_permits(MIGRATION_ACT_SET_CAPABILITIES, errp)) {
-        return;
-    }
-    memcpy(wanted, caps, sizeof(wanted));
-    for (; list; list = list->next) {
-        wanted[list->value->capability] = list->value->state;
-    }
-    if (migrate_caps_check(caps, wanted, errp)) {
-        /* A thread that loads may be reading them. */
-        for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
-            qatomic_set(&caps[id], wanted[id]);
-        }
-    }
 }
 
 /*
@@ -284,103 +154,5 @@ void migrate_snapshot_was_saved_with(const bool *used)
 
     for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
         qatomic_set(&caps[id], caps[id] || used[id]);
-    }
-}
-
-/* Parameters */
-
-void migrate_params_init(MigrationParameters *params)
-{
-    params_preset(params);
-}
-
-/* What the host can never hold is not found out only by who starts. */
-static bool cache_may_fit(const MigrationParameters *params, Error **errp)
-{
-    uint64_t memory = qemu_get_host_physmem();
-
-    if (!memory || params->xbzrle_cache_size <= memory) {
-        return true;
-    }
-    error_setg(errp, "Parameter 'xbzrle-cache-size' expects no more than the "
-               "memory of the host, which is %" PRIu64 " bytes", memory);
-    return false;
-}
-
-bool migrate_params_check(MigrationParameters *params, Error **errp)
-{
-    ERRP_GUARD();
-
-    if (!params_check_numbers(params, qemu_target_page_size(), errp) ||
-        !cache_may_fit(params, errp)) {
-        return false;
-    }
-    if (params->mode != MIG_MODE_NORMAL) {
-        error_setg(errp, "Migration mode '%s' is not available yet in this "
-                   "version of Ferry", MigMode_str(params->mode));
-        return false;
-    }
-    if (params->has_block_bitmap_mapping &&
-        !check_dirty_bitmap_mig_alias_map(params->block_bitmap_mapping,
-                                          errp)) {
-        error_prepend(errp, "Invalid mapping given for block-bitmap-mapping: ");
-        return false;
-    }
-    if (migrate_zero_copy_send() &&
-        !stream_is_plain(MIGRATION_CAPABILITY_ZERO_COPY_SEND, params, errp)) {
-        return false;
-    }
-    /* of what is in force, not of what is asked for, as QEMU 10.0 has it */
-    if (migrate_mapped_ram() &&
-        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, in_force(), errp)) {
-        return false;
-    }
-    if (params->direct_io && !qemu_has_direct_io()) {
-        error_setg(errp, "No build-time support for direct-io");
-        return false;
-    }
-    return true;
-}
-
-MigrationParameters *qmp_query_migrate_parameters(Error **errp)
-{
-    MigrationParameters *params = QAPI_CLONE(MigrationParameters, in_force());
-
-    params->tls_authz = params->tls_authz ?: g_strdup("");
-    return params;
-}
-
-/* While @set is not yet in force: false if that cannot be done. */
-static bool resize_cache(const MigrateSetParameters *set, Error **errp)
-{
-    return !set->has_xbzrle_cache_size ||
-           ram_delta_resize(set->xbzrle_cache_size, errp);
-}
-
-/* Now that @set is in force: tell a migration that runs. */
-static void act_on(const MigrateSetParameters *set)
-{
-    bool in_postcopy = migration_in_postcopy();
-
-    if (set->has_max_bandwidth && migration_is_running() && !in_postcopy) {
-        migration_rate_set(set->max_bandwidth);
-    }
-    if (set->has_max_postcopy_bandwidth && in_postcopy) {
-        migration_rate_set(set->max_postcopy_bandwidth);
-    }
-    if (set->has_x_checkpoint_delay) {
-        colo_checkpoint_delay_set();
-    }
-}
-
-void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
-{
-    g_autoptr(MigrationParameters) wanted =
-        QAPI_CLONE(MigrationParameters, in_force());
-
-    params_merge(wanted, set);
-    if (migrate_params_check(wanted, errp) && resize_cache(set, errp)) {
-        params_merge(in_force(), set);
-        act_on(set);
     }
 }

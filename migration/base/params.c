@@ -205,3 +205,8 @@ bool params_check_numbers(const MigrationParameters *params,
     }
     return true;
 }
+
+bool params_have_tls(const MigrationParameters *params)
+{
+    return params->tls_creds && *params->tls_creds;
+}

@@ -70,4 +70,7 @@ void params_merge(MigrationParameters *params, const MigrateSetParameters *set);
 bool params_check_numbers(const MigrationParameters *params,
                           uint64_t page_size, Error **errp);
 
+/* Whether channels are to be secured */
+bool params_have_tls(const MigrationParameters *params);
+
 #endif

@@ -16,6 +16,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "qemu/thread.h"
 #include "qom/object.h"
+#include "migration/base/first-error.h"
 #include "migration/misc.h"
 
 /* Names of threads, as debuggers and management tools show them */
@@ -51,8 +52,7 @@ struct MigrationState {
     bool multifd_clean_tls_termination;
     uint8_t clear_bitmap_shift;     /* pages of a chunk of the dirty log, 2^n */
 
-    QemuMutex error_lock;
-    Error *error;                   /* the first; under error_lock */
+    FirstError error;
 };
 
 /* Never NULL once the machine is being set up. Any thread. */

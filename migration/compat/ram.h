@@ -19,7 +19,7 @@
     INTERNAL_RAMBLOCK_FOREACH(block) \
         if (!migrate_ram_is_ignored(block))
 
-/* Registers the section "ram". Once. */
+/* Prepares the section "ram", so that it can be registered. Once. */
 void ram_mig_init(void);
 
 /* Bytes: known to be dirty, and what there is in all. Any thread. */

@@ -8,7 +8,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-migration.h"
-#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "migration/migration.h"
@@ -52,19 +51,9 @@ bool notify_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to)
  * The first error
  */
 
-void migrate_set_error(MigrationState *migration, const Error *err)
+static FirstError *first_error(void)
 {
-    QEMU_LOCK_GUARD(&migration->error_lock);
-    trace_migrate_error(error_get_pretty(err));
-    if (!migration->error) {
-        migration->error = error_copy(err);
-    }
-}
-
-bool migrate_has_error(MigrationState *migration)
-{
-    QEMU_LOCK_GUARD(&migration->error_lock);
-    return migration->error;
+    return &migrate_get_current()->error;
 }
 
 void notify_error(Error *err)
@@ -75,33 +64,18 @@ void notify_error(Error *err)
 
 void notify_error_also(Error *err)
 {
-    MigrationState *s = migrate_get_current();
-
-    WITH_QEMU_LOCK_GUARD(&s->error_lock) {
-        Error *first = g_steal_pointer(&s->error);
-
-        error_setg(&s->error, "%s%s%s",
-                   first ? error_get_pretty(first) : "", first ? "; " : "",
-                   error_get_pretty(err));
-        error_free(first);
-    }
+    first_error_add(first_error(), err);
     error_free(err);
 }
 
 Error *notify_first_error(void)
 {
-    MigrationState *s = migrate_get_current();
-
-    QEMU_LOCK_GUARD(&s->error_lock);
-    return s->error ? error_copy(s->error) : NULL;
+    return first_error_get(first_error());
 }
 
 void notify_clear_error(void)
 {
-    MigrationState *s = migrate_get_current();
-
-    QEMU_LOCK_GUARD(&s->error_lock);
-    error_free(g_steal_pointer(&s->error));
+    first_error_clear(first_error());
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
 #include "migration/base/clock.h"
+#include "migration/base/load-step.h"
 #include "migration/base/turns.h"
 #include "migration/core/notify.h"
 #include "migration/migration.h"
@@ -42,7 +43,6 @@
 #define WATCH_MS 500
 
 static struct {
-    int step;                   /* CommandPhase; atomic */
     bool ram;                   /* else it is about dirty bitmaps; BQL */
     bool has_thread;            /* for urgent pages; main loop, then thread */
     QemuThread thread;
@@ -73,12 +73,10 @@ void postcopy_dest_init(void)
     urgent_channel_init();
     qemu_mutex_init(&pc.lock);
     qemu_cond_init(&pc.cond);
-    qatomic_set(&pc.step, COMMAND_PRECOPY);
 }
 
 void postcopy_dest_begin(void)
 {
-    qatomic_set(&pc.step, COMMAND_PRECOPY);
     pc.ram = false;
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = false;
@@ -86,31 +84,9 @@ void postcopy_dest_begin(void)
     pc.user_paused = pc.over = false;
 }
 
-CommandPhase postcopy_dest_step(void)
-{
-    return qatomic_read(&pc.step);
-}
-
-static bool is_step(CommandPhase from, CommandPhase to)
-{
-    CommandPhase step = postcopy_dest_step();
-
-    return from <= step && step <= to;
-}
-
-bool migration_in_incoming_postcopy(void)
-{
-    return is_step(COMMAND_DISCARDING, COMMAND_RUNNING);
-}
-
 bool postcopy_dest_may_pause(void)
 {
-    return pc.ram && is_step(COMMAND_LISTENING, COMMAND_RUNNING);
-}
-
-bool migration_incoming_postcopy_advised(void)
-{
-    return is_step(COMMAND_ADVISED, COMMAND_RUNNING);
+    return pc.ram && load_step_has(LOAD_POSTCOPY);
 }
 
 /*
@@ -306,7 +282,7 @@ bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
         }
         pc.ram = true;
     }
-    qatomic_set(&pc.step, COMMAND_ADVISED);
+    load_step_go(STEP_ADVISED);
     return true;
 }
 
@@ -318,7 +294,8 @@ bool coroutine_mixed_fn postcopy_dest_discard(QEMUFile *f, uint16_t len,
         error_setg(errp, "The source has not announced postcopy of RAM");
         return false;
     }
-    qatomic_set(&pc.step, COMMAND_DISCARDING);
+    load_step_go(load_step_has(LOAD_HOLDS) ? STEP_HELD_DISCARDING
+                                           : STEP_DISCARDING);
     if (!dest_forget(f, len, errp)) {
         return false;
     }
@@ -387,7 +364,7 @@ bool postcopy_dest_listen(Error **errp)
         return false;
     }
     start_urgent_thread();
-    qatomic_set(&pc.step, COMMAND_LISTENING);
+    load_step_go(STEP_LISTENING);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     trace_loadvm_postcopy_handle_listen("return");
     return true;
@@ -396,7 +373,7 @@ bool postcopy_dest_listen(Error **errp)
 bool postcopy_dest_run(Error **errp)
 {
     trace_loadvm_postcopy_handle_run();
-    qatomic_set(&pc.step, COMMAND_RUNNING);
+    load_step_go(STEP_RUNNING);
     return true;
 }
 
@@ -412,16 +389,13 @@ bool postcopy_dest_hold(Error **errp)
 
 bool postcopy_dest_unhold(Error **errp)
 {
-    if (postcopy_dest_step() == COMMAND_DISCARDING) {
-        qatomic_set(&pc.step, COMMAND_ADVISED);
-    }
     return !dest_listens() || dest_unlisten(errp);
 }
 
 void postcopy_dest_commit(void)
 {
     start_urgent_thread();
-    qatomic_set(&pc.step, COMMAND_RUNNING);
+    load_step_go(STEP_RUNNING);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
 }
 
@@ -478,7 +452,7 @@ void postcopy_dest_package_failed(const char *why)
 
 void postcopy_dest_quit(void)
 {
-    if (is_step(COMMAND_LISTENING, COMMAND_RUNNING)) {
+    if (load_step_has(LOAD_POSTCOPY)) {
         lose_hope();
         read_no_more(NULL);
         postcopy_quit_stop_cpus();
@@ -869,5 +843,4 @@ void postcopy_dest_end(void)
         error_free(g_steal_pointer(&pc.why));
     }
     dest_end();
-    qatomic_set(&pc.step, COMMAND_ENDED);
 }

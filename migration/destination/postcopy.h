@@ -28,9 +28,6 @@ void postcopy_dest_init(void);
 /* A new migration: nothing is known of postcopy.  BQL. */
 void postcopy_dest_begin(void);
 
-/* Where it stands; any thread. */
-CommandPhase postcopy_dest_step(void);
-
 /*
  * It listens for pages: a connection that breaks is a pause, even if the
  * package is still being loaded, which goes on without a way back.  Any thread.

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "hw/boards.h"
 #include "migration/base/clock.h"
+#include "migration/base/load-step.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/permit.h"
@@ -30,12 +31,10 @@
 
 /*
  * All of it is the main loop's, until a state listens: from then on the
- * incoming thread has it, but that the main loop brings the phase to READY.
+ * incoming thread has it.
  */
 static struct {
     uint32_t attempt;           /* counted from 1 by the source */
-    int phase;                  /* CommandPhase, PRECOPY: none; atomic */
-    bool listens;               /* pages may be missing */
     int verdict;                /* PrepareVerdict; atomic */
     bool committed;             /* atomic */
     GArray *changes;            /* RamChange, that a reset left to be told */
@@ -43,23 +42,11 @@ static struct {
     Error *why;                 /* it is GUEST_NO_DISKS */
 } hold;
 
-static void set_phase(CommandPhase phase)
-{
-    qatomic_store_release(&hold.phase, phase);
-}
-
 void prepare_init(void)
 {
     hold.attempt = 0;
-    hold.listens = false;
-    set_phase(COMMAND_PRECOPY);
     qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
     qatomic_set(&hold.committed, false);
-}
-
-CommandPhase prepare_phase(void)
-{
-    return qatomic_load_acquire(&hold.phase);
 }
 
 PrepareVerdict prepare_verdict(void)
@@ -150,9 +137,9 @@ bool prepare_begin(QEMUFile *f, Error **errp)
     /* What comes next is memory, which has to wait. */
     fault_inject_delay(POLICY_PART_RAM);
     hold.attempt = attempt;
-    hold.listens = false;
     qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
-    set_phase(COMMAND_HELD);
+    load_step_go(load_step_has(LOAD_DISCARDED) ? STEP_HELD_DISCARDING
+                                               : STEP_HELD);
     return true;
 }
 
@@ -161,8 +148,7 @@ bool prepare_listen(Error **errp)
     if (!postcopy_dest_hold(errp)) {
         return false;
     }
-    hold.listens = true;
-    set_phase(COMMAND_HELD_LISTENING);
+    load_step_go(STEP_HELD_LISTENING);
     return true;
 }
 
@@ -216,7 +202,8 @@ bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     cpu_synchronize_all_post_init();
     fault_inject_delay(POLICY_PART_DEVICE_LOAD);
     destination.report.load_ns = now_ns() - arrived_ns;
-    set_phase(COMMAND_READY);
+    load_step_go(load_step_has(LOAD_LISTENS) ? STEP_READY_LISTENING
+                                             : STEP_READY);
     if (!reply_report(WIRE_RP_READY, &destination.report)) {
         error_setg(errp, "The source cannot be told that all is ready");
         return false;
@@ -255,22 +242,21 @@ bool coroutine_mixed_fn prepare_abort(QEMUFile *f, Error **errp)
         return false;
     }
     trace_migration_hold_abort(hold.attempt);
-    if (hold.listens) {
+    if (load_step_has(LOAD_LISTENS)) {
         qatomic_set(&hold.verdict, PREPARE_ABORTED);
         return true;
     }
-    if (prepare_phase() == COMMAND_READY) {
+    if (load_step_has(LOAD_READY)) {
         main_loop_run_and_wait(forget_devices);
     }
-    set_phase(COMMAND_PRECOPY);
+    load_step_back();
     return postcopy_dest_unhold(errp) && tell_aborted(errp);
 }
 
 void prepare_forget(void)
 {
     forget_devices();
-    hold.listens = false;
-    set_phase(COMMAND_PRECOPY);
+    load_step_back();
 }
 
 bool prepare_forgot(Error **errp)
@@ -294,13 +280,12 @@ bool coroutine_mixed_fn prepare_commit(QEMUFile *f, Error **errp)
         return false;
     }
     trace_migration_hold_commit(hold.attempt);
-    if (hold.listens) {
+    if (load_step_has(LOAD_LISTENS)) {
         qatomic_set(&hold.verdict, PREPARE_COMMITTED);
-        set_phase(COMMAND_PRECOPY);
         postcopy_dest_commit();
         return true;
     }
-    set_phase(COMMAND_ENDED);
+    load_step_end();
     ram_watch_stop();
     ram_load_seal();
     main_loop_run_and_wait(prepare_start_guest);

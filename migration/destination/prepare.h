@@ -25,15 +25,11 @@
 #ifndef MIGRATION_DESTINATION_PREPARE_H
 #define MIGRATION_DESTINATION_PREPARE_H
 
-#include "migration/device/commands.h"
 #include "migration/qemu-file.h"
 #include "migration/core/downtime-report.h"
 
 /* A new load begins. */
 void prepare_init(void);
-
-/* COMMAND_HELD and so on, or COMMAND_PRECOPY outside of an attempt */
-CommandPhase prepare_phase(void);
 
 /* No more is to be expected: the end of a load, however it ended.  BQL. */
 void prepare_end(void);

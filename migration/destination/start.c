@@ -11,10 +11,10 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "migration/base/clock.h"
+#include "migration/base/load-step.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
 #include "migration/core/permit.h"
-#include "migration/core/vmstate.h"
 #include "migration/cpr.h"
 #include "migration/device/load-threads.h"
 #include "migration/migration.h"
@@ -30,6 +30,7 @@
 #include "prepare.h"
 #include "return-path.h"
 #include "state.h"
+#include "thread.h"
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
 #define SHUTDOWN_MS 3000
@@ -243,7 +244,7 @@ static void destination_fail_early(Error *err)
 
 static void destination_thread_ended(void *opaque)
 {
-    bool late = postcopy_dest_step() >= COMMAND_LISTENING;
+    bool late = load_step_has(LOAD_POSTCOPY);
 
     qemu_thread_join(&destination.thread);
     if (main_loop_is_ending()) {
@@ -303,7 +304,7 @@ void destination_shutdown(void)
     int64_t end = now_ms() + SHUTDOWN_MS;
 
     transport_listen_stop();
-    if (postcopy_dest_step() >= COMMAND_LISTENING) {
+    if (load_step_has(LOAD_POSTCOPY)) {
         postcopy_dest_quit();
     } else if (destination.from_src) {
         if (runstate_check(RUN_STATE_INMIGRATE)) {

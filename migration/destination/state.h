@@ -66,7 +66,4 @@ bool destination_start_early(int64_t package_ns, Error **errp);
 /* The same when the source has said COMMIT. */
 bool destination_start_held(Error **errp);
 
-/* The thread's function: @opaque is called in the main loop at its end. */
-void *destination_thread(void *opaque);
-
 #endif

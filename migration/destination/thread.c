@@ -15,6 +15,7 @@
 #include "qemu/yank.h"
 #include "io/channel.h"
 #include "migration/base/clock.h"
+#include "migration/base/load-step.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
@@ -35,6 +36,7 @@
 #include "prepare.h"
 #include "return-path.h"
 #include "state.h"
+#include "thread.h"
 
 #define LOAD_FAILED "load of migration failed: "
 
@@ -63,7 +65,6 @@ static struct {
     QemuEvent package;          /* the guest was started, or cannot be */
 } load_turn;
 
-static bool from_file;          /* it is a snapshot, nobody to answer */
 static unsigned acks_needed;    /* devices that were not ready; BQL */
 
 void vmstate_load_init(void)
@@ -125,7 +126,7 @@ static bool not_available(Error **errp)
  */
 static bool listen_and_share(Error **errp)
 {
-    bool held = prepare_phase() == COMMAND_HELD;
+    bool held = load_step_has(LOAD_HOLDS);
 
     if (!(held ? prepare_listen(errp) : postcopy_dest_listen(errp))) {
         return false;
@@ -169,15 +170,6 @@ static bool load_take_command(void *opaque, unsigned command, QEMUFile *f,
     }
 }
 
-static CommandPhase phase_now(void *opaque)
-{
-    if (from_file) {
-        return COMMAND_SNAPSHOT;
-    }
-    return prepare_phase() != COMMAND_PRECOPY ? prepare_phase()
-                                              : postcopy_dest_step();
-}
-
 static bool load_take_state(void *opaque, QEMUFile *f, uint32_t *len,
                             Error **errp)
 {
@@ -196,7 +188,6 @@ static bool package_ready(void *opaque, Error **errp)
 }
 
 static const DeviceLoadOps loadvm_ops = {
-    .phase = phase_now,
     .command = load_take_command,
     .state = load_take_state,
     .state_loaded = state_loaded,
@@ -225,7 +216,7 @@ static bool load_begin(bool file, Error **errp)
     if (current_load.started) {
         device_load_destroy(&current_load);
     }
-    from_file = file;
+    load_step_begin(file ? STEP_SNAPSHOT : STEP_PRECOPY);
     prepare_init();
     acks_needed = 0;
     device_load_init(&current_load, &loadvm_ops, NULL);
@@ -240,7 +231,7 @@ static bool load_begin(bool file, Error **errp)
 
 static bool load_set_up(QEMUFile *f, Error **errp)
 {
-    destination.loading = !from_file;
+    destination.loading = load_step() != STEP_SNAPSHOT;
     if (!device_load_setup(f, errp)) {
         return false;
     }
@@ -255,6 +246,7 @@ void vmstate_load_cleanup(void)
 {
     postcopy_dest_end();
     prepare_end();
+    load_step_end();
     device_load_cleanup();
     load_threads_close();
 }
@@ -517,9 +509,7 @@ static bool load_records(QEMUFile *f, Error **errp)
 /* Only COMMIT may start a guest that is being held. */
 static bool not_held(Error **errp)
 {
-    CommandPhase phase = prepare_phase();
-
-    if (phase == COMMAND_HELD || phase == COMMAND_READY) {
+    if (load_step_has(LOAD_HOLDS)) {
         error_setg(errp, "The stream ends while the guest is being held");
         return false;
     }

@@ -15,6 +15,7 @@
 #include "migration/base/reported.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/commands.h"
 #include "load.h"
 #include "sections.h"
 
@@ -279,11 +280,8 @@ static bool may_load(const DeviceLoad *load, const Section *s,
  */
 static bool may_come_now(const RecordLoop *loop, Error **errp)
 {
-    const DeviceLoad *load = loop->load;
-    CommandPhase phase = load->ops->phase(load->opaque);
-
     if (loop->type == WIRE_SECTION_FULL && !loop->in_package &&
-        (phase == COMMAND_HELD || phase == COMMAND_READY)) {
+        load_step_has(LOAD_HOLDS)) {
         error_setg(errp, "The state of a device came outside of the command "
                    "STATE while the guest is being held");
         return false;
@@ -493,7 +491,7 @@ static bool device_load_command(RecordLoop *loop, Error **errp)
         return false;
     }
     trace_loadvm_process_command(command_name(command), len);
-    if (!command_check(command, len, load->ops->phase(load->opaque),
+    if (!command_check(command, len, load_step(),
                        loop->in_package, errp)) {
         return false;
     }

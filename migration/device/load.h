@@ -14,13 +14,10 @@
 #include "qemu/thread.h"
 #include "migration/base/ledger.h"
 #include "migration/qemu-file.h"
-#include "commands.h"
 #include "configuration.h"
 
 /* What a load asks of its owner; called by whoever loads records. */
 typedef struct DeviceLoadOps {
-    CommandPhase (*phase)(void *opaque);
-
     /*
      * Acts on a command that passed command_check(), and takes its @len bytes
      * of payload from @f.  PACKAGED is not among them.

@@ -10,7 +10,11 @@
 #ifndef MIGRATION_RAM_RAM_SOURCE_H
 #define MIGRATION_RAM_RAM_SOURCE_H
 
+#include "migration/register.h"
 #include "send.h"
+
+/* Those of the section */
+extern const SaveVMHandlers ram_section_handlers;
 
 /* What a sync of the dirty log found, and what it took */
 typedef struct RamSyncReport {
@@ -105,11 +109,11 @@ bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
 void ram_source_enter_postcopy(RamRunFn *run, void *opaque);
 
 /*
- * For one turn of the section: @run sends in place of whoever does; after that
- * as before.  Returns what qemu_savevm_state_iterate() would.  Migration
+ * In between @run sends the section, in place of whoever does.  Migration
  * thread.
  */
-int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque);
+void ram_source_begin_turn(RamRunFn *run, void *opaque);
+void ram_source_end_turn(void);
 
 /*
  * The peer has thrown away what it was told to, and may have none of what it

@@ -372,16 +372,16 @@ void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
     sending.run_opaque = opaque;
 }
 
-int ram_source_turn(QEMUFile *f, RamRunFn *run, void *opaque)
+void ram_source_begin_turn(RamRunFn *run, void *opaque)
 {
-    int ret;
-
     assert(!sending.run);
     sending.run = run;
     sending.run_opaque = opaque;
-    ret = qemu_savevm_state_iterate(f, true);
+}
+
+void ram_source_end_turn(void)
+{
     sending.run = NULL;
-    return ret;
 }
 
 void ram_source_peer_forgot(void)
@@ -404,7 +404,7 @@ void ram_source_resume(QEMUFile *f)
     ram_sink_init(&sending.sender.sink, f, peer);
 }
 
-static SaveVMHandlers handlers = {
+const SaveVMHandlers ram_section_handlers = {
     .save_setup = save_setup,
     .save_live_iterate = save_iterate,
     .save_live_complete_precopy = save_complete,
@@ -481,7 +481,5 @@ void ram_mig_init(void)
     };
 
     qemu_mutex_init(&presence_lock);
-    register_savevm_live(WIRE_RAM_NAME, WIRE_RAM_INSTANCE, WIRE_RAM_VERSION,
-                         &handlers, NULL);
     ram_block_notifier_add(&notifier);
 }

@@ -204,6 +204,16 @@ static bool take_copy(Copy *copy)
     return ok;
 }
 
+static bool send_answer(Copy *copy)
+{
+    int ret;
+
+    ram_source_begin_turn(send_copy, copy);
+    ret = qemu_savevm_state_iterate(source.to_dst, true);
+    ram_source_end_turn();
+    return ret >= 0;
+}
+
 static bool answer(const PageRequest *request)
 {
     uint64_t size = ram_region_page_size(request->region);
@@ -213,8 +223,7 @@ static bool answer(const PageRequest *request)
     for (uint64_t done = 0; done < request->count; done += copy.count) {
         copy.first = request->first + done;
         copy.count = MIN(request->count - done, COPY_PAGES);
-        if (!take_copy(&copy) ||
-            ram_source_turn(source.to_dst, send_copy, &copy) < 0) {
+        if (!take_copy(&copy) || !send_answer(&copy)) {
             return false;
         }
     }

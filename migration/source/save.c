@@ -16,7 +16,6 @@
 #include "hw/boards.h"
 #include "io/channel-buffer.h"
 #include "migration/core/vmstate.h"
-#include "migration/device/commands.h"
 #include "migration/device/save.h"
 #include "migration/device/sections.h"
 #include "migration/migration.h"
@@ -25,9 +24,11 @@
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "migration/wire/commands.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
 #include "system/system.h"
+#include "save.h"
 #include "start.h"
 #include "state.h"
 
@@ -41,26 +42,6 @@ static DeviceSave save_to(QEMUFile *f)
         .desc = vmdesc,
         .footers = migrate_get_current()->send_section_footer,
     };
-}
-
-const Configuration *vmstate_configuration(Configuration *here)
-{
-    MigrationState *s = migrate_get_current();
-
-    *here = (Configuration) {
-        .machine = MACHINE_GET_CLASS(current_machine)->name,
-        .page_bits = qemu_target_page_bits(),
-        .page_bits_min = qemu_target_page_bits_min(),
-        .capabilities = s->capabilities,
-        .validate_uuid = migrate_validate_uuid(),
-        .uuid = qemu_uuid_set ? &qemu_uuid : NULL,
-    };
-    return s->send_configuration ? here : NULL;
-}
-
-bool should_send_vmdesc(void)
-{
-    return !current_machine->suppress_vmdesc;
 }
 
 /*
@@ -351,7 +332,7 @@ int qemu_save_device_state(QEMUFile *f)
     return qemu_file_get_error(f);
 }
 
-/* A command that depends on a setting; the others are in device/commands.c */
+/* A command that depends on a setting; the others are in wire/commands.c */
 void qemu_savevm_maybe_send_switchover_start(QEMUFile *f)
 {
     if (migrate_send_switchover_start()) {

@@ -18,7 +18,6 @@
 #include "migration/core/fault-inject.h"
 #include "migration/core/notify.h"
 #include "migration/core/permit.h"
-#include "migration/core/vmstate.h"
 #include "migration/global_state.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
@@ -30,6 +29,7 @@
 #include "migration/wire/stream.h"
 #include "system/runstate.h"
 #include "requests.h"
+#include "save.h"
 #include "state.h"
 #include "switchover.h"
 

@@ -567,3 +567,8 @@ void qemu_file_set_blocking(QEMUFile *f, bool block)
 {
     qio_channel_set_blocking(f->ioc, block, NULL);
 }
+
+bool migration_rate_exceeded(QEMUFile *f)
+{
+    return qemu_file_get_error(f) || migration_rate_wait_ns() > 0;
+}

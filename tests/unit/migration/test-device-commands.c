@@ -9,19 +9,19 @@
 #include "io/channel-buffer.h"
 #include "setup.h"
 #include "migration/savevm.h"
-#include "migration/device/commands.h"
+#include "migration/wire/commands.h"
 
 /*
  * Each line is one thing that an honest source does: command, lengths, the
- * phases by a letter (Snapshot, Precopy, Advised, Discarding, Listening,
- * Running, Ended, Held, held and lIstening, readY), and Outside or Inside of a
- * package.
+ * steps by a letter (Snapshot, Precopy, Advised, Discarding, Listening,
+ * Running, Ended, Held, held and discardinG, held and lIstening, readY, ready
+ * and listeniNg), and Outside or Inside of a package.
  */
 typedef struct Legal {
     unsigned command;
     unsigned lens[3];
     unsigned n;
-    const char *phases;
+    const char *steps;
     const char *places;
 } Legal;
 
@@ -29,28 +29,28 @@ static const Legal legal[] = {
     { 1, { 0 }, 1, "P", "O" },
     { 2, { 4 }, 1, "PADLR", "OI" },
     { 3, { 0, 16 }, 2, "P", "O" },
-    { 4, { 0 }, 1, "ADH", "I" },
+    { 4, { 0 }, 1, "ADHG", "I" },
     { 5, { 0 }, 1, "L", "I" },
-    { 6, { 20, 36, 65535 }, 3, "ADH", "O" },
+    { 6, { 20, 36, 65535 }, 3, "ADHG", "O" },
     { 7, { 4 }, 1, "AD", "O" },
     { 8, { 0 }, 1, "PA", "O" },
     { 9, { 0 }, 1, "LR", "O" },
     { 10, { 2, 7, 256 }, 3, "LR", "O" },
-    { 11, { 0 }, 1, "SPAH", "O" },
+    { 11, { 0 }, 1, "SPAHG", "O" },
     { 0x4600, { 8 }, 1, "PAD", "O" },
-    { 0x4601, { 8 }, 1, "H", "O" },
-    { 0x4602, { 4 }, 1, "Y", "O" },
-    { 0x4603, { 4 }, 1, "HIY", "O" },
+    { 0x4601, { 8 }, 1, "HG", "O" },
+    { 0x4602, { 4 }, 1, "YN", "O" },
+    { 0x4603, { 4 }, 1, "HGIYN", "O" },
 };
 
-static const char phase_letters[] = "SPADLREHIY";
+static const char step_letters[] = "SPADLREHGIYN";
 
-static bool is_legal(unsigned command, unsigned len, int phase, bool inside)
+static bool is_legal(unsigned command, unsigned len, int step, bool inside)
 {
     for (int i = 0; i < ARRAY_SIZE(legal); i++) {
         const Legal *l = &legal[i];
 
-        if (l->command != command || !strchr(l->phases, phase_letters[phase])
+        if (l->command != command || !strchr(l->steps, step_letters[step])
             || !strchr(l->places, inside ? 'I' : 'O')) {
             continue;
         }
@@ -63,7 +63,7 @@ static bool is_legal(unsigned command, unsigned len, int phase, bool inside)
     return false;
 }
 
-/* Every command in every phase and place, with legal and other lengths. */
+/* Every command in every step and place, with legal and other lengths. */
 static unsigned check_rules(unsigned from, unsigned to)
 {
     static const unsigned lens[] = {
@@ -71,10 +71,10 @@ static unsigned check_rules(unsigned from, unsigned to)
     };
     unsigned accepted = 0;
 
-    g_assert_cmpuint(strlen(phase_letters), ==, COMMAND_PHASES);
+    g_assert_cmpuint(strlen(step_letters), ==, STEP__COUNT);
     for (unsigned command = from; command < to; command++) {
         for (int l = 0; l < ARRAY_SIZE(lens); l++) {
-            for (int i = 0; i < 2 * COMMAND_PHASES; i++) {
+            for (int i = 0; i < 2 * STEP__COUNT; i++) {
                 bool want = is_legal(command, lens[l], i / 2, i & 1);
                 Error *err = NULL;
                 bool got;

@@ -11,6 +11,7 @@
 #include "qemu/error-report.h"
 #include "io/channel-buffer.h"
 #include "setup.h"
+#include "migration/base/load-step.h"
 #include "migration/savevm.h"
 #include "migration/vmstate.h"
 #include "migration/device/load.h"
@@ -255,13 +256,7 @@ static GByteArray *machine_stream(bool footers, bool describe)
 }
 
 static unsigned commands_seen;
-static CommandPhase phase;
 static bool refuse;
-
-static CommandPhase phase_now(void *opaque)
-{
-    return phase;
-}
 
 static bool package_ready(void *opaque, Error **errp)
 {
@@ -278,10 +273,10 @@ static bool take_command(void *opaque, unsigned command, QEMUFile *f,
         qemu_get_be32(f);
         return true;
     case WIRE_CMD_POSTCOPY_ADVISE:
-        phase = COMMAND_ADVISED;
+        load_step_go(STEP_ADVISED);
         return true;
     case WIRE_CMD_POSTCOPY_LISTEN:
-        phase = COMMAND_LISTENING;
+        load_step_go(STEP_LISTENING);
         return true;
     case WIRE_CMD_POSTCOPY_RUN:
         return true;
@@ -347,7 +342,6 @@ static bool proceed(void *opaque, Error **errp)
 }
 
 static const DeviceLoadOps load_ops = {
-    .phase = phase_now,
     .command = take_command,
     .package_ready = package_ready,
     .proceed = proceed,
@@ -361,7 +355,7 @@ static bool load_machine(const uint8_t *data, size_t len, bool footers,
     bool ok;
 
     machine_reset();
-    phase = COMMAND_PRECOPY;
+    load_step_begin(STEP_PRECOPY);
     commands_seen = 0;
     device_load_init(&load, &load_ops, NULL);
     load.footers = footers;
@@ -571,7 +565,7 @@ static void test_leave(void)
     QEMUFile *f = test_input(bytes, sizeof(bytes) - 1);
     DeviceLoad load;
 
-    phase = COMMAND_PRECOPY;
+    load_step_begin(STEP_PRECOPY);
     commands_seen = 0;
     device_load_init(&load, &load_ops, NULL);
     g_assert_true(device_load_records(&load, f, &error_abort));

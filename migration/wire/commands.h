@@ -4,26 +4,12 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef MIGRATION_DEVICE_COMMANDS_H
-#define MIGRATION_DEVICE_COMMANDS_H
+#ifndef MIGRATION_WIRE_COMMANDS_H
+#define MIGRATION_WIRE_COMMANDS_H
 
+#include "migration/base/load-step.h"
 #include "migration/qemu-file.h"
-#include "migration/wire/wire.h"
-
-/* What a destination is doing when a command arrives. */
-typedef enum CommandPhase {
-    COMMAND_SNAPSHOT,       /* loads a file for itself */
-    COMMAND_PRECOPY,
-    COMMAND_ADVISED,        /* precopy that may become postcopy */
-    COMMAND_DISCARDING,     /* has dropped pages that were sent in vain */
-    COMMAND_LISTENING,      /* can be sent pages while it loads devices */
-    COMMAND_RUNNING,        /* runs the guest; pages may be missing */
-    COMMAND_ENDED,
-    COMMAND_HELD,           /* loads what it must not start yet */
-    COMMAND_HELD_LISTENING, /* the same, and pages may be missing */
-    COMMAND_READY,          /* has all of it */
-    COMMAND_PHASES
-} CommandPhase;
+#include "wire.h"
 
 /* For traces and messages; never NULL. */
 const char *command_name(unsigned command);
@@ -32,13 +18,13 @@ const char *command_name(unsigned command);
  * command_check: may this come now?
  * @command: number and
  * @len: payload length as they were received
- * @phase: of the destination
+ * @step: of the destination
  * @in_package: came inside of a package
  *
  * One table lists for every command its lengths and where and when it may
  * come; all else is an error.
  */
-bool command_check(unsigned command, unsigned len, CommandPhase phase,
+bool command_check(unsigned command, unsigned len, LoadStep step,
                    bool in_package, Error **errp);
 
 /* Puts a command and flushes. */

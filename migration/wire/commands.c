@@ -26,19 +26,19 @@ typedef struct CommandRule {
     uint32_t len_min;
     uint32_t len_max;
     uint32_t len_step;      /* 0: every length from min to max */
-    unsigned phases;        /* bits by CommandPhase */
+    unsigned steps;         /* bits by LoadStep */
     CommandPlace place;
 } CommandRule;
 
-#define AT(phase) (1u << COMMAND_##phase)
-#define RULE(name_, min, max, step, place_, phases_)                    \
+#define AT(step) (1u << STEP_##step)
+#define RULE(name_, min, max, step, place_, steps_)                    \
     [WIRE_CMD_##name_] = {                                              \
         .name = #name_, .len_min = (min), .len_max = (max),             \
-        .len_step = (step), .place = PLACE_##place_, .phases = (phases_), \
+        .len_step = (step), .place = PLACE_##place_, .steps = (steps_), \
     }
-#define FIXED(name_, place_, phases_)                                   \
+#define FIXED(name_, place_, steps_)                                   \
     RULE(name_, WIRE_CMD_##name_##_LEN, WIRE_CMD_##name_##_LEN, 0,      \
-         place_, phases_)
+         place_, steps_)
 
 static const CommandRule base_rules[] = {
     FIXED(OPEN_RETURN_PATH, STREAM, AT(PRECOPY)),
@@ -46,10 +46,12 @@ static const CommandRule base_rules[] = {
                      AT(LISTENING) | AT(RUNNING)),
     RULE(POSTCOPY_ADVISE, 0, WIRE_CMD_POSTCOPY_ADVISE_LEN,
          WIRE_CMD_POSTCOPY_ADVISE_LEN, STREAM, AT(PRECOPY)),
-    FIXED(POSTCOPY_LISTEN, PACKAGE, AT(ADVISED) | AT(DISCARDING) | AT(HELD)),
+    FIXED(POSTCOPY_LISTEN, PACKAGE, AT(ADVISED) | AT(DISCARDING) | AT(HELD) |
+                                    AT(HELD_DISCARDING)),
     FIXED(POSTCOPY_RUN, PACKAGE, AT(LISTENING)),
     RULE(POSTCOPY_DISCARD, WIRE_CMD_POSTCOPY_DISCARD_MIN, WIRE_CMD_PAYLOAD_MAX,
-         0, STREAM, AT(ADVISED) | AT(DISCARDING) | AT(HELD)),
+         0, STREAM, AT(ADVISED) | AT(DISCARDING) | AT(HELD) |
+         AT(HELD_DISCARDING)),
     FIXED(PACKAGED, STREAM, AT(ADVISED) | AT(DISCARDING)),
     FIXED(ENABLE_COLO, STREAM, AT(PRECOPY) | AT(ADVISED)),
     /* A device that is being loaded may need a page to go on. */
@@ -57,21 +59,22 @@ static const CommandRule base_rules[] = {
     RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM,
          AT(LISTENING) | AT(RUNNING)),
     FIXED(SWITCHOVER_START, STREAM, AT(SNAPSHOT) | AT(PRECOPY) | AT(ADVISED) |
-                                    AT(HELD)),
+                                    AT(HELD) | AT(HELD_DISCARDING)),
 };
 
 #undef RULE
-#define RULE(name_, min, max, step, place_, phases_)                    \
+#define RULE(name_, min, max, step, place_, steps_)                    \
     [WIRE_CMD_##name_ - WIRE_CMD_PEER_FIRST] = {                        \
         .name = #name_, .len_min = (min), .len_max = (max),             \
-        .len_step = (step), .place = PLACE_##place_, .phases = (phases_), \
+        .len_step = (step), .place = PLACE_##place_, .steps = (steps_), \
     }
 
 static const CommandRule peer_rules[] = {
     FIXED(HOLD, STREAM, AT(PRECOPY) | AT(ADVISED) | AT(DISCARDING)),
-    FIXED(STATE, STREAM, AT(HELD)),
-    FIXED(COMMIT, STREAM, AT(READY)),
-    FIXED(ABORT, STREAM, AT(HELD) | AT(HELD_LISTENING) | AT(READY)),
+    FIXED(STATE, STREAM, AT(HELD) | AT(HELD_DISCARDING)),
+    FIXED(COMMIT, STREAM, AT(READY) | AT(READY_LISTENING)),
+    FIXED(ABORT, STREAM, AT(HELD) | AT(HELD_DISCARDING) | AT(HELD_LISTENING) |
+                         AT(READY) | AT(READY_LISTENING)),
 };
 
 static const CommandRule *find_rule(unsigned command)
@@ -87,17 +90,19 @@ static const CommandRule *find_rule(unsigned command)
     return rule && rule->name ? rule : NULL;
 }
 
-static const char *const phase_names[COMMAND_PHASES] = {
-    [COMMAND_SNAPSHOT] = "while loading a file",
-    [COMMAND_PRECOPY] = "during precopy",
-    [COMMAND_ADVISED] = "during precopy that may become postcopy",
-    [COMMAND_DISCARDING] = "while postcopy discards pages",
-    [COMMAND_LISTENING] = "before postcopy started the guest",
-    [COMMAND_RUNNING] = "during postcopy",
-    [COMMAND_ENDED] = "after the guest was started",
-    [COMMAND_HELD] = "while the guest is being held",
-    [COMMAND_HELD_LISTENING] = "while the guest is being held",
-    [COMMAND_READY] = "when the guest is ready to be started",
+static const char *const step_names[STEP__COUNT] = {
+    [STEP_SNAPSHOT] = "while loading a file",
+    [STEP_PRECOPY] = "during precopy",
+    [STEP_ADVISED] = "during precopy that may become postcopy",
+    [STEP_DISCARDING] = "while postcopy discards pages",
+    [STEP_LISTENING] = "before postcopy started the guest",
+    [STEP_RUNNING] = "during postcopy",
+    [STEP_ENDED] = "after the guest was started",
+    [STEP_HELD] = "while the guest is being held",
+    [STEP_HELD_DISCARDING] = "while the guest is being held",
+    [STEP_HELD_LISTENING] = "while the guest is being held",
+    [STEP_READY] = "when the guest is ready to be started",
+    [STEP_READY_LISTENING] = "when the guest is ready to be started",
 };
 
 const char *command_name(unsigned command)
@@ -107,7 +112,7 @@ const char *command_name(unsigned command)
     return rule ? rule->name : "unknown";
 }
 
-bool command_check(unsigned command, unsigned len, CommandPhase phase,
+bool command_check(unsigned command, unsigned len, LoadStep step,
                    bool in_package, Error **errp)
 {
     const CommandRule *rule = find_rule(command);
@@ -119,9 +124,9 @@ bool command_check(unsigned command, unsigned len, CommandPhase phase,
                (rule->len_step && len % rule->len_step)) {
         error_setg(errp, "Received the migration command %s with %u bytes",
                    rule->name, len);
-    } else if (!(rule->phases & (1u << phase))) {
+    } else if (!(rule->steps & (1u << step))) {
         error_setg(errp, "Received the migration command %s %s",
-                   rule->name, phase_names[phase]);
+                   rule->name, step_names[step]);
     } else if (!(rule->place & (in_package ? PLACE_PACKAGE : PLACE_STREAM))) {
         error_setg(errp, "Received the migration command %s %s a package",
                    rule->name, in_package ? "inside of" : "outside of");
