@@ -34,9 +34,9 @@ from manifest import Overlay, read_overlay                  # noqa: E402
 # What is found today.  The aims are 0, 3 and 0; until then these numbers are
 # what holds the line, so they are only ever lowered: a change that raises one
 # is what the check is there to refuse.
-MAX_UPWARD = 28         # arrows that the table does not allow
-MAX_CIRCLE = 37         # files in the largest circle
-MAX_DUPLICATES = 74     # names of statics that another file defines too
+MAX_UPWARD = 0          # arrows that the table does not allow
+MAX_CIRCLE = 3          # files in the largest circle
+MAX_DUPLICATES = 0      # names of statics that another file defines too
 
 AIM_CIRCLE = 3
 

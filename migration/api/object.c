@@ -10,7 +10,7 @@
 #include "migration/colo.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
-#include "migration/destination/state.h"
+#include "migration/destination/start.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"

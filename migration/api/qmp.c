@@ -9,7 +9,7 @@
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-visit-migration.h"
 #include "migration/destination/postcopy.h"
-#include "migration/destination/state.h"
+#include "migration/destination/start.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/source/postcopy-resume.h"

@@ -23,7 +23,7 @@ static bool is_over(MigrationStatus status)
            status == MIGRATION_STATUS_CANCELLED;
 }
 
-static FerryPhase source_phase(MigrationStatus status, uint64_t passes)
+static FerryPhase shown_phase(MigrationStatus status, uint64_t passes)
 {
     switch (status) {
     case MIGRATION_STATUS_SETUP:
@@ -47,7 +47,7 @@ static FerryPhase source_phase(MigrationStatus status, uint64_t passes)
 
 static FerryPhase dest_phase(MigrationStatus status)
 {
-    FerryPhase phase = source_phase(status, 0);
+    FerryPhase phase = shown_phase(status, 0);
 
     return phase == FERRY_PHASE_FIRST_PASS ? FERRY_PHASE_RECEIVING : phase;
 }
@@ -185,7 +185,7 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
     FerryMigrationInfo *ferry = g_new0(FerryMigrationInfo, 1);
 
     if (is_source) {
-        ferry->phase = source_phase(status, info->policy.passes);
+        ferry->phase = shown_phase(status, info->policy.passes);
         add_policy(ferry, &info->policy, status);
     } else {
         ferry->phase = dest_phase(status);

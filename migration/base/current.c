@@ -8,18 +8,18 @@
 #include "migration/migration.h"
 #include "migration/trace.h"
 
-static MigrationState *current;
+static MigrationState *the_object;
 
 MigrationState *migrate_get_current(void)
 {
-    assert(current);
-    return current;
+    assert(the_object);
+    return the_object;
 }
 
 void migrate_set_current(MigrationState *s)
 {
-    assert(!current);
-    current = s;
+    assert(!the_object);
+    the_object = s;
 }
 
 void migrate_set_error(MigrationState *s, const Error *err)

@@ -282,7 +282,8 @@ static PolicyRange remaining_range(const Policy *p, const PolicyLimits *limits,
  * Decisions
  */
 
-static void G_GNUC_PRINTF(2, 3) say(PolicyDecision *d, const char *fmt, ...)
+static void G_GNUC_PRINTF(2, 3) policy_say(PolicyDecision *d,
+                                           const char *fmt, ...)
 {
     va_list ap;
 
@@ -407,14 +408,16 @@ static void say_downtime(PolicyDecision *d, const char *verdict,
                          uint64_t remaining, uint64_t downtime)
 {
     if (downtime == POLICY_NEVER) {
-        say(d, "%s: %.1f MiB remain, bandwidth not known yet", verdict,
-            MIB(remaining));
+        policy_say(d, "%s: %.1f MiB remain, bandwidth not known yet", verdict,
+                   MIB(remaining));
         return;
     }
-    say(d, "%s: %.1f MiB remain, downtime would be %.1f ms of %.1f ms, "
-        "%.0f MiB/s sent, %.0f MiB/s dirtied%s", verdict, MIB(remaining),
-        MS(downtime), MS(limits->downtime_ns), MIB(bandwidth_of(p, limits)),
-        MIB(p->dirty_rate.mean), p->throttle ? ", vCPUs throttled" : "");
+    policy_say(d,
+               "%s: %.1f MiB remain, downtime would be %.1f ms of %.1f ms, "
+               "%.0f MiB/s sent, %.0f MiB/s dirtied%s",
+               verdict, MIB(remaining), MS(downtime), MS(limits->downtime_ns),
+               MIB(bandwidth_of(p, limits)), MIB(p->dirty_rate.mean),
+               p->throttle ? ", vCPUs throttled" : "");
 }
 
 PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
@@ -480,10 +483,10 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
         return;
     }
     d->action = POLICY_POSTCOPY;
-    say(d, "postcopy, %s: %.1f MiB will follow the guest",
-        limits->postcopy_asked ? "as was asked for"
-                               : "as a pass was not enough",
-        MIB(remaining - now_bytes));
+    policy_say(d, "postcopy, %s: %.1f MiB will follow the guest",
+               limits->postcopy_asked ? "as was asked for"
+                                      : "as a pass was not enough",
+               MIB(remaining - now_bytes));
 }
 
 /*

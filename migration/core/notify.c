@@ -51,7 +51,7 @@ bool notify_phase_move(Phase *phase, MigrationStatus from, MigrationStatus to)
  * The first error
  */
 
-static FirstError *first_error(void)
+static FirstError *error_of_migration(void)
 {
     return &migrate_get_current()->error;
 }
@@ -64,18 +64,18 @@ void notify_error(Error *err)
 
 void notify_error_also(Error *err)
 {
-    first_error_add(first_error(), err);
+    first_error_add(error_of_migration(), err);
     error_free(err);
 }
 
 Error *notify_first_error(void)
 {
-    return first_error_get(first_error());
+    return first_error_get(error_of_migration());
 }
 
 void notify_clear_error(void)
 {
-    first_error_clear(first_error());
+    first_error_clear(error_of_migration());
 }
 
 /*

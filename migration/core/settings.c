@@ -30,7 +30,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 
-static MigrationParameters *in_force(void)
+static MigrationParameters *params_in_force(void)
 {
     return &migrate_get_current()->parameters;
 }
@@ -79,7 +79,7 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_STREAM_IS_PLAIN:
-        return stream_is_plain(cap, in_force(), errp);
+        return stream_is_plain(cap, params_in_force(), errp);
     case CAP_INCOMING_NOT_STARTED:
         return !migration_incoming_started() ||
                lacks(errp, cap,
@@ -180,7 +180,8 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
     }
     /* of what is in force, not of what is asked for, as QEMU 10.0 has it */
     if (migrate_mapped_ram() &&
-        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, in_force(), errp)) {
+        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, params_in_force(),
+                         errp)) {
         return false;
     }
     if (params->direct_io && !qemu_has_direct_io()) {
@@ -192,7 +193,8 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
 
 MigrationParameters *qmp_query_migrate_parameters(Error **errp)
 {
-    MigrationParameters *params = QAPI_CLONE(MigrationParameters, in_force());
+    MigrationParameters *params = QAPI_CLONE(MigrationParameters,
+                                             params_in_force());
 
     params->tls_authz = params->tls_authz ?: g_strdup("");
     return params;
@@ -224,11 +226,11 @@ static void act_on(const MigrateSetParameters *set)
 void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
 {
     g_autoptr(MigrationParameters) wanted =
-        QAPI_CLONE(MigrationParameters, in_force());
+        QAPI_CLONE(MigrationParameters, params_in_force());
 
     params_merge(wanted, set);
     if (migrate_params_check(wanted, errp) && resize_cache(set, errp)) {
-        params_merge(in_force(), set);
+        params_merge(params_in_force(), set);
         act_on(set);
     }
 }

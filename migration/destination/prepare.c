@@ -264,14 +264,9 @@ bool prepare_forgot(Error **errp)
     return tell_aborted(errp);
 }
 
-static void prepare_tell_start(GuestStart how)
-{
-    reply_report(WIRE_RP_STARTED, &destination.report);
-}
-
 static void prepare_start_guest(void)
 {
-    hold.how = guest_start(&destination.report, prepare_tell_start, &hold.why);
+    hold.how = guest_start(NULL, &hold.why);
 }
 
 bool coroutine_mixed_fn prepare_commit(QEMUFile *f, Error **errp)

@@ -1,5 +1,5 @@
 /*
- * The return path on the destination: what we have to say to the source
+ * The return path on the destination: what we have to reply_say to the source
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -49,7 +49,7 @@ bool reply_is_open(void)
 }
 
 /* Under the lock. */
-static bool say(uint16_t type, const void *payload, uint16_t len)
+static bool reply_say(uint16_t type, const void *payload, uint16_t len)
 {
     if (!to_src || shut) {
         return false;
@@ -66,7 +66,7 @@ static bool say_number(uint16_t type, uint32_t value)
     uint8_t payload[sizeof(value)];
 
     stl_be_p(payload, value);
-    return say(type, payload, sizeof(payload));
+    return reply_say(type, payload, sizeof(payload));
 }
 
 /*
@@ -116,7 +116,7 @@ bool reply_report(uint16_t type, const DowntimeReport *report)
 bool reply_switchover_ack(void)
 {
     QEMU_LOCK_GUARD(&reply_lock);
-    return say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
+    return reply_say(WIRE_RP_SWITCHOVER_ACK, NULL, WIRE_RP_SWITCHOVER_ACK_LEN);
 }
 
 /* Returns the length. */
@@ -145,7 +145,7 @@ bool reply_request_pages(const char *name, uint64_t start, uint32_t len)
         used += reply_put_name(payload + used, name);
         last_block = name;
     }
-    return say(type, payload, used);
+    return reply_say(type, payload, used);
 }
 
 bool reply_changed(const char *name, uint64_t start, uint64_t len)
@@ -158,7 +158,7 @@ bool reply_changed(const char *name, uint64_t start, uint64_t len)
     used += reply_put_name(payload + used, name);
 
     QEMU_LOCK_GUARD(&reply_lock);
-    return say(WIRE_RP_CHANGED, payload, used);
+    return reply_say(WIRE_RP_CHANGED, payload, used);
 }
 
 bool reply_aborted(uint32_t attempt)
@@ -178,7 +178,8 @@ bool reply_received(const char *name, bool (*put)(const char *, QEMUFile *))
     uint8_t payload[1 + WIRE_NAME_MAX];
 
     QEMU_LOCK_GUARD(&reply_lock);
-    return say(WIRE_RP_RECV_BITMAP, payload, reply_put_name(payload, name)) &&
+    return reply_say(WIRE_RP_RECV_BITMAP, payload,
+                     reply_put_name(payload, name)) &&
            put(name, to_src) && !qemu_fflush(to_src);
 }
 

@@ -29,14 +29,13 @@
 #include "postcopy.h"
 #include "prepare.h"
 #include "return-path.h"
+#include "start.h"
 #include "state.h"
 #include "thread.h"
 
 /* A thread that is stuck for longer is left behind when QEMU ends. */
 #define SHUTDOWN_MS 3000
 #define QUIT_REASON "QEMU was ended before the migration was complete"
-
-Destination destination;
 
 static Moment destination_moment(void)
 {
@@ -114,9 +113,8 @@ static void take_leave_well(void *opaque)
 }
 
 /* In the main loop, or in the thread of the vCPU that runs last. */
-static void destination_tell_start(GuestStart how)
+static void guest_told(void)
 {
-    reply_report(WIRE_RP_STARTED, &destination.report);
     main_loop_run(take_leave_well, NULL);
 }
 
@@ -168,64 +166,12 @@ static void destination_start_guest(void)
 
     destination.report.load_ns = now_ns() -
                                  stream_arrived_ns(destination.from_src);
-    if (guest_start(&destination.report, destination_tell_start, &err) ==
-        GUEST_NO_DISKS) {
+    if (guest_start(guest_told, &err) == GUEST_NO_DISKS) {
         no_disks(err);
         return;
     }
     destination.left = let_go();
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
-}
-
-static void tell_early_start(GuestStart how)
-{
-    reply_report(WIRE_RP_STARTED, &destination.report);
-}
-
-/*
- * It goes on with what has come; the rest follows.  Without its disks it stays
- * stopped: the source has given it up.
- */
-bool destination_start_early(int64_t package_ns, Error **errp)
-{
-    Error *err = NULL;
-
-    if (main_loop_is_ending()) {
-        return true;
-    }
-    if (!load_threads_join(errp)) {
-        return false;
-    }
-    cpu_synchronize_all_post_init();
-    destination.report.load_ns = now_ns() - package_ns;
-    if (guest_start(&destination.report, tell_early_start, &err) ==
-        GUEST_NO_DISKS) {
-        error_prepend(&err, "the guest cannot be started: ");
-        error_report_err(error_copy(err));
-        notify_error(err);
-        guest_keep();
-    }
-    destination.started = true;
-    return true;
-}
-
-static void tell_held_start(GuestStart how)
-{
-    reply_report(WIRE_RP_STARTED, &destination.report);
-}
-
-bool destination_start_held(Error **errp)
-{
-    if (main_loop_is_ending()) {
-        error_setg(errp, "QEMU is ending");
-        return false;
-    }
-    if (guest_start(&destination.report, tell_held_start, errp) ==
-        GUEST_NO_DISKS) {
-        return false;
-    }
-    destination.started = true;
-    return true;
 }
 
 /* There will be no source. Takes over @err. */

@@ -32,6 +32,7 @@
 #include "system/hw_accel.h"
 #include "system/xen.h"
 #include "greeting.h"
+#include "guest-start.h"
 #include "postcopy.h"
 #include "prepare.h"
 #include "return-path.h"
@@ -316,7 +317,7 @@ static void package_failed(void)
 static void load_start_guest(void *opaque)
 {
     destination.report.devices = current_load.times;
-    if (!destination_start_early(load_turn.package_ns, &load_turn.err)) {
+    if (!guest_start_early(load_turn.package_ns, &load_turn.err)) {
         load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }
@@ -400,7 +401,7 @@ static void begin_records(QEMUFile *f)
 static void start_held(void *opaque)
 {
     prepare_end();
-    if (!destination_start_held(&load_turn.err)) {
+    if (!guest_start_held(&load_turn.err)) {
         load_turn.step = DEVICE_LOAD_FAILED;
         package_failed();
     }

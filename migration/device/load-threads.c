@@ -9,6 +9,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include "block/thread-pool.h"
+#include "migration/base/first-error.h"
 #include "migration/misc.h"
 #include "load-threads.h"
 
@@ -20,15 +21,23 @@ typedef struct LoadThread {
 static ThreadPool *pool;
 static bool used;               /* atomic; there is something to wait for */
 static bool closing;            /* atomic; read by the threads */
-static void *first_error;       /* Error; atomic; only the first is kept */
+static FirstError load_error;
+
+static void __attribute__((constructor)) load_threads_init(void)
+{
+    first_error_init(&load_error);
+}
 
 static int load_thread(void *opaque)
 {
     LoadThread *thread = opaque;
     Error *err = NULL;
 
-    if (!thread->function(thread->opaque, &closing, &err) &&
-        qatomic_cmpxchg(&first_error, NULL, (void *)err)) {
+    if (!thread->function(thread->opaque, &closing, &err)) {
+        if (!err) {
+            error_setg(&err, "a thread of a device failed without a reason");
+        }
+        first_error_set(&load_error, err);
         error_free(err);
     }
     return 0;
@@ -54,6 +63,8 @@ void load_threads_open(void)
 
 bool load_threads_join(Error **errp)
 {
+    Error *err;
+
     /* The guest stands still: whoever got the lock would keep it waiting. */
     if (qatomic_read(&used)) {
         bql_unlock();
@@ -62,11 +73,9 @@ bool load_threads_join(Error **errp)
     }
 
     qatomic_set(&closing, true);
-    if (first_error) {
-        error_propagate(errp, g_steal_pointer(&first_error));
-        return false;
-    }
-    return true;
+    err = first_error_get(&load_error);
+    error_propagate(errp, err);
+    return !err;
 }
 
 void load_threads_close(void)
@@ -78,5 +87,5 @@ void load_threads_close(void)
     bql_unlock();
     g_clear_pointer(&pool, thread_pool_free);
     bql_lock();
-    error_free(g_steal_pointer(&first_error));
+    first_error_clear(&load_error);
 }

@@ -35,7 +35,7 @@ static struct {
     XBZRLECacheStats shown;     /* xbzrle_counters for other threads */
 } delta;
 
-static void __attribute__((constructor)) init_lock(void)
+static void __attribute__((constructor)) delta_init_lock(void)
 {
     qemu_mutex_init(&delta.lock);
 }

@@ -23,7 +23,7 @@ static struct {
     uint64_t dropped, hinted;   /* bytes, in this round */
 } hints;
 
-static void __attribute__((constructor)) init_lock(void)
+static void __attribute__((constructor)) hints_init_lock(void)
 {
     qemu_mutex_init(&hints.lock);
 }

@@ -126,42 +126,12 @@ static void enter_postcopy(void)
     notify_phase_set(&source_phase, MIGRATION_STATUS_POSTCOPY_ACTIVE);
 }
 
-/*
- * The last switchover.  A peer says what became of its part of it when it has
- * started the guest; memory is on its way by then.
- */
-static struct {
-    Switchover s;
-    bool loaded;                /* what it took to load was known before */
-    bool open;                  /* it has not said so yet */
-} last;
-
 static void left(const Switchover *s, bool loaded)
 {
     trace_vmstate_downtime_checkpoint("src-downtime-end");
     switchover_show(s, now_ms() - source.downtime_start_ms);
-    last.s = *s;
-    last.loaded = loaded;
-    last.open = source.return_path;
+    switchover_expect_start(s, loaded);
     enter_postcopy();
-}
-
-void switchover_note_start(void)
-{
-    ReturnPathReport started;
-    LedgerDevices loaded = last.s.loaded;
-
-    if (!last.open || !source.return_path ||
-        !return_path_started(source.return_path, 0, &started)) {
-        return;
-    }
-    last.open = false;
-    if (last.loaded) {
-        started.report.load_ns = 0;
-        started.report.devices = loaded;
-    }
-    switchover_join(&last.s, &started);
-    switchover_show(&last.s, ledger_total_ns(&last.s.ledger) / SCALE_MS);
 }
 
 bool switchover_to_postcopy(Policy *policy, Error **errp)
@@ -170,7 +140,6 @@ bool switchover_to_postcopy(Policy *policy, Error **errp)
     bool ok;
 
     trace_postcopy_start();
-    last.open = false;
     bql_lock();
     stream_keep(source.to_dst, true);
     ok = leave_send_guest(&s, errp);

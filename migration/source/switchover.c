@@ -374,6 +374,41 @@ void switchover_show(const Switchover *s, int64_t downtime_ms)
     source.view.downtime_ms = downtime_ms;
 }
 
+/*
+ * The last switchover.  A peer says what became of its part of it when it has
+ * started the guest; memory is on its way by then.
+ */
+static struct {
+    Switchover s;
+    bool loaded; /* what it took to load was known before */
+    bool open; /* it has not said so yet */
+} last;
+
+void switchover_expect_start(const Switchover *s, bool loaded)
+{
+    last.s = *s;
+    last.loaded = loaded;
+    last.open = source.return_path;
+}
+
+void switchover_note_start(void)
+{
+    ReturnPathReport started;
+    LedgerDevices loaded = last.s.loaded;
+
+    if (!last.open || !source.return_path ||
+        !return_path_started(source.return_path, 0, &started)) {
+        return;
+    }
+    last.open = false;
+    if (last.loaded) {
+        started.report.load_ns = 0;
+        started.report.devices = loaded;
+    }
+    switchover_join(&last.s, &started);
+    switchover_show(&last.s, ledger_total_ns(&last.s.ledger) / SCALE_MS);
+}
+
 bool switchover_run(Policy *policy, Error **errp)
 {
     Switchover s = { .policy = policy };

@@ -99,8 +99,12 @@ bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
                             const void *order, size_t len, Error **errp);
 
 /*
- * Afterwards, now and then: adds to the ledger what a peer says of its part.
+ * Postcopy has begun with @s: a peer will say what became of its part.  If
+ * @loaded, what it took to load the devices is known already.
  */
+void switchover_expect_start(const Switchover *s, bool loaded);
+
+/* Now and then: if it has said so, adds that to the ledger. */
 void switchover_note_start(void);
 
 /* What others may see of it; @downtime_ms is 0 if the guest is still here. */

@@ -39,7 +39,7 @@ static void attempt_free(Attempt *attempt)
 }
 
 /* Whatever the attempt holds is gone, but its thread. */
-static void attempt_end(Attempt *attempt, bool failed)
+static void connect_end(Attempt *attempt, bool failed)
 {
     assert(attempt == current);
     current = NULL;
@@ -64,7 +64,7 @@ static void connect_finish(Attempt *attempt, Error *err)
             ioc, object_get_typename(OBJECT(ioc)),
             attempt->hostname ? attempt->hostname : "", NULL);
     }
-    attempt_end(attempt, err);
+    connect_end(attempt, err);
     cb(ioc, err, opaque);
 }
 
@@ -203,6 +203,6 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
 void transport_connect_cancel(void)
 {
     if (current) {
-        attempt_end(current, true);
+        connect_end(current, true);
     }
 }

@@ -1,82 +1,11 @@
 /*
- * Channels of a migration: what connecting and listening have in common
+ * Channels of a migration: the end of connecting and listening
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qapi/error.h"
-#include "qemu/yank.h"
-#include "io/channel-socket.h"
-#include "io/channel-tls.h"
-#include "migration/yank_functions.h"
 #include "private.h"
-
-QemuRecMutex transport_lock;
-static bool in_yank;
-
-static void __attribute__((constructor)) init_lock(void)
-{
-    qemu_rec_mutex_init(&transport_lock);
-}
-
-bool transport_yank_enter(bool *here, Error **errp)
-{
-    *here = !in_yank;
-    if (!in_yank) {
-        in_yank = yank_register_instance(MIGRATION_YANK_INSTANCE, errp);
-    }
-    return in_yank;
-}
-
-void transport_yank_leave(void)
-{
-    if (in_yank) {
-        yank_unregister_instance(MIGRATION_YANK_INSTANCE);
-        in_yank = false;
-    }
-}
-
-/*
- * In postcopy either side may have nothing to say for as long as the other one
- * is silent, and only who says something learns that nobody is there any more.
- * The kernel's settings say when; on a socket of the local machine it has none.
- */
-static void keep_alive(QIOChannelSocket *socket)
-{
-    int on = 1;
-
-    setsockopt(socket->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-}
-
-/* What @ioc is or encrypts, if that is a socket; else NULL */
-static QIOChannelSocket *socket_of(QIOChannel *ioc)
-{
-    QIOChannelTLS *tls = (QIOChannelTLS *)
-        object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
-
-    return (QIOChannelSocket *)
-        object_dynamic_cast(OBJECT(tls ? tls->master : ioc),
-                            TYPE_QIO_CHANNEL_SOCKET);
-}
-
-/*
- * Only a socket may block: to shut it down wakes whoever waits for it, while
- * nothing ends a system call that waits for a pipe.
- */
-bool transport_hand_over(QIOChannel *ioc, Error **errp)
-{
-    QIOChannelSocket *socket = socket_of(ioc);
-
-    if (qio_channel_set_blocking(ioc, socket, errp) < 0) {
-        return false;
-    }
-    if (socket) {
-        keep_alive(socket);
-    }
-    migration_ioc_register_yank(ioc);
-    return true;
-}
 
 void transport_end(void)
 {
