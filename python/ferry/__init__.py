@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Drive QEMU, a guest and a live migration from Python.
 
-Every test, the demo and the benchmark are written on top of this package:
+migtop and the demo are written on top of this package, and so is what the tests
+share, the package ferrytest:
 
 errors    the exception that a user reads, and the wrapper of a script's main()
 paths     where things are

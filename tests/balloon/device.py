@@ -14,9 +14,9 @@ import time
 from typing import Any, Callable
 
 from ferry.errors import FerryError
-from ferry.hugepages import HUGE, huge_pages
 from ferry.qmp import QMPError
-from ferry.wait import until
+from ferrytest.hugepages import HUGE, huge_pages
+from ferrytest.wait import until
 
 from driver import (ALL, CMD_ID_MIN, CONFIG_CHANGED, DONE, HINT, NEEDS_RESET,
                     OOM, POISON, REPORT, STATS, VERSION_1, Balloon, In, Out)

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, field
 
 from ferry.errors import FerryError
-from ferry.wait import until
+from ferrytest.wait import until
 
 from machine import DATA, PAGE, RINGS, SCRATCH, SLOT, Machine, check
 

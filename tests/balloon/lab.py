@@ -47,4 +47,4 @@ class Case:
     """One case: its name, what it does, and what it cannot do without."""
     name: str
     run: Callable[[Lab], None]
-    needs: tuple[str, ...] = ()     # of ferry; see ferry.abilities
+    needs: tuple[str, ...] = ()     # of ferry; see ferrytest.abilities

@@ -9,11 +9,11 @@ import itertools
 from pathlib import Path
 from typing import Any, Callable
 
-from ferry import qtest
 from ferry.errors import FerryError
 from ferry.migrate import tcp_uri
 from ferry.vm import VM
-from ferry.wait import until
+from ferrytest import qtest
+from ferrytest.wait import until
 
 PAGE = 4096
 MEMORY = 64             # MiB

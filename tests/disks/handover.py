@@ -11,10 +11,10 @@ import time
 from typing import Callable
 
 from common import Box, is_state, listen, null, reason, until, wait
-from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.qmp import QMP
 from ferry.vm import VM
+from ferrytest.drain import Drain
 
 # SHUT with the value 1, on the return path
 REFUSED = struct.pack('>HHI', 1, 4, 1)

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Callable, Iterator
 
 from common import Box, caps, expect, listen, null, reason, wait
-from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.vm import VM
+from ferrytest.drain import Drain
 
 MIB = 1 << 20
 NODE, NAME = b'n', b'bm'

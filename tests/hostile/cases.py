@@ -30,7 +30,7 @@ class Case:
     change: Change
     error: str | None
     caps: dict[str, bool] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()     # see ferry.abilities
+    needs: tuple[str, ...] = ()     # see ferrytest.abilities
     look: Callable[[VM], None] | None = None
     lenient: bool = False
 

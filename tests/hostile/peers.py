@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Callable
 
 import records as r
-from ferry import abilities
-from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest import abilities
+from ferrytest.drain import Drain
 from taker import (PONG, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
                    SWITCHOVER_ACK, message, value, want)
 
@@ -47,7 +47,7 @@ class Answer:
     status: str | None = 'failed'
     farewell: bytes = SHUT_OK
     hang_up: bool = False
-    needs: tuple[str, ...] = ()     # see ferry.abilities
+    needs: tuple[str, ...] = ()     # see ferrytest.abilities
     says: str = ''                  # a part of the source's error
 
 

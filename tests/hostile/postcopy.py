@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
 import records as r
-from ferry import abilities
-from ferry.bench import native
-from ferry.bench.run import ram_address
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest import abilities
+from ferrytest.bench import native
+from ferrytest.bench.run import ram_address
 from peers import LIMIT, OURS, goes_on, status
 from taker import (PONG, READY, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
                    STARTED, Taker, bitmap, changed_range, message, report,

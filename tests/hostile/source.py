@@ -22,11 +22,11 @@ from typing import Callable
 
 import records as r
 from cases import advise, discard
-from ferry import abilities
-from ferry.bench.run import ram_address
 from ferry.errors import FerryError
 from ferry.qmp import QMP, QMPError
 from ferry.vm import VM
+from ferrytest import abilities
+from ferrytest.bench.run import ram_address
 from giver import HELLO, PAGE, Giver, Touch, Where
 from peers import LIMIT, OURS
 from postcopy import PAUSED, until

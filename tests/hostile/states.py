@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Callable
 
 import records as r
-from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.drain import Drain
 
 LIMIT = 15.0            # s
 MEMORY = 16             # MiB

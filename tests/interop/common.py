@@ -37,7 +37,7 @@ class Case:
     run: Callable[[Lab], str]
     quick: bool = False
     kinds: tuple[str, ...] = ('ferry',)     # that must have
-    needs: tuple[str, ...] = ()             # these; see ferry.abilities
+    needs: tuple[str, ...] = ()             # these; see ferrytest.abilities
     full: bool = False                      # only with --full, or when named
     alone: bool = False                     # measures time: nothing beside it
 

@@ -23,8 +23,8 @@ from ferry.migrate import (Result, migrate, set_caps, set_params, tcp_uri,
                            unix_uri)
 from ferry.observer import Observer
 from ferry.paths import KINDS
-from ferry.tls import TLS, SharedKey
 from ferry.vm import VM
+from ferrytest.tls import TLS, SharedKey
 
 MEMORY = 256            # MiB
 FILL = 96

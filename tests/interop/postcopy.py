@@ -20,10 +20,10 @@ from typing import Callable, Iterator
 from ferry.errors import FerryError
 from ferry.link import Link
 from ferry.migrate import tcp_uri
-from ferry.postcopy import ACTIVE, PAUSED, Postcopy
 from ferry.qmp import QMPError
-from ferry.tls import TLS
 from ferry.vm import VM
+from ferrytest.postcopy import ACTIVE, PAUSED, Postcopy
+from ferrytest.tls import TLS
 
 from common import ENDS_WITHIN, ROUND, SLOW, UNDER_WAY, Case, halfway
 from failures import Mode, cancelled
@@ -53,7 +53,7 @@ class Way:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """See ferry.abilities."""
+        """See ferrytest.abilities."""
         return ('postcopy-ram', *self.caps)
 
 

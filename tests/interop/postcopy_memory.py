@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
 
-from ferry.hugepages import HUGE, huge_pages
 from ferry.link import Link
 from ferry.migrate import set_caps, tcp_uri
-from ferry.postcopy import PAUSED
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.hugepages import HUGE, huge_pages
+from ferrytest.postcopy import PAUSED
 
 from common import UNDER_WAY, Case
 from lab import FILL, MEMORY, Lab, check

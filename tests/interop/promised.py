@@ -20,7 +20,7 @@ from typing import Iterator
 
 from ferry.link import Link
 from ferry.migrate import tcp_uri
-from ferry.postcopy import ACTIVE
+from ferrytest.postcopy import ACTIVE
 
 from common import Case, ends_by_itself
 from lab import Lab, check

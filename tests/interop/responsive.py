@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 
-from ferry.abilities import Skip
-from ferry.bench import machine, native
-from ferry.bench.run import ram_address
 from ferry.errors import FerryError
 from ferry.migrate import ENDED, listen, set_params, tcp_uri
 from ferry.vm import VM
+from ferrytest.abilities import Skip
+from ferrytest.bench import machine, native
+from ferrytest.bench.run import ram_address
 
 from common import Case
 from lab import Lab, check

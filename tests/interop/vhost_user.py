@@ -19,13 +19,13 @@ import time
 from contextlib import contextmanager
 from typing import Callable, Iterator
 
-from ferry.abilities import Skip
 from ferry.errors import FerryError
 from ferry.link import Link
 from ferry.migrate import set_caps, tcp_uri
-from ferry.postcopy import ACTIVE
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.abilities import Skip
+from ferrytest.postcopy import ACTIVE
 
 from backend import Backend, may_refuse_everybody
 from common import Case

@@ -19,7 +19,7 @@ from typing import Callable
 
 import domain
 import hosts
-from ferry.abilities import Skip
+from ferrytest.abilities import Skip
 from hosts import WORK, VirshError
 from lab import MIB, SLOW, JobInfo, Lab, Migration, check, job_info, wait_for
 
@@ -34,7 +34,7 @@ class Case:
     run: Callable[[Lab], str]
     pair: str
     full: bool
-    needs: tuple[str, ...]      # of both QEMUs; see ferry.abilities
+    needs: tuple[str, ...]      # of both QEMUs; see ferrytest.abilities
 
 
 CASES: list[Case] = []

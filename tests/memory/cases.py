@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferry.errors import FerryError
-from ferry.wait import until
+from ferrytest.wait import until
 
 from machine import (MEMORY, MIB, PAGE, PLUGGED, VIRTIO_MEM, Machine,
                      MemoryDevice)

@@ -9,10 +9,10 @@ import itertools
 import struct
 from pathlib import Path
 
-from ferry import qtest
 from ferry.errors import FerryError
 from ferry.vm import VM
-from ferry.wait import until
+from ferrytest import qtest
+from ferrytest.wait import until
 
 MIB = 1 << 20
 MEMORY = 64             # MiB

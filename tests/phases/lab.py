@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from ferry.drain import Drain
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.drain import Drain
 
 MEMORY = 32             # MiB
 DISK = 1 << 20          # bytes

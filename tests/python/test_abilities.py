@@ -1,7 +1,7 @@
-# Tests of ferry.abilities with a stand-in for QEMU.
+# Tests of ferrytest.abilities with a stand-in for QEMU.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of ferry.abilities with a fake QEMU."""
+"""Tests of ferrytest.abilities with a fake QEMU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
 
-from ferry import abilities                             # noqa: E402
 from ferry.errors import FerryError                     # noqa: E402
+from ferrytest import abilities                         # noqa: E402
 
 FAKE = Path(__file__).with_name('fake_qemu.py')
 

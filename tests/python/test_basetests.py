@@ -1,4 +1,4 @@
-# Tests of ferry.basetests, tests/iotests/run and tests/qtests/run.
+# Tests of ferrytest.basetests, tests/iotests/run and tests/qtests/run.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of how tests of the base are judged, and how their output is read."""
@@ -13,8 +13,9 @@ from scripts import ROOT, load
 
 sys.path.insert(0, str(ROOT / 'python'))
 
-from ferry import basetests, paths                          # noqa: E402
-from ferry.basetests import FAIL, PASS, SKIP, Kept, Outcome, judge  # noqa: E402
+from ferry import paths                                     # noqa: E402
+from ferrytest import basetests                             # noqa: E402
+from ferrytest.basetests import FAIL, PASS, SKIP, Kept, Outcome, judge  # noqa: E402
 
 iotests = load('tests/iotests/run')
 qtests = load('tests/qtests/run')

@@ -21,9 +21,9 @@ from unittest import mock
 
 from scripts import ROOT, load, run as run_program
 
-from ferry.bench import cases, chart, linux, machine, native, report
-from ferry.bench import stats
 from ferry.errors import FerryError
+from ferrytest.bench import cases, chart, linux, machine, native, report
+from ferrytest.bench import stats
 
 bench = load('bench/bench')
 

@@ -1,7 +1,7 @@
-# Tests of ferry.drain.
+# Tests of ferrytest.drain.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests of ferry.drain: what it takes, and what it answers."""
+"""Tests of ferrytest.drain: what it takes, and what it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
 
-from ferry.drain import Drain                           # noqa: E402
+from ferrytest.drain import Drain                       # noqa: E402
 
 
 class Draining(unittest.TestCase):

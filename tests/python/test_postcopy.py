@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
 
-from ferry.bench import postcopy as bench                   # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
 from ferry.guest import Times                               # noqa: E402
-from ferry.postcopy import Event, Postcopy                  # noqa: E402
+from ferrytest.bench import postcopy as bench               # noqa: E402
+from ferrytest.postcopy import Event, Postcopy              # noqa: E402
 
 MS = 1_000_000
 

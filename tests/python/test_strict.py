@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
 
 from ferry.observer import Crossing, Handover           # noqa: E402
-from ferry.postcopy import ACTIVE                       # noqa: E402
-from ferry.strict import judge, machines, plan          # noqa: E402
-from ferry.strict.follow import (                       # noqa: E402
+from ferrytest.postcopy import ACTIVE                   # noqa: E402
+from ferrytest.strict import judge, machines, plan      # noqa: E402
+from ferrytest.strict.follow import (                   # noqa: E402
     MIDWAY, REMEMBERED, Following, stopped_ms)
-from ferry.strict.judge import Abort, Outcome           # noqa: E402
+from ferrytest.strict.judge import Abort, Outcome       # noqa: E402
 
 WHAT = plan.Switchover(1, 64, 50, plan.WAYS[0])
 GOOD = Outcome(1, 'x', 'completed', attempts=1, total_ms=10, blackout_ms=18,

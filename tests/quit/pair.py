@@ -19,13 +19,13 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / 'tsan'))
 
 import rom                                                  # noqa: E402
-from ferry.bench import native                              # noqa: E402
-from ferry.bench.run import ram_address                     # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
 from ferry.migrate import set_caps, set_params              # noqa: E402
-from ferry.postcopy import Side                             # noqa: E402
 from ferry.qmp import GONE, QMPError                        # noqa: E402
 from ferry.vm import VM                                     # noqa: E402
+from ferrytest.bench import native                          # noqa: E402
+from ferrytest.bench.run import ram_address                 # noqa: E402
+from ferrytest.postcopy import Side                         # noqa: E402
 
 MEMORY = 64                     # MiB
 FILL = (16 << 20, 24 << 20)     # start and length of random data

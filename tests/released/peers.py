@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferry import paths
-from ferry.abilities import Skip
 from ferry.errors import FerryError, one_line
+from ferrytest.abilities import Skip
 
 FETCH = paths.ROOT / 'base' / 'fetch-qemu'
 FETCH_LIMIT = 600       # s

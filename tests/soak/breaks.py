@@ -11,8 +11,8 @@ import time
 from ferry.errors import FerryError
 from ferry.link import Link
 from ferry.migrate import tcp_uri
-from ferry.postcopy import ACTIVE, PAUSED
 from ferry.qmp import QMPError
+from ferrytest.postcopy import ACTIVE, PAUSED
 from lab import FILL, Lab
 from levels import Levels
 from postcopy import Move, Way

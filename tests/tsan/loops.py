@@ -19,12 +19,12 @@ from typing import Callable
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'quit'))
 
 import rounds as quitting                                   # noqa: E402
-from ferry.bench import native                              # noqa: E402
-from ferry.bench.run import ram_address                     # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
 from ferry.migrate import set_params                        # noqa: E402
-from ferry.postcopy import Side                             # noqa: E402
 from ferry.qmp import GONE, LATE, QMPError                  # noqa: E402
+from ferrytest.bench import native                          # noqa: E402
+from ferrytest.bench.run import ram_address                 # noqa: E402
+from ferrytest.postcopy import Side                         # noqa: E402
 from pair import FILL, Pair, busy, must_end                 # noqa: E402
 
 ACTIVE, PAUSED = 'postcopy-active', 'postcopy-paused'

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
 
-from ferry.drain import Drain
 from ferry.errors import FerryError
-from ferry.wait import until
+from ferrytest.drain import Drain
+from ferrytest.wait import until
 from machine import SLOW, Machine, firmware
 
 RING_PAGES = 4096       # more than a second's worth, if sent at FAST

@@ -14,9 +14,9 @@ import json
 import socket
 import time
 
-from ferry.drain import Drain
 from ferry.errors import FerryError
-from ferry.wait import PATIENCE, until
+from ferrytest.drain import Drain
+from ferrytest.wait import PATIENCE, until
 from cases import Case, Lab, is_there
 from machine import Machine
 from virtio import VERSION_1, Card

@@ -12,10 +12,10 @@ import subprocess
 from pathlib import Path
 from typing import Any, Sequence
 
-from ferry import qtest
 from ferry.errors import FerryError
 from ferry.vm import VM
-from ferry.wait import PATIENCE, until
+from ferrytest import qtest
+from ferrytest.wait import PATIENCE, until
 
 PAGE = 4096
 MEMORY = 64             # MiB

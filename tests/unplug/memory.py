@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 from ferry.errors import FerryError
-from ferry.wait import until
+from ferrytest.wait import until
 from cases import Case, Lab
 from machine import PAGE, SLOW, Machine
 from virtio import VERSION_1, Card

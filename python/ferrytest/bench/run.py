@@ -39,9 +39,9 @@ from contextlib import contextmanager
 
 from . import machine, native
 from .cases import Case, Pair
-from ..errors import FerryError
-from ..qmp import QMPError
-from ..vm import VM
+from ferry.errors import FerryError
+from ferry.qmp import QMPError
+from ferry.vm import VM
 
 MIB = 1 << 20
 PAGE = 4096

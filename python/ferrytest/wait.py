@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable
 
-from .errors import FerryError
+from ferry.errors import FerryError
 
 PATIENCE = 20.0         # s for what takes milliseconds
 PAUSE = 0.005           # s between two looks

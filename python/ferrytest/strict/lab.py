@@ -17,15 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..errors import FerryError, one_line
-from ..guest import Guest, ensure, guest_args
-from ..link import Link
-from ..migrate import ENDED, Result, migrate, tcp_uri
-from ..observer import Observer
+from ferry.errors import FerryError, one_line
+from ferry.guest import Guest, ensure, guest_args
+from ferry.link import Link
+from ferry.migrate import ENDED, Result, migrate, tcp_uri
+from ferry.observer import Observer
 from ..postcopy import ACTIVE
-from ..qmp import GONE, QMP, QMPError
+from ferry.qmp import GONE, QMP, QMPError
 from ..tls import TLS, SharedKey
-from ..vm import VM
+from ferry.vm import VM
 from . import plan
 from .follow import Following, stopped_ms
 from .judge import Abort, Outcome

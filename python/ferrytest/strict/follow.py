@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..errors import FerryError
-from ..guest import Guest
-from ..observer import Observer
+from ferry.errors import FerryError
+from ferry.guest import Guest
+from ferry.observer import Observer
 from ..postcopy import ACTIVE
-from ..vm import VM
+from ferry.vm import VM
 from . import plan
 from .judge import Outcome
 

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import guest as guests
-from ..errors import FerryError
-from ..migrate import Result, migrate, unix_uri
-from ..observer import Observer
-from ..vm import VM
+from ferry import guest as guests
+from ferry.errors import FerryError
+from ferry.migrate import Result, migrate, unix_uri
+from ferry.observer import Observer
+from ferry.vm import VM
 from . import machine, native
 from .cases import Case, Pair
 from .run import Meter, reported, vcpu_threads, workdir

@@ -28,10 +28,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
-from . import paths
-from .errors import FerryError, one_line
-from .qmp import QMPError
-from .vm import VM
+from ferry import paths
+from ferry.errors import FerryError, one_line
+from ferry.qmp import QMPError
+from ferry.vm import VM
 
 # What a refusal says when the feature is to come; any other error is about
 # the circumstances, such as another capability that has to be on as well.

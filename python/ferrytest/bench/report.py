@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .stats import Ratio, Summary, ratio, summary
-from ..errors import FerryError
+from ferry.errors import FerryError
 
 FORMAT = 'ferry-bench'
 VERSION = 1

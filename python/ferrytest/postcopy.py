@@ -22,12 +22,12 @@ import time
 from typing import Any, Callable
 
 from .abilities import OURS
-from .errors import FerryError
-from .guest import Guest
-from .migrate import listen, set_caps, set_params
-from .observer import Observer
-from .qmp import GONE, LATE, QMP, QMPError
-from .vm import VM
+from ferry.errors import FerryError
+from ferry.guest import Guest
+from ferry.migrate import listen, set_caps, set_params
+from ferry.observer import Observer
+from ferry.qmp import GONE, LATE, QMP, QMPError
+from ferry.vm import VM
 
 CAPS = {'postcopy-ram': True}
 PREEMPT = {'postcopy-ram': True, 'postcopy-preempt': True}

@@ -22,11 +22,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .. import guest as guests
-from ..errors import FerryError
-from ..observer import Observer
+from ferry import guest as guests
+from ferry.errors import FerryError
+from ferry.observer import Observer
 from ..postcopy import Postcopy
-from ..vm import VM
+from ferry.vm import VM
 from . import native
 from .cases import Case, Pair
 from .linux import SETTLE, TCP, VERIFY_TIMEOUT, machine_for

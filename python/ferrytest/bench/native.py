@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from .. import paths
-from ..errors import FerryError, one_line
+from ferry import paths
+from ferry.errors import FerryError, one_line
 
 SOURCES = paths.ROOT / 'bench'
 OUTPUT = paths.BUILD / 'bench'

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from . import paths
-from .errors import FerryError, one_line
+from ferry import paths
+from ferry.errors import FerryError, one_line
 
 PASS, FAIL, SKIP = 'pass', 'fail', 'skip'
 SHOWN = 20              # lines of what a test said before it failed

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .. import paths
-from ..errors import FerryError
+from ferry import paths
+from ferry.errors import FerryError
 
 MIB = 1 << 20
 

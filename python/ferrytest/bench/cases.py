@@ -13,7 +13,7 @@ import fnmatch
 from dataclasses import dataclass, field, replace
 from typing import Any, Sequence
 
-from ..errors import FerryError
+from ferry.errors import FerryError
 
 GIB = 1024                      # in MiB, the unit of memory sizes here
 

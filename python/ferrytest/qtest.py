@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Callable
 
-from .errors import FerryError
+from ferry.errors import FerryError
 
 TIMEOUT = 15.0          # s for one answer
 

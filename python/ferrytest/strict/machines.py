@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..vm import VM
+from ferry.vm import VM
 from ..wait import until
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from .vm import VM
+from ferry.vm import VM
 
 TLS = 'tls0'            # the credentials' id, for the parameter tls-creds
 
