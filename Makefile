@@ -22,13 +22,19 @@ demo: ferry ## build, then live-migrate a Linux guest and watch it (MIG="mem=102
 	@scripts/demo $(MIG)
 
 .PHONY: install
-install: ferry ## install the emulator as $(DESTDIR)$(prefix)/bin/qemu-system-x86_64-ferry
+install: ferry install-migtop ## install the emulator as $(DESTDIR)$(prefix)/bin/qemu-system-x86_64-ferry
 	@install -D -m 755 build/ferry/qemu-system-x86_64 \
 	    $(DESTDIR)$(prefix)/bin/qemu-system-x86_64-ferry
+
+# Exactly what migtop imports; tests/python/test_install.py compares
+MIGTOP_MODULES = __init__ errors qmp report screen track view
+
+.PHONY: install-migtop
+install-migtop:
 	@install -D -m 755 scripts/migtop $(DESTDIR)$(prefix)/share/ferry/scripts/migtop
-	@mkdir -p $(DESTDIR)$(prefix)/share/ferry/python/ferry
-	@install -m 644 python/ferry/*.py $(DESTDIR)$(prefix)/share/ferry/python/ferry/
-	@mkdir -p $(DESTDIR)$(prefix)/bin
+	@mkdir -p $(DESTDIR)$(prefix)/share/ferry/python/ferry $(DESTDIR)$(prefix)/bin
+	@install -m 644 $(MIGTOP_MODULES:%=python/ferry/%.py) \
+	    $(DESTDIR)$(prefix)/share/ferry/python/ferry/
 	@ln -sf ../share/ferry/scripts/migtop $(DESTDIR)$(prefix)/bin/migtop
 
 ##@ Build
