@@ -55,6 +55,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->opaque = opaque;
     ps->last_asked = NULL;
     ps->urgent = (RamSender) { };
+    ps->channel = (RamStreamSink) { };
     ps->again = false;
     ps->noted = ps->copied = 0;
     ps->aim = ps->aimed = NO_AIM;
@@ -66,22 +67,22 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
 }
 
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
-                                 const RamSender *main)
+                                 const RamSender *main, uint32_t features)
 {
     assert(qatomic_read(&ps->answers) != POSTCOPY_SERVE);
-    ram_sender_init(&ps->urgent, ps->regions, f);
-    ps->urgent.sink.peer = main->sink.peer;
+    ram_stream_sink_init(&ps->channel, f, features);
+    ram_sender_init(&ps->urgent, ps->regions, &ps->channel.sink);
     ps->urgent.find_zeros = main->find_zeros;
     /* What was released is not here any more. */
     ps->again = f && !ps->ops->release &&
-                (main->sink.peer & WIRE_PEER_URGENT_COPY);
+                (features & WIRE_PEER_URGENT_COPY);
     ps->noted = ps->copied = 0;
     under_way_clear(&ps->under_way);
 }
 
 static bool has_channel(const PostcopySender *ps)
 {
-    return ps->urgent.sink.file;
+    return ps->channel.file;
 }
 
 /* The thread that asks may be at it: the other end of the queue is ours. */
@@ -216,7 +217,7 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
         run = MIN(run, r->pages - page);
         if (run) {
             ram_sender_pages(via, r, page, run);
-            qemu_fflush(via->sink.file);
+            ram_sink_flush(via->sink);
             sender_release(ps, r, page, run);
             sent += run;
         }
@@ -238,7 +239,7 @@ static void sender_send_again(PostcopySender *ps, const PageRequest *request)
         return;
     }
     ram_sender_pages(&ps->urgent, request->region, request->first, 1);
-    qemu_fflush(ps->urgent.sink.file);
+    ram_sink_flush(ps->urgent.sink);
     ps->copied++;
     add_stat(&ps->sent.again, 1);
 }
@@ -276,7 +277,7 @@ static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
 static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
                           Error **errp)
 {
-    QEMUFile *f = ps->urgent.sink.file;
+    QEMUFile *f = ps->channel.file;
     uint64_t before, sent;
 
     QEMU_LOCK_GUARD(&ps->lock);
@@ -292,7 +293,7 @@ static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
 
 void postcopy_sender_end_channel(PostcopySender *ps)
 {
-    QEMUFile *f = ps->urgent.sink.file;
+    QEMUFile *f = ps->channel.file;
 
     if (f) {
         QEMU_LOCK_GUARD(&ps->lock);
@@ -419,7 +420,7 @@ static bool sender_send_batch(PostcopySender *ps, RamSender *main,
         n++;
     } while (limit && n < BATCH_RUNS);
 
-    qemu_fflush(main->sink.file);
+    ram_sink_flush(main->sink);
     for (unsigned i = 0; i < n; i++) {
         sender_release(ps, runs[i].region, runs[i].first, runs[i].count);
     }
@@ -430,22 +431,21 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
                                   bool all)
 {
     int64_t end = now_ns() + RAM_SEND_NS;
-    QEMUFile *f = main->sink.file;
-    uint64_t start = stream_position(f);
+    uint64_t start = ram_sink_position(main->sink);
     PageRequest request;
 
     while (ps->regions->count) {
-        if (qemu_file_get_error(f)) {
+        if (ram_sink_error(main->sink)) {
             return RAM_SEND_ERROR;
         }
         while (postcopy_queue_take(&ps->queue, &request)) {
             QEMU_LOCK_GUARD(&ps->lock);
             sender_serve(ps, main, &request);
         }
-        if (!all && ps->quota <= stream_position(f) - start) {
+        if (!all && ps->quota <= ram_sink_position(main->sink) - start) {
             return ram_sender_left(ps->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
         }
-        if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
+        if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
         if (!sender_send_batch(ps, main, batch_bytes(ps, all))) {

@@ -33,6 +33,7 @@
 
 #include "qemu/thread.h"
 #include "migration/ram/send.h"
+#include "migration/ram/stream-sink.h"
 #include "discard.h"
 #include "locality.h"
 #include "requests.h"
@@ -70,7 +71,8 @@ typedef struct PostcopySender {
     const RamRegion *last_asked; /* of the thread that asks */
     PostcopyQueue queue;
     QemuMutex lock;             /* of whoever serves requests */
-    RamSender urgent;           /* its stream is NULL without that channel */
+    RamStreamSink channel;      /* the second one; its file is NULL without */
+    RamSender urgent;           /* of pages to that channel */
     bool again;                 /* there pages may come that are under way */
     UnderWay under_way;         /* noted by the background */
     uint64_t noted;             /* pages of these so far, atomic */
@@ -95,11 +97,12 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
                           const PostcopySenderOps *ops, void *opaque);
 
 /*
- * From now on urgent pages go to @f, in the form that @main's peer knows; with
- * NULL they go where the others do.  While requests are not open.
+ * From now on urgent pages go to @f, in the form that a peer with @features
+ * knows, and looked at as @main does; with NULL they go where the others do.
+ * While requests are not open.
  */
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
-                                 const RamSender *main);
+                                 const RamSender *main, uint32_t features);
 
 /*
  * Say on the second channel that nothing more comes there, if there is one.

@@ -284,7 +284,7 @@ RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
                             uint64_t max_bytes)
 {
     Walk walk = { .run = runs, .end = runs + count, .age = age };
-    uint64_t end = stream_position(sink->file) + max_bytes;
+    uint64_t end = ram_sink_position(sink) + max_bytes;
     DeltaPage pages[AHEAD + 1];
     uint64_t found = 0;
     RamDeltaSent sent = {};
@@ -294,7 +294,7 @@ RamDeltaSent ram_delta_send(RamSink *sink, const RamRun *runs, unsigned count,
     while (found < AHEAD && walk_next(&walk, &pages[found])) {
         found++;
     }
-    while (stream_position(sink->file) < end) {
+    while (ram_sink_position(sink) < end) {
         found += walk_next(&walk, &pages[found % ARRAY_SIZE(pages)]);
         if (sent.done == found) {
             break;

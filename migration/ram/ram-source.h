@@ -46,6 +46,7 @@ void ram_source_drain(bool all);
  * thread.
  */
 void ram_source_set_peer(uint32_t features);
+uint32_t ram_source_peer(void);
 
 /*
  * Postcopy

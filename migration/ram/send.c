@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "migration/base/clock.h"
 #include "migration/migration-stats.h"
-#include "migration/qemu-file.h"
 #include "migration/wire/wire.h"
 #include "classify.h"
 #include "delta.h"
@@ -21,13 +20,16 @@ QEMU_BUILD_BUG_ON(RAM_SEND_BATCH > WIRE_RAM_RUN_MAX);
 /* With a rate, what it allows in so much of a second */
 #define BATCH_SHARE 100
 #define BATCH_PAGES_MIN 8
-/* Pages told of as zero: one record, or nine bytes each */
-#define ZERO_BATCH_PAGES (64 * 1024)
 
-void ram_sender_init(RamSender *s, RamRegions *regions, QEMUFile *file)
+void ram_sender_init(RamSender *s, RamRegions *regions, RamSink *sink)
 {
-    *s = (RamSender) { .regions = regions, .age = 1, .find_zeros = true };
-    ram_sink_init(&s->sink, file, 0);
+    *s = (RamSender) {
+        .regions = regions,
+        .sink = sink,
+        .age = 1,
+        .find_zeros = true,
+        .tells_untouched = true,
+    };
 }
 
 uint64_t ram_sender_left(const RamRegions *regions)
@@ -70,13 +72,13 @@ static uint64_t tell_untouched(RamSink *sink, RamRegion *r, uint64_t limit)
 /* Tell of up to a batch of pages nobody ever wrote to.  False: none is left */
 static bool send_untouched(RamSender *s)
 {
-    uint64_t limit = s->sink.peer & WIRE_PEER_ZERO_RANGE ? UINT64_MAX
-                                                         : ZERO_BATCH_PAGES;
-
+    if (!s->tells_untouched) {
+        return false;
+    }
     RAM_REGIONS_FOREACH_SENT(r, s->regions) {
         if (r->untold_pages) {
             stat64_add(&mig_stats.zero_pages,
-                       tell_untouched(&s->sink, r, limit));
+                       tell_untouched(s->sink, r, s->sink->zeros_at_once));
             return true;
         }
     }
@@ -112,14 +114,14 @@ static uint64_t ram_send_take_run(RamSender *s, uint64_t limit,
 static void send_content(RamSender *s, const RamRegion *r, uint64_t first,
                          unsigned count)
 {
-    ram_sink_pages(&s->sink, r, first, count);
+    ram_sink_pages(s->sink, r, first, count);
     stat64_add(&mig_stats.normal_pages, count);
 }
 
 static void send_zeros(RamSender *s, const RamRegion *r, uint64_t first,
                        unsigned count)
 {
-    ram_sink_zeros(&s->sink, r, first, count);
+    ram_sink_zeros(s->sink, r, first, count);
     stat64_add(&mig_stats.zero_pages, count);
 }
 
@@ -150,7 +152,7 @@ void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
                       uint64_t count)
 {
     if (!ram_region_here(r)) {
-        ram_sink_zeros(&s->sink, r, first, count);
+        ram_sink_zeros(s->sink, r, first, count);
         stat64_add(&mig_stats.zero_pages, count);
         return;
     }
@@ -207,7 +209,7 @@ static bool send_deltas(RamSender *s, unsigned pages)
     if (!runs) {
         return false;
     }
-    sent = ram_delta_send(&s->sink, s->runs, runs, s->age, s->find_zeros,
+    sent = ram_delta_send(s->sink, s->runs, runs, s->age, s->find_zeros,
                           max_bytes);
     ram_send_give_back(s, s->runs, runs, sent.done);
     stat64_add(&mig_stats.normal_pages, sent.normal);
@@ -249,13 +251,12 @@ static unsigned batch_pages(const RamSender *s, bool all)
 RamSendResult ram_sender_run(RamSender *s, bool all)
 {
     int64_t end = now_ns() + RAM_SEND_NS;
-    QEMUFile *f = s->sink.file;
 
     while (s->regions->count) {
-        if (qemu_file_get_error(f)) {
+        if (ram_sink_error(s->sink)) {
             return RAM_SEND_ERROR;
         }
-        if (!all && (migration_rate_exceeded(f) || now_ns() >= end)) {
+        if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
         if (!send_untouched(s) &&

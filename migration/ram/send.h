@@ -8,8 +8,16 @@
  * a page that was written to meanwhile.
  *
  * Work moves in runs of pages.  The rate and the clock are looked at between
- * runs, and nothing is allocated.  Migration thread; no lock but those of the
- * maps is held while pages are read and sent.
+ * runs, and nothing is allocated.  No lock but those of the maps is held while
+ * pages are read and sent.
+ *
+ * A RamSender belongs to one thread.  Several of them may work on the same
+ * regions at once, each with a sink of its own: a run of pages is claimed from
+ * its map under the map's lock, so it goes to one of them.  One only may tell
+ * of pages that nobody ever wrote to.  A pass is over when none of them finds
+ * anything to claim and ram_sink_end_pass() was called for each sink; only then
+ * is the dirty log collected again.  Deltas are for a migration with one
+ * sender, as their cache is not shared.
  */
 
 #ifndef MIGRATION_RAM_SEND_H
@@ -22,22 +30,23 @@
 
 typedef struct RamSender {
     RamRegions *regions;
-    RamSink sink;
+    RamSink *sink;              /* the owner's; NULL: none */
     unsigned region;            /* where to go on */
     uint64_t page;
     uint64_t age;               /* passes, counted from 1 */
     bool find_zeros;            /* look whether pages are zero */
+    bool tells_untouched;       /* of pages that nobody ever wrote to */
     RamRun runs[RAM_SEND_BATCH];        /* of the batch, when sent as deltas */
 } RamSender;
 
 typedef enum RamSendResult {
     RAM_SEND_ALL,               /* nothing is left */
     RAM_SEND_SOME,              /* time or rate is used up */
-    RAM_SEND_ERROR,             /* latched in the stream */
+    RAM_SEND_ERROR,             /* latched in the sink */
 } RamSendResult;
 
-/* Pages of @regions to @file */
-void ram_sender_init(RamSender *s, RamRegions *regions, QEMUFile *file);
+/* Pages of @regions to @sink */
+void ram_sender_init(RamSender *s, RamRegions *regions, RamSink *sink);
 
 /* Bytes still to be sent, as they lie in memory; any thread */
 uint64_t ram_sender_left(const RamRegions *regions);

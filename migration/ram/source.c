@@ -37,12 +37,14 @@
 #include "presence.h"
 #include "ram-source.h"
 #include "send.h"
+#include "stream-sink.h"
 #include "sync.h"
 
 static struct {
     bool active;                /* set up and not cleaned up */
     bool filled;                /* the maps say what is to be sent; atomic */
     RamRegions regions;
+    RamStreamSink sink;
     RamSender sender;
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
@@ -90,6 +92,8 @@ static void sync_maps(bool last)
     trace_migration_bitmap_sync_start();
     ram_hints_stop();
     if (sending.filled) {
+        /* An error is latched, and found by whoever sends. */
+        ram_sink_end_pass(sending.sender.sink);
         ram_log_sync(&sending.regions, last, &sending.report);
         sending.sender.age++;
     } else {
@@ -128,7 +132,12 @@ void ram_source_drain(bool all)
 
 void ram_source_set_peer(uint32_t features)
 {
-    sending.sender.sink.peer = features;
+    ram_stream_sink_set_peer(&sending.sink, features);
+}
+
+uint32_t ram_source_peer(void)
+{
+    return sending.sink.peer;
 }
 
 uint64_t ram_bytes_remaining(void)
@@ -183,11 +192,12 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
         return -EINVAL;
     }
     ram_hints_begin(&sending.regions);
-    ram_sender_init(&sending.sender, &sending.regions, f);
+    ram_stream_sink_init(&sending.sink, f, 0);
+    ram_sender_init(&sending.sender, &sending.regions, &sending.sink.sink);
     sending.sender.find_zeros = migrate_zero_page_detection() !=
                                 ZERO_PAGE_DETECTION_NONE;
-    ram_sink_announce(&sending.sender.sink, &sending.regions, announced());
-    ret = ram_sink_end(&sending.sender.sink);
+    ret = ram_stream_sink_announce(&sending.sink, &sending.regions,
+                                   announced());
     if (ret && stream_check(f, errp)) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
     }
@@ -218,7 +228,7 @@ static int save_iterate(QEMUFile *f, void *opaque)
     }
     WITH_RCU_READ_LOCK_GUARD() {
         result = ram_source_run_sender(sending.drain);
-        ret = ram_sink_end(&sending.sender.sink);
+        ret = ram_sink_end(sending.sender.sink);
     }
     /* All is sent at once only while the guest is stopped. */
     count_bytes(f, before,
@@ -238,7 +248,7 @@ static int save_complete(QEMUFile *f, void *opaque)
     sending.synced = false;
     WITH_RCU_READ_LOCK_GUARD() {
         ram_source_run_sender(true);
-        ret = ram_sink_end(&sending.sender.sink);
+        ret = ram_sink_end(sending.sender.sink);
     }
     count_bytes(f, before, &mig_stats.downtime_bytes);
     return ret;
@@ -396,12 +406,10 @@ void ram_source_peer_forgot(void)
 
 void ram_source_resume(QEMUFile *f)
 {
-    uint32_t peer = sending.sender.sink.peer;
-
     RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {
         ram_log_drop_unplugged(r);
     }
-    ram_sink_init(&sending.sender.sink, f, peer);
+    ram_stream_sink_init(&sending.sink, f, sending.sink.peer);
 }
 
 const SaveVMHandlers ram_section_handlers = {
@@ -439,7 +447,7 @@ static void give_up_on(const RamRegion *r, const char *what)
 
     error_setg(&err, "RAM block '%s' was %s while it was being sent", r->name,
                what);
-    qemu_file_set_error_obj(sending.sender.sink.file, -EBUSY, err);
+    ram_sink_fail(sending.sender.sink, -EBUSY, err);
 }
 
 static void block_resized(RAMBlockNotifier *n, void *host, size_t old_size,

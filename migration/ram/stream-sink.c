@@ -1,5 +1,5 @@
 /*
- * Pages as records of the RAM section
+ * Pages as records of the RAM section, in a stream
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,12 +7,16 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "migration/qemu-file.h"
+#include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "sink.h"
+#include "stream-sink.h"
 
-void ram_sink_init(RamSink *sink, QEMUFile *file, uint32_t features)
+/* Pages told of as zero in one batch: one record for all, or nine bytes each */
+#define ZEROS_AT_ONCE (64 * 1024)
+
+static RamStreamSink *stream_sink(RamSink *sink)
 {
-    *sink = (RamSink) { .file = file, .peer = features };
+    return container_of(sink, RamStreamSink, sink);
 }
 
 static void sink_put_name(QEMUFile *f, const char *name)
@@ -23,7 +27,7 @@ static void sink_put_name(QEMUFile *f, const char *name)
     qemu_put_buffer(f, (const uint8_t *)name, len);
 }
 
-static void put_header(RamSink *sink, const RamRegion *r, uint64_t page,
+static void put_header(RamStreamSink *sink, const RamRegion *r, uint64_t page,
                        unsigned flags)
 {
     uint64_t offset = page << r->page_bits;
@@ -37,39 +41,17 @@ static void put_header(RamSink *sink, const RamRegion *r, uint64_t page,
     sink->named = r;
 }
 
-static bool peer_has(const RamSink *sink, const RamRegion *r, uint32_t feature)
+static bool peer_has(const RamStreamSink *sink, const RamRegion *r,
+                     uint32_t feature)
 {
     return (sink->peer & feature) &&
            ram_region_page_size(r) >= WIRE_PEER_PAGE_SIZE_MIN;
 }
 
-void ram_sink_announce(RamSink *sink, const RamRegions *regions,
-                       unsigned what)
-{
-    uint64_t usual = qemu_real_host_page_size();
-    QEMUFile *f = sink->file;
-    uint64_t total = 0;
-
-    RAM_REGIONS_FOREACH(r, regions) {
-        total += ram_region_bytes(r);
-    }
-    qemu_put_be64(f, total | WIRE_RAM_MEM_SIZE);
-    RAM_REGIONS_FOREACH(r, regions) {
-        sink_put_name(f, r->name);
-        qemu_put_be64(f, ram_region_bytes(r));
-        if ((what & RAM_ANNOUNCE_HOST_PAGE) &&
-            r->host_page_size != MAX(usual, ram_region_page_size(r))) {
-            qemu_put_be64(f, r->host_page_size);
-        }
-        if (what & RAM_ANNOUNCE_ADDRESS) {
-            qemu_put_be64(f, r->guest_addr);
-        }
-    }
-}
-
-void ram_sink_pages(RamSink *sink, const RamRegion *r, uint64_t first,
+static void stream_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
                     unsigned count)
 {
+    RamStreamSink *sink = stream_sink(base);
     uint64_t page_size = ram_region_page_size(r);
 
     if (count > 1 && peer_has(sink, r, WIRE_PEER_PAGE_RUN)) {
@@ -86,16 +68,19 @@ void ram_sink_pages(RamSink *sink, const RamRegion *r, uint64_t first,
     }
 }
 
-void ram_sink_copy(RamSink *sink, const RamRegion *r, uint64_t page,
+static void stream_sink_copy(RamSink *base, const RamRegion *r, uint64_t page,
                    const void *bytes)
 {
+    RamStreamSink *sink = stream_sink(base);
+
     put_header(sink, r, page, WIRE_RAM_PAGE);
     qemu_put_buffer(sink->file, bytes, ram_region_page_size(r));
 }
 
-void ram_sink_xbzrle(RamSink *sink, const RamRegion *r, uint64_t page,
+static void stream_sink_xbzrle(RamSink *base, const RamRegion *r, uint64_t page,
                      const void *code, unsigned len)
 {
+    RamStreamSink *sink = stream_sink(base);
     uint8_t head[3] = { WIRE_XBZRLE_ENCODING, len >> 8, len };
 
     put_header(sink, r, page, WIRE_RAM_XBZRLE);
@@ -107,7 +92,7 @@ void ram_sink_xbzrle(RamSink *sink, const RamRegion *r, uint64_t page,
 #define ZERO_RECORD 9
 #define ZERO_BATCH  64
 
-static void put_zero_records(RamSink *sink, const RamRegion *r,
+static void put_zero_records(RamStreamSink *sink, const RamRegion *r,
                              uint64_t first, uint64_t count)
 {
     uint8_t batch[ZERO_BATCH * ZERO_RECORD];
@@ -127,9 +112,11 @@ static void put_zero_records(RamSink *sink, const RamRegion *r,
     }
 }
 
-void ram_sink_zeros(RamSink *sink, const RamRegion *r, uint64_t first,
+static void stream_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
                     uint64_t count)
 {
+    RamStreamSink *sink = stream_sink(base);
+
     if (count > 1 && peer_has(sink, r, WIRE_PEER_ZERO_RANGE)) {
         put_header(sink, r, first, WIRE_RAM_ZERO_RANGE);
         qemu_put_be64(sink->file, count);
@@ -142,9 +129,82 @@ void ram_sink_zeros(RamSink *sink, const RamRegion *r, uint64_t first,
     }
 }
 
-int ram_sink_end(RamSink *sink)
+static int stream_sink_flush(RamSink *base)
 {
+    return qemu_fflush(stream_sink(base)->file);
+}
+
+static int stream_sink_error(RamSink *base)
+{
+    return qemu_file_get_error(stream_sink(base)->file);
+}
+
+static int stream_sink_end(RamSink *base)
+{
+    RamStreamSink *sink = stream_sink(base);
+
     sink->named = NULL;
     qemu_put_be64(sink->file, WIRE_RAM_EOS);
     return qemu_fflush(sink->file);
+}
+
+static uint64_t stream_sink_position(RamSink *base)
+{
+    return stream_position(stream_sink(base)->file);
+}
+
+static void stream_sink_fail(RamSink *base, int ret, Error *err)
+{
+    qemu_file_set_error_obj(stream_sink(base)->file, ret, err);
+}
+
+static const RamSinkOps stream_sink_ops = {
+    .pages = stream_sink_pages,
+    .copy = stream_sink_copy,
+    .zeros = stream_sink_zeros,
+    .xbzrle = stream_sink_xbzrle,
+    .flush = stream_sink_flush,
+    .end_pass = stream_sink_error,
+    .end = stream_sink_end,
+    .position = stream_sink_position,
+    .error = stream_sink_error,
+    .fail = stream_sink_fail,
+};
+
+void ram_stream_sink_init(RamStreamSink *s, QEMUFile *file, uint32_t features)
+{
+    *s = (RamStreamSink) { .sink.ops = &stream_sink_ops, .file = file };
+    ram_stream_sink_set_peer(s, features);
+}
+
+void ram_stream_sink_set_peer(RamStreamSink *s, uint32_t features)
+{
+    s->peer = features;
+    s->sink.zeros_at_once = features & WIRE_PEER_ZERO_RANGE ? UINT64_MAX
+                                                            : ZEROS_AT_ONCE;
+}
+
+int ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
+                             unsigned what)
+{
+    uint64_t usual = qemu_real_host_page_size();
+    QEMUFile *f = s->file;
+    uint64_t total = 0;
+
+    RAM_REGIONS_FOREACH(r, regions) {
+        total += ram_region_bytes(r);
+    }
+    qemu_put_be64(f, total | WIRE_RAM_MEM_SIZE);
+    RAM_REGIONS_FOREACH(r, regions) {
+        sink_put_name(f, r->name);
+        qemu_put_be64(f, ram_region_bytes(r));
+        if ((what & RAM_ANNOUNCE_HOST_PAGE) &&
+            r->host_page_size != MAX(usual, ram_region_page_size(r))) {
+            qemu_put_be64(f, r->host_page_size);
+        }
+        if (what & RAM_ANNOUNCE_ADDRESS) {
+            qemu_put_be64(f, r->guest_addr);
+        }
+    }
+    return ram_sink_end(&s->sink);
 }

@@ -1,29 +1,34 @@
 /*
- * Pages as records of the RAM section
- *
- * SPDX-License-Identifier: GPL-2.0-or-later
+ * Pages as records of the RAM section, in a stream
  *
  * Two forms: the one that every QEMU reads, with a header for each page, and
  * that of peers which know each other, with a header for each run (wire.h,
- * section 6).  Which of them is a matter of @peer; callers need not care.
+ * section 6).  Which of them depends on @peer; callers need not care.
  *
- * Errors are latched in the stream.  Migration thread.
+ * Errors are those of the stream.  end_pass() has nothing to do: a stream keeps
+ * the order.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef MIGRATION_RAM_SINK_H
-#define MIGRATION_RAM_SINK_H
+#ifndef MIGRATION_RAM_STREAM_SINK_H
+#define MIGRATION_RAM_STREAM_SINK_H
 
 #include "migration/qemu-file-types.h"
-#include "region.h"
+#include "sink.h"
 
-typedef struct RamSink {
+typedef struct RamStreamSink {
+    RamSink sink;
     QEMUFile *file;
     uint32_t peer;              /* WIRE_PEER_*; 0: any QEMU */
     const RamRegion *named;     /* the region of the record before, or NULL */
-} RamSink;
+} RamStreamSink;
 
 /* Records for @file, whose peer understands @features */
-void ram_sink_init(RamSink *sink, QEMUFile *file, uint32_t features);
+void ram_stream_sink_init(RamStreamSink *s, QEMUFile *file, uint32_t features);
+
+/* It has said what it understands; between two calls of the sink. */
+void ram_stream_sink_set_peer(RamStreamSink *s, uint32_t features);
 
 /* What the list of regions says of each, besides name and size */
 typedef enum RamAnnounce {
@@ -31,30 +36,8 @@ typedef enum RamAnnounce {
     RAM_ANNOUNCE_HOST_PAGE = 1 << 1,    /* postcopy-ram; unless as usual */
 } RamAnnounce;
 
-/* The regions.  @what: RAM_ANNOUNCE_* */
-void ram_sink_announce(RamSink *sink, const RamRegions *regions,
-                       unsigned what);
-
-/*
- * Pages as they are.  They are read when the stream is flushed, at the latest
- * by ram_sink_end().
- */
-void ram_sink_pages(RamSink *sink, const RamRegion *r, uint64_t first,
-                    unsigned count);
-
-/* A page whose bytes are not those at its place: @bytes, which are copied */
-void ram_sink_copy(RamSink *sink, const RamRegion *r, uint64_t page,
-                   const void *bytes);
-
-/* A page as its difference from what the peer has; @code is copied. */
-void ram_sink_xbzrle(RamSink *sink, const RamRegion *r, uint64_t page,
-                     const void *code, unsigned len);
-
-/* Pages that are zero.  Nobody looks at their memory. */
-void ram_sink_zeros(RamSink *sink, const RamRegion *r, uint64_t first,
-                    uint64_t count);
-
-/* Ends the section and flushes.  Returns the stream's error, or 0. */
-int ram_sink_end(RamSink *sink);
+/* The regions, and the end of the section.  @what: RAM_ANNOUNCE_* */
+int ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
+                             unsigned what);
 
 #endif

@@ -181,7 +181,7 @@ static RamSendResult send_copy(void *opaque, RamSender *main, bool all)
     uint64_t size = ram_region_page_size(copy->region);
 
     for (unsigned i = 0; i < copy->count; i++) {
-        ram_sink_copy(&main->sink, copy->region, copy->first + i,
+        ram_sink_copy(main->sink, copy->region, copy->first + i,
                       copy->bytes + i * size);
     }
     return RAM_SEND_SOME;
@@ -262,7 +262,7 @@ void postcopy_open_requests(void)
     trace_postcopy_preempt_enabled(source.urgent);
     if (postcopy.begun) {
         postcopy_sender_set_channel(&postcopy.sender, source.urgent,
-                                    postcopy.main);
+                                    postcopy.main, ram_source_peer());
         postcopy_sender_open(&postcopy.sender);
     }
     pace_init(&postcopy.pace, postcopy.begun, stream_position(source.to_dst),

@@ -508,6 +508,7 @@ static void test_resume_huge(void)
 typedef struct Bench {
     Side from, to;
     Wire main, urgent;
+    RamStreamSink sink;
     RamSender sender;
     PostcopySender ps;
     unsigned woken;
@@ -545,10 +546,11 @@ static void bench_init(Bench *b, bool second)
     }
     memset(&mig_stats, 0, sizeof(mig_stats));
     migration_rate_set(RATE_LIMIT_DISABLED);
-    ram_sender_init(&b->sender, &b->from.regions, b->main.f);
+    ram_stream_sink_init(&b->sink, b->main.f, 0);
+    ram_sender_init(&b->sender, &b->from.regions, &b->sink.sink);
     postcopy_sender_init(&b->ps, &b->from.regions, &ops, b);
     if (second) {
-        postcopy_sender_set_channel(&b->ps, b->urgent.f, &b->sender);
+        postcopy_sender_set_channel(&b->ps, b->urgent.f, &b->sender, 0);
     }
     postcopy_sender_open(&b->ps);
 }
@@ -853,9 +855,9 @@ static void bench_init_again(Bench *b, bool keep)
 
     bench_init(b, true);
     postcopy_sender_close(&b->ps);
-    b->sender.sink.peer = WIRE_PEER_URGENT_COPY;
     b->ps.ops = keep ? &keeping : &ops;
-    postcopy_sender_set_channel(&b->ps, b->urgent.f, &b->sender);
+    postcopy_sender_set_channel(&b->ps, b->urgent.f, &b->sender,
+                                WIRE_PEER_URGENT_COPY);
     postcopy_sender_open(&b->ps);
 }
 
@@ -938,7 +940,8 @@ static void test_not_again(void)
     bench_init_again(&b, true);
     postcopy_sender_run(&b.ps, &b.sender, true);
     postcopy_sender_close(&b.ps);
-    postcopy_sender_set_channel(&b.ps, b.urgent.f, &b.sender);
+    postcopy_sender_set_channel(&b.ps, b.urgent.f, &b.sender,
+                                WIRE_PEER_URGENT_COPY);
     postcopy_sender_open(&b.ps);
     ask(&b, "pc.ram", 4990, 1);
     g_assert_cmpuint(b.urgent.buffer->usage, ==, 0);

@@ -21,6 +21,7 @@
 #include "migration/ram/load.h"
 #include "migration/ram/presence.h"
 #include "migration/ram/send.h"
+#include "migration/ram/stream-sink.h"
 #include "migration/wire/wire.h"
 
 #define BITS 12
@@ -86,6 +87,7 @@ static void side_destroy(Side *side)
 /* A source, a destination, and the stream between them */
 typedef struct Pair {
     Side from, to;
+    RamStreamSink sink;
     RamSender sender;
     RamLoader loader;
     QIOChannelBuffer *wire;
@@ -105,8 +107,8 @@ static void pair_init(Pair *p, unsigned bits, uint32_t features)
     side_init(&p->to, bits, false);
     p->wire = qio_channel_buffer_new(1024);
     p->out = qemu_file_new_output(QIO_CHANNEL(p->wire));
-    ram_sender_init(&p->sender, &p->from.regions, p->out);
-    p->sender.sink.peer = features;
+    ram_stream_sink_init(&p->sink, p->out, features);
+    ram_sender_init(&p->sender, &p->from.regions, &p->sink.sink);
     p->loader = (RamLoader) {
         .regions = &p->to.regions, .ops = &ops, .page_bits = bits,
     };
@@ -127,7 +129,7 @@ static void deliver(Pair *p)
 {
     QEMUFile *in;
 
-    g_assert_cmpint(ram_sink_end(&p->sender.sink), ==, 0);
+    g_assert_cmpint(ram_sink_end(p->sender.sink), ==, 0);
     in = test_input(p->wire->data, p->wire->usage);
     p->wire->usage = p->wire->offset = 0;
     ram_load_records(in, &p->loader, &error_abort);
@@ -232,7 +234,7 @@ static size_t sent_bytes(uint32_t features, uint64_t *zero, uint64_t *normal)
         write_page(&p, low, i);
     }
     ram_sender_run(&p.sender, true);
-    ram_sink_end(&p.sender.sink);
+    ram_sink_end(p.sender.sink);
     bytes = p.wire->usage;
     *zero = stat64_get(&mig_stats.zero_pages);
     *normal = stat64_get(&mig_stats.normal_pages);
@@ -414,7 +416,7 @@ static void test_error(void)
     g_assert_cmpint(ram_sender_run(&p.sender, false), ==, RAM_SEND_ERROR);
     g_assert_cmpint(ram_sender_run(&p.sender, true), ==, RAM_SEND_ERROR);
     g_assert_cmpuint(ram_sender_left(&p.from.regions), >, 0);
-    g_assert_cmpint(ram_sink_end(&p.sender.sink), ==, -EPIPE);
+    g_assert_cmpint(ram_sink_end(p.sender.sink), ==, -EPIPE);
     pair_destroy(&p);
 }
 
@@ -599,7 +601,8 @@ static void test_delta_resize_stalled(void)
     ioc = qio_channel_socket_new_fd(fds[0], &error_abort);
     p.out = qemu_file_new_output(QIO_CHANNEL(ioc));
     object_unref(OBJECT(ioc));
-    ram_sender_init(&p.sender, &p.from.regions, p.out);
+    ram_stream_sink_init(&p.sink, p.out, 0);
+    ram_sender_init(&p.sender, &p.from.regions, &p.sink.sink);
     g_assert(ram_delta_start(4096 * PAGE, PAGE, &error_abort));
     fill(&p);
     p.sender.age = 2;
