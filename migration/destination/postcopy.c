@@ -267,10 +267,10 @@ bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
 
     trace_loadvm_postcopy_handle_advise();
     if (!len != !migrate_postcopy_ram()) {
-        error_setg(errp, len ? "The capability postcopy-ram is on on the "
-                   "source and off here; set it on both sides"
-                   : "The capability postcopy-ram is off on the source and on "
-                   "here; set it on both sides");
+        error_setg(errp, len ? "capability 'postcopy-ram' is enabled on the "
+                   "source but not here; set it on both sides"
+                   : "capability 'postcopy-ram' is enabled here but not on the "
+                   "source; set it on both sides");
         return false;
     }
     if (len) {
@@ -336,7 +336,7 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
 static bool listen_for_faults(Error **errp)
 {
     if (!reply_is_open()) {
-        error_setg(errp, "Pages cannot be asked for, as there is no return "
+        error_setg(errp, "pages cannot be requested, as there is no return "
                    "path");
         return false;
     }
@@ -516,7 +516,7 @@ static bool wait_for_urgent_channel(Error **errp)
 bool postcopy_dest_resume(Error **errp)
 {
     if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_RECOVER) {
-        error_setg(errp, "Nothing was paused");
+        error_setg(errp, "POSTCOPY_RESUME received, but nothing is paused");
         return false;
     }
     if (!wait_for_urgent_channel(errp)) {
@@ -744,13 +744,13 @@ static bool wait_for_rest(Error **errp)
         return true;
     }
     if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
-        error_setg(errp, "The source has ended before postcopy was resumed");
+        error_setg(errp, "source ended the stream before postcopy was resumed");
         return false;
     }
     dest_look(&view);
     if (view.waiting && !migrate_postcopy_preempt()) {
-        error_setg(errp, "The source has ended, but did not send %u pages "
-                   "that it was asked for", view.waiting);
+        error_setg(errp, "source ended the stream without %u pages that were "
+                   "requested", view.waiting);
         return false;
     }
     if (!dest_wait()) {
@@ -765,7 +765,7 @@ static bool postcopy_dest_end_reached(Error **errp)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     if (pc.ram && pc.user_paused) {
-        error_setg(errp, "It was paused at the end");
+        error_setg(errp, "paused by migrate-pause when all had been received");
         return false;
     }
     pc.over = true;
@@ -788,7 +788,7 @@ bool postcopy_dest_hopeless(void)
 static void lose_bitmaps(Error *err)
 {
     dirty_bitmap_mig_cancel_incoming();
-    error_prepend(&err, "Dirty bitmaps that have not come are lost: ");
+    error_prepend(&err, "dirty bitmaps that were not received are lost: ");
     warn_report_err(err);
 }
 

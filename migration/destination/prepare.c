@@ -73,8 +73,8 @@ static bool watch_memory(Error **errp)
     ERRP_GUARD();
 
     if (!permit_reset_of_cpus(errp)) {
-        error_prepend(errp, "strict-downtime has to be turned off, as an "
-                      "attempt that is given up cannot be forgotten: ");
+        error_prepend(errp, "strict-downtime must be off on both sides, as "
+                      "the state of an aborted attempt would stay: ");
         return false;
     }
     return ram_watch_start(errp);
@@ -126,7 +126,7 @@ bool prepare_begin(QEMUFile *f, Error **errp)
         return false;
     }
     if (attempt <= hold.attempt) {
-        error_setg(errp, "Attempt %" PRIu32 " comes after attempt %" PRIu32,
+        error_setg(errp, "attempt %" PRIu32 " received after attempt %" PRIu32,
                    attempt, hold.attempt);
         return false;
     }
@@ -161,7 +161,7 @@ static bool same_attempt(QEMUFile *f, Error **errp)
         return false;
     }
     if (attempt != hold.attempt) {
-        error_setg(errp, "It is about attempt %" PRIu32 " and not %" PRIu32,
+        error_setg(errp, "attempt %" PRIu32 " received, %" PRIu32 " expected",
                    attempt, hold.attempt);
         return false;
     }
@@ -205,7 +205,7 @@ bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     load_step_go(load_step_has(LOAD_LISTENS) ? STEP_READY_LISTENING
                                              : STEP_READY);
     if (!reply_report(WIRE_RP_READY, &destination.report)) {
-        error_setg(errp, "The source cannot be told that all is ready");
+        error_setg(errp, "READY cannot be sent to the source");
         return false;
     }
     return true;

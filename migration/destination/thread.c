@@ -87,7 +87,7 @@ static bool open_return_path(QEMUFile *f, Error **errp)
     }
     /* Nobody here will ask for time, so do not let the source wait. */
     if (migrate_switchover_ack() && !acks_needed && !reply_switchover_ack()) {
-        error_setg(errp, "Cannot agree to the switchover");
+        error_setg(errp, "SWITCHOVER_ACK cannot be sent to the source");
         return false;
     }
     return true;
@@ -106,7 +106,8 @@ static bool load_ping(QEMUFile *f, Error **errp)
         return true;
     }
     if (!reply_is_open()) {
-        error_setg(errp, "There is no return path for the answer");
+        error_setg(errp, "PING received, but there is no return path for an "
+                   "answer");
         return false;
     }
     /* If the source is gone, the stream will say so. */
@@ -116,7 +117,7 @@ static bool load_ping(QEMUFile *f, Error **errp)
 
 static bool not_available(Error **errp)
 {
-    error_setg(errp, "The source wants something that is not available yet "
+    error_setg(errp, "the source requests a feature that is not available "
                "in this version of Ferry");
     return false;
 }

@@ -305,8 +305,8 @@ static bool read_new_section(RecordLoop *loop, Error **errp)
         return false;
     }
     if (loop->late) {
-        error_setg(errp, "A section begins where only those may go on that "
-                   "had begun before the guest was handed over");
+        error_setg(errp, "new section in postcopy: only started sections may "
+                   "continue");
         return false;
     }
     trace_qemu_loadvm_state_section_startfull(id, name, instance_id,

@@ -144,7 +144,7 @@ static void serve_process(void *opaque, const SharedFault *fault)
     bool ok;
 
     if (!r) {
-        error_report("postcopy: %s wants a page at 0x%" PRIx64 " of memory "
+        error_report("postcopy: %s requests a page at 0x%" PRIx64 " of memory "
                      "that is not migrated", fault->who, fault->offset);
         return;
     }

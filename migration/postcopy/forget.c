@@ -30,7 +30,7 @@ static const char *get_name(const uint8_t *payload, uint16_t len,
     }
     *ranges_at = name_len + 3;
     if ((len - *ranges_at) % sizeof(WireRange)) {
-        error_setg(errp, "%u bytes behind the name are no number of ranges",
+        error_setg(errp, "payload of %u bytes is not a multiple of a range",
                    len - *ranges_at);
         return NULL;
     }

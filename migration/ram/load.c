@@ -408,8 +408,8 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
         return false;
     }
     if (encoding != WIRE_XBZRLE_ENCODING || len > size) {
-        error_setg(errp, "A change of a page in encoding 0x%02x with %zu "
-                   "bytes, of which nothing is known", encoding, len);
+        error_setg(errp, "invalid XBZRLE record: encoding 0x%02x, length %zu",
+                   encoding, len);
         return false;
     }
     if (rec->region->read_only) {

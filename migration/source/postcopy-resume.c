@@ -255,8 +255,8 @@ static bool get_bitmaps(Error **errp)
             return false;
         }
         if (return_path_resumed(source.return_path, 0)) {
-            error_setg(errp, "The destination wants to go on before it has "
-                       "said which pages it has");
+            error_setg(errp, "destination resumes before it has sent which "
+                       "pages it received");
             return false;
         }
         qemu_sem_timedwait(&source.wake, POLL_MS);

@@ -160,7 +160,7 @@ static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
 
     trace_source_return_path_thread_resume_ack(value);
     if (value != WIRE_RESUME_ACK_OK) {
-        error_setg(&rp->error, "The destination does not want to go on: its "
+        error_setg(&rp->error, "destination refuses to resume postcopy: its "
                    "answer is %" PRIu32, value);
         return RETURN_PATH_BROKEN;
     }

@@ -316,7 +316,7 @@ EITHER_THREAD = 'load of migration failed: '
 
 POSTCOPY_CASES = [
     Case('advise-missing-ram', before_ram(r.command(r.ADVISE)),
-         'postcopy-ram is off on the source', POSTCOPY),
+         'is enabled here but not on the source', POSTCOPY),
     Case('advise-twice', before_ram(advise(), advise()),
          'POSTCOPY_ADVISE during precopy that may become postcopy', POSTCOPY),
     Case('advise-page-size', before_ram(advise(target=8192)),
@@ -369,7 +369,7 @@ POSTCOPY_CASES = [
          'name of the RAM block is malformed', POSTCOPY),
     Case('discard-odd-length', after_ram_setup(
         advise(), discard(BLOCK, (0, PAGE), junk=b'abc')),
-         'are no number of ranges', POSTCOPY),
+         'is not a multiple of a range', POSTCOPY),
     Case('discard-behind-end', after_ram_setup(
         advise(), discard(BLOCK, (1 << 40, PAGE))), 'are no pages of',
          POSTCOPY),

@@ -172,13 +172,13 @@ CASES = [
     lie('twice', lambda d: [hold(1), hold(2), state(2, d), commit(2)],
         'HOLD'),
     lie('attempt-0', lambda d: [hold(0), state(0, d), commit(0)],
-        'Attempt 0 comes after attempt 0'),
+        'attempt 0 received after attempt 0'),
     lie('same-attempt-again', lambda d: [
         hold(1), abort(1), hold(1), state(1, d), commit(1)],
-        'Attempt 1 comes after attempt 1'),
+        'attempt 1 received after attempt 1'),
     lie('earlier-attempt', lambda d: [
         hold(5), abort(5), hold(4), state(4, d), commit(4)],
-        'Attempt 4 comes after attempt 5'),
+        'attempt 4 received after attempt 5'),
     lie('when-ready', lambda d: [hold(1), state(1, d), hold(2), commit(2)],
         'HOLD'),
 
@@ -319,7 +319,7 @@ CASES += [
             'ABORT'),
     follows('same-attempt-again', lambda d: [
         *try_one(1, d), abort(1), *try_one(1, d)],
-        'Attempt 1 comes after attempt 1'),
+        'attempt 1 received after attempt 1'),
     follows('hold-when-ready', lambda d: [*try_one(1, d), hold(2)],
             f'HOLD {WHEN_READY}'),
     follows('state-twice', lambda d: [

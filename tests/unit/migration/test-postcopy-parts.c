@@ -424,7 +424,7 @@ static const DiscardCase discard_cases[] = {
     { 0, "shared", .ranges = 1, .range = { { 0, 4096 } },
       .expect = "not sent", .fails = true },
     { 0, "pc.ram", .ranges = 1, .range = { { 0, 4096 } }, .junk = 5,
-      .expect = "no number of ranges", .fails = true },
+      .expect = "not a multiple of a range", .fails = true },
     { 0, "pc.ram", .ranges = 1, .range = { { 1, 4096 } },
       .expect = "are no pages of", .fails = true },
     { 0, "pc.ram", .ranges = 1, .range = { { 0, 4095 } },

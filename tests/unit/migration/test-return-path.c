@@ -497,7 +497,7 @@ static void test_postcopy_lies(void)
         { WIRE_RP_RECV_BITMAP, 9, 7, "a name of 7" },
         { WIRE_RP_RECV_BITMAP, 257, 255, "RECV_BITMAP" },
         { WIRE_RP_RESUME_ACK, 3, 0, "RESUME_ACK" },
-        { WIRE_RP_RESUME_ACK, 4, 0, "does not want to go on" },
+        { WIRE_RP_RESUME_ACK, 4, 0, "refuses to resume postcopy" },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
