@@ -66,6 +66,7 @@ typedef struct Strict {
     bool one_sided;
     bool postcopy;              /* memory follows the guest */
     bool held;                  /* the destination has been told to hold */
+    bool promised;              /* the limit is that of strict-downtime */
     int64_t limit_ns;           /* of the downtime */
     int64_t begun_ns;           /* just after what remains was looked at */
     int64_t deadline_ns;        /* when the guest has to run somewhere, */
@@ -574,7 +575,7 @@ static bool attempt_it(Strict *a, Error **errp)
         return false;
     }
     /* Without a limit, nothing is gained by an early end. */
-    return (!migrate_strict_downtime() || look_early(a, errp)) &&
+    return (!a->promised || look_early(a, errp)) &&
            (a->one_sided || wait_ready(a, errp)) && commit(a, errp);
 }
 
@@ -658,7 +659,7 @@ static bool may_try_again(const Strict *a, const AttemptEnd *end, Error **errp)
                               MIGRATION_STATUS_ACTIVE) ||
                source_was_cancelled(errp);
     }
-    if (!migrate_strict_downtime()) {
+    if (!a->promised) {
         error_setg(errp, "The guest could not be switched over in %" PRIu32
                    " attempts; in the last, %s", a->number, end->reason);
         return false;
@@ -749,12 +750,14 @@ StrictResult strict_run(Policy *policy, bool postcopy, Error **errp)
         .s.policy = policy,
         .begun_ns = now_ns(),
         .postcopy = postcopy || postcopy_no_way_back(),
-        .limit_ns = migrate_strict_downtime()
-                    ? migrate_downtime_limit() * (int64_t)SCALE_MS
-                    : HELD_MAX_NS,
+        .promised = migrate_strict_downtime(),
+        .limit_ns = HELD_MAX_NS,
     };
     StrictResult result;
 
+    if (a.promised) {
+        a.limit_ns = migrate_downtime_limit() * (int64_t)SCALE_MS;
+    }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         a.number = source.view.strict.attempts + 1;
         a.one_sided = !(source.view.peer.features & WIRE_PEER_STRICT);
