@@ -104,7 +104,7 @@ static unsigned check_rules(unsigned from, unsigned to)
 static void test_rules(void)
 {
     g_assert_cmpuint(check_rules(0, 20), >, 20);
-    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 8);
+    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 12);
 }
 
 static void test_names(void)

@@ -1153,7 +1153,7 @@ static const struct {
     { "range-wraps-bytes", lie_range_wraps_bytes, "where there are 1023" },
     { "range-in-max", lie_range_in_max, "where there are 32" },
     { "change-encoding", lie_change_encoding, "encoding 0x02" },
-    { "change-long", lie_change_long, "4097 bytes" },
+    { "change-long", lie_change_long, "length 4097" },
     { "change-leaves-page", lie_change_leaves_page, "not well-formed" },
     { "change-cut", lie_change_cut, "not well-formed" },
     { "no-type", lie_no_type, "unknown type 0x0" },
