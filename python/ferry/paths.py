@@ -14,11 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get('FERRY_BUILD') or ROOT / 'build').absolute()
 
 KINDS = ('ferry', 'pristine')
+IN_PLACE = 'FERRY_QEMU'     # environment: a binary in the place of 'ferry'
 
 
 def qemu(kind: str | Path) -> Path:
     """Path of a QEMU: KIND is 'ferry', 'pristine' or a path to a binary."""
-    if str(kind) in KINDS:
+    if kind == 'ferry' and os.environ.get(IN_PLACE):
+        path = Path(os.environ[IN_PLACE])
+        hint = f'{IN_PLACE} is set to it'
+    elif str(kind) in KINDS:
         path = BUILD / str(kind) / 'qemu-system-x86_64'
         hint = f'run "make {kind}" first'
     else:

@@ -14,8 +14,9 @@ import time
 
 from ferry.migrate import Result
 from ferry.vm import VM
+from ferrytest.suite import Case
 
-from common import Case, ends_by_itself, summary
+from common import ends_by_itself, summary
 from failures import failed, why
 from lab import Lab, check
 from meddler import Meddler, Scissors

@@ -26,8 +26,9 @@ import vhost_user
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
 from ferry.qmp import QMPError
+from ferrytest.suite import Case
 
-from common import PASSES, PASSES_RATE, Case, ends_by_itself, summary
+from common import PASSES, PASSES_RATE, ends_by_itself, summary
 from lab import FAST, FILL, Lab, check
 from meddler import Damage, Meddler, page_start
 

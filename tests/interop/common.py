@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Callable
 
 from ferry.migrate import Result
 from ferry.vm import VM
 
-from lab import RATE, Lab, check
+from lab import RATE, check
 
 # Leaves time to interfere
 SLOW = {'max-bandwidth': 40 << 20, 'downtime-limit': 300}
@@ -28,18 +27,6 @@ ROUND = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'pristine'),
          ('pristine', 'ferry'))
 
 OnSample = Callable[[dict], None]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case: its name, what it does, and what it cannot do without."""
-    name: str
-    run: Callable[[Lab], str]
-    quick: bool = False
-    kinds: tuple[str, ...] = ('ferry',)     # that must have
-    needs: tuple[str, ...] = ()             # these; see ferrytest.abilities
-    full: bool = False                      # only with --full, or when named
-    alone: bool = False                     # measures time: nothing beside it
 
 
 def summary(result: Result) -> str:

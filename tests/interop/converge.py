@@ -13,8 +13,9 @@ from __future__ import annotations
 import time
 
 from ferry.migrate import Result
+from ferrytest.suite import Case
 
-from common import Case, summary
+from common import summary
 from lab import WORK, Lab, check
 
 RATE = 100000           # pages a second: the working set in less than 0.1 s

@@ -18,9 +18,10 @@ from typing import Any
 from ferry.errors import FerryError
 from ferry.migrate import Result
 from ferry.vm import VM
+from ferrytest.suite import Case
 
-from common import (PASSES, PASSES_RATE, ROUND, SLOW, Case, OnSample,
-                    ends_by_itself, halfway, summary, under_way)
+from common import (PASSES, PASSES_RATE, ROUND, SLOW, OnSample, ends_by_itself,
+                    halfway, summary, under_way)
 from lab import FAST, MEMORY, Lab, check
 
 STALL = 1.0             # s that one side stands still

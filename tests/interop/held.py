@@ -16,8 +16,8 @@ import time
 from typing import Callable
 
 from ferry.migrate import tcp_uri
+from ferrytest.suite import Case
 
-from common import Case
 from lab import Lab, check
 from postcopy import PLAIN, POINTS, PREEMPT, Way, summary
 from promised import DEVICE, PLENTY, SLOW, Promised, locked, promised, stays

@@ -24,6 +24,7 @@ from ferry.migrate import (Result, migrate, set_caps, set_params, tcp_uri,
 from ferry.observer import Observer
 from ferry.paths import KINDS
 from ferry.vm import VM
+from ferrytest import suite
 from ferrytest.tls import TLS, SharedKey
 
 MEMORY = 256            # MiB
@@ -65,7 +66,7 @@ def wait_completed(vm: VM) -> None:
         time.sleep(0.01)
 
 
-class Lab:
+class Lab(suite.Lab):
     """The guest, where it is, and where it goes next."""
 
     def __init__(self, workdir: Path) -> None:
@@ -164,7 +165,7 @@ class Lab:
         set_caps(vm, {row['capability']: False for row in rows
                       if row['state']})
 
-    def place(self) -> str:
+    def where(self) -> str:
         """The kind of QEMU where a guest is that the next case may take."""
         source = self.source
         return source.kind if source and not source.mem_backend else ''
@@ -274,9 +275,3 @@ class Lab:
         if self._guest is not None:
             words.append(f'console: {self._guest.last_line()}')
         return words
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.clear()

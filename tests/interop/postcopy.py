@@ -23,9 +23,10 @@ from ferry.migrate import tcp_uri
 from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest.postcopy import ACTIVE, PAUSED, Postcopy
+from ferrytest.suite import Case
 from ferrytest.tls import TLS
 
-from common import ENDS_WITHIN, ROUND, SLOW, UNDER_WAY, Case, halfway
+from common import ENDS_WITHIN, ROUND, SLOW, UNDER_WAY, halfway
 from failures import Mode, cancelled
 from lab import Lab, check
 from progress import check_progress

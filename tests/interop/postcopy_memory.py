@@ -16,8 +16,9 @@ from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest.hugepages import HUGE, huge_pages
 from ferrytest.postcopy import PAUSED
+from ferrytest.suite import Case
 
-from common import UNDER_WAY, Case
+from common import UNDER_WAY
 from lab import FILL, MEMORY, Lab, check
 from postcopy import (PLAIN, POINTS, PREEMPT, SOON, TRICKLE, Move, Way,
                       cut, moving, summary)

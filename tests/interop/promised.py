@@ -21,8 +21,9 @@ from typing import Iterator
 from ferry.link import Link
 from ferry.migrate import tcp_uri
 from ferrytest.postcopy import ACTIVE
+from ferrytest.suite import Case
 
-from common import Case, ends_by_itself
+from common import ends_by_itself
 from lab import Lab, check
 from postcopy import POINTS, PLAIN, PREEMPT, Move, Way, summary
 

@@ -18,8 +18,8 @@ from ferry.vm import VM
 from ferrytest.abilities import Skip
 from ferrytest.bench import machine, native
 from ferrytest.bench.run import ram_address
+from ferrytest.suite import Case
 
-from common import Case
 from lab import Lab, check
 
 MEMORY = 3072           # MiB

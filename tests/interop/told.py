@@ -15,8 +15,8 @@ from typing import Iterator
 
 from ferry.migrate import ENDED
 from ferry.vm import VM
+from ferrytest.suite import Case
 
-from common import Case
 from lab import Lab, check
 
 VCPUS = 96

@@ -26,9 +26,9 @@ from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest.abilities import Skip
 from ferrytest.postcopy import ACTIVE
+from ferrytest.suite import Case
 
 from backend import Backend, may_refuse_everybody
-from common import Case
 from lab import FILL, MEMORY, WORK, Lab, check
 from postcopy import (PLAIN, POINTS, PREEMPT, TRICKLE, Move, Way, cut, summary)
 

@@ -16,9 +16,10 @@ from typing import Callable
 import cases
 import failures
 import postcopy
-from common import SLOW, Case, OnSample, halfway
+from common import SLOW, OnSample, halfway
 from ferry.errors import FerryError
 from ferry.vm import VM
+from ferrytest.suite import Case
 from lab import FAST, Lab, check
 
 from peers import Peer

@@ -1,13 +1,13 @@
-# Cases that run side by side, each lane with a guest of its own.
+# Cases that run side by side, each lane with a lab of its own.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Cases that run side by side, each lane with a guest of its own.
+"""Cases that run side by side, each lane with a lab of its own.
 
 Most of a case is waiting: for a link that is slow on purpose, for a boot, for
-heartbeats.  A lane is a process of its own, tests/interop/run --lane, which
-reads the names of cases and writes a line of JSON for each.  It ends when its
-input does, and so with its parent.  Cases that measure time have the machine
-for themselves afterwards (Case.alone).
+heartbeats.  A lane is a process of its own, the suite's program with --lane,
+which reads the names of cases and writes a line of JSON for each, the members
+of a suite.Verdict.  It ends when its input does, and so with its parent.  Cases
+that measure time have the machine for themselves afterwards (Case.alone).
 """
 
 from __future__ import annotations
@@ -16,43 +16,26 @@ import json
 import selectors
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Iterator, TextIO
 
-from common import Case
 from ferry.errors import FerryError
-from ferry.paths import KINDS
 
-RUN = Path(__file__).resolve().parent / 'run'
+if TYPE_CHECKING:
+    from .suite import Case, Verdict
+
 END_LIMIT = 30          # s, for a lane to end its QEMUs
-
-
-@dataclass
-class Verdict:
-    """What became of a case."""
-    name: str
-    ok: bool
-    skip: str                   # why it was not run, or ''
-    notes: list[str]            # lines for people
-    guest: str = ''             # in what kind of QEMU the guest is now
-
-
-def begins(case: Case) -> str:
-    """The kind of QEMU where the guest of CASE starts."""
-    word = case.name.split('-', 1)[0]
-    return word if word in KINDS else 'ferry'
 
 
 class Lane:
     """One of the processes, and the case that it is at."""
 
-    def __init__(self) -> None:
+    def __init__(self, argv: list[str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(RUN), '--lane'], text=True,
+            [sys.executable, *argv, '--lane'], text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.case: Case | None = None
-        self.guest = ''
+        self.where = ''
 
     def give(self, case: Case) -> None:
         """Have it run CASE."""
@@ -61,14 +44,14 @@ class Lane:
         self.process.stdin.write(case.name + '\n')
         self.process.stdin.flush()
 
-    def take(self) -> Verdict:
+    def take(self) -> dict[str, Any]:
         """The verdict, which can be read."""
         assert self.process.stdout is not None and self.case is not None
         line = self.process.stdout.readline()
         if not line:
             raise FerryError(f'a lane ended in {self.case.name}')
-        verdict = Verdict(**json.loads(line))
-        self.case, self.guest = None, verdict.guest
+        verdict = json.loads(line)
+        self.case, self.where = None, verdict['where']
         return verdict
 
     def end(self) -> None:
@@ -85,17 +68,21 @@ class Lane:
             self.process.wait()
 
 
-def choose(pending: list[Case], guest: str) -> Case:
-    """The next case, if possible one that goes on with the GUEST there is."""
-    case = next((case for case in pending if begins(case) == guest),
+def choose(pending: list[Case], where: str) -> Case:
+    """The next case, if possible one that goes on from WHERE the lab is."""
+    case = next((case for case in pending if case.begins == where),
                 pending[0])
     pending.remove(case)
     return case
 
 
-def side_by_side(cases: list[Case], count: int) -> Iterator[Verdict]:
-    """Run CASES in COUNT lanes, those that must be alone at the end."""
-    lanes = [Lane() for _ in range(count)]
+def side_by_side(cases: list[Case], count: int, argv: list[str]
+                 ) -> Iterator[dict[str, Any]]:
+    """Run CASES in COUNT lanes, those that must be alone at the end.
+
+    ARGV is the command line of the suite.
+    """
+    lanes = [Lane(argv) for _ in range(count)]
     try:
         with selectors.DefaultSelector() as selector:
             for lane in lanes:
@@ -114,19 +101,17 @@ def side_by_side(cases: list[Case], count: int) -> Iterator[Verdict]:
 
 
 def _stage(pending: list[Case], lanes: list[Lane],
-           selector: selectors.BaseSelector) -> Iterator[Verdict]:
+           selector: selectors.BaseSelector) -> Iterator[dict[str, Any]]:
     idle = list(lanes)
     while pending or len(idle) < len(lanes):
         while pending and idle:
             lane = idle.pop(0)
-            lane.give(choose(pending, lane.guest))
+            lane.give(choose(pending, lane.where))
         for key, _ in selector.select():
             yield key.data.take()
             idle.append(key.data)
 
 
-def serve(cases: dict[str, Case], run: Callable[[Case], Verdict]) -> None:
-    """A lane: run what is asked for by name."""
-    for line in sys.stdin:
-        verdict = run(cases[line.strip()])
-        print(json.dumps(asdict(verdict)), flush=True)
+def write(verdict: Verdict, out: TextIO) -> None:
+    """A lane: tell the parent."""
+    print(json.dumps(asdict(verdict)), file=out, flush=True)
