@@ -16,11 +16,12 @@ from typing import Any, Callable
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferrytest.hugepages import HUGE, huge_pages
+from ferrytest.suite import Case
 from ferrytest.wait import until
 
 from driver import (ALL, CMD_ID_MIN, CONFIG_CHANGED, DONE, HINT, NEEDS_RESET,
                     OOM, POISON, REPORT, STATS, VERSION_1, Balloon, In, Out)
-from lab import HINTS, Case, Lab
+from lab import HINTS, Lab
 from machine import DATA, MEMORY, PAGE, check, pattern
 
 UNKNOWN = 2 ** 64 - 1

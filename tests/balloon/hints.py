@@ -13,10 +13,11 @@ import struct
 from typing import Callable, Iterable
 
 from ferry.errors import FerryError
+from ferrytest.suite import Case
 
 from driver import (ALL, CMD_ID_MIN, CONFIG_CHANGED, DONE, HINT, NEEDS_RESET,
                     POISON, SLOT, STATS, STOP, VERSION_1, Balloon, In, Out)
-from lab import HINTS, Case, Lab
+from lab import HINTS, Lab
 from machine import (DATA, DATA_PAGES, MEMORY, PAGE, Machine, check, pattern,
                      until)
 

@@ -1,33 +1,30 @@
-# The machines of a case, and what a case is.
+# The machines of a case.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machines of a case, and what a case is."""
+"""The machines of a case."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
+from ferrytest import suite
 from machine import Machine
 
 HINTS = 'free-page-hint=on,iothread=io0,free-page-reporting=on'
 
 
-class Lab:
+class Lab(suite.Lab):
     """Starts machines, and ends them with the case."""
 
-    def __init__(self, folder: Path, ours: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ours = ours
         self.machines: list[Machine] = []
 
     def machine(self, kind: str, device: str = HINTS,
                 args: tuple[str, ...] = (), incoming: bool = False,
                 machine: str = 'pc') -> Machine:
         """A QEMU with a balloon of these properties."""
-        new = Machine(kind, self.folder, device, args, incoming, machine,
-                      self.ours if kind == 'ferry' else None)
+        new = Machine(kind, self.folder, device, args, incoming, machine)
         self.machines.append(new)
         return new
 
@@ -40,11 +37,3 @@ class Lab:
         """End all machines."""
         while self.machines:
             self.machines.pop().stop()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One case: its name, what it does, and what it cannot do without."""
-    name: str
-    run: Callable[[Lab], None]
-    needs: tuple[str, ...] = ()     # of ferry; see ferrytest.abilities

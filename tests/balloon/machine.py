@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 from ferry.errors import FerryError
 from ferry.migrate import tcp_uri
@@ -45,12 +45,12 @@ class Machine(qtest.QTest):
 
     def __init__(self, kind: str, folder: Path, device: str = '',
                  args: tuple[str, ...] = (), incoming: bool = False,
-                 machine: str = 'pc', binary: str | None = None) -> None:
+                 machine: str = 'pc') -> None:
         """DEVICE are further properties of the balloon."""
         name = f'{kind}{next(NUMBERS)}'
         path = folder / f'{name}-qtest'
         self.kind = kind
-        self.vm = VM(binary or kind, name, folder, MEMORY, serial=False,
+        self.vm = VM(kind, name, folder, MEMORY, serial=False,
                      accelerator='qtest', machine=machine,
                      incoming='defer' if incoming else None, args=[
                          *qtest.arguments(path),

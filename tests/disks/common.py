@@ -15,6 +15,7 @@ from typing import Callable
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.suite import Lab
 
 LIMIT = 40              # s for a test
 MEMORY = 32             # MiB
@@ -44,13 +45,11 @@ class Lock:
         self.release()
 
 
-class Box:
+class Box(Lab):
     """A folder for images, sockets and VMs."""
 
-    def __init__(self, folder: Path, old: str | None = None) -> None:
-        """OLD is a QEMU to run instead of ours: to see a test fail."""
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ours = old or 'ferry'
         self.count = 0
 
     def name(self, role: str) -> Path:
@@ -75,7 +74,6 @@ class Box:
             if disk['node-name'].startswith('disk'):
                 line += ['-device', 'virtio-blk-pci,id=dev-%s,drive=%s' %
                          (disk['node-name'], disk['node-name'])]
-        kind = self.ours if kind == 'ferry' else kind
         self.count += 1
         return VM(kind, f'vm{self.count}', self.folder, MEMORY,
                   paused=not run, serial=False, accelerator='tcg',

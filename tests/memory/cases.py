@@ -52,7 +52,7 @@ WRITERS = {
 
 
 @dataclass(frozen=True)
-class Case:
+class Move:
     """One migration."""
     name: str
     here: tuple[str, ...]               # further arguments of the source
@@ -61,18 +61,19 @@ class Case:
     aborts: int                         # attempts that are to be given up
     interfere: str = ''                 # a command while the guest is held
     ours: tuple[int, int] | None = None     # what devices load is theirs
+    full: bool = False                  # not in the short selection
 
     @property
     def postcopy(self) -> bool:
         """Whether memory follows the guest."""
         return self.caps.get('postcopy-ram', False)
 
-    def run(self, folder: Path, binary: str) -> None:
+    def run(self, folder: Path) -> None:
         """Do it, and compare."""
         delay = ('-global', f'migration.x-fault-delay=device-load:{LOAD_MS}')
-        source = Machine(folder, binary, self.here)
+        source = Machine(folder, self.here)
         try:
-            there = Machine(folder, binary, (*delay, *self.there), True)
+            there = Machine(folder, (*delay, *self.there), True)
             try:
                 Run(self, source, there).run()
             finally:
@@ -84,7 +85,7 @@ class Case:
 class Run:
     """One case under way."""
 
-    def __init__(self, case: Case, source: Machine, there: Machine) -> None:
+    def __init__(self, case: Move, source: Machine, there: Machine) -> None:
         self.case = case
         self.source = source
         self.there = there
@@ -181,25 +182,25 @@ class Run:
 
 
 def case(name: str, args: tuple[str, ...], caps: dict[str, bool],
-         aborts: int, **more: object) -> Case:
+         aborts: int, **more: object) -> Move:
     """The same machine on both sides."""
     ours = (RANGE, LENGTH) if name.startswith('load-') else None
     way = 'postcopy' if caps.get('postcopy-ram') else 'precopy'
-    return Case(f'{way}/{name}/{aborts}', args, args, caps, aborts, ours=ours,
+    return Move(f'{way}/{name}/{aborts}', args, args, caps, aborts, ours=ours,
                 **more)
 
 
-def cases(full: bool) -> list[Case]:
-    """What there is to do; FULL: with up to five attempts given up."""
+def moves() -> list[Move]:
+    """What there is to do, with up to five attempts given up."""
     made = []
     for name, args in WRITERS.items():
-        made += [case(name, args, STRICT, n)
-                 for n in ((0, 1, 2, 3, 4, 5) if full else (1, 3))]
-        made += [case(name, args, POSTCOPY, n)
-                 for n in ((0, 1, 2, 5) if full else (2,))]
+        made += [case(name, args, STRICT, n, full=n not in (1, 3))
+                 for n in range(6)]
+        made += [case(name, args, POSTCOPY, n, full=n != 2)
+                 for n in (0, 1, 2, 5)]
     made += [case('reset-in-device', LOADER, caps, 0,
                   interfere='system_reset') for caps in (STRICT, POSTCOPY)]
-    made += [Case(f'{way}/timer-there', writer(), writer(period_ms=150), caps,
+    made += [Move(f'{way}/timer-there', writer(), writer(period_ms=150), caps,
                   0, ours=(RANGE, LENGTH))
              for way, caps in (('precopy', STRICT), ('postcopy', POSTCOPY))]
     return made

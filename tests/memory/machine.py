@@ -33,12 +33,12 @@ COMMON, NOTIFY, DEVICE = 1, 2, 4
 class Machine(qtest.QTest):
     """The QEMU, and its memory."""
 
-    def __init__(self, folder: Path, binary: str, args: tuple[str, ...],
+    def __init__(self, folder: Path, args: tuple[str, ...],
                  incoming: bool = False) -> None:
         name = f'{"dst" if incoming else "src"}{next(NUMBERS)}'
         path = folder / f'{name}-qtest'
         self.folder = folder
-        self.vm = VM(binary, name, folder, MEMORY, serial=False,
+        self.vm = VM('ferry', name, folder, MEMORY, serial=False,
                      accelerator='qtest', machine='pc,memory-backend=ram0',
                      incoming='defer' if incoming else None, args=[
                          *qtest.arguments(path),

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 from ferry.errors import FerryError
+from ferrytest import suite
 from ferrytest.drain import Drain
+from ferrytest.suite import Case
 from ferrytest.wait import until
 from machine import SLOW, Machine, firmware
 
@@ -43,18 +45,17 @@ KINDS = {
 }
 
 
-class Lab:
+class Lab(suite.Lab):
     """The machines of a case."""
 
-    def __init__(self, folder: Path, ours: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ours = ours
         self.all: list[Machine] = []
 
     def machine(self, kind: str, args: tuple[str, ...], machine: str,
                 incoming: bool = False) -> Machine:
         """Start one."""
-        made = Machine(self.ours if kind == 'ferry' else kind, self.folder,
+        made = Machine(kind, self.folder,
                        firmware(self.folder, RING_PAGES, LOOPS), args,
                        machine, incoming=incoming)
         self.all.append(made)
@@ -81,13 +82,6 @@ class Lab:
     def last_words(self) -> list[str]:
         """What the machines have said."""
         return [f'{one.vm.name}: {one.vm.last_words()}' for one in self.all]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One test."""
-    name: str
-    run: Callable[[Lab], None]
 
 
 def is_there(side: Machine, device: str) -> bool:

@@ -16,8 +16,9 @@ import time
 
 from ferry.errors import FerryError
 from ferrytest.drain import Drain
+from ferrytest.suite import Case
 from ferrytest.wait import PATIENCE, until
-from cases import Case, Lab, is_there
+from cases import Lab, is_there
 from machine import Machine
 from virtio import VERSION_1, Card
 
@@ -50,7 +51,7 @@ class Guest(Machine):
 
 def guest(lab: Lab) -> Guest:
     """A guest with two cards."""
-    made = Guest(lab.ours, lab.folder, None, ARGS, 'q35',
+    made = Guest('ferry', lab.folder, None, ARGS, 'q35',
                  accelerator='qtest')
     lab.all.append(made)
     Card(made, SLOT).start(VERSION_1, STANDBY)

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Callable
 
 from ferry.errors import FerryError
+from ferrytest.suite import Case
 from ferrytest.wait import until
-from cases import Case, Lab
+from cases import Lab
 from machine import PAGE, SLOW, Machine
 from virtio import VERSION_1, Card
 
@@ -41,7 +42,7 @@ class Guest(Machine):
                  backend: str = 'memory-backend-ram',
                  args: tuple[str, ...] = ()) -> None:
         super().__init__(
-            lab.ours if kind == 'ferry' else kind, lab.folder, None, (
+            kind, lab.folder, None, (
                 '-m', 'maxmem=2G', '-object',
                 f'{backend},id=part,size={SIZE}M', '-device',
                 f'virtio-mem-pci,id=vm,memdev=part,addr={SLOT},'
