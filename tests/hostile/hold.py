@@ -184,7 +184,7 @@ CASES = [
 
     lie('state-alone', lambda d: [state(1, d), commit(1)], 'STATE'),
     lie('state-of-another', lambda d: [hold(2), state(1, d), commit(2)],
-        'about attempt 1 and not 2'),
+        'attempt 1 received, 2 expected'),
     lie('state-twice', lambda d: [
         hold(1), state(1, d), state(1, d), commit(1)], 'STATE'),
     lie('state-cut', lambda d: [hold(1), state(1, d[:len(d) // 2])],
@@ -212,12 +212,12 @@ CASES = [
     lie('commit-alone', lambda d: [commit(1)], 'COMMIT'),
     lie('commit-of-nothing', lambda d: [hold(1), commit(1)], 'COMMIT'),
     lie('commit-of-another', lambda d: [hold(1), state(1, d), commit(2)],
-        'about attempt 2 and not 1'),
+        'attempt 2 received, 1 expected'),
     lie('commit-of-aborted', lambda d: [
         hold(1), state(1, d), abort(1), commit(1)], 'COMMIT'),
     lie('commit-of-earlier', lambda d: [
         hold(1), state(1, d), abort(1), hold(2), state(2, d), commit(1)],
-        'about attempt 1 and not 2'),
+        'attempt 1 received, 2 expected'),
     lie('end-without-state', lambda d: [hold(1)],
         'while the guest is being held'),
     lie('end-without-commit', lambda d: [hold(1), state(1, d)],
@@ -229,7 +229,7 @@ CASES = [
     lie('abort-twice', lambda d: [
         hold(1), state(1, d), abort(1), abort(1)], 'ABORT'),
     lie('abort-of-another', lambda d: [hold(1), state(1, d), abort(2)],
-        'about attempt 2 and not 1'),
+        'attempt 2 received, 1 expected'),
     # It cannot be taken back, nor be done twice.
     lie('abort-after-commit', lambda d: [
         hold(1), state(1, d), commit(1), abort(1)], None, started),
@@ -239,9 +239,9 @@ CASES = [
         hold(1), state(1, d), commit(1), late_page()], None, not_written),
 
     lie('nobody-to-answer', lambda d: [hold(1), state(1, d), commit(1)],
-        'cannot be told', hello=[]),
+        'READY cannot be sent', hello=[]),
     lie('source-without-reports', lambda d: [
-        hold(1), state(1, d), commit(1)], 'cannot be told',
+        hold(1), state(1, d), commit(1)], 'READY cannot be sent',
         hello=greeting(0)),
 ]
 
@@ -307,14 +307,14 @@ CASES += [
         hold(1), state(1, listens(d)), commit(1)], 'COMMIT', lambda vm: None,
         True),
     follows('commit-of-another', lambda d: [*try_one(1, d), commit(2)],
-            'about attempt 2 and not 1'),
+            'attempt 2 received, 1 expected'),
     follows('commit-of-earlier', lambda d: [
         *try_one(1, d), abort(1), *try_one(2, d), commit(1)],
-        'about attempt 1 and not 2'),
+        'attempt 1 received, 2 expected'),
     follows('commit-of-aborted', lambda d: [*try_one(1, d), abort(1),
                                             commit(1)], 'COMMIT'),
     follows('abort-of-another', lambda d: [*try_one(1, d), abort(2)],
-            'about attempt 2 and not 1'),
+            'attempt 2 received, 1 expected'),
     follows('abort-twice', lambda d: [*try_one(1, d), abort(1), abort(1)],
             'ABORT'),
     follows('same-attempt-again', lambda d: [
@@ -335,7 +335,7 @@ CASES += [
         *try_one(1, d), r.command(r.RESUME).pack()],
         f'POSTCOPY_RESUME {WHEN_READY}'),
     follows('section-when-ready', lambda d: [*try_one(1, d), d],
-            'A section begins'),
+            'only started sections may continue'),
     follows('listen-alone', lambda d: [hold(1), r.command(r.LISTEN).pack()],
             'POSTCOPY_LISTEN outside of a package'),
     # What else there is waits, or it might be found wrong before this is.
