@@ -73,11 +73,11 @@ static FerryPrediction *new_prediction(const PolicyView *view)
     p->likely_us = view->downtime.likely / SCALE_US;
     p->has_high_us = view->downtime.high != POLICY_NEVER;
     p->high_us = p->has_high_us ? view->downtime.high / SCALE_US : 0;
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         uint64_t ns = view->downtime_part[i].likely;
 
         if (ns && ns != POLICY_NEVER) {
-            QAPI_LIST_APPEND(tail, ledger_part(policy_part_name(i), ns));
+            QAPI_LIST_APPEND(tail, ledger_part(downtime_part_name(i), ns));
         }
     }
     return p;

@@ -10,7 +10,7 @@
 #include "qemu/timer.h"
 #include "ledger.h"
 
-void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
+void ledger_mark(DowntimeLedger *l, DowntimePart part, int64_t start_ns,
                  int64_t end_ns)
 {
     end_ns = MAX(start_ns, end_ns);
@@ -35,7 +35,7 @@ void ledger_end(DowntimeLedger *l, int64_t end_ns)
     l->last_ns = end_ns;
 }
 
-void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns)
+void ledger_add(DowntimeLedger *l, DowntimePart part, uint64_t ns)
 {
     l->part_ns[part] += ns;
     l->added_ns += ns;
@@ -48,7 +48,7 @@ void ledger_skip(DowntimeLedger *l, uint64_t ns)
     l->last_ns += ns;
 }
 
-bool ledger_knows(const DowntimeLedger *l, PolicyPart part)
+bool ledger_knows(const DowntimeLedger *l, DowntimePart part)
 {
     return l->known & (1u << part);
 }
@@ -63,7 +63,7 @@ uint64_t ledger_gap_ns(const DowntimeLedger *l)
     uint64_t total = ledger_total_ns(l);
     uint64_t parts = 0;
 
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         parts += l->part_ns[i];
     }
     return total > parts ? total - parts : 0;
@@ -73,10 +73,10 @@ char *ledger_text(const DowntimeLedger *l)
 {
     GString *text = g_string_new(NULL);
 
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         if (ledger_knows(l, i)) {
             g_string_append_printf(text, "%s%s %.1f ms", text->len ? ", " : "",
-                                   policy_part_name(i), l->part_ns[i] / 1e6);
+                                   downtime_part_name(i), l->part_ns[i] / 1e6);
         }
     }
     return g_string_free(text, false);
@@ -97,7 +97,7 @@ static FerryPartList *new_devices(const LedgerDevices *devices)
 
     for (unsigned i = 0; i < devices->count; i++) {
         QAPI_LIST_APPEND(tail, ledger_part(devices->list[i].name,
-                                        devices->list[i].ns));
+                                           devices->list[i].ns));
     }
     return list;
 }
@@ -111,10 +111,10 @@ FerryDowntime *ledger_downtime(const DowntimeLedger *ledger,
     uint64_t gap = ledger_gap_ns(ledger);
 
     downtime->total_us = ledger_total_ns(ledger) / SCALE_US;
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         if (ledger_knows(ledger, i)) {
-            QAPI_LIST_APPEND(tail, ledger_part(policy_part_name(i),
-                                            ledger->part_ns[i]));
+            QAPI_LIST_APPEND(tail, ledger_part(downtime_part_name(i),
+                                               ledger->part_ns[i]));
         }
     }
     if (gap >= SCALE_US) {

@@ -19,16 +19,16 @@
 #define MIGRATION_BASE_LEDGER_H
 
 #include "qapi/qapi-types-migration.h"
-#include "policy.h"
+#include "downtime-part.h"
 
 typedef struct DowntimeLedger {
-    uint64_t part_ns[POLICY_PART__COUNT];
+    uint64_t part_ns[DOWNTIME_PART__COUNT];
     uint32_t known;             /* bit i: part i was marked or added */
     bool begun;                 /* there was a mark: first and last are set */
     int64_t first_ns;           /* when the first of our parts began */
     int64_t last_ns;            /* when the last of them was over */
     uint64_t added_ns;          /* what came from elsewhere, see ledger_add() */
-    PolicyPart last_part;       /* that was over at last_ns */
+    DowntimePart last_part;     /* that was over at last_ns */
 } DowntimeLedger;
 
 /*
@@ -36,7 +36,7 @@ typedef struct DowntimeLedger {
  * than once, with pauses in between; the times add up.  An @end_ns before
  * @start_ns counts as no time.
  */
-void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
+void ledger_mark(DowntimeLedger *l, DowntimePart part, int64_t start_ns,
                  int64_t end_ns);
 
 /*
@@ -44,7 +44,7 @@ void ledger_mark(DowntimeLedger *l, PolicyPart part, int64_t start_ns,
  * side, or follows from a round trip.  Only for what happens before our first
  * mark or after our last: it makes the total longer by as much.
  */
-void ledger_add(DowntimeLedger *l, PolicyPart part, uint64_t ns);
+void ledger_add(DowntimeLedger *l, DowntimePart part, uint64_t ns);
 
 /*
  * The guest went on at @end_ns: what the last part marked has beyond that is
@@ -59,7 +59,7 @@ void ledger_end(DowntimeLedger *l, int64_t end_ns);
 void ledger_skip(DowntimeLedger *l, uint64_t ns);
 
 /* Whether anything is known of @part. */
-bool ledger_knows(const DowntimeLedger *l, PolicyPart part);
+bool ledger_knows(const DowntimeLedger *l, DowntimePart part);
 
 /*
  * From the first mark to the last, and what was added.  That is more than the

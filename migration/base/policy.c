@@ -88,16 +88,16 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
     }
 }
 
-void policy_measured(Policy *p, PolicyPart part, uint64_t ns)
+void policy_measured(Policy *p, DowntimePart part, uint64_t ns)
 {
-    assert(part < POLICY_PART__COUNT && part != POLICY_PART_RAM);
+    assert(part < DOWNTIME_PART__COUNT && part != DOWNTIME_PART_RAM);
     mean_add(&p->cost[part], ns, COST_WEIGHT);
 }
 
 /* A guess may be wrong by as much as it says. */
-void policy_expect(Policy *p, PolicyPart part, uint64_t ns)
+void policy_expect(Policy *p, DowntimePart part, uint64_t ns)
 {
-    assert(part < POLICY_PART__COUNT && part != POLICY_PART_RAM);
+    assert(part < DOWNTIME_PART__COUNT && part != DOWNTIME_PART_RAM);
     if (!p->cost[part].seen) {
         p->cost[part] = (PolicyMean) { .mean = ns, .spread = ns / RANGE_WIDTH };
     }
@@ -108,7 +108,7 @@ void policy_lead(Policy *p, uint64_t ns)
     mean_add(&p->lead, ns, COST_WEIGHT);
 }
 
-uint64_t policy_cost(const Policy *p, PolicyPart part)
+uint64_t policy_cost(const Policy *p, DowntimePart part)
 {
     return to_count(p->cost[part].mean);
 }
@@ -167,12 +167,12 @@ static uint64_t with_lead(const Policy *p, uint64_t remaining)
 }
 
 static PolicyRange part_range(const Policy *p, const PolicyLimits *limits,
-                              PolicyPart part, uint64_t remaining)
+                              DowntimePart part, uint64_t remaining)
 {
     const PolicyMean *cost = &p->cost[part];
     double width = RANGE_WIDTH * cost->spread;
 
-    if (part == POLICY_PART_RAM) {
+    if (part == DOWNTIME_PART_RAM) {
         return ram_range(p, limits, with_lead(p, remaining));
     }
     return (PolicyRange) {
@@ -199,7 +199,7 @@ static PolicyRange downtime_range(const Policy *p, const PolicyLimits *limits,
 {
     PolicyRange sum = { 0, 0, 0 };
 
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         PolicyRange r = part_range(p, limits, i, remaining);
 
         range_add(&sum, &r);
@@ -212,8 +212,8 @@ static uint64_t fixed_cost(const Policy *p)
 {
     double sum = 0;
 
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
-        sum += i == POLICY_PART_RAM ? 0 : p->cost[i].mean;
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
+        sum += i == DOWNTIME_PART_RAM ? 0 : p->cost[i].mean;
     }
     return to_count(sum);
 }
@@ -520,26 +520,8 @@ PolicyView policy_view(Policy *p, const PolicyLimits *limits,
         .percent = percent_of(p, remaining),
     };
 
-    for (int i = 0; i < POLICY_PART__COUNT; i++) {
+    for (int i = 0; i < DOWNTIME_PART__COUNT; i++) {
         v.downtime_part[i] = part_range(p, limits, i, now_bytes);
     }
     return v;
-}
-
-const char *policy_part_name(PolicyPart part)
-{
-    static const char *const names[POLICY_PART__COUNT] = {
-        [POLICY_PART_STOP] = "stop",
-        [POLICY_PART_SYNC] = "sync",
-        [POLICY_PART_RAM] = "ram",
-        [POLICY_PART_DEVICE_SAVE] = "device-save",
-        [POLICY_PART_FLUSH] = "flush",
-        [POLICY_PART_TRANSIT] = "transit",
-        [POLICY_PART_DEVICE_LOAD] = "device-load",
-        [POLICY_PART_ACTIVATE] = "activate",
-        [POLICY_PART_START] = "start",
-    };
-
-    assert(part < POLICY_PART__COUNT);
-    return names[part];
 }

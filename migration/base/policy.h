@@ -17,6 +17,8 @@
 #ifndef MIGRATION_BASE_POLICY_H
 #define MIGRATION_BASE_POLICY_H
 
+#include "downtime-part.h"
+
 #define POLICY_REASON_MAX 160
 
 /* What the user asked for.  May differ from one call to the next. */
@@ -41,24 +43,6 @@ typedef struct PolicyMean {
     double spread;
     bool seen;
 } PolicyMean;
-
-/*
- * The parts of a blackout, in the order in which they happen.  Each has a
- * cost that is learnt from attempts and measurements; RAM's follows from the
- * bytes that remain.
- */
-typedef enum PolicyPart {
-    POLICY_PART_STOP,               /* vCPUs asked to stop .. stopped */
-    POLICY_PART_SYNC,               /* last collection of the dirty log */
-    POLICY_PART_RAM,                /* remaining memory on the wire */
-    POLICY_PART_DEVICE_SAVE,
-    POLICY_PART_FLUSH,
-    POLICY_PART_TRANSIT,            /* half of the round trip */
-    POLICY_PART_DEVICE_LOAD,
-    POLICY_PART_ACTIVATE,           /* images, announcements */
-    POLICY_PART_START,              /* vCPUs run on the destination */
-    POLICY_PART__COUNT
-} PolicyPart;
 
 /* A value with the range it is expected to stay in. */
 typedef struct PolicyRange {
@@ -89,7 +73,7 @@ typedef struct PolicyView {
     uint64_t dirty_rate;            /* bytes/s since the last two syncs */
     uint64_t passes;                /* completed syncs */
     PolicyRange downtime;           /* if the guest were stopped now, ns */
-    PolicyRange downtime_part[POLICY_PART__COUNT];
+    PolicyRange downtime_part[DOWNTIME_PART__COUNT];
     PolicyRange remaining;          /* until completion, ns */
     uint8_t percent;                /* of the way to completion; never falls */
 } PolicyView;
@@ -97,7 +81,7 @@ typedef struct PolicyView {
 typedef struct Policy {
     PolicyMean bandwidth;
     PolicyMean dirty_rate;
-    PolicyMean cost[POLICY_PART__COUNT];    /* ns; RAM's stays empty */
+    PolicyMean cost[DOWNTIME_PART__COUNT];    /* ns; RAM's stays empty */
     PolicyMean lead;                /* ns, see policy_lead() */
     uint64_t slice_bytes;           /* gathered until a sample is long enough */
     uint64_t slice_ns;
@@ -132,13 +116,13 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns);
 void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns);
 
 /*
- * A part was measured to take @ns, in an attempt or in a rehearsal while the
- * guest runs.
+ * A part of a downtime was measured to take @ns, in an attempt or in a
+ * rehearsal while the guest runs.
  */
-void policy_measured(Policy *p, PolicyPart part, uint64_t ns);
+void policy_measured(Policy *p, DowntimePart part, uint64_t ns);
 
 /* What a part that was not measured yet is thought to take. */
-void policy_expect(Policy *p, PolicyPart part, uint64_t ns);
+void policy_expect(Policy *p, DowntimePart part, uint64_t ns);
 
 /*
  * From the last look at what remains until the guest stood still it took @ns,
@@ -147,7 +131,7 @@ void policy_expect(Policy *p, PolicyPart part, uint64_t ns);
 void policy_lead(Policy *p, uint64_t ns);
 
 /* What it is likely to take, ns; 0 if nobody has an idea. */
-uint64_t policy_cost(const Policy *p, PolicyPart part);
+uint64_t policy_cost(const Policy *p, DowntimePart part);
 
 /*
  * What to do with @remaining bytes known to be dirty and not sent, @exact
@@ -175,7 +159,5 @@ uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits);
 /* @now_bytes of @remaining would be sent while the guest stands still. */
 PolicyView policy_view(Policy *p, const PolicyLimits *limits,
                        uint64_t remaining, uint64_t now_bytes);
-
-const char *policy_part_name(PolicyPart part);
 
 #endif

@@ -15,7 +15,7 @@
 #include "migration/base/policy.h"
 
 /* @part was measured, on either side.  Any thread. */
-void cost_history_keep(PolicyPart part, uint64_t ns);
+void cost_history_keep(DowntimePart part, uint64_t ns);
 
 /* Tells @policy; with the BQL, as devices are counted. */
 void cost_history_tell(Policy *policy);

@@ -11,42 +11,31 @@
 #include "fault-inject.h"
 
 typedef struct Delays {
-    unsigned ms[POLICY_PART__COUNT];
+    unsigned ms[DOWNTIME_PART__COUNT];
 } Delays;
-
-/* Nobody waits for the network or the dirty log but those themselves. */
-static const bool can_delay[POLICY_PART__COUNT] = {
-    [POLICY_PART_STOP] = true,
-    [POLICY_PART_DEVICE_SAVE] = true,
-    [POLICY_PART_RAM] = true,
-    [POLICY_PART_FLUSH] = true,
-    [POLICY_PART_DEVICE_LOAD] = true,
-    [POLICY_PART_ACTIVATE] = true,
-    [POLICY_PART_START] = true,
-};
 
 static Delays delays;
 static bool cpus_stay;          /* set before a migration starts */
 
 /* Appends "name" or, with @values, "name:ms". */
-static void append(GString *text, PolicyPart part, bool values)
+static void append(GString *text, DowntimePart part, bool values)
 {
     g_string_append_printf(text, "%s%s", text->len ? "," : "",
-                           policy_part_name(part));
+                           downtime_part_name(part));
     if (values) {
         g_string_append_printf(text, ":%u", delays.ms[part]);
     }
 }
 
-static bool find_part(const char *name, PolicyPart *part, Error **errp)
+static bool find_part(const char *name, DowntimePart *part, Error **errp)
 {
     g_autoptr(GString) known = g_string_new("");
 
-    for (PolicyPart i = 0; i < POLICY_PART__COUNT; i++) {
-        if (!can_delay[i]) {
+    for (DowntimePart i = 0; i < DOWNTIME_PART__COUNT; i++) {
+        if (!downtime_part_can_delay(i)) {
             continue;
         }
-        if (g_str_equal(policy_part_name(i), name)) {
+        if (g_str_equal(downtime_part_name(i), name)) {
             *part = i;
             return true;
         }
@@ -60,7 +49,7 @@ static bool find_part(const char *name, PolicyPart *part, Error **errp)
 static bool read_one(const char *word, Delays *wanted, Error **errp)
 {
     g_auto(GStrv) halves = g_strsplit(word, ":", 2);
-    PolicyPart part;
+    DowntimePart part;
     unsigned ms;
 
     if (!halves[0] || !halves[1]) {
@@ -101,7 +90,7 @@ char *fault_inject_text(void)
 {
     GString *text = g_string_new("");
 
-    for (PolicyPart i = 0; i < POLICY_PART__COUNT; i++) {
+    for (DowntimePart i = 0; i < DOWNTIME_PART__COUNT; i++) {
         if (delays.ms[i]) {
             append(text, i, true);
         }
@@ -109,13 +98,13 @@ char *fault_inject_text(void)
     return g_string_free(text, false);
 }
 
-unsigned fault_inject_delay_ms(PolicyPart part)
+unsigned fault_inject_delay_ms(DowntimePart part)
 {
-    assert(part < POLICY_PART__COUNT);
+    assert(part < DOWNTIME_PART__COUNT);
     return delays.ms[part];
 }
 
-void fault_inject_delay(PolicyPart part)
+void fault_inject_delay(DowntimePart part)
 {
     unsigned ms = fault_inject_delay_ms(part);
 

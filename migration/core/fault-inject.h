@@ -13,7 +13,7 @@
 #ifndef MIGRATION_CORE_FAULT_INJECT_H
 #define MIGRATION_CORE_FAULT_INJECT_H
 
-#include "migration/base/policy.h"
+#include "migration/base/downtime-part.h"
 
 /* The longest of a part, ms */
 #define FAULT_INJECT_MAX_MS 60000
@@ -36,12 +36,12 @@ bool fault_inject_cpus_stay(void);
 char *fault_inject_text(void);
 
 /* What there is to wait for @part; 0 if nothing is.  Any thread. */
-unsigned fault_inject_delay_ms(PolicyPart part);
+unsigned fault_inject_delay_ms(DowntimePart part);
 
 /*
  * The delay itself.  Whoever calls it keeps the locks he has: a disk that
  * hangs would not let go of them either.
  */
-void fault_inject_delay(PolicyPart part);
+void fault_inject_delay(DowntimePart part);
 
 #endif

@@ -72,9 +72,9 @@ static void started(void)
     DowntimeReport *report = &destination.report;
 
     report->start_ns = now_ns() - start_now.since_ns;
-    cost_history_keep(POLICY_PART_DEVICE_LOAD, report->load_ns);
-    cost_history_keep(POLICY_PART_ACTIVATE, report->activate_ns);
-    cost_history_keep(POLICY_PART_START, report->start_ns);
+    cost_history_keep(DOWNTIME_PART_DEVICE_LOAD, report->load_ns);
+    cost_history_keep(DOWNTIME_PART_ACTIVATE, report->activate_ns);
+    cost_history_keep(DOWNTIME_PART_START, report->start_ns);
     trace_vmstate_downtime_checkpoint("dst-precopy-bh-vm-started");
     reply_report(WIRE_RP_STARTED, report);
     if (start_now.told) {
@@ -118,7 +118,7 @@ GuestStart guest_start(void (*told)(void), Error **errp)
 
     start_now.told = told;
     start_now.since_ns = now_ns();
-    fault_inject_delay(POLICY_PART_ACTIVATE);
+    fault_inject_delay(DOWNTIME_PART_ACTIVATE);
     if (run && !disks_activate(errp)) {
         return GUEST_NO_DISKS;
     }
@@ -127,7 +127,7 @@ GuestStart guest_start(void (*told)(void), Error **errp)
     if (run) {
         destination.report.activate_ns = now_ns() - start_now.since_ns;
         start_now.since_ns = now_ns();
-        fault_inject_delay(POLICY_PART_START);
+        fault_inject_delay(DOWNTIME_PART_START);
         start_vcpus();
         return GUEST_RUNS;
     }

@@ -135,7 +135,7 @@ bool prepare_begin(QEMUFile *f, Error **errp)
     }
     trace_migration_hold(attempt, limit_us);
     /* What comes next is memory, which has to wait. */
-    fault_inject_delay(POLICY_PART_RAM);
+    fault_inject_delay(DOWNTIME_PART_RAM);
     hold.attempt = attempt;
     qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
     load_step_go(load_step_has(LOAD_DISCARDED) ? STEP_HELD_DISCARDING
@@ -200,7 +200,7 @@ bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
         return true;
     }
     cpu_synchronize_all_post_init();
-    fault_inject_delay(POLICY_PART_DEVICE_LOAD);
+    fault_inject_delay(DOWNTIME_PART_DEVICE_LOAD);
     destination.report.load_ns = now_ns() - arrived_ns;
     load_step_go(load_step_has(LOAD_LISTENS) ? STEP_READY_LISTENING
                                              : STEP_READY);

@@ -529,7 +529,7 @@ static bool load_end(QEMUFile *f, Error **errp)
     bql_lock();
     ok = not_held(errp);
     if (ok && !prepare_committed()) {
-        fault_inject_delay(POLICY_PART_DEVICE_LOAD);
+        fault_inject_delay(DOWNTIME_PART_DEVICE_LOAD);
         destination.report.devices = current_load.times;
     }
     ok = ok && load_threads_join(errp);

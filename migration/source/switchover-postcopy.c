@@ -72,7 +72,7 @@ static bool leave_hand_over(Switchover *s, SwitchoverOrder *send,
     bql_unlock();
     qemu_fflush(f);
     bql_lock();
-    switchover_part(s, POLICY_PART_FLUSH);
+    switchover_part(s, DOWNTIME_PART_FLUSH);
     if (stream_position(f) < end) {
         stream_check(f, errp);
         return false;
@@ -106,7 +106,7 @@ static bool leave_send_guest(Switchover *s, Error **errp)
         return false;
     }
     package = savevm_make_package(source.return_path, errp);
-    switchover_part(s, POLICY_PART_DEVICE_SAVE);
+    switchover_part(s, DOWNTIME_PART_DEVICE_SAVE);
     return package && hand_over_package(s, package, errp);
 }
 

@@ -171,7 +171,7 @@ void strict_rehearse(Policy *policy)
     bql_lock();
     loop_latency_watch();
     bql_unlock();
-    policy_expect(policy, POLICY_PART_TRANSIT,
+    policy_expect(policy, DOWNTIME_PART_TRANSIT,
                   WAYS * source.round_trip_ns / 2);
     policy_lead(policy, source.round_trip_ns);
 }
@@ -225,7 +225,7 @@ static bool save_devices(Strict *a, Error **errp)
     bool ok;
 
     attempt_step("device-save");
-    fault_inject_delay(POLICY_PART_DEVICE_SAVE);
+    fault_inject_delay(DOWNTIME_PART_DEVICE_SAVE);
     qio_channel_set_name(QIO_CHANNEL(memory), "migration-state");
     f = qemu_file_new_output(QIO_CHANNEL(memory));
     ok = save_records(a, f, errp);
@@ -233,7 +233,7 @@ static bool save_devices(Strict *a, Error **errp)
     g_byte_array_append(a->state, memory->data, memory->usage);
     qemu_fclose(f);
     object_unref(OBJECT(memory));
-    switchover_part(&a->s, POLICY_PART_DEVICE_SAVE);
+    switchover_part(&a->s, DOWNTIME_PART_DEVICE_SAVE);
     return ok && vmstate_fits_package(a->state, errp);
 }
 
@@ -245,7 +245,7 @@ static uint64_t sync_log(Strict *a)
     attempt_step("sync");
     ram_source_sync_last();
     if (ram_source_last_sync(&sync)) {
-        policy_measured(a->s.policy, POLICY_PART_SYNC, sync.took_ns);
+        policy_measured(a->s.policy, DOWNTIME_PART_SYNC, sync.took_ns);
     }
     return ram_bytes_remaining();
 }
@@ -259,7 +259,7 @@ static bool stop(Strict *a, Error **errp)
         return false;
     }
     policy_lead(a->s.policy, a->s.ledger.first_ns - a->begun_ns);
-    stop_ns = a->s.ledger.part_ns[POLICY_PART_STOP];
+    stop_ns = a->s.ledger.part_ns[DOWNTIME_PART_STOP];
     a->deadline_ns = a->s.since_ns - stop_ns + a->limit_ns;
     a->resume_ns = a->deadline_ns - MIN(RESUME_NS + loop_latency_ns(),
                                         a->limit_ns / RESERVE_SHARE);
@@ -278,7 +278,7 @@ static bool stop_and_collect(Strict *a, Error **errp)
         ok = save_devices(a, errp);
         if (ok && attempt_in_time()) {
             sync_log(a);
-            switchover_part(&a->s, POLICY_PART_SYNC);
+            switchover_part(&a->s, DOWNTIME_PART_SYNC);
         }
     }
     bql_unlock();
@@ -306,7 +306,7 @@ static bool tell_memory(Strict *a, Error **errp)
     if (a->one_sided) {
         qemu_savevm_send_ping(source.to_dst, WIRE_PING_POSTCOPY);
     }
-    switchover_part(&a->s, POLICY_PART_RAM);
+    switchover_part(&a->s, DOWNTIME_PART_RAM);
     return still_open(errp);
 }
 
@@ -315,7 +315,7 @@ static bool strict_send_memory(Strict *a, Error **errp)
     int ret;
 
     attempt_step("ram");
-    fault_inject_delay(POLICY_PART_RAM);
+    fault_inject_delay(DOWNTIME_PART_RAM);
     if (a->postcopy) {
         return tell_memory(a, errp);
     }
@@ -325,7 +325,7 @@ static bool strict_send_memory(Strict *a, Error **errp)
     } while (!ret && source_may_go_on(NULL) && in_time(a));
     ram_source_drain(false);
     qemu_fflush(source.to_dst);
-    switchover_part(&a->s, POLICY_PART_RAM);
+    switchover_part(&a->s, DOWNTIME_PART_RAM);
     return still_open(errp);
 }
 
@@ -334,13 +334,13 @@ static bool send_state(Strict *a, Error **errp)
     WireState head;
 
     attempt_step("flush");
-    fault_inject_delay(POLICY_PART_FLUSH);
+    fault_inject_delay(DOWNTIME_PART_FLUSH);
     stl_be_p(&head.attempt, a->number);
     stl_be_p(&head.len, a->state->len);
     command_send(source.to_dst, WIRE_CMD_STATE, &head, sizeof(head));
     qemu_put_buffer(source.to_dst, a->state->data, a->state->len);
     qemu_fflush(source.to_dst);
-    switchover_part(&a->s, POLICY_PART_FLUSH);
+    switchover_part(&a->s, DOWNTIME_PART_FLUSH);
     return still_open(errp);
 }
 
@@ -389,7 +389,7 @@ static double ms(int64_t ns)
     return ns / 1e6;
 }
 
-static void measured(Strict *a, PolicyPart part, uint64_t ns)
+static void measured(Strict *a, DowntimePart part, uint64_t ns)
 {
     policy_measured(a->s.policy, part, ns);
     cost_history_keep(part, ns);
@@ -424,7 +424,7 @@ static bool wait_ready(Strict *a, Error **errp)
                     : !return_path_ready(source.return_path, left_ms(a),
                                          &ready)) {
         /* What of it is whose is not known, and nothing to be learnt from. */
-        ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD, a->s.since_ns,
+        ledger_mark(&a->s.ledger, DOWNTIME_PART_DEVICE_LOAD, a->s.since_ns,
                     now_ns());
         if (still_open(errp)) {
             give_up("time was over during 'device-load'");
@@ -433,12 +433,12 @@ static bool wait_ready(Strict *a, Error **errp)
     }
     ways_ns = ready.at_ns - a->s.since_ns - ready.report.load_ns;
     a->way_ns = MAX(ways_ns, 0) / 2;
-    ledger_mark(&a->s.ledger, POLICY_PART_TRANSIT, a->s.since_ns,
+    ledger_mark(&a->s.ledger, DOWNTIME_PART_TRANSIT, a->s.since_ns,
                 a->s.since_ns + MAX(ways_ns, 0));
-    ledger_mark(&a->s.ledger, POLICY_PART_DEVICE_LOAD,
+    ledger_mark(&a->s.ledger, DOWNTIME_PART_DEVICE_LOAD,
                 ready.at_ns - ready.report.load_ns, ready.at_ns);
-    measured(a, POLICY_PART_DEVICE_LOAD, ready.report.load_ns);
-    measured(a, POLICY_PART_TRANSIT, WAYS * a->way_ns);
+    measured(a, DOWNTIME_PART_DEVICE_LOAD, ready.report.load_ns);
+    measured(a, DOWNTIME_PART_TRANSIT, WAYS * a->way_ns);
     a->s.loaded = ready.report.devices;
     a->s.since_ns = ready.at_ns;
     if (return_path_changed(source.return_path)) {
@@ -460,14 +460,14 @@ static bool wait_ready(Strict *a, Error **errp)
 static int64_t rest_ns(const Strict *a)
 {
     const Policy *p = a->s.policy;
-    int64_t rest = MIN(policy_cost(p, POLICY_PART_ACTIVATE) +
-                       policy_cost(p, POLICY_PART_START),
+    int64_t rest = MIN(policy_cost(p, DOWNTIME_PART_ACTIVATE) +
+                       policy_cost(p, DOWNTIME_PART_START),
                        a->limit_ns / RESERVE_SHARE);
 
     if (a->one_sided) {
-        return rest + policy_cost(p, POLICY_PART_FLUSH) +
-               policy_cost(p, POLICY_PART_TRANSIT) +
-               (a->postcopy ? policy_cost(p, POLICY_PART_DEVICE_LOAD) : 0);
+        return rest + policy_cost(p, DOWNTIME_PART_FLUSH) +
+               policy_cost(p, DOWNTIME_PART_TRANSIT) +
+               (a->postcopy ? policy_cost(p, DOWNTIME_PART_DEVICE_LOAD) : 0);
     }
     return rest + a->way_ns;
 }
@@ -531,7 +531,7 @@ static bool write_order(Strict *a, uint64_t before, Error **errp)
                                          sizeof(WireAttempt);
 
     qemu_fflush(source.to_dst);
-    switchover_part(&a->s, POLICY_PART_FLUSH);
+    switchover_part(&a->s, DOWNTIME_PART_FLUSH);
     if (stream_written(source.to_dst) - before >= enough) {
         return true;
     }
@@ -552,7 +552,7 @@ static bool commit(Strict *a, Error **errp)
         if (!a->postcopy) {
             ram_source_is_synced();
         }
-        switchover_part(&a->s, POLICY_PART_ACTIVATE);
+        switchover_part(&a->s, DOWNTIME_PART_ACTIVATE);
         ok = strict_hand_over(a, errp);
     }
     bql_unlock();

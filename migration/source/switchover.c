@@ -49,13 +49,14 @@ void switchover_drain(uint32_t attempt, int timeout_ms)
     return_path_ponged(source.return_path, timeout_ms);
 }
 
-void switchover_part(Switchover *s, PolicyPart part)
+void switchover_part(Switchover *s, DowntimePart part)
 {
     int64_t now = now_ns();
 
-    trace_migration_switchover_part(policy_part_name(part), now - s->since_ns);
+    trace_migration_switchover_part(downtime_part_name(part),
+                                    now - s->since_ns);
     ledger_mark(&s->ledger, part, s->since_ns, now);
-    if (part != POLICY_PART_RAM) {
+    if (part != DOWNTIME_PART_RAM) {
         policy_measured(s->policy, part, now - s->since_ns);
         cost_history_keep(part, now - s->since_ns);
     }
@@ -91,8 +92,8 @@ static bool stop_for_good(Switchover *s, Error **errp)
         }
         requests_note_stop();
     } while (qemu_system_requests_pending());
-    fault_inject_delay(POLICY_PART_STOP);
-    switchover_part(s, POLICY_PART_STOP);
+    fault_inject_delay(DOWNTIME_PART_STOP);
+    switchover_part(s, DOWNTIME_PART_STOP);
     return true;
 }
 
@@ -159,7 +160,7 @@ void switchover_prepare(void)
 
 bool switchover_disks(Error **errp)
 {
-    fault_inject_delay(POLICY_PART_ACTIVATE);
+    fault_inject_delay(DOWNTIME_PART_ACTIVATE);
     return disks_inactivate(errp);
 }
 
@@ -189,10 +190,10 @@ void switchover_memory_sent(Switchover *s)
     if (ram_source_last_sync(&sync)) {
         int64_t synced = s->since_ns + sync.took_ns;
 
-        ledger_mark(&s->ledger, POLICY_PART_SYNC, s->since_ns, synced);
+        ledger_mark(&s->ledger, DOWNTIME_PART_SYNC, s->since_ns, synced);
         s->since_ns = synced;
     }
-    switchover_part(s, POLICY_PART_RAM);
+    switchover_part(s, DOWNTIME_PART_RAM);
 }
 
 /*
@@ -211,7 +212,7 @@ static bool switchover_send_memory(Switchover *s, Error **errp)
         ret = vmstate_save_ram(source.to_dst);
     } while (!ret && source_may_go_on(NULL));
     ram_source_drain(false);
-    switchover_part(s, POLICY_PART_RAM);
+    switchover_part(s, DOWNTIME_PART_RAM);
     return switchover_saved(MIN(ret, 0), errp) && source_may_go_on(errp);
 }
 
@@ -221,14 +222,14 @@ static bool keep_rest(Switchover *s, Error **errp)
     int ret;
 
     ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, false);
-    fault_inject_delay(POLICY_PART_RAM);
+    fault_inject_delay(DOWNTIME_PART_RAM);
     switchover_memory_sent(s);
     if (!switchover_saved(ret, errp)) {
         return false;
     }
     ret = vmstate_save_devices(source.to_dst, &s->saved);
-    fault_inject_delay(POLICY_PART_DEVICE_SAVE);
-    switchover_part(s, POLICY_PART_DEVICE_SAVE);
+    fault_inject_delay(DOWNTIME_PART_DEVICE_SAVE);
+    switchover_part(s, DOWNTIME_PART_DEVICE_SAVE);
     source.state_saved = true;
     return switchover_saved(ret, errp);
 }
@@ -260,10 +261,10 @@ static bool switchover_send_end(Switchover *s, Error **errp)
     uint64_t before = stream_written(source.to_dst);
 
     if (switchover_saved(ret, errp) && source_hand_over(errp)) {
-        fault_inject_delay(POLICY_PART_FLUSH);
+        fault_inject_delay(DOWNTIME_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
-        switchover_part(s, POLICY_PART_FLUSH);
+        switchover_part(s, DOWNTIME_PART_FLUSH);
         if (stream_written(source.to_dst) == before) {
             source_take_back();
         }
@@ -358,10 +359,10 @@ void switchover_join(Switchover *s, const ReturnPathReport *started)
     int64_t busy = source.round_trip_ns && r->load_ns
                    ? MAX(ways - source.round_trip_ns, 0) : 0;
 
-    ledger_add(&s->ledger, POLICY_PART_TRANSIT, (ways - busy) / 2);
-    ledger_add(&s->ledger, POLICY_PART_DEVICE_LOAD, r->load_ns + busy);
-    ledger_add(&s->ledger, POLICY_PART_ACTIVATE, r->activate_ns);
-    ledger_add(&s->ledger, POLICY_PART_START, r->start_ns);
+    ledger_add(&s->ledger, DOWNTIME_PART_TRANSIT, (ways - busy) / 2);
+    ledger_add(&s->ledger, DOWNTIME_PART_DEVICE_LOAD, r->load_ns + busy);
+    ledger_add(&s->ledger, DOWNTIME_PART_ACTIVATE, r->activate_ns);
+    ledger_add(&s->ledger, DOWNTIME_PART_START, r->start_ns);
     s->loaded = r->devices;
 }
 

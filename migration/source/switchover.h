@@ -26,7 +26,7 @@ typedef struct Switchover {
  * The part that ran until now was @part; the next begins.  What RAM costs the
  * policy works out from speeds.
  */
-void switchover_part(Switchover *s, PolicyPart part);
+void switchover_part(Switchover *s, DowntimePart part);
 
 /*
  * Steps, under the BQL; each says by @errp why it did not work

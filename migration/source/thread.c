@@ -260,7 +260,7 @@ static void note_sync(Policy *policy)
     }
     if (!sync.first) {
         policy_synced(policy, sync.dirtied, sync.interval_ns);
-        policy_measured(policy, POLICY_PART_SYNC, sync.took_ns);
+        policy_measured(policy, DOWNTIME_PART_SYNC, sync.took_ns);
     }
     QEMU_LOCK_GUARD(&source.lock);
     stall_record(&source.view.stalls, "sync", sync.bql_ns);

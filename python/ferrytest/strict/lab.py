@@ -45,16 +45,7 @@ LOOK = 0.02             # s, to meet a guest whose memory follows
 STALL = 0.2             # s that a link or a destination stands, and the limit
 TOGGLED = ('xbzrle', 'auto-converge', 'pause-before-switchover',
            'switchover-ack', 'postcopy-ram', 'postcopy-preempt')
-# Parts whose delay a destination that has become a source still has; what it
-# took to load and start it remembers, and expects of others.
-LASTING = ('stop', 'device-save', 'ram', 'flush', 'activate', 'device-load',
-           'start')
 REFERENCE = plan.Switchover(-1, 4, 2000, plan.Way('reference'))
-
-
-def _lasting(delay: str) -> str:
-    """DELAY, if a source will feel it."""
-    return delay if delay.partition(':')[0] in LASTING else ''
 
 
 def _ms(event: dict[str, Any]) -> float:
@@ -207,7 +198,7 @@ class Lab:
                 append=' '.join((
                     guest_args(FILL, WORK, 0, modules=self._machine.modules),
                     self._machine.append)), args=args, **more)
-        self._delays[vm] = _lasting(delay)
+        self._delays[vm] = delay
         return vm.start()
 
     def _boot(self) -> None:

@@ -98,8 +98,8 @@ static SourceInfo full_source(MigrationStatus status)
         },
     };
 
-    info.ferry.policy.downtime_part[POLICY_PART_RAM].likely = 15 * MS;
-    info.ferry.policy.downtime_part[POLICY_PART_START].likely = 5 * MS;
+    info.ferry.policy.downtime_part[DOWNTIME_PART_RAM].likely = 15 * MS;
+    info.ferry.policy.downtime_part[DOWNTIME_PART_START].likely = 5 * MS;
     stall_record(&info.ferry.stalls, "sync", 4 * MS);
     return info;
 }
@@ -409,8 +409,8 @@ static void test_ferry_is_over(void)
     g_autoptr(FerryMigrationInfo) failed = NULL;
     FerryPartList *parts;
 
-    ledger_mark(ledger, POLICY_PART_STOP, 0, 2 * MS);
-    ledger_mark(ledger, POLICY_PART_RAM, 3 * MS, 10 * MS);
+    ledger_mark(ledger, DOWNTIME_PART_STOP, 0, 2 * MS);
+    ledger_mark(ledger, DOWNTIME_PART_RAM, 3 * MS, 10 * MS);
     done = ferry_of(&source);
     g_assert_cmpuint(done->percent, ==, 100);
     g_assert_null(done->eta);
