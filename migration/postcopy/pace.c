@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "migration/wire/wire.h"
 #include "pace.h"
 
 /* PINGs in a window: fewer of them tell less, more of them cost more. */
@@ -54,7 +55,7 @@ bool pace_ping(Pace *p, uint64_t position, int64_t now, uint32_t *value)
     }
     p->pings[p->sent % PACE_PINGS] = (PacePing) { position, p->read, now };
     p->position = position;
-    *value = PACE_PING | (p->sent++ & ~PACE_PING_MASK);
+    *value = WIRE_PING_PACE | (p->sent++ & ~WIRE_PING_PACE_MASK);
     return true;
 }
 
@@ -74,10 +75,10 @@ static void learn(Pace *p, const PacePing *ping, int64_t now)
 void pace_pong(Pace *p, uint32_t value, int64_t now)
 {
     uint32_t number = p->answered +
-        ((value - p->answered) & ~PACE_PING_MASK);
+        ((value - p->answered) & ~WIRE_PING_PACE_MASK);
     PacePing *ping = &p->pings[number % PACE_PINGS];
 
-    if ((value & PACE_PING_MASK) != PACE_PING ||
+    if ((value & WIRE_PING_PACE_MASK) != WIRE_PING_PACE ||
         number - p->answered >= p->sent - p->answered) {
         return;
     }

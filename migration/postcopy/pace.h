@@ -25,10 +25,6 @@
 #define PACE_WINDOW_MAX (64 * 1024 * 1024)
 #define PACE_PATIENCE_NS (1000 * 1000 * 1000ll)
 
-/* Values of PINGs: others are used for other purposes (wire.h). */
-#define PACE_PING 0x50000000u
-#define PACE_PING_MASK 0xff000000u
-
 #define PACE_PINGS 32
 
 typedef struct PacePing {
@@ -55,7 +51,7 @@ void pace_init(Pace *p, bool on, uint64_t position, int64_t now);
 /* How many bytes may follow at once; UINT64_MAX if there is no limit */
 uint64_t pace_allows(const Pace *p, uint64_t position, int64_t now);
 
-/* A PING is due; returns whether it is, and its value. */
+/* Whether a PING is due, and its value: WIRE_PING_PACE with a number. */
 bool pace_ping(Pace *p, uint64_t position, int64_t now, uint32_t *value);
 
 /* A PONG has come: @value is that of the PING, or anything else. */

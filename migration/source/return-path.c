@@ -103,7 +103,7 @@ static ReturnPathEnd take_pong(ReturnPath *rp, const Message *m)
     rp->ponged |= value == rp->wanted_pong;
     if (value == WIRE_PING_START) {
         rp->met = true;
-    } else if (value == WIRE_PING_PACKAGE_START) {
+    } else if (value == WIRE_PING_DEVICES_LOADED) {
         rp->loaded = true;
     } else if (!rp->met && peer_recognize(value, &rp->peer)) {
         return RETURN_PATH_OPEN;

@@ -247,7 +247,7 @@ GByteArray *savevm_make_package(bool ping, Error **errp)
         return NULL;
     }
     if (ping) {
-        qemu_savevm_send_ping(f, WIRE_PING_PACKAGE_START);
+        qemu_savevm_send_ping(f, WIRE_PING_DEVICES_LOADED);
     }
     qemu_savevm_send_postcopy_run(f);
     if (qemu_fflush(f)) {

@@ -209,7 +209,7 @@ static bool save_records(Strict *a, QEMUFile *f, Error **errp)
         return false;
     }
     if (a->postcopy && a->one_sided) {
-        qemu_savevm_send_ping(f, WIRE_PING_PACKAGE_START);
+        qemu_savevm_send_ping(f, WIRE_PING_DEVICES_LOADED);
         qemu_savevm_send_postcopy_run(f);
     } else {
         qemu_put_byte(f, WIRE_EOF);

@@ -27,6 +27,7 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "requests.h"
 #include "save.h"
@@ -35,14 +36,12 @@
 
 /* How long a destination that never said a word may still take for its first */
 #define SILENCE_MS (2 * 1000)
-/* What the values of PINGs begin with that ask whether all has been read */
-#define DRAIN_PING 0x100
 /* How often a destination is looked after while the user is waited for */
 #define USER_POLL_MS 100
 
 void switchover_drain(uint32_t attempt, int timeout_ms)
 {
-    uint32_t value = DRAIN_PING + attempt;
+    uint32_t value = WIRE_PING_DRAIN + attempt;
 
     return_path_expect(source.return_path, attempt, value);
     qemu_savevm_send_ping(source.to_dst, value);

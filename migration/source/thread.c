@@ -41,8 +41,6 @@
 
 /* How long a destination has to say who it is; the guest runs meanwhile. */
 #define MEET_MS 1000
-/* The value of the PING by which the way there and back is measured */
-#define ROUND_TRIP_PING 0xff
 /* How often a device is looked at whose unplug was requested */
 #define UNPLUG_POLL_MS 250
 #define UNPLUG_END_POLL_MS 50
@@ -96,8 +94,8 @@ static void measure_round_trip(void)
 {
     int64_t start = now_ns();
 
-    return_path_expect(source.return_path, 0, ROUND_TRIP_PING);
-    qemu_savevm_send_ping(source.to_dst, ROUND_TRIP_PING);
+    return_path_expect(source.return_path, 0, WIRE_PING_ROUND_TRIP);
+    qemu_savevm_send_ping(source.to_dst, WIRE_PING_ROUND_TRIP);
     if (return_path_ponged(source.return_path, MEET_MS)) {
         source.round_trip_ns = now_ns() - start;
     }
@@ -117,7 +115,7 @@ static void meet(void)
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.peer = peer;
     }
-    /* Others may take a PING more or less amiss. */
+    /* Other QEMU versions may not tolerate an extra PING. */
     if (peer.features || migrate_strict_downtime()) {
         measure_round_trip();
     }

@@ -193,11 +193,35 @@ typedef struct WirePing {
 } QEMU_PACKED WirePing;
 WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 
-/* Values that mark a stage of the migration; any other is as good. */
-#define WIRE_PING_START                 1       /* return path is open */
-#define WIRE_PING_POSTCOPY              2       /* before the package */
-#define WIRE_PING_PACKAGE_START         3       /* first in the package */
-#define WIRE_PING_PACKAGE_SENT          4       /* after the package */
+/*
+ * Values of a PING.  The source sends them; a destination answers each with a
+ * PONG of the same value, and looks at WIRE_PEER_HELLO and WIRE_PEER_OFFER
+ * alone.  Commands are executed in order, so a PONG says that the destination
+ * has executed all that was sent before the PING; what follows from that
+ * stands here.  No two may overlap: a new one is added to test-wire.c as well.
+ *
+ * QEMU sends 1 to 4, too.  1: once the return path is open; whatever a peer
+ * says of itself has come before the PONG.  2: before the package; 4: after
+ * it; these are for traces.  3: in the package, behind the devices, before RUN:
+ * they are loaded, and from here on the guest may run on the destination.
+ */
+#define WIRE_PING_START                 1
+#define WIRE_PING_POSTCOPY              2
+#define WIRE_PING_DEVICES_LOADED        3
+#define WIRE_PING_PACKAGE_SENT          4
+/* Once, while nothing else is on the way: the PONG takes a round trip. */
+#define WIRE_PING_ROUND_TRIP            0xff
+/*
+ * Before the guest is stopped, and the number of the attempt added to it: the
+ * PONG says that nothing is on the way any more that would delay the rest.
+ */
+#define WIRE_PING_DRAIN                 0x100
+/*
+ * In postcopy, after some memory, with a number in the lower bits that wraps
+ * around: the PONG says how much of it has been read (postcopy/pace.h).
+ */
+#define WIRE_PING_PACE                  0x50000000u
+#define WIRE_PING_PACE_MASK             0xff000000u
 
 /*
  * Peers that know each other.  A source sends WIRE_PEER_HELLO as the value of

@@ -25,8 +25,9 @@ static void test_introduction(void)
 static void test_others(void)
 {
     static const uint32_t values[] = {
-        0, WIRE_PING_START, WIRE_PING_POSTCOPY, WIRE_PING_PACKAGE_START,
-        WIRE_PING_PACKAGE_SENT, WIRE_PEER_HELLO, 0xffffffff, 0xfd010003,
+        0, WIRE_PING_START, WIRE_PING_POSTCOPY, WIRE_PING_DEVICES_LOADED,
+        WIRE_PING_PACKAGE_SENT, WIRE_PING_ROUND_TRIP, WIRE_PING_DRAIN,
+        WIRE_PING_PACE, WIRE_PEER_HELLO, 0xffffffff, 0xfd010003,
         /* a peer of version 0 is none */
         WIRE_PEER_MARK, WIRE_PEER_MARK | WIRE_PEER_FEATURES_MASK,
     };

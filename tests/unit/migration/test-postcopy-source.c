@@ -1260,7 +1260,7 @@ static void test_pace_silence(void)
     g_assert_cmpuint(position, ==, PACE_WINDOW_MIN);
     pace_pong(&p, WIRE_PING_POSTCOPY, 2 * MS_);
     pace_pong(&p, value + 1, 2 * MS_);
-    pace_pong(&p, PACE_PING | 0xffffff, 2 * MS_);
+    pace_pong(&p, WIRE_PING_PACE | 0xffffff, 2 * MS_);
     g_assert_cmpuint(pace_allows(&p, position, 2 * MS_), ==, 0);
     g_assert_cmpuint(pace_allows(&p, position, PACE_PATIENCE_NS + 2 * MS_), ==,
                      UINT64_MAX);

@@ -448,7 +448,7 @@ static void test_postcopy(void)
     qemu_put_be32(t.to_src, 0xabcd);
     say_number(&t, WIRE_RP_PONG, 0x51234567);
     g_assert_false(return_path_loaded(t.rp));
-    say_number(&t, WIRE_RP_PONG, WIRE_PING_PACKAGE_START);
+    say_number(&t, WIRE_RP_PONG, WIRE_PING_DEVICES_LOADED);
     say_number(&t, WIRE_RP_RESUME_ACK, WIRE_RESUME_ACK_OK);
     g_assert_true(return_path_resumed(t.rp, 5000));
     g_assert_true(return_path_loaded(t.rp));

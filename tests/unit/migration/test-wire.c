@@ -195,7 +195,7 @@ static void test_return_path(void)
     const WireRequestPages *request;
 
     g_assert_cmpuint(take_return(&c, WIRE_RP_PONG), ==, WIRE_RP_PONG_LEN);
-    assert_value(&c, WIRE_PING_PACKAGE_START);
+    assert_value(&c, WIRE_PING_DEVICES_LOADED);
 
     g_assert_cmpuint(take_return(&c, WIRE_RP_REQ_PAGES_ID), ==,
                      WIRE_RP_REQ_PAGES_ID_MIN + strlen("pc.ram"));
@@ -374,6 +374,31 @@ static void test_flags(void)
     assert_bits(multifd + 1, 5, WIRE_MULTIFD_METHOD);
 }
 
+/* A PONG is the answer to one purpose only. */
+static void test_ping_values(void)
+{
+    static const struct {
+        uint32_t first, last;
+    } values[] = {
+        { WIRE_PING_START, WIRE_PING_START },
+        { WIRE_PING_POSTCOPY, WIRE_PING_POSTCOPY },
+        { WIRE_PING_DEVICES_LOADED, WIRE_PING_DEVICES_LOADED },
+        { WIRE_PING_PACKAGE_SENT, WIRE_PING_PACKAGE_SENT },
+        { WIRE_PING_ROUND_TRIP, WIRE_PING_ROUND_TRIP },
+        /* more attempts than anybody waits for */
+        { WIRE_PING_DRAIN, WIRE_PING_DRAIN + 0x1000000 },
+        { WIRE_PEER_HELLO, WIRE_PEER_HELLO },
+        { WIRE_PING_PACE, WIRE_PING_PACE | ~WIRE_PING_PACE_MASK },
+        { WIRE_PEER_OFFER, WIRE_PEER_OFFER | ~WIRE_PEER_MARK_MASK },
+        { WIRE_PEER_MARK, WIRE_PEER_MARK | ~WIRE_PEER_MARK_MASK },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        g_assert_cmphex(values[i].first, <=, values[i].last);
+        g_assert_cmphex(values[i].first, >, i ? values[i - 1].last : 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -384,5 +409,6 @@ int main(int argc, char **argv)
     g_test_add_func("/wire/mapped-ram", test_mapped_ram);
     g_test_add_func("/wire/multifd", test_multifd);
     g_test_add_func("/wire/flags", test_flags);
+    g_test_add_func("/wire/ping-values", test_ping_values);
     return g_test_run();
 }
