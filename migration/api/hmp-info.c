@@ -33,31 +33,19 @@ typedef struct InfoRow {
     size_t offset;      /* of the member in its struct */
 } InfoRow;
 
-#define RAM(label, form, unit, member) \
-    { label, form, unit, offsetof(MigrationStats, member) }
 #define XBZRLE(label, form, unit, member) \
     { label, form, unit, offsetof(XBZRLECacheStats, member) }
 
 static const InfoRow ram_rows[] = {
-    RAM("transferred ram", KIB, "kbytes", transferred),
-    RAM("throughput", FRACTION, "mbps", mbps),
-    RAM("remaining ram", KIB, "kbytes", remaining),
-    RAM("total ram", KIB, "kbytes", total),
-    RAM("duplicate", COUNT, "pages", duplicate),
-    RAM("normal", COUNT, "pages", normal),
-    RAM("normal bytes", KIB, "kbytes", normal_bytes),
-    RAM("dirty sync count", COUNT, "", dirty_sync_count),
-    RAM("page size", KIB, "kbytes", page_size),
-    RAM("multifd bytes", KIB, "kbytes", multifd_bytes),
-    RAM("pages-per-second", COUNT, "", pages_per_second),
-    RAM("dirty pages rate", COUNT_IF_ANY, "pages", dirty_pages_rate),
-    RAM("postcopy request count", COUNT_IF_ANY, "", postcopy_requests),
-    RAM("precopy ram", KIB_IF_ANY, "kbytes", precopy_bytes),
-    RAM("downtime ram", KIB_IF_ANY, "kbytes", downtime_bytes),
-    RAM("postcopy ram", KIB_IF_ANY, "kbytes", postcopy_bytes),
-    RAM("Zero-copy-send fallbacks happened", COUNT_IF_ANY, "times",
-        dirty_sync_missed_zero_copy),
+#define RAM_FIGURE(member, label, form, unit) \
+    { label, form, unit, offsetof(MigrationStats, member) },
+#define RAM_COUNTER(counter, ...) RAM_FIGURE(__VA_ARGS__)
+#include "migration/base/ram-stats.def"
 };
+
+/* Each member of the schema has its row. */
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(ram_rows) * sizeof(uint64_t) !=
+                  sizeof(MigrationStats));
 
 static const InfoRow xbzrle_rows[] = {
     XBZRLE("cache size", COUNT, "bytes", cache_size),
@@ -69,7 +57,6 @@ static const InfoRow xbzrle_rows[] = {
     XBZRLE("xbzrle overflow", COUNT, "", overflow),
 };
 
-#undef RAM
 #undef XBZRLE
 
 static void print_count(Monitor *mon, const char *label, uint64_t value,

@@ -106,12 +106,11 @@ static void print_peer(Monitor *mon, const FerryPeer *peer)
 
 static void print_served(Monitor *mon, const FerryServed *served)
 {
-    if (served) {
-        print_number(mon, "memory asked for", served->asked, "pages");
-        print_number(mon, "memory sent urgently", served->urgent, "pages");
-        print_number(mon, "memory sent once more", served->again, "pages");
-        print_number(mon, "memory sent along", served->along, "pages");
+    if (!served) {
+        return;
     }
+#define SERVED(member, label) print_number(mon, label, served->member, "pages");
+#include "migration/postcopy/served.def"
 }
 
 static void print_histogram(Monitor *mon, const uint64List *bucket)

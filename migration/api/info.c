@@ -25,23 +25,16 @@
 #include "system/dirtylimit.h"
 #include "query.h"
 
-static RamInfo ram_info(const SourceView *view)
+static MigrationStats ram_info(const SourceView *view)
 {
-    return (RamInfo) {
+    return (MigrationStats) {
+#define RAM_COUNTER(counter, member, ...) \
+        .member = stat64_get(&mig_stats.counter),
+#include "migration/base/ram-stats.def"
         .page_size = qemu_target_page_size(),
         .transferred = migration_transferred_bytes(),
         .remaining = ram_bytes_remaining(),
         .total = ram_bytes_total(),
-        .zero_pages = stat64_get(&mig_stats.zero_pages),
-        .normal_pages = stat64_get(&mig_stats.normal_pages),
-        .dirty_pages_rate = stat64_get(&mig_stats.dirty_pages_rate),
-        .dirty_sync_count = stat64_get(&mig_stats.dirty_sync_count),
-        .zero_copy_missed = stat64_get(&mig_stats.dirty_sync_missed_zero_copy),
-        .postcopy_requests = stat64_get(&mig_stats.postcopy_requests),
-        .precopy_bytes = stat64_get(&mig_stats.precopy_bytes),
-        .downtime_bytes = stat64_get(&mig_stats.downtime_bytes),
-        .postcopy_bytes = stat64_get(&mig_stats.postcopy_bytes),
-        .multifd_bytes = stat64_get(&mig_stats.multifd_bytes),
         .mbps = view->mbps,
         .pages_per_second = view->pages_per_second,
     };
@@ -98,7 +91,7 @@ static SourceInfo source_info(const SourceView *view, MigrationStatus status)
             .loaded = view->loaded,
             .strict = migrate_strict_downtime() ? &view->strict : NULL,
             .peer_version = view->peer.version,
-            .sent = postcopy_counts(),
+            .served = postcopy_counts(),
         },
     };
 

@@ -145,17 +145,6 @@ static FerryFaults *new_faults(const FerryInfo *info)
     return faults;
 }
 
-static FerryServed *new_served(const PostcopySent *sent)
-{
-    FerryServed *served = g_new0(FerryServed, 1);
-
-    served->asked = sent->asked;
-    served->urgent = sent->urgent;
-    served->again = sent->again;
-    served->along = sent->along;
-    return served;
-}
-
 /* What the source's policy says, as far as it has seen anything yet. */
 static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
                        MigrationStatus status)
@@ -206,8 +195,8 @@ FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
     if (info->peer_version) {
         ferry->peer = new_peer(info);
     }
-    if (info->sent.asked) {
-        ferry->served = new_served(&info->sent);
+    if (info->served.asked) {
+        ferry->served = g_memdup2(&info->served, sizeof(info->served));
     }
     if (info->faults && info->faults->count) {
         ferry->faults = new_faults(info);
@@ -255,29 +244,15 @@ static void add_times(MigrationInfo *info, const SourceInfo *source)
     }
 }
 
-static MigrationStats *new_stats(const RamInfo *ram, bool completed)
+/* What is left of memory counts until it is all there. */
+static MigrationStats *new_stats(const MigrationStats *ram, bool completed)
 {
-    MigrationStats *stats = g_new0(MigrationStats, 1);
+    MigrationStats *stats = g_memdup2(ram, sizeof(*ram));
 
-    *stats = (MigrationStats) {
-        .transferred = ram->transferred,
-        .remaining = completed ? 0 : ram->remaining,
-        .total = ram->total,
-        .duplicate = ram->zero_pages,
-        .normal = ram->normal_pages,
-        .normal_bytes = ram->normal_pages * ram->page_size,
-        .dirty_pages_rate = completed ? 0 : ram->dirty_pages_rate,
-        .mbps = ram->mbps,
-        .dirty_sync_count = ram->dirty_sync_count,
-        .postcopy_requests = ram->postcopy_requests,
-        .page_size = ram->page_size,
-        .multifd_bytes = ram->multifd_bytes,
-        .pages_per_second = ram->pages_per_second,
-        .precopy_bytes = ram->precopy_bytes,
-        .downtime_bytes = ram->downtime_bytes,
-        .postcopy_bytes = ram->postcopy_bytes,
-        .dirty_sync_missed_zero_copy = ram->zero_copy_missed,
-    };
+    stats->normal_bytes = ram->normal * ram->page_size;
+    if (completed) {
+        stats->remaining = stats->dirty_pages_rate = 0;
+    }
     return stats;
 }
 

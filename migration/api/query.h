@@ -16,27 +16,6 @@
 #include "migration/base/policy.h"
 #include "migration/source/switchover-strict.h"
 #include "migration/postcopy/latency.h"
-#include "migration/postcopy/sender.h"
-
-/* Counters of guest memory since the migration began, and what is left. */
-typedef struct RamInfo {
-    uint64_t page_size;             /* of the target; bytes */
-    uint64_t transferred;           /* bytes on all channels together */
-    uint64_t remaining;             /* bytes known to be dirty */
-    uint64_t total;                 /* bytes of memory that can migrate */
-    uint64_t zero_pages;
-    uint64_t normal_pages;
-    uint64_t dirty_pages_rate;      /* pages per second */
-    uint64_t dirty_sync_count;
-    uint64_t zero_copy_missed;      /* syncs that copied nevertheless */
-    uint64_t postcopy_requests;     /* pages asked for by the destination */
-    uint64_t precopy_bytes;         /* transferred, by when it was */
-    uint64_t downtime_bytes;
-    uint64_t postcopy_bytes;
-    uint64_t multifd_bytes;
-    double mbps;                    /* 10^6 bits per second */
-    double pages_per_second;
-} RamInfo;
 
 /* What a guest's owner wants to know, and the base's queries do not tell. */
 typedef struct FerryInfo {
@@ -48,7 +27,7 @@ typedef struct FerryInfo {
     const StrictView *strict;       /* NULL: the limit is not enforced */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
-    PostcopySent sent;              /* all zero if nothing was asked for */
+    FerryServed served;             /* all zero if nothing was asked for */
     const Latency *faults;          /* NULL: no page was ever missing */
     uint64_t requests;              /* sent because of these */
 } FerryInfo;
@@ -65,7 +44,7 @@ typedef struct SourceInfo {
     uint64_t total_ms;              /* until now, or until it was completed */
     uint64_t downtime_ms;           /* once the guest was stopped for good */
     uint64_t expected_downtime_ms;  /* until then */
-    RamInfo ram;
+    MigrationStats ram;             /* but for normal_bytes */
     const XBZRLECacheStats *xbzrle; /* NULL: the capability is off */
     uint64_t throttle_percent;      /* 0: vCPUs are not throttled */
     bool dirty_limited;             /* the next two count */

@@ -18,25 +18,13 @@
 #define RATE_LIMIT_DISABLED 0
 
 typedef struct MigrationCounters {
-    /* dirty memory */
+#define RAM_COUNTER(counter, ...) Stat64 counter;
+#include "ram-stats.def"
+
     Stat64 dirty_bytes_last_sync;       /* found by the last sync, and left */
-    Stat64 dirty_pages_rate;            /* pages a second, between two syncs */
-    Stat64 dirty_sync_count;
-    Stat64 dirty_sync_missed_zero_copy; /* the kernel had copied all pages */
 
-    /* pages */
-    Stat64 normal_pages;                /* sent with their content */
-    Stat64 zero_pages;
-    Stat64 postcopy_requests;           /* pages the destination asked for */
-
-    /* bytes of RAM, by the stage in which they were sent */
-    Stat64 precopy_bytes;
-    Stat64 downtime_bytes;              /* the guest stood still */
-    Stat64 postcopy_bytes;
-
-    /* bytes of everything, by the way they took */
+    /* bytes of everything, by the way they took; and multifd_bytes */
     Stat64 qemu_file_transferred;
-    Stat64 multifd_bytes;
     Stat64 rdma_bytes;
 
     /* bytes a second; what base/limit.c keeps to */

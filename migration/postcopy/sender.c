@@ -38,6 +38,14 @@
 #define NO_AIM UINT64_MAX
 #define AIM_PAGE_BITS 48
 
+/* Each member of the schema has its row. */
+enum {
+    SERVED_BYTES = 0
+#define SERVED(member, label) + sizeof(uint64_t)
+#include "served.def"
+};
+QEMU_BUILD_BUG_ON(SERVED_BYTES != sizeof(FerryServed));
+
 static uint64_t aim_at(const RamRegion *r, uint64_t page)
 {
     return (uint64_t)r->index << AIM_PAGE_BITS | page;
@@ -48,7 +56,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
 {
     /* Of these three it cannot be said who looks at them, or when. */
     qatomic_set(&ps->answers, POSTCOPY_REFUSE);
-    postcopy_sender_set_sent(ps, (PostcopySent) { });
+    postcopy_sender_set_served(ps, (FerryServed) { });
     postcopy_queue_clear(&ps->queue);
     ps->regions = regions;
     ps->ops = ops;
@@ -184,22 +192,19 @@ static void add_stat(uint64_t *stat, uint64_t n)
     qatomic_set_u64(stat, qatomic_read_u64(stat) + n);
 }
 
-PostcopySent postcopy_sender_sent(const PostcopySender *ps)
+FerryServed postcopy_sender_served(const PostcopySender *ps)
 {
-    return (PostcopySent) {
-        .asked = qatomic_read_u64(&ps->sent.asked),
-        .urgent = qatomic_read_u64(&ps->sent.urgent),
-        .again = qatomic_read_u64(&ps->sent.again),
-        .along = qatomic_read_u64(&ps->sent.along),
+    return (FerryServed) {
+#define SERVED(member, label) .member = qatomic_read_u64(&ps->served.member),
+#include "served.def"
     };
 }
 
-void postcopy_sender_set_sent(PostcopySender *ps, PostcopySent sent)
+void postcopy_sender_set_served(PostcopySender *ps, FerryServed served)
 {
-    qatomic_set_u64(&ps->sent.asked, sent.asked);
-    qatomic_set_u64(&ps->sent.urgent, sent.urgent);
-    qatomic_set_u64(&ps->sent.again, sent.again);
-    qatomic_set_u64(&ps->sent.along, sent.along);
+#define SERVED(member, label) \
+    qatomic_set_u64(&ps->served.member, served.member);
+#include "served.def"
 }
 
 /* Those of the units from @page to @end that nobody else has. */
@@ -241,7 +246,7 @@ static void sender_send_again(PostcopySender *ps, const PageRequest *request)
     ram_sender_pages(&ps->urgent, request->region, request->first, 1);
     ram_sink_flush(ps->urgent.sink);
     ps->copied++;
-    add_stat(&ps->sent.again, 1);
+    add_stat(&ps->served.again, 1);
 }
 
 /*
@@ -264,8 +269,8 @@ static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
     along = send_units(ps, via, r, end, MAX(end, along));
     qatomic_set_u64(&ps->aim, aim_at(r, MIN(end + window * unit, r->pages)));
 
-    add_stat(&ps->sent.urgent, sent);
-    add_stat(&ps->sent.along, along);
+    add_stat(&ps->served.urgent, sent);
+    add_stat(&ps->served.along, along);
     trace_postcopy_served(r->name, request->first, sent, along);
     return sent;
 }
@@ -322,7 +327,7 @@ bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
         return true;
     }
     stat64_add(&mig_stats.postcopy_requests, 1);
-    add_stat(&ps->sent.asked, request.count);
+    add_stat(&ps->served.asked, request.count);
     if (answers == POSTCOPY_KEEP || !has_channel(ps)) {
         postcopy_queue_put(&ps->queue, &request);
         ps->ops->wake(ps->opaque);

@@ -32,6 +32,7 @@
 #define MIGRATION_POSTCOPY_SENDER_H
 
 #include "qemu/thread.h"
+#include "qapi/qapi-types-migration.h"
 #include "migration/ram/send.h"
 #include "migration/ram/stream-sink.h"
 #include "discard.h"
@@ -45,14 +46,6 @@ typedef struct PostcopySenderOps {
     /* May be NULL.  Whoever sent them. */
     PostcopyReleaseFn *release;
 } PostcopySenderOps;
-
-/* Told by whoever sends; read by any thread */
-typedef struct PostcopySent {
-    uint64_t asked;             /* pages that were asked for, atomic */
-    uint64_t urgent;            /* of these: sent because of that, atomic */
-    uint64_t again;             /* sent before, and once more; atomic */
-    uint64_t along;             /* pages sent along with them, atomic */
-} PostcopySent;
 
 /* What becomes of requests */
 typedef enum PostcopyAnswers {
@@ -79,7 +72,7 @@ typedef struct PostcopySender {
     uint64_t copied;            /* pages that came again */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
-    PostcopySent sent;
+    FerryServed served;         /* counted by whoever sends, atomic */
 
     /* the background */
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
@@ -144,9 +137,9 @@ bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp);
 
 /* What has been told so far.  Any thread. */
-PostcopySent postcopy_sender_sent(const PostcopySender *ps);
+FerryServed postcopy_sender_served(const PostcopySender *ps);
 /* While requests are not open */
-void postcopy_sender_set_sent(PostcopySender *ps, PostcopySent sent);
+void postcopy_sender_set_served(PostcopySender *ps, FerryServed served);
 
 /* Somebody waits for the migration thread to send pages.  Any thread. */
 bool postcopy_sender_asked(const PostcopySender *ps);

@@ -478,10 +478,10 @@ void postcopy_cleanup(void)
 
 void postcopy_forget_counts(void)
 {
-    postcopy_sender_set_sent(&postcopy.sender, (PostcopySent) { });
+    postcopy_sender_set_served(&postcopy.sender, (FerryServed) { });
 }
 
-PostcopySent postcopy_counts(void)
+FerryServed postcopy_counts(void)
 {
-    return postcopy_sender_sent(&postcopy.sender);
+    return postcopy_sender_served(&postcopy.sender);
 }

@@ -108,7 +108,7 @@ void postcopy_cleanup(void);
 void postcopy_forget_counts(void);
 
 /* What was counted in this migration or the last one.  Any thread. */
-PostcopySent postcopy_counts(void);
+FerryServed postcopy_counts(void);
 
 /*
  * Sends memory to the guest that runs over there, however often the connection

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Iterator
 
 from ferry.errors import FerryError
 from ferry.vm import VM
+
+SERVED = (Path(__file__).resolve().parents[2] / 'migration' / 'postcopy'
+          / 'served.def')
 
 # Members of the object `ferry`, and the lines that have their values
 LABELS = {
@@ -25,8 +29,8 @@ LABELS = {
                  'slowest devices, saved', 'slowest devices, loaded'),
     'strict': ('strict downtime', 'strict downtime, last attempt'),
     'peer': ('peer',),
-    'served': ('memory asked for', 'memory sent urgently',
-               'memory sent once more', 'memory sent along'),
+    'served': tuple(re.findall(r'^SERVED\(\w+, "(.+)"\)$', SERVED.read_text(),
+                               re.M)),
     'faults': ('memory waited for', 'requests for memory',
                'wait for memory, mean', 'wait for memory, p50',
                'wait for memory, p90', 'wait for memory, p99',

@@ -744,8 +744,8 @@ static void test_send_asked(void)
     postcopy_sender_run(&b.ps, &b.sender, true);
     g_assert_false(postcopy_sender_asked(&b.ps));
     g_assert_cmpuint(first_page(&b.main), ==, 3001);
-    g_assert_cmpuint(b.ps.sent.asked, ==, 2);
-    g_assert_cmpuint(b.ps.sent.urgent, ==, 2);
+    g_assert_cmpuint(b.ps.served.asked, ==, 2);
+    g_assert_cmpuint(b.ps.served.urgent, ==, 2);
     g_assert_cmpuint(stat64_get(&mig_stats.postcopy_requests), ==, 2);
     load(&b, &b.main);
     check_same(&b);
@@ -786,10 +786,10 @@ static void test_urgent(void)
     ask(&b, NULL, 100, 1);
     g_assert_cmpuint(b.woken, ==, 0);
     g_assert_false(postcopy_sender_asked(&b.ps));
-    g_assert_cmpuint(b.ps.sent.urgent, ==, 20);
-    g_assert_cmpuint(b.ps.sent.along, ==, 0);
+    g_assert_cmpuint(b.ps.served.urgent, ==, 20);
+    g_assert_cmpuint(b.ps.served.along, ==, 0);
     ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
-    g_assert_cmpuint(b.ps.sent.urgent, ==, 20 + HUGE_PAGES);
+    g_assert_cmpuint(b.ps.served.urgent, ==, 20 + HUGE_PAGES);
     postcopy_sender_run(&b.ps, &b.sender, true);
 
     /* An old destination reads on until it is told that this was all. */
@@ -836,7 +836,7 @@ static void test_release_while_asked(void)
     b.ps.ops = &destroying;
     small = &b.to.list[SMALL];
     qemu_thread_create(&thread, "asks", ask_for_all, &b, QEMU_THREAD_JOINABLE);
-    while (qatomic_read_u64(&b.ps.sent.urgent) < small->pages) {
+    while (qatomic_read_u64(&b.ps.served.urgent) < small->pages) {
         postcopy_sender_release_clean(&b.ps);
     }
     qemu_thread_join(&thread);
@@ -876,9 +876,9 @@ static void test_again(void)
 
     ask(&b, "pc.ram", 4991, 1);
     g_assert_cmpuint(first_page(&b.urgent), ==, 4991);
-    g_assert_cmpuint(b.ps.sent.asked, ==, 1);
-    g_assert_cmpuint(b.ps.sent.urgent, ==, 0);
-    g_assert_cmpuint(postcopy_sender_sent(&b.ps).again, ==, 1);
+    g_assert_cmpuint(b.ps.served.asked, ==, 1);
+    g_assert_cmpuint(b.ps.served.urgent, ==, 0);
+    g_assert_cmpuint(postcopy_sender_served(&b.ps).again, ==, 1);
     used = b.urgent.buffer->usage;
     g_assert_cmpuint(used, ==, 8 + 7 + PAGE);
 
@@ -907,7 +907,7 @@ static void test_again_and_again(void)
     for (unsigned i = 0; i < 3 * layout[SMALL].pages; i++) {
         ask(&b, "pc.ram", 4990, 1);
     }
-    g_assert_cmpuint(b.ps.sent.again, ==, layout[SMALL].pages);
+    g_assert_cmpuint(b.ps.served.again, ==, layout[SMALL].pages);
     bench_destroy(&b);
 }
 
@@ -989,7 +989,7 @@ static void test_under_way(void)
 static void test_along(void)
 {
     uint64_t page = 100;
-    PostcopySent sent;
+    FerryServed sent;
     Bench b;
 
     bench_init(&b, false);
@@ -1006,11 +1006,11 @@ static void test_along(void)
         }
         page = next;
     }
-    g_assert_cmpuint(b.ps.sent.along, >, 64);
-    sent = postcopy_sender_sent(&b.ps);
-    g_assert_cmpuint(sent.asked, ==, b.ps.sent.asked);
-    g_assert_cmpuint(sent.urgent, ==, b.ps.sent.urgent);
-    g_assert_cmpuint(sent.along, ==, b.ps.sent.along);
+    g_assert_cmpuint(b.ps.served.along, >, 64);
+    sent = postcopy_sender_served(&b.ps);
+    g_assert_cmpuint(sent.asked, ==, b.ps.served.asked);
+    g_assert_cmpuint(sent.urgent, ==, b.ps.served.urgent);
+    g_assert_cmpuint(sent.along, ==, b.ps.served.along);
     bench_destroy(&b);
 }
 

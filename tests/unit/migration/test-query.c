@@ -79,7 +79,7 @@ static SourceInfo full_source(MigrationStatus status)
         .setup_ms = 3,
         .total_ms = 1234,
         .expected_downtime_ms = 45,
-        .ram = { .page_size = 4096, .remaining = 77, .normal_pages = 10,
+        .ram = { .page_size = 4096, .remaining = 77, .normal = 10,
                  .dirty_pages_rate = 9, .transferred = 5000 },
         .xbzrle = &xbzrle,
         .throttle_percent = 30,
@@ -356,7 +356,7 @@ static void test_ferry_postcopy(void)
     g_assert_cmpuint(there->faults->max_us, ==, 300);
     g_assert_null(there->served);
 
-    source.ferry.sent = (PostcopySent) {
+    source.ferry.served = (FerryServed) {
         .asked = 9, .urgent = 6, .again = 2, .along = 40,
     };
     here = ferry_of(&source);
