@@ -505,24 +505,30 @@ def ferry_cards(track: Track) -> str:
     info = track.ferry
     if info is None:
         return ''
+    downtime = info.parts('downtime.parts')
     out = ledger_card('Where the downtime went',
                       'From the first vCPU asked to stop to the last one '
-                      'running again.', info.downtime, info.downtime_ms)
-    if not info.downtime:
-        out += ledger_card('Downtime as predicted last', '', info.predicted,
-                           info.predicted_ms)
-    if info.stall_longest_ms is not None:
-        said = f'The longest lasted {millis(info.stall_longest_ms)}'
-        said += f' ({clean(info.stall_step)}).' if info.stall_step else '.'
-        if info.stall_count is not None and info.stall_total_ms is not None:
-            said += (f' {info.stall_count:.0f} of them took '
-                     f'{millis(info.stall_total_ms)} in all.')
+                      'running again.', downtime,
+                      info.ms('downtime.total-us'))
+    if not downtime:
+        out += ledger_card('Downtime as predicted last', '',
+                           info.parts('predicted-downtime.parts'),
+                           info.ms('predicted-downtime.likely-us'))
+    longest = info.ms('stall.longest-us')
+    if longest is not None:
+        step, count = info.text('stall.step'), info.number('stall.count')
+        total = info.ms('stall.total-us')
+        said = f'The longest lasted {millis(longest)}'
+        said += f' ({clean(step)}).' if step else '.'
+        if count is not None and total is not None:
+            said += f' {count:.0f} of them took {millis(total)} in all.'
         out += card('Guest stalled while it was running', said, '')
     notes = []
-    if info.reason:
-        notes.append(('last decision', info.reason))
-    if info.features:
-        notes.append(('used with this peer', ', '.join(info.features)))
+    if info.text('decision'):
+        notes.append(('last decision', info.text('decision')))
+    if info.texts('peer.features'):
+        notes.append(('used with this peer',
+                      ', '.join(info.texts('peer.features'))))
     if notes:
         out += card('Decisions and peer', '', table(notes))
     return out

@@ -68,6 +68,10 @@ def number(value: Any, default: Any = 0.0) -> Any:
     return value if value == value else default
 
 
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else ''
+
+
 def caps_of(value: Any) -> Optional[dict]:
     """Capabilities as {name: bool}, also from the list that QMP answers with."""
     if isinstance(value, dict):
@@ -80,131 +84,62 @@ def caps_of(value: Any) -> Optional[dict]:
 
 # -- the optional `ferry` object of query-migrate ---------------------------
 
-@dataclass
-class FerryInfo:
-    """The `ferry` object, brought to milliseconds and lists of (name, ms).
+class Progress:
+    """The `ferry` object. Its members go by the names that QMP has for them,
+    those of an object within it as 'stall.longest-us'. One that is missing, as
+    QEMU does not know (yet), or is of a later shape, is None or empty."""
 
-    Members that QEMU leaves out, because it does not know (yet), are None or
-    empty here. downtime_ms is measured, predicted_ms what was expected."""
-    phase: str = ''
-    percent: Optional[float] = None
-    eta_ms: Optional[float] = None
-    eta_low_ms: Optional[float] = None
-    eta_high_ms: Optional[float] = None
-    predicted_ms: Optional[float] = None
-    predicted_low_ms: Optional[float] = None
-    predicted_high_ms: Optional[float] = None
-    predicted: list = field(default_factory=list)
-    bandwidth: Optional[float] = None
-    dirty_rate: Optional[float] = None
-    reason: str = ''
-    stall_count: Optional[int] = None
-    stall_total_ms: Optional[float] = None
-    stall_longest_ms: Optional[float] = None
-    stall_step: str = ''
-    downtime_ms: Optional[float] = None
-    downtime: list = field(default_factory=list)
-    slowest_saved: list = field(default_factory=list)
-    slowest_loaded: list = field(default_factory=list)
-    attempts: Optional[int] = None
-    attempts_max: Optional[int] = None
-    one_sided: bool = False
-    why: str = ''
-    fault_count: Optional[int] = None
-    fault_requests: Optional[int] = None
-    fault_mean_ms: Optional[float] = None
-    fault_p50_ms: Optional[float] = None
-    fault_p90_ms: Optional[float] = None
-    fault_p99_ms: Optional[float] = None
-    fault_longest_ms: Optional[float] = None
-    fault_histogram: list = field(default_factory=list)
-    served_asked: Optional[int] = None
-    served_urgent: Optional[int] = None
-    served_again: Optional[int] = None
-    served_along: Optional[int] = None
-    peer_version: Optional[int] = None
-    features: list = field(default_factory=list)
+    def __init__(self, obj: dict) -> None:
+        self._obj = obj
 
+    def _value(self, path: str) -> Any:
+        value: Any = self._obj
+        for name in path.split('.'):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
-def text(value: Any) -> str:
-    return value if isinstance(value, str) else ''
+    def _list(self, path: str) -> list:
+        value = self._value(path)
+        return value if isinstance(value, list) else []
 
+    def number(self, path: str) -> Any:
+        return number(self._value(path), None)
 
-def member(obj: dict, name: str) -> dict:
-    """The object below NAME; an empty one if there is none."""
-    value = obj.get(name)
-    return value if isinstance(value, dict) else {}
+    def ms(self, path: str) -> Optional[float]:
+        """A time whose name ends with its unit, -us or -ms."""
+        value = self.number(path)
+        return value / 1000 if value is not None and path.endswith('us') \
+            else value
+
+    def text(self, path: str) -> str:
+        return text(self._value(path))
+
+    def flag(self, path: str) -> bool:
+        return self._value(path) is True
+
+    def texts(self, path: str) -> list[str]:
+        return [one for one in self._list(path) if isinstance(one, str)]
+
+    def numbers(self, path: str) -> dict[str, float]:
+        """Those of an object, in the order in which they are told."""
+        found = self._value(path)
+        return {name: value
+                for name, value in (found if isinstance(found, dict)
+                                    else {}).items()
+                if number(value, None) is not None}
+
+    def parts(self, path: str) -> list[tuple[str, float]]:
+        """Steps and their times in ms, in the order in which they are told."""
+        parts = [Progress(part) for part in self._list(path)
+                 if isinstance(part, dict)
+                 and isinstance(part.get('name'), str)]
+        return [(part.text('name'), part.ms('us')) for part in parts
+                if part.ms('us') is not None]
 
 
-def milliseconds(obj: dict, name: str) -> Optional[float]:
-    """A time whose name ends with its unit, -us or -ms."""
-    value = number(obj.get(name), None)
-    return value / 1000 if value is not None and name.endswith('us') else value
-
-
-def parts_ms(obj: dict, name: str = 'parts') -> list[tuple[str, float]]:
-    """Steps and their times, in the order in which they are told."""
-    found = obj.get(name)
-    return [(part['name'], milliseconds(part, 'us'))
-            for part in (found if isinstance(found, list) else [])
-            if isinstance(part, dict) and isinstance(part.get('name'), str)
-            and milliseconds(part, 'us') is not None]
-
-
-def read_ferry(obj: Any) -> Optional[FerryInfo]:
-    """Read a `ferry` object. Members may be missing or of a later shape: what
-    is not understood is left out, and nothing raises."""
-    if not isinstance(obj, dict):
-        return None
-    eta, predicted = member(obj, 'eta'), member(obj, 'predicted-downtime')
-    stall, downtime = member(obj, 'stall'), member(obj, 'downtime')
-    peer, strict = member(obj, 'peer'), member(obj, 'strict')
-    faults, served = member(obj, 'faults'), member(obj, 'served')
-    histogram = faults.get('histogram')
-    features = peer.get('features')
-    return FerryInfo(
-        phase=text(obj.get('phase')),
-        percent=number(obj.get('percent'), None),
-        eta_low_ms=milliseconds(eta, 'low-ms'),
-        eta_ms=milliseconds(eta, 'likely-ms'),
-        eta_high_ms=milliseconds(eta, 'high-ms'),
-        predicted_low_ms=milliseconds(predicted, 'low-us'),
-        predicted_ms=milliseconds(predicted, 'likely-us'),
-        predicted_high_ms=milliseconds(predicted, 'high-us'),
-        predicted=parts_ms(predicted),
-        bandwidth=number(obj.get('bandwidth'), None),
-        dirty_rate=number(obj.get('dirty-rate'), None),
-        reason=text(obj.get('decision')),
-        stall_count=number(stall.get('count'), None),
-        stall_total_ms=milliseconds(stall, 'total-us'),
-        stall_longest_ms=milliseconds(stall, 'longest-us'),
-        stall_step=text(stall.get('step')),
-        downtime_ms=milliseconds(downtime, 'total-us'),
-        downtime=parts_ms(downtime),
-        slowest_saved=parts_ms(downtime, 'slowest-saved'),
-        slowest_loaded=parts_ms(downtime, 'slowest-loaded'),
-        attempts=number(strict.get('attempts'), None),
-        attempts_max=number(strict.get('attempts-max'), None),
-        one_sided=strict.get('one-sided') is True,
-        why=text(strict.get('why')),
-        fault_count=number(faults.get('count'), None),
-        fault_requests=number(faults.get('requests'), None),
-        fault_mean_ms=milliseconds(faults, 'mean-us'),
-        fault_p50_ms=milliseconds(faults, 'p50-us'),
-        fault_p90_ms=milliseconds(faults, 'p90-us'),
-        fault_p99_ms=milliseconds(faults, 'p99-us'),
-        fault_longest_ms=milliseconds(faults, 'max-us'),
-        fault_histogram=[count for count in
-                         (histogram if isinstance(histogram, list) else [])
-                         if number(count, None) is not None],
-        served_asked=number(served.get('asked'), None),
-        served_urgent=number(served.get('urgent'), None),
-        served_again=number(served.get('again'), None),
-        served_along=number(served.get('along'), None),
-        peer_version=number(peer.get('version'), None),
-        features=[name for name in
-                  (features if isinstance(features, list) else [])
-                  if isinstance(name, str)])
+def read_ferry(obj: Any) -> Optional[Progress]:
+    """The `ferry` object of an answer, if there is one."""
+    return Progress(obj) if isinstance(obj, dict) else None
 
 
 # -- one migration over time -------------------------------------------------
@@ -308,7 +243,7 @@ class Track:
         self.phases: list[Phase] = []
         self.last: dict = {}       # last query-migrate reply
         self.info: dict = {}       # union of replies: ended ones say less
-        self.ferry: Optional[FerryInfo] = None
+        self.ferry: Optional[Progress] = None
         self.t0: Optional[float] = None
         self._sent: list = []
         self._done: list = []
@@ -500,8 +435,10 @@ class Track:
     def _expected(self, reply: dict, phase: str) -> Optional[float]:
         if phase in ENDED or phase in POSTCOPY:
             return None
-        if self.ferry and self.ferry.predicted_ms is not None:
-            return self.ferry.predicted_ms
+        if self.ferry:
+            predicted = self.ferry.ms('predicted-downtime.likely-us')
+            if predicted is not None:
+                return predicted
         if number(self.ram.get('dirty-sync-count'), 0) < 2:
             return None            # so far QEMU just repeats the limit
         return number(reply.get('expected-downtime'), None)
@@ -515,9 +452,10 @@ class Track:
             return 100.0, 0.0, True
         if phase in ENDED:
             return floor, None, None
-        if self.ferry and self.ferry.percent is not None:
-            percent = max(floor, min(ALMOST, self.ferry.percent))
-            eta = self.ferry.eta_ms
+        told = self.ferry.number('percent') if self.ferry else None
+        if self.ferry and told is not None:
+            percent = max(floor, min(ALMOST, told))
+            eta = self.ferry.ms('eta.likely-ms')
             return percent, None if eta is None else eta / 1000.0, None
         if total <= 0:
             return floor, None, None

@@ -17,7 +17,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Iterable, Optional
 
-from .track import ENDED, POSTCOPY, FerryInfo, Point, Track, number
+from .track import ENDED, POSTCOPY, Progress, Point, Track, number
 
 Span = tuple[str, str]
 Line = list[Span]
@@ -306,11 +306,12 @@ def time_left(track: Track, style: Style) -> str:
         return ''
     out = style.about + seconds(point.eta)
     info = track.ferry
-    if info and None not in (info.eta_low_ms, info.eta_high_ms):
-        out += (f' ({info.eta_low_ms / 1000:.1f} to '
-                f'{info.eta_high_ms / 1000:.1f})')
-    elif info and info.eta_low_ms is not None:
-        out += f' ({info.eta_low_ms / 1000:.1f} or more)'
+    low = info.ms('eta.low-ms') if info else None
+    high = info.ms('eta.high-ms') if info else None
+    if low is not None and high is not None:
+        out += f' ({low / 1000:.1f} to {high / 1000:.1f})'
+    elif low is not None:
+        out += f' ({low / 1000:.1f} or more)'
     return out
 
 
@@ -432,36 +433,39 @@ def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
     info, lines = track.ferry, []
     if info is None:
         return lines
-    if info.phase and info.phase != track.phase and not track.ended:
-        lines.append(row('step', (clean(info.phase), '')))
-    if info.reason:
-        lines += prose('decision', info.reason, '', width)
-    if info.predicted and not track.ended:
-        lines += flow('predicted', part_words(info.predicted), style.dot, width)
-    if info.stall_longest_ms is not None:
+    phase, decision = info.text('phase'), info.text('decision')
+    predicted = info.parts('predicted-downtime.parts')
+    downtime, features = info.parts('downtime.parts'), info.texts('peer.features')
+    if phase and phase != track.phase and not track.ended:
+        lines.append(row('step', (clean(phase), '')))
+    if decision:
+        lines += prose('decision', decision, '', width)
+    if predicted and not track.ended:
+        lines += flow('predicted', part_words(predicted), style.dot, width)
+    if info.ms('stall.longest-us') is not None:
         lines += flow('stalls', [(w, '') for w in stall_words(info)],
                       style.dot, width)
-    if info.downtime:
-        picture = stacked(info.downtime, min(40, width - LABEL - 20), style)
-        total = millis(info.downtime_ms or 0)
+    if downtime:
+        picture = stacked(downtime, min(40, width - LABEL - 20), style)
+        total = millis(info.ms('downtime.total-us') or 0)
         lines.append(row('blackout', *picture, (f'  {total}', '')))
-        lines += flow('', part_words(info.downtime, style), '  ', width)
-    for name, devices in (('saved', info.slowest_saved),
-                          ('loaded', info.slowest_loaded)):
+        lines += flow('', part_words(downtime, style), '  ', width)
+    for name in ('saved', 'loaded'):
+        devices = info.parts(f'downtime.slowest-{name}')
         if devices:
             lines += flow(name, part_words(devices[:SLOWEST]), style.dot,
                           width)
-    if info.fault_count:
+    if info.number('faults.count'):
         lines += flow('faults', [(w, '') for w in fault_words(info)],
                       style.dot, width)
-    if info.served_asked:
+    if info.number('served.asked'):
         lines += flow('asked for', [(w, '') for w in served_words(info)],
                       style.dot, width)
-    if info.attempts is not None:
+    if info.number('strict.attempts') is not None:
         lines += flow('promise', [(w, '') for w in strict_words(info)],
                       style.dot, width)
-    if info.features:
-        lines += flow('peer', [(clean(f), '') for f in info.features],
+    if features:
+        lines += flow('peer', [(clean(f), '') for f in features],
                       style.dot, width)
     return lines
 
@@ -480,44 +484,48 @@ def part_words(parts: list[tuple[str, float]],
     return words
 
 
-def strict_words(info: FerryInfo) -> list[str]:
-    words = [f'attempt {info.attempts:.0f} of {info.attempts_max or 0:.0f}']
-    if info.one_sided:
+def strict_words(info: Progress) -> list[str]:
+    words = [f'attempt {info.number("strict.attempts"):.0f} of '
+             f'{info.number("strict.attempts-max") or 0:.0f}']
+    if info.flag('strict.one-sided'):
         words.append('one-sided: the other side is no Ferry')
-    if info.why:
-        words.append(clean(info.why))
+    if info.text('strict.why'):
+        words.append(clean(info.text('strict.why')))
     return words
 
 
-def fault_words(info: FerryInfo) -> list[str]:
-    words = [f'{info.fault_count:,.0f} waits for memory']
-    for name, ms in (('p50', info.fault_p50_ms), ('p90', info.fault_p90_ms),
-                     ('p99', info.fault_p99_ms),
-                     ('longest', info.fault_longest_ms)):
+def fault_words(info: Progress) -> list[str]:
+    words = [f'{info.number("faults.count"):,.0f} waits for memory']
+    for name, what in (('p50', 'p50'), ('p90', 'p90'), ('p99', 'p99'),
+                       ('max', 'longest')):
+        ms = info.ms(f'faults.{name}-us')
         if ms is not None:
-            words.append(f'{name} {millis(ms)}')
-    if info.fault_requests is not None:
-        words.append(f'{info.fault_requests:,.0f} requests')
+            words.append(f'{what} {millis(ms)}')
+    requests = info.number('faults.requests')
+    if requests is not None:
+        words.append(f'{requests:,.0f} requests')
     return words
 
 
-def served_words(info: FerryInfo) -> list[str]:
-    words = [f'{info.served_asked:,.0f} pages']
-    for count, what in ((info.served_urgent, 'sent urgently'),
-                        (info.served_again, 'sent once more'),
-                        (info.served_along, 'sent along')):
-        if count is not None:
-            words.append(f'{count:,.0f} {what}')
-    return words
+SERVED = {'asked': 'pages', 'urgent': 'sent urgently',
+          'again': 'sent once more', 'along': 'sent along'}
 
 
-def stall_words(info: FerryInfo) -> list[str]:
-    step = f' ({clean(info.stall_step)})' if info.stall_step else ''
-    words = [f'longest {millis(info.stall_longest_ms)}{step}']
-    if info.stall_total_ms is not None:
-        words.append(f'{millis(info.stall_total_ms)} in all')
-    if info.stall_count is not None:
-        words.append(f'{info.stall_count:.0f} of them')
+def served_words(info: Progress) -> list[str]:
+    """One that this program does not know goes by its own name."""
+    return [f'{count:,.0f} {SERVED.get(name, clean(name))}'
+            for name, count in info.numbers('served').items()]
+
+
+def stall_words(info: Progress) -> list[str]:
+    step, count = info.text('stall.step'), info.number('stall.count')
+    total = info.ms('stall.total-us')
+    words = [f'longest {millis(info.ms("stall.longest-us"))}'
+             + (f' ({clean(step)})' if step else '')]
+    if total is not None:
+        words.append(f'{millis(total)} in all')
+    if count is not None:
+        words.append(f'{count:.0f} of them')
     return words
 
 

@@ -14,7 +14,7 @@ from story import tell
 
 from ferry import report
 from ferry.errors import FerryError
-from ferry.track import Sample, Track
+from ferry.track import Sample, Track, read_ferry
 
 
 def track_of(**how) -> Track:
@@ -148,9 +148,9 @@ class ThePage(unittest.TestCase):
         track = Track().feed_all(tell(ferry=True))
         track.info['error-desc'] = evil
         track.info['ferry'] = {'reason': evil}
-        track.ferry.reason = evil
-        track.ferry.features = [evil]
-        track.ferry.downtime = [(evil, 3.0)]
+        track.ferry = read_ferry({
+            'decision': evil, 'peer': {'features': [evil]},
+            'downtime': {'parts': [{'name': evil, 'us': 3000}]}})
         track.params = {evil: evil}
         track.caps = {evil: True}
         page = report.page([(evil, track)], [(evil, evil)])
