@@ -255,7 +255,7 @@ bool balloon_hints_loaded(VirtIOBalloon *s, Error **errp)
                    s->free_page_hint_cmd_id, s->free_page_hint_status);
         return false;
     }
-    /* Nobody here will ever end a round that was not over there. */
+    /* Nobody here will ever end a round that was not there. */
     if (s->free_page_hint_status == BALLOON_HINT_REQUESTED ||
         s->free_page_hint_status == BALLOON_HINT_STARTED) {
         enter_state(s, BALLOON_HINT_DONE);

@@ -6,7 +6,7 @@
  * The guest puts its figures into a buffer and waits.  Giving the buffer back
  * asks for new ones, so one is held all the time, until the timer gives it
  * back.  It is not part of the VMState: after a migration, or when the guest
- * stood still, the queue knows that a buffer was taken and not returned, and
+ * was stopped, the queue knows that a buffer was taken and not returned, and
  * it is taken again.
  */
 

@@ -27,7 +27,7 @@ typedef struct FerryInfo {
     const StrictView *strict;       /* NULL: the limit is not enforced */
     uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
-    FerryServed served;             /* all zero if nothing was asked for */
+    FerryServed served;             /* all zero if nothing was requested */
     const Latency *faults;          /* NULL: no page was ever missing */
     uint64_t requests;              /* sent because of these */
 } FerryInfo;

@@ -4,7 +4,7 @@
  * A DowntimeLedger accounts for one switchover, from the moment the vCPUs are
  * asked to stop to the moment they run on the other side, part by part.  A
  * StallLedger accounts for what a guest feels of a migration while it runs:
- * each time that migration held the big lock.
+ * each time that migration held the BQL.
  *
  * Both are plain values; all zero is an empty one, and a copy is as good as
  * the original.  Times are nanoseconds on one monotonic clock of this side,

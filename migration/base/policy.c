@@ -160,7 +160,7 @@ static PolicyRange ram_range(const Policy *p, const PolicyLimits *limits,
     };
 }
 
-/* What there will be of @remaining once the guest stands still. */
+/* What there will be of @remaining once the guest is stopped. */
 static uint64_t with_lead(const Policy *p, uint64_t remaining)
 {
     return remaining + to_count(p->dirty_rate.mean * p->lead.mean / NS_PER_S);
@@ -492,7 +492,7 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
 /*
  * Progress is the share of the expected whole time that has passed, seen in
  * bytes: what was sent against that and what the series of passes still holds.
- * It never falls; while a guest does not converge it stands still.
+ * It never falls; while a guest does not converge it stays.
  */
 static uint8_t percent_of(Policy *p, uint64_t remaining)
 {

@@ -21,7 +21,7 @@
 
 #define POLICY_REASON_MAX 160
 
-/* What the user asked for.  May differ from one call to the next. */
+/* What the user requested.  May differ from one call to the next. */
 typedef struct PolicyLimits {
     uint64_t downtime_ns;           /* the whole blackout */
     uint64_t switchover_bandwidth;  /* bytes/s to count on; 0: as measured */
@@ -33,8 +33,8 @@ typedef struct PolicyLimits {
     uint8_t throttle_trigger;       /* percent: dirtied against sent */
     bool dirty_limit;
     uint64_t vcpu_dirty_rate;       /* bytes/s allowed to each vCPU */
-    bool postcopy;                  /* asked for, or by itself if need be */
-    bool postcopy_asked;            /* asked for */
+    bool postcopy;                  /* requested, or by itself if need be */
+    bool postcopy_asked;            /* requested */
 } PolicyLimits;
 
 /* A running mean with the mean distance from it; empty while !seen. */
@@ -125,7 +125,7 @@ void policy_measured(Policy *p, DowntimePart part, uint64_t ns);
 void policy_expect(Policy *p, DowntimePart part, uint64_t ns);
 
 /*
- * From the last look at what remains until the guest stood still it took @ns,
+ * From the last look at what remains until the guest was stopped it took @ns,
  * in which it wrote.
  */
 void policy_lead(Policy *p, uint64_t ns);
@@ -142,11 +142,11 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
                              uint64_t remaining, bool exact);
 
 /*
- * The guest could go on over there now: whether it should.  @decision is what
+ * The guest could go on there now: whether it should.  @decision is what
  * policy_decide() said, and is changed if so.  @now_bytes of @remaining have to
- * be sent while the guest stands still, and must fit the limit.
+ * be sent while the guest is stopped, and must fit the limit.
  *
- * If it was not asked for, it is done once a pass is over and the rest does not
+ * If it was not requested, it is done once a pass is over and the rest does not
  * fit the limit: then there is no telling whether it ever will.
  */
 void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
@@ -156,7 +156,7 @@ void policy_consider_postcopy(const Policy *p, const PolicyLimits *limits,
 /* Bytes that may remain when the guest is stopped; 0 while nothing is known. */
 uint64_t policy_threshold(const Policy *p, const PolicyLimits *limits);
 
-/* @now_bytes of @remaining would be sent while the guest stands still. */
+/* @now_bytes of @remaining would be sent while the guest is stopped. */
 PolicyView policy_view(Policy *p, const PolicyLimits *limits,
                        uint64_t remaining, uint64_t now_bytes);
 

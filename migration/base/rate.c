@@ -16,7 +16,7 @@ void rate_set(Rate *rate, uint64_t bytes_per_s)
     *rate = (Rate) { .bytes_per_s = bytes_per_s };
 }
 
-/* A clock that went back stands still. */
+/* A clock that went back counts as one that did not advance. */
 static double ahead_at(const Rate *rate, int64_t now_ns)
 {
     double passed = now_ns > rate->at_ns ? now_ns - rate->at_ns : 0;

@@ -2,8 +2,8 @@
  * The phase of each side of migration, and what everybody may ask about it
  *
  * A QEMU can be the source of one migration at a time, and the destination of
- * one.  Only the module that drives a side changes its phase, by means of
- * core/notify.h.  What other files of QEMU ask, such as
+ * one.  Only the module that drives a side changes its phase, by
+ * means of core/notify.h.  What other files of QEMU ask, such as
  * migration_is_running(), is declared in migration/misc.h and in
  * migration/migration.h.
  *

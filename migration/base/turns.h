@@ -5,7 +5,7 @@
  * its own host for the thread that hears of it and asks, for the one that reads
  * the page, and for the vCPU again.  Each of them may find a thread of the
  * migration there that has just begun a turn of some milliseconds.  So those
- * threads take short turns, and who moves much memory gives way in between.
+ * threads take short turns, and who moves much memory yields in between.
  *
  * Any thread, for itself; no lock.
  *

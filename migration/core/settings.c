@@ -178,7 +178,7 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
         !stream_is_plain(MIGRATION_CAPABILITY_ZERO_COPY_SEND, params, errp)) {
         return false;
     }
-    /* of what is in force, not of what is asked for, as QEMU 10.0 has it */
+    /* of what is in force, not of what is requested, as QEMU 10.0 has it */
     if (migrate_mapped_ram() &&
         !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, params_in_force(),
                          errp)) {

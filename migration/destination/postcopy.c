@@ -735,7 +735,7 @@ static bool nothing_is_missing(Error **errp)
     return true;
 }
 
-/* What the main stream had to bring is here, but not all that was asked for. */
+/* What the main stream had to bring is here, but not all that was requested. */
 static bool wait_for_rest(Error **errp)
 {
     FaultsView view;

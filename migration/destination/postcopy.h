@@ -4,7 +4,7 @@
  *
  *   incoming thread   the main stream, from LISTEN to its end; pauses, and goes
  *                     on when there is a new one
- *   urgent thread     the channel with pages that were asked for, if there is
+ *   urgent thread     the channel with pages that were requested, if there is
  *                     one (postcopy-preempt)
  *   main loop, BQL    loads the devices in the package meanwhile, and starts
  *                     the guest.  It may have to wait for a page.

@@ -47,7 +47,7 @@ bool reply_switchover_ack(void);
  */
 bool reply_request_pages(const char *name, uint64_t start, uint32_t len);
 
-/* Who asks from now on does not know which block was asked for last. */
+/* Who asks from now on does not know which block was requested last. */
 void reply_next_listener(void);
 
 /* What has come of the block @name: @put writes it. */

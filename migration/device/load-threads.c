@@ -65,7 +65,7 @@ bool load_threads_join(Error **errp)
 {
     Error *err;
 
-    /* The guest stands still: whoever got the lock would keep it waiting. */
+    /* The guest is stopped: whoever got the lock would keep it waiting. */
     if (qatomic_read(&used)) {
         bql_unlock();
         thread_pool_wait(pool);

@@ -3,7 +3,7 @@
  *
  * A section is registered by name and instance and keeps three orders at
  * once: the order of saving (priority, then time of registration), the number
- * it has on the wire, and an index by all the names it may be asked for.
+ * it has on the wire, and an index by all the names that it may have.
  *
  * Threads: sections come and go under the BQL only.  The guest may complete an
  * unplug at any time, so walking and searching need the BQL as well.  The
@@ -25,7 +25,7 @@
 
 typedef struct Section Section;
 
-/* What is asked for when a section is registered. Exactly one of ops, vmsd. */
+/* What a section is registered with. Exactly one of ops, vmsd. */
 typedef struct SectionSpec {
     const char *path;       /* the device's, to stand before name; or NULL */
     const char *name;

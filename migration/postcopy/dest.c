@@ -256,7 +256,7 @@ bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp)
 /*
  * Pages are given back no earlier than when they are watched: whoever reads one
  * in between, a display for instance, would leave a page of zeros there, and
- * what comes for a page that is there already is thrown away.
+ * what comes for a page that is there already is discarded.
  */
 static bool postcopy_load_give_back(RamRegion *r, Error **errp)
 {
@@ -521,8 +521,8 @@ static void free_channels(void)
 }
 
 /*
- * Whatever was asked for may come or not: the source has it dirty, so it is
- * sent or thrown away again before it matters.
+ * Whatever was requested may come or not: the source has it dirty, so it is
+ * sent or discarded again before it matters.
  */
 bool dest_unlisten(Error **errp)
 {

@@ -66,7 +66,7 @@ void dest_pause(void);
 void dest_reset_channels(void);
 
 /*
- * The main stream has ended: waits for what is still asked for.  False if
+ * The main stream has ended: waits for what is still requested.  False if
  * dest_give_up() is called meanwhile.  Thread that loads.
  */
 bool dest_wait(void);
@@ -100,7 +100,7 @@ bool dest_look(FaultsView *view);
 
 /*
  * Milliseconds: all vCPUs at once, and for each in *@each, which the caller
- * frees.  Returns their number, 0 if it was not asked for.  BQL.
+ * frees.  Returns their number, 0 if it was not requested.  BQL.
  */
 unsigned dest_blocktime(uint32_t *all, uint32_t **each);
 

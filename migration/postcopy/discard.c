@@ -1,5 +1,5 @@
 /*
- * What the destination has to throw away before the guest runs there
+ * What the destination has to discard before the guest runs there
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * The thread that reads faults and has the pages asked for
+ * The thread that reads faults and has the pages requested
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

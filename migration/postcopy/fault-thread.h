@@ -1,5 +1,5 @@
 /*
- * The thread that reads faults and has the pages asked for
+ * The thread that reads faults and has the pages requested
  *
  * It stays while postcopy is paused: what faults then is remembered, and asked
  * for when there is somebody to ask again.

@@ -1,5 +1,5 @@
 /*
- * Who waits for which page, since when, and what the source was asked for
+ * Who waits for which page, since when, and which requests were sent
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,7 +1,7 @@
 /*
- * Who waits for which page, since when, and what the source was asked for
+ * Who waits for which page, since when, and which requests were sent
  *
- * A page is asked for once, however many wait for it.  When it is in place,
+ * A page is requested once, however many wait for it.  When it is in place,
  * those who waited are struck off and the time they waited is counted.
  *
  * Threads: faults_note() and faults_resume() may send; faults_placed() never
@@ -36,7 +36,7 @@ typedef struct FaultsOps {
 typedef struct FaultsView {
     Latency latency;
     uint64_t requests;          /* that were sent */
-    unsigned waiting;           /* pages that are asked for and have not come */
+    unsigned waiting;           /* pages that are requested and have not come */
 } FaultsView;
 
 typedef struct Faults {
@@ -82,11 +82,11 @@ void faults_placed(Faults *faults, RamRegion *region, ReceivedMap *map,
 void faults_resume(Faults *faults);
 void faults_pause(Faults *faults);
 
-/* Nobody waits any more, and nothing was asked for. */
+/* Nobody waits any more, and nothing was requested. */
 void faults_forget(Faults *faults);
 
 /*
- * Waits until all that was asked for has come, or faults_give_up() was called.
+ * Waits until all that was requested has come, or faults_give_up() was called.
  * False for the latter, until faults_resume().
  */
 bool faults_wait(Faults *faults);

@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A page that is asked for has to wait for all that was sent before it on the
+ * A page that is requested has to wait for all that was sent before it on the
  * same connection, and the buffers of two hosts and what lies between them
  * hold megabytes.  So no more is sent than the way there holds: after some
  * bytes a PING follows, and its PONG says that they have been read.  From both

@@ -1,5 +1,5 @@
 /*
- * Which pages of a region have come, and which were asked for
+ * Which pages of a region have come, and which were requested
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

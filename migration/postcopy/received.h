@@ -1,5 +1,5 @@
 /*
- * Which pages of a region have come, and which were asked for
+ * Which pages of a region have come, and which were requested
  *
  * A bit for each target page that is in place, and one for each host page that
  * somebody waits for.  All but received_init(), _destroy() and _missing() may

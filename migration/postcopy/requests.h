@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * A request is about whole host pages of one block.  The destination sends it
- * when somebody over there waits for a page.
+ * when somebody there waits for a page.
  *
  * The queue has one thread that puts requests in (the return path's) and one
  * that takes them out (the one that sends), and no lock.  It is bounded, as
@@ -18,7 +18,7 @@
 
 #include "migration/ram/region.h"
 
-/* Bytes asked for at once, at most, where host pages are no larger */
+/* Bytes requested at once, at most, where host pages are no larger */
 #define POSTCOPY_REQUEST_MAX (16 * 1024 * 1024)
 
 typedef struct PageRequest {

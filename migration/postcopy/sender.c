@@ -27,7 +27,7 @@
 #define BATCH_BYTES_ALONE (256 * 1024)
 /* With a limit, what that allows in so much of a second */
 #define BATCH_SHARE 100
-/* What follows a page that was asked for, at most */
+/* What follows a page that was requested, at most */
 #define ALONG_BYTES (256 * 1024)
 /* Memory that is released before those are looked at who wait for a page */
 #define RELEASE_BYTES (4ull << 20)
@@ -250,7 +250,7 @@ static void sender_send_again(PostcopySender *ps, const PageRequest *request)
 }
 
 /*
- * First what was asked for, and only then what is likely to be asked next.
+ * First what was requested, and only then what is likely to be asked next.
  * Returns how much of the former was left to be sent.
  */
 static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
@@ -345,7 +345,7 @@ bool postcopy_sender_asked(const PostcopySender *ps)
  * Background
  */
 
-/* Go on behind the last page that was asked for. */
+/* Go on behind the last page that was requested. */
 static void re_aim(PostcopySender *ps)
 {
     uint64_t aim = qatomic_read_u64(&ps->aim);

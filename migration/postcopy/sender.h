@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Two streams of pages.  The background one sends all that is dirty.  Pages
- * that somebody over there waits for overtake it:
+ * that somebody there waits for overtake it:
  *
  *  - without a second channel requests are queued, and the migration thread
  *    looks at the queue after each small batch of the background;
@@ -14,12 +14,12 @@
  * Either way the background goes on behind them.  Without a second channel
  * neighbours follow the page at once, as far as locality.h says so.  With one
  * they do not: at the end a destination waits for no more on that channel than
- * it asked for, and what else is on its way there would be lost.
+ * it requested, and what else is on its way there would be lost.
  *
  * Both threads claim pages before they send them (ram/dirty-claim.h) and share
  * nothing else but the queue, where the background shall go on, and what it has
  * sent lately: a page of that is sent again on the second channel, unclaimed,
- * if it is asked for (under-way.h).
+ * if it is requested (under-way.h).
  *
  * There is one lock, of whoever serves requests.  With a second channel that is
  * the thread that hears them, but for those that were kept and for the very
@@ -99,7 +99,7 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
 
 /*
  * Say on the second channel that nothing more comes there, if there is one.
- * Once all pages are claimed; what is asked for later is on its way anyway.
+ * Once all pages are claimed; what is requested later is on its way anyway.
  */
 void postcopy_sender_end_channel(PostcopySender *ps);
 

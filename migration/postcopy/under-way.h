@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * A page may be asked for while it is on its way behind others.  Where there
+ * A page may be requested while it is on its way behind others.  Where there
  * is a faster way it is worth sending once more; so whoever sends in the
  * background notes what, and whoever hears requests looks here.  It forgets
  * the oldest, and what it does not know is not sent twice, which costs time

@@ -23,7 +23,7 @@
  *    (dirty_map_hint());
  *  - the sync that ends the round merges the log after the last hint.
  *
- * Between two rounds, and while the guest stands still, hints are ignored: a
+ * Between two rounds, and while the guest is stopped, hints are ignored: a
  * device that passes one on too late costs a page that is sent, not one that
  * is lost.
  */
@@ -41,7 +41,7 @@ void ram_hints_end(void);
 void ram_hints_stop(void);
 
 /*
- * After it; @last: the guest stands still and has nothing more to say.  Takes
+ * After it; @last: the guest is stopped and has nothing more to say.  Takes
  * the BQL unless it is held.
  */
 void ram_hints_go_on(bool last);

@@ -69,7 +69,7 @@ PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
     cache->set_bits = ctz64(pages / ways);
     cache->sets = qemu_try_memalign(sizeof(CacheSet),
                                     pages / ways * sizeof(CacheSet));
-    /* A host of 32 bits has less memory than can be asked for. */
+    /* A host of 32 bits has less memory than a size can say. */
     if (pages <= SIZE_MAX / 2 / page_size) {
         cache->data = slots_new(pages * page_size);
     }

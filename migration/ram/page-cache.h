@@ -59,7 +59,7 @@ uint8_t *get_cached_data(const PageCache *cache, uint64_t addr);
 /* Both: the bytes of the page at @addr, which is used at @age; or NULL. */
 uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age);
 
-/* The page at @addr will soon be asked for: have the look-up in a cache. */
+/* The page at @addr will soon be looked up: have the look-up in a cache. */
 void page_cache_prefetch(const PageCache *cache, uint64_t addr);
 
 /*

@@ -7,7 +7,7 @@
  *
  * The answer is about a moment that has passed when it is given.  It is of use
  * if every write is recorded from before the call on, and that record is never
- * thrown away unread.  A dirty log that begins with all bits set records
+ * discarded unread.  A dirty log that begins with all bits set records
  * nothing until it is cleared for the first time: start it, clear it, then
  * call.
  *

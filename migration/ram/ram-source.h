@@ -26,12 +26,12 @@ typedef struct RamSyncReport {
 } RamSyncReport;
 
 /*
- * The last sync, if there was one that has not been asked for.  Migration
+ * The last sync, if there was one that has not been reported.  Migration
  * thread.
  */
 bool ram_source_last_sync(RamSyncReport *report);
 
-/* The same, whether it has been asked for or not. */
+/* The same, whether it has been reported or not. */
 bool ram_source_sync_report(RamSyncReport *report);
 
 /*
@@ -59,7 +59,7 @@ uint64_t ram_source_host_page_sizes(void);
 bool ram_source_may_postcopy(void);
 
 /*
- * Memory that has to be sent while the guest stands still, whatever it does
+ * Memory that has to be sent while the guest is stopped, whatever it does
  * then: postcopy makes nothing shorter.
  */
 bool ram_source_must_precopy(void);
@@ -117,7 +117,7 @@ void ram_source_begin_turn(RamRunFn *run, void *opaque);
 void ram_source_end_turn(void);
 
 /*
- * The peer has thrown away what it was told to, and may have none of what it
+ * The peer has discarded what it was told to, and may have none of what it
  * was sent: nothing is sent as a difference from that.  Migration thread, with
  * the BQL.
  */

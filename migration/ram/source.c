@@ -48,7 +48,7 @@ static struct {
     RamSender sender;
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
-    bool reported;              /* it has been asked for */
+    bool reported;              /* by ram_source_last_sync() */
     RamRunFn *run;              /* postcopy: who sends; or NULL */
     void *run_opaque;
     bool drain;                 /* all is to be sent, and no slice of it */

@@ -33,7 +33,7 @@ void ram_log_stop(void);
  * after this call began.  Takes the BQL unless it is held.
  *
  * When a block is added, all of it is in the bitmap, and KVM's own log begins
- * like that too.  So the log is first collected and thrown away.  Only then
+ * like that too.  So the log is first collected and discarded.  Only then
  * the page tables are asked what exists: a write before that has left a page
  * there to be found, and a later one is recorded.
  */

@@ -3,7 +3,7 @@
  *
  * A timer that ends an attempt in time has to be set as much earlier as the
  * main loop is wont to be late: because the host has no CPU for it, or because
- * somebody else holds the big lock.  A timer of our own finds that out, while
+ * somebody else holds the BQL.  A timer of our own finds that out, while
  * the guest still runs.
  *
  * With the BQL.

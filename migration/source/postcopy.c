@@ -167,7 +167,7 @@ bool postcopy_try_discard(bool hold, Error **errp)
     return postcopy_discard_dirty(source.to_dst, errp);
 }
 
-/* Some pages of a region, as they were while the guest stood still */
+/* Some pages of a region, as they were while the guest was stopped */
 typedef struct Copy {
     const RamRegion *region;
     uint64_t first;
@@ -318,7 +318,7 @@ static void wait_for_allowance(void)
 }
 
 /*
- * What is asked for waits for nothing.  Whatever breaks is latched in a stream
+ * What is requested waits for nothing.  Whatever breaks is latched in a stream
  * or known to the return path, which is looked at each time.
  */
 static bool postcopy_send_memory(Error **errp)

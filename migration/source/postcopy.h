@@ -1,5 +1,5 @@
 /*
- * The source in postcopy, by means of the modules of postcopy/
+ * The source in postcopy, by means of postcopy/
  *
  *   postcopy.c          what happens when the guest stops, and sending then
  *   postcopy-resume.c   pausing when the connection breaks, and going on
@@ -53,7 +53,7 @@ bool postcopy_channels_ready(Error **errp);
 
 /*
  * The guest has stopped, and the log was collected for the last time: tells
- * the destination what to throw away.
+ * the destination what to discard.
  */
 bool postcopy_discard_dirty(QEMUFile *f, Error **errp);
 
@@ -64,15 +64,15 @@ bool postcopy_discard_dirty(QEMUFile *f, Error **errp);
 void postcopy_enter(bool held);
 
 /*
- * An attempt, which may be in vain: the guest stands still, and the log was
+ * An attempt, which may be in vain: the guest is stopped, and the log was
  * collected.  Nothing is taken off the maps, so whatever it tells or sends is
  * still to be sent afterwards, and nothing has to be taken back.  @hold: pages
- * may be asked for before there is a decision.  Without the BQL.
+ * may be requested before there is a decision.  Without the BQL.
  */
 bool postcopy_try_discard(bool hold, Error **errp);
 
 /*
- * Sends what was asked for, as long as the guest stands still.  Without the
+ * Sends what was requested, as long as the guest is stopped.  Without the
  * BQL.
  */
 void postcopy_try_answer(void);
@@ -87,7 +87,7 @@ void postcopy_try_failed(void);
 bool postcopy_no_way_back(void);
 
 /*
- * From now on pages may be asked for: the guest is about to be handed over, or
+ * From now on pages may be requested: the guest is about to be handed over, or
  * there is a new connection to where it is.
  */
 void postcopy_open_requests(void);
@@ -111,7 +111,7 @@ void postcopy_forget_counts(void);
 FerryServed postcopy_counts(void);
 
 /*
- * Sends memory to the guest that runs over there, however often the connection
+ * Sends memory to the guest that runs there, however often the connection
  * breaks and is made anew.  False if it turns out that the guest never ran.
  */
 bool postcopy_run(Error **errp);

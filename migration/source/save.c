@@ -1,5 +1,5 @@
 /*
- * Saving a VM: what savevm.h promises, by means of the device modules
+ * Saving a VM: what savevm.h promises, by means of device/
  *
  * Here the context of the migration is known, which the modules below are
  * given piece by piece, and here their errors become the migration's.

@@ -62,7 +62,7 @@ typedef struct Source {
     bool go_on;                 /* atomic; migrate-continue was given */
     MigrationAddress *addr;     /* main loop: where the destination is */
     bool start_postcopy;        /* atomic; migrate-start-postcopy was given */
-    bool postcopy;              /* the guest has been told to run over there */
+    bool postcopy;              /* the guest has been told to run there */
     QemuSemaphore resumed;      /* a paused migration has a new connection */
 
     bool state_saved;           /* changes would be lost for the other side */

@@ -1,5 +1,5 @@
 /*
- * The source: the guest goes on over there while its memory is still here
+ * The source: the guest runs there while its memory is still here
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,7 +24,7 @@
 #include "switchover.h"
 #include "throttle.h"
 
-/* What cannot follow later, and what must not be used over there. */
+/* What cannot follow later, and what must not be used there. */
 static bool send_before_package(Switchover *s, Error **errp)
 {
     int ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, true);

@@ -454,7 +454,7 @@ static bool wait_ready(Strict *a, Error **errp)
 
 /*
  * What is left to do once the guest is handed over.  What disks and vCPUs take
- * over there was measured elsewhere, so an attempt does not fail for more of
+ * there was measured elsewhere, so an attempt does not fail for more of
  * it than the share of the limit that is kept for surprises.
  */
 static int64_t rest_ns(const Strict *a)
@@ -497,7 +497,7 @@ static void send_plain_state(const Strict *a)
     qemu_savevm_state_end(source.to_dst);
 }
 
-/* From here on the guest is over there. */
+/* From here on the guest is there. */
 static bool strict_hand_over(Strict *a, Error **errp)
 {
     if (a->postcopy) {

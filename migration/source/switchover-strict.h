@@ -1,7 +1,7 @@
 /*
  * The source: switching over within the downtime limit, or not at all
  *
- * An attempt goes as follows; the guest stands still from "stop" on.
+ * An attempt goes as follows; the guest is stopped from "stop" on.
  *
  *     source                              destination
  *     drain: all sent has been read
@@ -24,7 +24,7 @@
  * A destination that is no peer cannot hold.  Until all memory is there the
  * attempt is the same, and then COMMIT is the state of the devices.
  *
- * If memory is to follow (postcopy), what the destination has to throw away is
+ * If memory is to follow (postcopy), what the destination has to discard is
  * told in place of memory, STATE says first that pages may be missing, and
  * until READY comes the pages that loading needs are sent.  Then no more than
  * the order to start it has to be sent; to one that is no peer, the package.

@@ -97,7 +97,7 @@ static bool stop_for_good(Switchover *s, Error **errp)
 }
 
 /*
- * The user may want to prepare things while the guest stands still: for
+ * The user may want to prepare things while the guest is stopped: for
  * nothing, once the destination is gone.
  */
 static bool wait_for_user(Error **errp)

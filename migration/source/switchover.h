@@ -85,7 +85,7 @@ void switchover_join(Switchover *s, const ReturnPathReport *started);
 
 /*
  * Postcopy: the guest leaves now, and memory follows.  Under the BQL, with the
- * disks let go of, when what is to be thrown away has been told.
+ * disks let go of, when what is to be discarded has been told.
  *
  * By a package, whose last byte is an order to run it; or by @send, which puts
  * @len bytes with an order to a destination that has it ready.  False if the
@@ -118,7 +118,7 @@ void switchover_show(const Switchover *s, int64_t downtime_ms);
 bool switchover_run(Policy *policy, Error **errp);
 
 /*
- * The guest stops, and goes on over there while memory is still here.  False
+ * The guest stops, and goes on there while memory is still here.  False
  * if it has not been handed over.
  */
 bool switchover_to_postcopy(Policy *policy, Error **errp);

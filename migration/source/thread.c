@@ -314,7 +314,7 @@ static PolicyDecision source_decide(Policy *policy)
     return decision;
 }
 
-/* Devices of the destination may have asked for time. */
+/* Devices of the destination may have requested more time. */
 static bool may_switch_over(void)
 {
     return !migrate_switchover_ack() || !runstate_is_running() ||

@@ -20,7 +20,7 @@ void throttle_set(unsigned percent);
 unsigned throttle_get(void);
 
 /*
- * Has vCPUs dirty at most @bytes_per_s each from now on, by means of the dirty
+ * Has vCPUs dirty at most @bytes_per_s each from now on, with the dirty
  * ring; 0 ends that.  Migration thread: nobody else may while it runs.
  */
 void throttle_dirty_rate(uint64_t bytes_per_s);

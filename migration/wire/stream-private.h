@@ -48,7 +48,7 @@ typedef struct Gather {
  *
  *   I1  mem[start..end) are the next bytes of the stream, contiguous.
  *   I2  The channel is read only while the window holds less than the caller
- *       asked for, and only if no error is latched.
+ *       requested, and only if no error is latched.
  */
 typedef struct Window {
     uint8_t *mem;       /* STREAM_WINDOW_SIZE bytes; NULL until the first get */
