@@ -17,7 +17,7 @@
 #include "migration/source/switchover-strict.h"
 #include "migration/postcopy/latency.h"
 
-/* What a guest's owner wants to know, and the base's queries do not tell. */
+/* What an operator has to know, and the base's queries do not show. */
 typedef struct FerryInfo {
     PolicyView policy;              /* all zero on the destination */
     const char *decision;           /* reason of the last; NULL or "": none */

@@ -20,7 +20,7 @@ typedef enum LoadStep {
     STEP_SNAPSHOT,          /* loads a file for itself */
     STEP_PRECOPY,
     STEP_ADVISED,           /* precopy that may become postcopy */
-    STEP_DISCARDING,        /* has dropped pages that were sent in vain */
+    STEP_DISCARDING,        /* has dropped pages that are out of date */
     STEP_LISTENING,         /* can be sent pages while it loads devices */
     STEP_RUNNING,           /* runs the guest; pages may be missing */
     STEP_ENDED,

@@ -33,7 +33,7 @@
 #define POLISH_GAIN_NS      (1000 * 1000ull)
 /* ...and be over within this many limits... */
 #define POLISH_LIMITS       2
-/* ...and within this: who sets a large limit wants an end, not a better one */
+/* ...and within this: a large limit is set to have an end, not a better one */
 #define POLISH_PASS_NS      (500 * 1000 * 1000ull)
 /* ...and not be taken for ever. */
 #define POLISH_MAX          3

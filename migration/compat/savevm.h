@@ -31,7 +31,7 @@ bool qemu_savevm_state_blocked(Error **errp);
 /* Adds a line for each such device to @reasons. */
 void qemu_savevm_non_migratable_list(strList **reasons);
 
-/* Some device waits for the guest to let go of it. Any thread. */
+/* Some device waits for the guest to release it. Any thread. */
 bool qemu_savevm_state_guest_unplug_pending(void);
 
 /* Lets live sections check whether they can be saved. */

@@ -40,7 +40,7 @@ unsigned fault_inject_delay_ms(DowntimePart part);
 
 /*
  * The delay itself.  Whoever calls it keeps the locks he has: a disk that
- * hangs would not let go of them either.
+ * hangs would not release them either.
  */
 void fault_inject_delay(DowntimePart part);
 

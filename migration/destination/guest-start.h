@@ -14,7 +14,7 @@
 /* How far it came */
 typedef enum GuestStart {
     GUEST_RUNS,                 /* its vCPUs are about to */
-    GUEST_WAITS,                /* as it did there, or as the user wants */
+    GUEST_WAITS,                /* as on the source, or as -S says */
     GUEST_NO_DISKS,             /* nothing was started: disks stay inactive */
 } GuestStart;
 

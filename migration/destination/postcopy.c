@@ -35,7 +35,7 @@
 /* How long the source may take for its second connection */
 #define CHANNEL_MS 30000
 #define LOOK_MS 10
-/* How long a source that was told that all is in vain may take to hang up */
+/* How long a source that was told of a failure may take to close */
 #define HANG_UP_MS 1000
 /* How long none of what is missing may come when the main stream has ended */
 #define REST_MS 2000
@@ -46,7 +46,7 @@ static struct {
     bool ram;                   /* else it is about dirty bitmaps; BQL */
     bool has_thread;            /* for urgent pages; main loop, then thread */
     QemuThread thread;
-    QEMUTimer *patience;        /* with a source that hangs up; main loop */
+    QEMUTimer *patience;        /* with a source that is to close; main loop */
 
     QemuMutex lock;
     QemuCond cond;
@@ -147,7 +147,7 @@ static bool may_read_urgent(void)
            (pc.urgent || urgent_channel_some());
 }
 
-/* Under the lock, which is let go of meanwhile. */
+/* Under the lock, which is released meanwhile. */
 static void choose_urgent(void)
 {
     QIOChannel *ioc;
@@ -438,7 +438,7 @@ static void read_no_more(void *opaque)
 /*
  * The source goes on with the guest if it hears of it.  A connection that is
  * closed with something unread is reset, and what was said last may be lost: so
- * all is read until the source has hung up.
+ * all is read until the source has closed it.
  */
 void postcopy_dest_package_failed(const char *why)
 {
@@ -486,7 +486,7 @@ bool postcopy_dest_received(QEMUFile *f, uint16_t len, Error **errp)
         return false;
     }
     trace_loadvm_handle_recv_bitmap(name);
-    /* If the source is gone, the stream will say so. */
+    /* If the source is gone, reading the stream fails. */
     reply_received(name, dest_put_received);
     return true;
 }
@@ -672,7 +672,7 @@ bool postcopy_dest_pause(Error **errp)
     }
     f = main_stream();
     if (!f) {
-        /* It has just been hung up, or accepted. */
+        /* It has just been closed, or accepted. */
         if (phase == MIGRATION_STATUS_POSTCOPY_RECOVER) {
             error_setg(errp, "The connection of the recovery is just being "
                        "made: try again");

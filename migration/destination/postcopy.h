@@ -71,7 +71,8 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp);
 
 /*
  * The package cannot be loaded: the guest will never run.  The source is told
- * so, with the reason @why, and has a second to hang up.  Main loop.
+ * so, with the reason @why, and has a second to close the connection.  Main
+ * loop.
  */
 void postcopy_dest_package_failed(const char *why);
 

@@ -80,7 +80,7 @@ static bool watch_memory(Error **errp)
     return ram_watch_start(errp);
 }
 
-/* Takes over @changes.  If the source is gone, the stream says so. */
+/* Takes over @changes.  If the source is gone, reading the stream fails. */
 static void tell_changes(GArray *changes)
 {
     for (unsigned i = 0; i < changes->len; i++) {

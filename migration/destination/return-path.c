@@ -232,7 +232,7 @@ bool reply_error(const char *why)
 }
 
 /* Under the lock.  Only the first time. */
-static bool say_goodbye(bool ok, const char *why)
+static bool send_shut(bool ok, const char *why)
 {
     uint8_t payload[WIRE_RP_SHUT_LEN];
 
@@ -250,13 +250,13 @@ static bool say_goodbye(bool ok, const char *why)
 bool reply_refuse(const char *why)
 {
     QEMU_LOCK_GUARD(&reply_lock);
-    return say_goodbye(false, why);
+    return send_shut(false, why);
 }
 
 void reply_close(bool ok, const char *why)
 {
     QEMU_LOCK_GUARD(&reply_lock);
-    say_goodbye(ok, why);
+    send_shut(ok, why);
     if (to_src) {
         qemu_fclose(g_steal_pointer(&to_src));
     }

@@ -110,7 +110,7 @@ static bool load_ping(QEMUFile *f, Error **errp)
                    "answer");
         return false;
     }
-    /* If the source is gone, the stream will say so. */
+    /* If the source is gone, reading the stream fails. */
     reply_pong(value);
     return true;
 }
@@ -415,7 +415,7 @@ static void forget_held(void *opaque)
     qemu_sem_post(&load_turn.done);
 }
 
-/* What the main loop makes of the state once nobody wants it does not count. */
+/* How loading the state ends does not matter any more. */
 static void wait_for_state(void)
 {
     qatomic_set(&destination.busy, false);

@@ -34,7 +34,7 @@ QIOChannel *urgent_channel_choose(int wait_ms);
 /* Closes all of them. */
 void urgent_channel_drop(void);
 
-/* Closes @ioc, which is known to 'yank', and lets go of a reference. */
+/* Closes @ioc, which is known to 'yank', and drops a reference. */
 void urgent_channel_close(QIOChannel *ioc);
 
 #endif

@@ -501,7 +501,7 @@ void dirty_bitmap_mig_before_vm_start(void)
     load.started = true;
 }
 
-/* Nodes can be let go of in the main loop only. */
+/* Nodes can be released in the main loop only. */
 void dirty_bitmap_mig_cancel_incoming(void)
 {
     QEMU_LOCK_GUARD(&load.lock);

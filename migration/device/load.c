@@ -425,7 +425,7 @@ static QEMUFile *get_package(QEMUFile *f, uint32_t len, Error **errp)
     return stream;
 }
 
-/* Devices that are loaded, and are loaded again if that was in vain */
+/* Devices that are loaded, and are loaded again after an ABORT */
 static bool device_load_take_state(RecordLoop *outer, Error **errp)
 {
     DeviceLoad *load = outer->load;

@@ -124,7 +124,7 @@ DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
  */
 bool device_load_description(QEMUFile *f, Error **errp);
 
-/* Sections that want to be asked before the source stops. */
+/* Sections that have to agree before the source stops. */
 unsigned device_load_count_acks(void);
 
 /* The source has stopped. */

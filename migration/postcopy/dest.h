@@ -2,7 +2,7 @@
  * The destination of a postcopy of RAM: from "it may come" to "it is all here"
  *
  *   advise   what is sent lands in empty memory, and it is noted what came
- *   forget   what was sent in vain has not come
+ *   forget   pages that are out of date count as not received
  *   listen   what has not come is given back, and memory tells who touches it;
  *            pages are put in place
  *   pause    nobody can be asked; resume asks for all that is missing

@@ -16,7 +16,7 @@
 
 typedef struct FaultThread {
     PlaceMemory *memory;
-    /* Nobody will send this host page: it is zero for whoever wants it. */
+    /* Nobody will send this host page: it reads as zero. */
     bool (*never_comes)(const RamRegion *region, uint64_t start);
 
     /* Private */

@@ -52,7 +52,7 @@ typedef struct Faults {
     FaultsView view;
     unsigned settled;           /* pages that came; atomic, wraps around */
     bool some;                  /* any page is waited for; atomic */
-    Blocktime blocktime;        /* no vCPU possible: nobody wants to know */
+    Blocktime blocktime;        /* no vCPU possible: not measured */
 } Faults;
 
 /*

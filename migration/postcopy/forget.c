@@ -1,5 +1,5 @@
 /*
- * POSTCOPY_DISCARD: pages that were sent in vain
+ * POSTCOPY_DISCARD: pages that are out of date
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -276,7 +276,7 @@ static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
 }
 
 /*
- * By the second channel.  A destination that is done hangs up there whatever
+ * By the second channel.  A destination that is done closes it whatever
  * comes again: a broken channel is an error only for what comes nowhere else.
  */
 static bool serve_at_once(PostcopySender *ps, const PageRequest *request,

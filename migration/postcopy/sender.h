@@ -113,7 +113,8 @@ void postcopy_sender_close(PostcopySender *ps);
 /*
  * The guest has not been handed over, and may not be: requests may come, and
  * are kept for postcopy_sender_take(), as no page may be claimed yet.  When
- * that was in vain, those that are on their way are dropped.  Migration thread.
+ * the attempt was aborted, those that are on their way are dropped.  Migration
+ * thread.
  */
 void postcopy_sender_keep(PostcopySender *ps);
 void postcopy_sender_ignore(PostcopySender *ps);

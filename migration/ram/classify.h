@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * The answer for a whole run at once, as one bit a page, and then the run in
- * segments of pages that are alike: what the sender wants to know.  A page is
+ * segments of pages that are alike: which is what the sender needs.  A page is
  * left at the first word found that is not zero.
  *
  * All of this is pure.  Memory may be written to meanwhile; each page is then

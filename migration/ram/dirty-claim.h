@@ -10,7 +10,8 @@
  * operation, and everything else about the map may lag behind:
  *
  *   C1  in_group[g] is at least the number of bits set in group g: bits go
- *       first.  A search may so look at a group in vain, and never miss one.
+ *       first.  So a search may look at a group that has none, and never
+ *       misses one.
  *   C2  bit g of groups is cleared by whoever brings in_group[g] to zero.  It
  *       cannot come back, so there is no race to set it.
  *   C3  dirty is exact once all claims have returned.

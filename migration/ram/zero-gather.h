@@ -5,9 +5,9 @@
  *
  * Memory that was never written to reads as zero already.  To look at it would
  * make the host map it, and of some kinds of memory allocate it, so a
- * destination would need memory for pages that the guest never used.  To look up
- * which pages of a range exist costs about as much as to look at a few of them;
- * so ranges are gathered first.
+ * destination would need memory for pages that the guest never used.  Which
+ * pages of a range exist costs about as much to look up as to look at a few of
+ * them; so ranges are gathered first.
  *
  * One thread uses a gathering.  Nobody else may write to the region: there is
  * no guest running.

@@ -1,7 +1,7 @@
 /*
  * One attempt to switch over within a limit: who decides how it ends
  *
- * From the moment the guest is stopped two may want to end the attempt: the
+ * From the moment the guest is stopped two parties may end the attempt: the
  * migration thread, which hands the guest over or finds that it cannot, and a
  * timer in the main loop, since the thread may hang in a write just when time
  * is over.  Whoever comes first has decided, by one compare-and-swap:

@@ -1,10 +1,9 @@
 /*
  * How late the main loop is
  *
- * A timer that ends an attempt in time has to be set as much earlier as the
- * main loop is wont to be late: because the host has no CPU for it, or because
- * somebody else holds the BQL.  A timer of our own finds that out, while
- * the guest still runs.
+ * A timer that ends an attempt in time must fire early by the usual latency of
+ * the main loop, which is late if the host has no CPU for it, or if another
+ * thread holds the BQL.  A timer of our own measures that while the guest runs.
  *
  * With the BQL.
  *

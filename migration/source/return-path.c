@@ -36,7 +36,7 @@ struct ReturnPath {
     bool loaded;
     bool resumed;
     Peer peer;
-    uint32_t attempt;           /* whose reports we want */
+    uint32_t attempt;           /* whose reports are waited for */
     uint32_t wanted_pong;       /* and the value of a PING that came back */
     bool ponged;
     bool ready, started;        /* those came: */

@@ -1,8 +1,8 @@
 /*
  * The return path on the source: what the destination has to say
  *
- * A thread reads messages until the destination says goodbye (SHUT), sends
- * something wrong, or the channel ends.  Others ask for what it learnt.
+ * A thread reads messages until the destination sends SHUT or something wrong,
+ * or the channel ends.  Others ask for what it has learnt.
  *
  * A channel that can only be written to looks the same as a destination that
  * never answers: return_path_answered() tells whether there is anybody.

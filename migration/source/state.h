@@ -85,7 +85,7 @@ void source_look(SourceView *view);
 /* The kernel's number of the migration thread, or 0. Any thread. */
 int source_thread_id(void);
 
-/* False if somebody wants the migration to end, or the stream is broken. */
+/* False if the migration was cancelled, or the stream is broken. */
 bool source_may_go_on(Error **errp);
 
 /*

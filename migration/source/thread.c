@@ -60,7 +60,7 @@ static void doze(int64_t ns)
     qemu_sem_timedwait(&source.wake, DIV_ROUND_UP(ns, SCALE_MS));
 }
 
-/* Takes the BQL; returns when, which unlock_bql() wants to know. */
+/* Takes the BQL; returns when, which unlock_bql() is given. */
 static int64_t lock_bql(void)
 {
     bql_lock();

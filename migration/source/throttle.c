@@ -5,7 +5,7 @@
  * sleeps p / (1 - p) slices.  A timer gives each vCPU, once in that period,
  * the errand of sleeping; one whose last errand is not done gets no second.
  *
- * Who collects the dirty log may want a word with each vCPU, and wait for it
+ * Who collects the dirty log may have work for each vCPU, and wait for it
  * while the guest is about to be handed over: so other errands come first.
  * They count as done when all of the vCPU's errands are, so that the main loop
  * has to give it a new one to sleep on.

@@ -13,7 +13,7 @@
 #include "state.h"
 #include "urgent-channel.h"
 
-/* How often the thread looks whether it still wants the channel */
+/* How often the thread looks whether it still needs the channel */
 #define POLL_MS 50
 
 /* One attempt, which lives on the stack of the thread that waits for it. */
@@ -57,7 +57,7 @@ static void urgent_channel_start(void *opaque)
     }
 }
 
-/* The thread does not want it any more: it may have been made meanwhile. */
+/* The thread gives it up: it may have been made meanwhile. */
 static void call_off(void *opaque)
 {
     Attempt *a = opaque;

@@ -66,7 +66,7 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
 
 /*
  * Give up the attempt that is under way, if any: its callback will not be
- * called.  What the kernel or a name server does not let go of at once ends
+ * called.  What the kernel or a name server does not release at once ends
  * by itself, out of sight; another attempt may start right away.
  */
 void transport_connect_cancel(void);
