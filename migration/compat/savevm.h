@@ -89,8 +89,6 @@ void qemu_savevm_send_postcopy_advise(QEMUFile *f);
  * path.
  */
 GByteArray *savevm_make_package(bool ping, Error **errp);
-/* Puts the package, and does not flush: who has read it runs the guest. */
-void savevm_send_package(QEMUFile *f, const GByteArray *package);
 /* @len ranges of the block @name, in bytes. */
 void qemu_savevm_send_postcopy_ram_discard(QEMUFile *f, const char *name,
                                            uint16_t len, uint64_t *start_list,

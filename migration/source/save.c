@@ -9,7 +9,6 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/bswap.h"
 #include "qemu/error-report.h"
 #include "qemu/units.h"
 #include "exec/target_page.h"
@@ -257,16 +256,6 @@ GByteArray *savevm_make_package(bool ping, Error **errp)
     g_byte_array_append(package, buffer->data, buffer->usage);
     return vmstate_fits_package(package, errp) ? g_steal_pointer(&package)
                                                : NULL;
-}
-
-void savevm_send_package(QEMUFile *f, const GByteArray *package)
-{
-    WirePackaged head;
-
-    trace_qemu_savevm_send_packaged();
-    stl_be_p(&head.len, package->len);
-    command_send(f, WIRE_CMD_PACKAGED, &head, sizeof(head));
-    qemu_put_buffer(f, package->data, package->len);
 }
 
 int qemu_save_device_state(QEMUFile *f)

@@ -16,6 +16,7 @@
 #include "migration/ram/ram-source.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
+#include "migration/wire/commands.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "postcopy.h"
@@ -47,12 +48,12 @@ static bool send_before_package(Switchover *s, Error **errp)
 }
 
 /*
- * The last byte of what is sent is an order to run the guest.  As long as not
+ * The last byte of @order has the destination run the guest.  As long as not
  * all of it went out, the guest is here; whatever fails after that, it is not.
  * Under the BQL, but for the time that it takes to write.
  */
-static bool leave_hand_over(Switchover *s, SwitchoverOrder *send,
-                            const void *what, size_t len, Error **errp)
+static bool leave_hand_over(Switchover *s, const GByteArray *order,
+                            Error **errp)
 {
     QEMUFile *f = source.to_dst;
     uint64_t end = 0;
@@ -62,8 +63,8 @@ static bool leave_hand_over(Switchover *s, SwitchoverOrder *send,
     ok = switchover_saved(qemu_fflush(f), errp) && source_hand_over(errp);
     if (ok) {
         postcopy_open_requests();
-        end = stream_position(f) + len;
-        send(f, what);
+        end = stream_position(f) + order->len;
+        qemu_put_buffer(f, order->data, order->len);
     }
     stream_keep(f, false);
     if (!ok) {
@@ -80,34 +81,21 @@ static bool leave_hand_over(Switchover *s, SwitchoverOrder *send,
     return true;
 }
 
-static void send_package(QEMUFile *f, const void *package)
-{
-    savevm_send_package(f, package);
-}
-
-static bool hand_over_package(Switchover *s, const GByteArray *package,
-                              Error **errp)
-{
-    return leave_hand_over(
-        s, send_package, package,
-        sizeof(WireCommand) + sizeof(WirePackaged) + package->len, errp);
-}
-
 static bool leave_send_guest(Switchover *s, Error **errp)
 {
-    g_autoptr(GByteArray) package = NULL;
+    g_autoptr(GByteArray) package = NULL, order = NULL;
 
     trace_postcopy_start_set_run();
-    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
-        return false;
-    }
-    switchover_prepare();
-    if (!send_before_package(s, errp)) {
+    if (!switchover_leave(s, errp) || !send_before_package(s, errp)) {
         return false;
     }
     package = savevm_make_package(source.return_path, errp);
     switchover_part(s, DOWNTIME_PART_DEVICE_SAVE);
-    return package && hand_over_package(s, package, errp);
+    if (!package) {
+        return false;
+    }
+    order = command_package(package);
+    return leave_hand_over(s, order, errp);
 }
 
 static void enter_postcopy(void)
@@ -151,26 +139,14 @@ bool switchover_to_postcopy(Policy *policy, Error **errp)
     return ok;
 }
 
-bool switchover_commit_package(Switchover *s, const GByteArray *package,
-                               Error **errp)
+bool switchover_commit(Switchover *s, const GByteArray *order, bool held,
+                       Error **errp)
 {
     vmstate_without_description();
-    postcopy_enter(false);
-    if (!hand_over_package(s, package, errp)) {
+    postcopy_enter(held);
+    if (!leave_hand_over(s, order, errp)) {
         return false;
     }
-    left(s, false);
-    return true;
-}
-
-bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
-                            const void *order, size_t len, Error **errp)
-{
-    vmstate_without_description();
-    postcopy_enter(true);
-    if (!leave_hand_over(s, send, order, len, errp)) {
-        return false;
-    }
-    left(s, true);
+    left(s, held);
     return true;
 }

@@ -149,17 +149,20 @@ static bool still_open(Error **errp)
     return source_may_go_on(errp) && attempt_open();
 }
 
-static void send_number(QEMUFile *f, unsigned command, uint32_t number)
+static GByteArray *number_bytes(unsigned command, uint32_t number)
 {
     WireAttempt payload;
 
     stl_be_p(&payload.attempt, number);
-    command_send(f, command, &payload, sizeof(payload));
+    return command_bytes(command, &payload, sizeof(payload));
 }
 
-static void send_commit(QEMUFile *f, const void *number)
+static void send_number(QEMUFile *f, unsigned command, uint32_t number)
 {
-    send_number(f, WIRE_CMD_COMMIT, *(const uint32_t *)number);
+    g_autoptr(GByteArray) bytes = number_bytes(command, number);
+
+    qemu_put_buffer(f, bytes->data, bytes->len);
+    qemu_fflush(f);
 }
 
 /*
@@ -501,11 +504,11 @@ static void send_plain_state(const Strict *a)
 static bool strict_hand_over(Strict *a, Error **errp)
 {
     if (a->postcopy) {
-        return a->one_sided
-               ? switchover_commit_package(&a->s, a->state, errp)
-               : switchover_commit_held(&a->s, send_commit, &a->number,
-                                        sizeof(WireCommand) +
-                                        sizeof(WireAttempt), errp);
+        g_autoptr(GByteArray) order = a->one_sided
+            ? command_package(a->state)
+            : number_bytes(WIRE_CMD_COMMIT, a->number);
+
+        return switchover_commit(&a->s, order, !a->one_sided, errp);
     }
     if (!source_hand_over(errp)) {
         return false;

@@ -163,6 +163,15 @@ bool switchover_disks(Error **errp)
     return disks_inactivate(errp);
 }
 
+bool switchover_leave(Switchover *s, Error **errp)
+{
+    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
+        return false;
+    }
+    switchover_prepare();
+    return true;
+}
+
 bool switchover_saved(int ret, Error **errp)
 {
     if (!ret) {
@@ -236,10 +245,9 @@ static bool keep_rest(Switchover *s, Error **errp)
 /* Under the BQL. *@more: there is memory to be sent before the rest is kept. */
 static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
 {
-    if (!switchover_begin(s, errp) || !switchover_disks(errp)) {
+    if (!switchover_leave(s, errp)) {
         return false;
     }
-    switchover_prepare();
     ram_source_sync_last();
     *more = ram_bytes_remaining() > RAM_WITH_DEVICES;
     if (*more) {
@@ -380,8 +388,8 @@ void switchover_show(const Switchover *s, int64_t downtime_ms)
  */
 static struct {
     Switchover s;
-    bool loaded; /* what it took to load was known before */
-    bool open; /* it has not said so yet */
+    bool loaded;                /* what it took to load was known before */
+    bool open;                  /* it has not said so yet */
 } last;
 
 void switchover_expect_start(const Switchover *s, bool loaded)

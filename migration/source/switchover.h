@@ -52,10 +52,16 @@ void switchover_prepare(void);
  */
 bool switchover_disks(Error **errp);
 
+/* These three, of a switchover that has one attempt */
+bool switchover_leave(Switchover *s, Error **errp);
+
 /* Memory was sent, or what postcopy needs of it: with that the last sync. */
 void switchover_memory_sent(Switchover *s);
 
-/* Of a function that left its reason in the stream or the context */
+/*
+ * Turns @ret of a qemu_savevm_*() function into a result and @errp; the reason
+ * is latched in the stream or in the migration object.
+ */
 bool switchover_saved(int ret, Error **errp);
 
 /*
@@ -84,19 +90,14 @@ bool switchover_arrived(bool sent, ReturnPathReport *started, Error **errp);
 void switchover_join(Switchover *s, const ReturnPathReport *started);
 
 /*
- * Postcopy: the guest leaves now, and memory follows.  Under the BQL, with the
- * disks let go of, when what is to be discarded has been told.
- *
- * By a package, whose last byte is an order to run it; or by @send, which puts
- * @len bytes with an order to a destination that has it ready.  False if the
- * guest is still here.
+ * Postcopy: the guest leaves now, and memory follows.  @order, the bytes of a
+ * command, has the destination run the guest as soon as it has the last of
+ * them: a package with the guest's state, or the COMMIT of one that is @held
+ * there.  Under the BQL, with the disks released, when the destination knows
+ * what to discard.  False if the guest is still here.
  */
-typedef void SwitchoverOrder(QEMUFile *f, const void *order);
-
-bool switchover_commit_package(Switchover *s, const GByteArray *package,
-                               Error **errp);
-bool switchover_commit_held(Switchover *s, SwitchoverOrder *send,
-                            const void *order, size_t len, Error **errp);
+bool switchover_commit(Switchover *s, const GByteArray *order, bool held,
+                       Error **errp);
 
 /*
  * Postcopy has begun with @s: a peer will say what became of its part.  If

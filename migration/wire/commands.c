@@ -140,8 +140,7 @@ bool command_check(unsigned command, unsigned len, LoadStep step,
  * Sending
  */
 
-void command_send(QEMUFile *f, unsigned command, const void *payload,
-                  size_t len)
+static WireCommand head_of(unsigned command, size_t len)
 {
     WireCommand head = { .type = WIRE_COMMAND };
 
@@ -149,6 +148,36 @@ void command_send(QEMUFile *f, unsigned command, const void *payload,
     trace_savevm_command_send(command, len);
     stw_be_p(&head.command, command);
     stw_be_p(&head.len, len);
+    return head;
+}
+
+GByteArray *command_bytes(unsigned command, const void *payload, size_t len)
+{
+    WireCommand head = head_of(command, len);
+    GByteArray *bytes = g_byte_array_sized_new(sizeof(head) + len);
+
+    g_byte_array_append(bytes, (uint8_t *)&head, sizeof(head));
+    g_byte_array_append(bytes, payload, len);
+    return bytes;
+}
+
+GByteArray *command_package(const GByteArray *package)
+{
+    WirePackaged head;
+    GByteArray *bytes;
+
+    trace_qemu_savevm_send_packaged();
+    stl_be_p(&head.len, package->len);
+    bytes = command_bytes(WIRE_CMD_PACKAGED, &head, sizeof(head));
+    g_byte_array_append(bytes, package->data, package->len);
+    return bytes;
+}
+
+void command_send(QEMUFile *f, unsigned command, const void *payload,
+                  size_t len)
+{
+    WireCommand head = head_of(command, len);
+
     qemu_put_buffer(f, (uint8_t *)&head, sizeof(head));
     qemu_put_buffer(f, payload, len);
     qemu_fflush(f);

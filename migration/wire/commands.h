@@ -31,6 +31,12 @@ bool command_check(unsigned command, unsigned len, LoadStep step,
 void command_send(QEMUFile *f, unsigned command, const void *payload,
                   size_t len);
 
+/* The same as bytes, which the caller frees */
+GByteArray *command_bytes(unsigned command, const void *payload, size_t len);
+
+/* PACKAGED with @package, as bytes, which the caller frees */
+GByteArray *command_package(const GByteArray *package);
+
 /*
  * @host_page_sizes: page sizes of all RAM blocks, or-ed; zero if RAM is not
  * among what postcopy is meant for.
