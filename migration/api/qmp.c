@@ -17,17 +17,13 @@
 #include "migration/source/state.h"
 #include "migration/transport/transport.h"
 
-static bool not_yet(const char *what, Error **errp)
-{
-    error_setg(errp, "%s is not available yet in this version of Ferry", what);
-    return false;
-}
-
 /* What the mode in force would need.  BQL. */
 static bool mode_is_served(Error **errp)
 {
     if (migrate_mode() != MIG_MODE_NORMAL) {
-        return not_yet("Any other migration mode than 'normal'", errp);
+        error_setg(errp, "Any other migration mode than 'normal' is not "
+                   "available yet in this version of Ferry");
+        return false;
     }
     return true;
 }
@@ -39,15 +35,7 @@ static MigrationAddress *address_from(const char *uri,
 {
     MigrationAddress *addr;
 
-    if (!transport_parse(uri, channels, &addr, errp)) {
-        return NULL;
-    }
-    if (addr->transport == MIGRATION_ADDRESS_TYPE_RDMA) {
-        not_yet("Migration over RDMA", errp);
-        qapi_free_MigrationAddress(addr);
-        return NULL;
-    }
-    return addr;
+    return transport_parse(uri, channels, &addr, errp) ? addr : NULL;
 }
 
 /* A second connection can only be made to what listens. */

@@ -18,8 +18,8 @@
     (sizeof_field(MigrationParameters, field) + QEMU_BUILD_BUG_ON_ZERO( \
         sizeof_field(MigrationParameters, field) != \
         sizeof_field(MigrateSetParameters, field)))
-#define ROW(id, field, name_, kind_, when_) \
-    .name = (name_), .kind = PARAM_##kind_, .when = PARAM_##when_, \
+#define ROW(id, field, name_, kind_) \
+    .name = (name_), .kind = PARAM_##kind_, \
     .size = SIZE_OF(field), .at = offsetof(MigrationParameters, field), \
     .set_at = offsetof(MigrateSetParameters, field)
 
@@ -27,17 +27,17 @@ static const ParamRow rows[MIGRATION_PARAMETER__MAX] = {
 #define PARAM(kind, type, id, field, name, global, accessor, callers, \
               min_, max_, unit_, preset_, when, doc) \
     [MIGRATION_PARAMETER_##id] = { \
-        ROW(id, field, name, kind, when), .unit = (unit_), \
+        ROW(id, field, name, kind), .unit = (unit_), \
         .min = (min_), .max = (max_), .preset = (preset_), \
         .set_has = offsetof(MigrateSetParameters, has_##field), \
     },
 #define PARAM_STRING(id, field, name, global, accessor, callers, when, doc) \
     [MIGRATION_PARAMETER_##id] = { \
-        ROW(id, field, name, STRING, when), .unit = "", \
+        ROW(id, field, name, STRING), .unit = "", \
     },
 #define PARAM_LIST(id, field, name, type, accessor, callers, when, doc) \
     [MIGRATION_PARAMETER_##id] = { \
-        ROW(id, field, name, LIST, when), .unit = "", \
+        ROW(id, field, name, LIST), .unit = "", \
         .set_has = offsetof(MigrateSetParameters, has_##field), \
     },
 #include "params.def"

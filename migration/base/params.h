@@ -20,16 +20,10 @@ typedef enum ParamKind {
     PARAM_LIST,
 } ParamKind;
 
-typedef enum ParamWhen {
-    PARAM_LIVE,                 /* acts on a migration that runs */
-    PARAM_START,                /* is read when a migration starts */
-} ParamWhen;
-
 typedef struct ParamRow {
     const char *name;           /* in QMP */
     const char *unit;           /* "" if it is a plain number */
     ParamKind kind;
-    ParamWhen when;
     uint64_t min;               /* these three for numbers only */
     uint64_t max;
     uint64_t preset;

@@ -54,7 +54,7 @@ void ram_delta_counters(XBZRLECacheStats *counters)
 
 bool ram_delta_start(uint64_t size, size_t page_size, Error **errp)
 {
-    PageCache *cache = cache_init(size, page_size, errp);
+    PageCache *cache = page_cache_new(size, page_size, errp);
 
     if (!cache) {
         return false;
@@ -73,7 +73,7 @@ static void use_next_cache(void)
     PageCache *next = qatomic_xchg(&delta.next, NULL);
 
     if (next) {
-        cache_fini(qatomic_xchg(&delta.cache, next));
+        page_cache_free(qatomic_xchg(&delta.cache, next));
     }
 }
 
@@ -81,21 +81,21 @@ void ram_delta_stop(void)
 {
     if (delta.cache) {
         use_next_cache();
-        cache_fini(qatomic_xchg(&delta.cache, NULL));
+        page_cache_free(qatomic_xchg(&delta.cache, NULL));
         g_clear_pointer(&delta.code, g_free);
     }
 }
 
 bool ram_delta_forget(uint64_t size, Error **errp)
 {
-    PageCache *empty = cache_init(size, delta.page_size, errp);
+    PageCache *empty = page_cache_new(size, delta.page_size, errp);
 
     if (!empty) {
         ram_delta_stop();
         return false;
     }
     use_next_cache();
-    cache_fini(qatomic_xchg(&delta.cache, empty));
+    page_cache_free(qatomic_xchg(&delta.cache, empty));
     return true;
 }
 
@@ -111,13 +111,13 @@ bool ram_delta_resize(uint64_t size, Error **errp)
     if (!ram_delta_active()) {
         return true;
     }
-    next = cache_init(size, delta.page_size, errp);
+    next = page_cache_new(size, delta.page_size, errp);
     if (!next) {
         return false;
     }
     unused = qatomic_xchg(&delta.next, next);
     if (unused) {
-        cache_fini(unused);
+        page_cache_free(unused);
     }
     return true;
 }

@@ -51,7 +51,7 @@ static uint8_t *slots_new(size_t size)
     return slots;
 }
 
-PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
+PageCache *page_cache_new(uint64_t cache_size, size_t page_size, Error **errp)
 {
     uint64_t pages = cache_size / page_size;
     size_t ways = MIN(pages, WAYS);
@@ -76,7 +76,7 @@ PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
     if (!cache->sets || !cache->data) {
         error_setg(errp, "There is no memory for a cache of %" PRIu64
                    " pages", pages);
-        cache_fini(cache);
+        page_cache_free(cache);
         return NULL;
     }
     for (size_t i = 0; i <= cache->set_mask; i++) {
@@ -89,7 +89,7 @@ PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp)
     return cache;
 }
 
-void cache_fini(PageCache *cache)
+void page_cache_free(PageCache *cache)
 {
     qemu_vfree(cache->sets);
     qemu_vfree(cache->data);
@@ -147,27 +147,12 @@ uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age)
     return slot_data(cache, index, way);
 }
 
-bool cache_is_cached(const PageCache *cache, uint64_t addr,
-                     uint64_t current_age)
-{
-    return page_cache_use((PageCache *)cache, addr, current_age);
-}
-
 void page_cache_prefetch(const PageCache *cache, uint64_t addr)
 {
     const CacheSet *set = &cache->sets[set_of(cache, addr / cache->page_size)];
 
     __builtin_prefetch(set->page);
     __builtin_prefetch(set->used_at, 1);
-}
-
-uint8_t *get_cached_data(const PageCache *cache, uint64_t addr)
-{
-    uint64_t page = addr / cache->page_size;
-    size_t index = set_of(cache, page);
-    unsigned way = find_way(cache, &cache->sets[index], page);
-
-    return way == cache->ways ? NULL : slot_data(cache, index, way);
 }
 
 /* The way of a full @set whose page may go, and has the least merit, or ways */
@@ -218,10 +203,4 @@ uint8_t *page_cache_enter(PageCache *cache, uint64_t addr,
         set->hits[way] = 0;
     }
     return memcpy(slot_data(cache, index, way), pdata, cache->page_size);
-}
-
-int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
-                 uint64_t current_age)
-{
-    return page_cache_enter(cache, addr, pdata, current_age) ? 0 : -1;
 }

@@ -20,8 +20,8 @@
  * with the longest idle time, less its hits, goes first.
  *
  * The cache has no lock.  The owner sees to it that one thread at a time uses
- * it; ram.c does it with its XBZRLE lock, as cache_fini() may come from the
- * main loop when the cache is resized.
+ * it: that is the migration thread, which also puts a new one in place when the
+ * size is changed (delta.c).
  */
 
 #ifndef MIGRATION_RAM_PAGE_CACHE_H
@@ -41,22 +41,16 @@ typedef struct PageCache PageCache;
  * of slots is reserved here and used when they are first filled.  Returns
  * NULL and sets @errp if the size is wrong or there is no memory.
  */
-PageCache *cache_init(uint64_t cache_size, size_t page_size, Error **errp);
+PageCache *page_cache_new(uint64_t cache_size, size_t page_size, Error **errp);
 
 /* Frees @cache and all that functions below ever returned. */
-void cache_fini(PageCache *cache);
-
-/* Is the page at @addr here?  If so it has been used at @current_age. */
-bool cache_is_cached(const PageCache *cache, uint64_t addr,
-                     uint64_t current_age);
+void page_cache_free(PageCache *cache);
 
 /*
- * The cached bytes of the page at @addr, or NULL if it is not here.  The
- * caller may change them; they stay until the next cache_insert().
+ * The cached bytes of the page at @addr, which is used at @age; or NULL if it
+ * is not here.  The caller may change them; they stay until the next
+ * page_cache_enter().
  */
-uint8_t *get_cached_data(const PageCache *cache, uint64_t addr);
-
-/* Both: the bytes of the page at @addr, which is used at @age; or NULL. */
 uint8_t *page_cache_use(PageCache *cache, uint64_t addr, uint64_t age);
 
 /* The page at @addr will soon be looked up: have the look-up in a cache. */
@@ -64,13 +58,9 @@ void page_cache_prefetch(const PageCache *cache, uint64_t addr);
 
 /*
  * Copies the page @pdata, which stands at @addr.  It takes the place of an
- * older version, a free slot, or one that is due (see above).  Returns 0, or
- * -1 if there is no such slot; nothing has changed then.
+ * older version, a free slot, or one that is due (see above).  Returns the
+ * copy, or NULL if there is no such slot; nothing has changed then.
  */
-int cache_insert(PageCache *cache, uint64_t addr, const uint8_t *pdata,
-                 uint64_t current_age);
-
-/* The same, but returns the copy, or NULL */
 uint8_t *page_cache_enter(PageCache *cache, uint64_t addr,
                           const uint8_t *pdata, uint64_t age);
 

@@ -14,7 +14,7 @@
 
 static PageCache *new_cache(uint64_t pages)
 {
-    return cache_init(pages * PAGE, PAGE, &error_abort);
+    return page_cache_new(pages * PAGE, PAGE, &error_abort);
 }
 
 /* One number says what a page holds. */
@@ -23,12 +23,13 @@ static int put(PageCache *cache, uint64_t page, int what, uint64_t age)
     uint8_t data[PAGE];
 
     memset(data, what, PAGE);
-    return cache_insert(cache, page * PAGE, data, age);
+    return page_cache_enter(cache, page * PAGE, data, age) ? 0 : -1;
 }
 
-static void check_page(const PageCache *cache, uint64_t page, int what)
+/* @age: when it was used last, which it is again. */
+static void check_page(PageCache *cache, uint64_t page, int what, uint64_t age)
 {
-    const uint8_t *data = get_cached_data(cache, page * PAGE);
+    const uint8_t *data = page_cache_use(cache, page * PAGE, age);
 
     g_assert_nonnull(data);
     for (int i = 0; i < PAGE; i++) {
@@ -36,10 +37,10 @@ static void check_page(const PageCache *cache, uint64_t page, int what)
     }
 }
 
-/* What ram.c does with a dirty page; returns whether it was a hit. */
+/* What is done with a dirty page; returns whether it was a hit. */
 static bool use(PageCache *cache, uint64_t page, uint64_t age)
 {
-    if (cache_is_cached(cache, page * PAGE, age)) {
+    if (page_cache_use(cache, page * PAGE, age)) {
         return true;
     }
     put(cache, page, page, age);
@@ -52,18 +53,18 @@ static void test_sizes(void)
     Error *err = NULL;
 
     for (int i = 0; i < ARRAY_SIZE(wrong); i++) {
-        g_assert_null(cache_init(wrong[i], PAGE, &err));
+        g_assert_null(page_cache_new(wrong[i], PAGE, &err));
         g_assert_nonnull(err);
         error_free(err);
         err = NULL;
     }
 #if !defined(QEMU_SANITIZE_ADDRESS) && !defined(QEMU_SANITIZE_THREAD)
     /* more than there is: an error, not the end of the program */
-    g_assert_null(cache_init(1ull << 62, 4096, &err));
+    g_assert_null(page_cache_new(1ull << 62, 4096, &err));
     g_assert_nonnull(err);
     error_free(err);
 #endif
-    cache_fini(cache_init(PAGE * 3 / 2, PAGE, &error_abort));
+    page_cache_free(page_cache_new(PAGE * 3 / 2, PAGE, &error_abort));
 }
 
 static void test_content(void)
@@ -71,24 +72,21 @@ static void test_content(void)
     for (uint64_t pages = 1; pages <= PAGES; pages *= 2) {
         PageCache *cache = new_cache(pages);
 
-        g_assert_false(cache_is_cached(cache, 0, 1));
-        g_assert_null(get_cached_data(cache, 0));
+        g_assert_null(page_cache_use(cache, 0, 1));
         /* an aligned piece of the size of the cache fits, wherever it is */
         for (uint64_t i = 0; i < pages; i++) {
             g_assert_cmpint(put(cache, 64 * pages + i, i, 1), ==, 0);
         }
         for (uint64_t i = 0; i < pages; i++) {
-            g_assert_true(cache_is_cached(cache, (64 * pages + i) * PAGE, 1));
-            check_page(cache, 64 * pages + i, i);
-            g_assert_false(cache_is_cached(cache, i * PAGE, 1));
-            g_assert_null(get_cached_data(cache, i * PAGE));
+            check_page(cache, 64 * pages + i, i, 1);
+            g_assert_null(page_cache_use(cache, i * PAGE, 1));
         }
         /* all are in use, there is no room; but a newer version goes in */
         g_assert_cmpint(put(cache, 7 * pages, 1, 2), ==, -1);
-        g_assert_null(get_cached_data(cache, 7 * pages * PAGE));
+        g_assert_null(page_cache_use(cache, 7 * pages * PAGE, 2));
         g_assert_cmpint(put(cache, 64 * pages, 99, 2), ==, 0);
-        check_page(cache, 64 * pages, 99);
-        cache_fini(cache);
+        check_page(cache, 64 * pages, 99, 2);
+        page_cache_free(cache);
     }
 }
 
@@ -99,16 +97,16 @@ static void test_lifetime(void)
     g_assert_cmpint(put(cache, 10, 1, 5), ==, 0);
     g_assert_cmpint(put(cache, 11, 2, 5), ==, -1);
     g_assert_cmpint(put(cache, 11, 2, 4 + PAGE_CACHE_LIFETIME), ==, -1);
-    check_page(cache, 10, 1);
+    check_page(cache, 10, 1, 5);
     g_assert_cmpint(put(cache, 11, 2, 5 + PAGE_CACHE_LIFETIME), ==, 0);
-    check_page(cache, 11, 2);
-    g_assert_null(get_cached_data(cache, 10 * PAGE));
+    check_page(cache, 11, 2, 5 + PAGE_CACHE_LIFETIME);
+    g_assert_null(page_cache_use(cache, 10 * PAGE, 7));
 
     /* being used prolongs it */
-    g_assert_true(cache_is_cached(cache, 11 * PAGE, 8));
+    g_assert_nonnull(page_cache_use(cache, 11 * PAGE, 8));
     g_assert_cmpint(put(cache, 10, 1, 7 + PAGE_CACHE_LIFETIME), ==, -1);
     g_assert_cmpint(put(cache, 10, 1, 8 + PAGE_CACHE_LIFETIME), ==, 0);
-    cache_fini(cache);
+    page_cache_free(cache);
 }
 
 static void test_merit(void)
@@ -121,33 +119,33 @@ static void test_merit(void)
         put(cache, i, i, 10);
     }
     for (int age = 11; age <= 20; age++) {
-        g_assert_true(cache_is_cached(cache, 0, age));
-        g_assert_true(cache_is_cached(cache, 1 * PAGE, age));
+        g_assert_nonnull(page_cache_use(cache, 0, age));
+        g_assert_nonnull(page_cache_use(cache, 1 * PAGE, age));
     }
     for (int i = 2; i < 8; i++) {
-        g_assert_true(cache_is_cached(cache, i * PAGE, 20));
+        g_assert_nonnull(page_cache_use(cache, i * PAGE, 20));
     }
     for (int i = 4; i < 8; i++) {
-        g_assert_true(cache_is_cached(cache, i * PAGE, idle - 1));
+        g_assert_nonnull(page_cache_use(cache, i * PAGE, idle - 1));
     }
     /* half of them are idle now, but all have earned another pass */
     g_assert_cmpint(put(cache, 100, 1, idle), ==, -1);
     /* then those with one hit go, before those with many */
     g_assert_cmpint(put(cache, 100, 1, idle + 1), ==, 0);
     g_assert_cmpint(put(cache, 101, 1, idle + 1), ==, 0);
-    g_assert_null(get_cached_data(cache, 2 * PAGE));
-    g_assert_null(get_cached_data(cache, 3 * PAGE));
-    check_page(cache, 0, 0);
-    check_page(cache, 1, 1);
+    g_assert_null(page_cache_use(cache, 2 * PAGE, idle));
+    g_assert_null(page_cache_use(cache, 3 * PAGE, idle));
+    check_page(cache, 0, 0, 20);
+    check_page(cache, 1, 1, 20);
 
     /* when everything is idle the guest has moved on, and so do we */
     for (int i = 0; i < 8; i++) {
         g_assert_cmpint(put(cache, 200 + i, i, idle + 3), ==, 0);
     }
     for (int i = 0; i < 8; i++) {
-        check_page(cache, 200 + i, i);
+        check_page(cache, 200 + i, i, idle + 3);
     }
-    cache_fini(cache);
+    page_cache_free(cache);
 }
 
 /* Hits in percent when pages @first + i * @step are used pass after pass */
@@ -161,7 +159,7 @@ static int ratio(uint64_t first, uint64_t step, int count)
             hits += use(cache, first + i * step, age);
         }
     }
-    cache_fini(cache);
+    page_cache_free(cache);
     return hits * 10 / count;
 }
 
@@ -193,19 +191,16 @@ static void test_random(void)
     for (int i = 0; i < 200000; i++) {
         uint64_t page = g_test_rand_int_range(0, 512);
         uint64_t age = 1 + i / 100;
-        bool here = cache_is_cached(cache, page * PAGE, age);
 
-        if (here) {
-            check_page(cache, page, last[page]);
-        } else {
-            g_assert_null(get_cached_data(cache, page * PAGE));
+        if (page_cache_use(cache, page * PAGE, age)) {
+            check_page(cache, page, last[page], age);
         }
         if (g_test_rand_bit() && !put(cache, page, i, age)) {
             last[page] = i;
-            check_page(cache, page, i);
+            check_page(cache, page, i, age);
         }
     }
-    cache_fini(cache);
+    page_cache_free(cache);
 }
 
 int main(int argc, char **argv)
