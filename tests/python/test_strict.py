@@ -135,8 +135,14 @@ class Judge(unittest.TestCase):
                 'limit; in the last, time was over during ')
         self.assertEqual(judge.problems(
             what, replace(STAYED, error=told + "'ram'"), 9), [])
-        self.wrong(replace(STAYED, error=told + "'sync' (ram 3 ms)"),
-                   'does not name', what)
+        other = replace(STAYED, error=told + "'sync' (ram 3 ms)")
+        self.wrong(other, 'no attempt was over in', what)
+        # It was named before, and the last attempt was over in another part.
+        aborts = [Abort(1, "time was over during 'ram'", 50, {}, 50),
+                  Abort(2, "time was over during 'sync'", 50, {}, 50)]
+        self.assertEqual(judge.problems(
+            what, replace(other, aborts=aborts), 9), [])
+        self.wrong(replace(other, aborts=aborts[:1]), 'does not tell', what)
 
     def test_lost(self) -> None:
         what = fault('dst-killed-late')

@@ -188,9 +188,14 @@ def _rest(what: plan.Switchover, is_: Outcome) -> Claims:
                f'does not say where the guest is: {is_.error}')
         yield fault.ends != plan.MOVES, f'did not arrive: {is_.error}'
     if 'could not be switched over within' in is_.error:
+        reasons = [one.reason for one in is_.aborts]
+        yield (all(reason in is_.error for reason in reasons[-1:]),
+               f'the error does not tell {reasons[-1:]}: {is_.error}')
+        # An attempt may be over before it comes to the fault, but not each.
         yield (fault.ends != plan.STAYS or any(
-            f"during '{part}'" in is_.error for part in fault.named),
-            f'the error does not name {fault.named}: {is_.error}')
+            f"during '{part}'" in text for part in fault.named
+            for text in (*reasons, is_.error)),
+            f'no attempt was over in {fault.named}: {reasons} {is_.error}')
     yield is_.verified, 'memory was not verified'
     yield (not is_.lost and (not is_.repeated or fault.ends == plan.LOST),
            f'{is_.lost} heartbeats were lost, {is_.repeated} repeated')
