@@ -211,7 +211,7 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     print_rows(mon, xbzrle_rows, ARRAY_SIZE(xbzrle_rows), info->xbzrle_cache);
     print_throttle(mon, info);
     print_blocktime(mon, info);
-    hmp_print_progress(mon, info->ferry);
+    hmp_print_progress(mon, info->progress);
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

@@ -1,8 +1,8 @@
 /*
  * Migration in the human monitor: how far a migration is, and why
  *
- * One line for each member of the object `ferry`, in the order of its
- * declaration.  Nothing is rounded, so that both monitors can be compared.
+ * Lines for each member of the object `progress`.  Nothing is rounded, so that
+ * both monitors can be compared.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,7 +31,7 @@ static void print_range(Monitor *mon, const char *label, uint64_t likely,
 }
 
 static void print_parts(Monitor *mon, const char *label,
-                        const FerryPartList *parts)
+                        const MigrationDowntimePartList *parts)
 {
     if (!parts) {
         return;
@@ -43,7 +43,7 @@ static void print_parts(Monitor *mon, const char *label,
     }
 }
 
-static void print_eta(Monitor *mon, const FerryEta *eta)
+static void print_eta(Monitor *mon, const MigrationEta *eta)
 {
     if (eta) {
         print_range(mon, "time left", eta->likely_ms, eta->low_ms,
@@ -51,7 +51,7 @@ static void print_eta(Monitor *mon, const FerryEta *eta)
     }
 }
 
-static void print_prediction(Monitor *mon, const FerryPrediction *p)
+static void print_prediction(Monitor *mon, const MigrationDowntimePrediction *p)
 {
     if (p) {
         print_range(mon, "predicted downtime", p->likely_us, p->low_us,
@@ -60,7 +60,7 @@ static void print_prediction(Monitor *mon, const FerryPrediction *p)
     }
 }
 
-static void print_stall(Monitor *mon, const FerryStall *stall)
+static void print_stall(Monitor *mon, const MigrationStall *stall)
 {
     if (stall) {
         monitor_printf(mon, "stalls: %" PRIu64 ", total %" PRIu64 " us, "
@@ -69,7 +69,7 @@ static void print_stall(Monitor *mon, const FerryStall *stall)
     }
 }
 
-static void print_downtime(Monitor *mon, const FerryDowntime *downtime)
+static void print_downtime(Monitor *mon, const MigrationDowntime *downtime)
 {
     if (downtime) {
         print_number(mon, "downtime, total", downtime->total_us, "us");
@@ -79,7 +79,7 @@ static void print_downtime(Monitor *mon, const FerryDowntime *downtime)
     }
 }
 
-static void print_strict(Monitor *mon, const FerryStrict *strict)
+static void print_strict(Monitor *mon, const MigrationStrictDowntime *strict)
 {
     if (strict) {
         monitor_printf(mon, "strict downtime: attempt %" PRIu32 " of %" PRIu32
@@ -92,7 +92,7 @@ static void print_strict(Monitor *mon, const FerryStrict *strict)
     }
 }
 
-static void print_peer(Monitor *mon, const FerryPeer *peer)
+static void print_peer(Monitor *mon, const MigrationPeer *peer)
 {
     if (peer) {
         monitor_printf(mon, "peer: version %u", peer->version);
@@ -104,7 +104,7 @@ static void print_peer(Monitor *mon, const FerryPeer *peer)
     }
 }
 
-static void print_served(Monitor *mon, const FerryServed *served)
+static void print_served(Monitor *mon, const MigrationPageRequests *served)
 {
     if (!served) {
         return;
@@ -125,7 +125,7 @@ static void print_histogram(Monitor *mon, const uint64List *bucket)
     monitor_printf(mon, "\n");
 }
 
-static void print_faults(Monitor *mon, const FerryFaults *faults)
+static void print_faults(Monitor *mon, const MigrationPageFaults *faults)
 {
     if (!faults) {
         return;
@@ -140,30 +140,30 @@ static void print_faults(Monitor *mon, const FerryFaults *faults)
     print_histogram(mon, faults->histogram);
 }
 
-void hmp_print_progress(Monitor *mon, const FerryMigrationInfo *ferry)
+void hmp_print_progress(Monitor *mon, const MigrationProgress *progress)
 {
-    if (!ferry) {
+    if (!progress) {
         return;
     }
-    monitor_printf(mon, "phase: %s\n", FerryPhase_str(ferry->phase));
-    if (ferry->has_percent) {
-        print_number(mon, "percent", ferry->percent, "");
+    monitor_printf(mon, "phase: %s\n", MigrationPhase_str(progress->phase));
+    if (progress->has_percent) {
+        print_number(mon, "percent", progress->percent, "");
     }
-    print_eta(mon, ferry->eta);
-    print_prediction(mon, ferry->predicted_downtime);
-    if (ferry->has_bandwidth) {
-        print_number(mon, "bandwidth", ferry->bandwidth, "bytes/s");
+    print_eta(mon, progress->eta);
+    print_prediction(mon, progress->predicted_downtime);
+    if (progress->has_bandwidth) {
+        print_number(mon, "bandwidth", progress->bandwidth, "bytes/s");
     }
-    if (ferry->has_dirty_rate) {
-        print_number(mon, "dirty rate", ferry->dirty_rate, "bytes/s");
+    if (progress->has_dirty_rate) {
+        print_number(mon, "dirty rate", progress->dirty_rate, "bytes/s");
     }
-    if (ferry->decision) {
-        monitor_printf(mon, "decision: %s\n", ferry->decision);
+    if (progress->decision) {
+        monitor_printf(mon, "decision: %s\n", progress->decision);
     }
-    print_stall(mon, ferry->stall);
-    print_downtime(mon, ferry->downtime);
-    print_strict(mon, ferry->strict);
-    print_peer(mon, ferry->peer);
-    print_served(mon, ferry->served);
-    print_faults(mon, ferry->faults);
+    print_stall(mon, progress->stall);
+    print_downtime(mon, progress->downtime);
+    print_strict(mon, progress->strict);
+    print_peer(mon, progress->peer);
+    print_served(mon, progress->served);
+    print_faults(mon, progress->faults);
 }

@@ -11,9 +11,9 @@
 #include "qapi/qapi-types-migration.h"
 
 /*
- * Every member of the object `ferry` in the answer to query-migrate, in its
- * units; @ferry may be NULL.  Main loop.
+ * Every member of the object `progress` in the answer to query-migrate, in its
+ * units; @progress may be NULL.  Main loop.
  */
-void hmp_print_progress(Monitor *mon, const FerryMigrationInfo *ferry);
+void hmp_print_progress(Monitor *mon, const MigrationProgress *progress);
 
 #endif

@@ -82,7 +82,7 @@ static SourceInfo source_info(const SourceView *view, MigrationStatus status)
         .expected_downtime_ms = expected_downtime_ms(view),
         .ram = ram_info(view),
         .throttle_percent = throttle_get(),
-        .ferry = {
+        .progress = {
             .policy = view->policy,
             .decision = view->reason,
             .stalls = view->stalls,
@@ -111,8 +111,8 @@ static void add_postcopy(DestInfo *info, FaultsView *view)
         info->has_blocktime = true;
     }
     if (dest_look(view)) {
-        info->ferry.faults = &view->latency;
-        info->ferry.requests = view->requests;
+        info->progress.faults = &view->latency;
+        info->progress.requests = view->requests;
     }
 }
 
@@ -141,7 +141,7 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     here.blocked_reasons = reasons;
     here.error = dest.error = err ? error_get_pretty(err) : NULL;
     features = peer_feature_names(view.peer.features);
-    here.ferry.peer_features = features;
+    here.progress.peer_features = features;
     if (migrate_xbzrle()) {
         xbzrle.cache_size = migrate_xbzrle_cache_size();
         here.xbzrle = &xbzrle;

@@ -12,7 +12,7 @@
 #include "query.h"
 
 /*
- * The `ferry` object
+ * The `progress` object
  */
 
 /* Whether the guest's owner may wait for something that is yet to come. */
@@ -23,38 +23,39 @@ static bool is_over(MigrationStatus status)
            status == MIGRATION_STATUS_CANCELLED;
 }
 
-static FerryPhase shown_phase(MigrationStatus status, uint64_t passes)
+static MigrationPhase shown_phase(MigrationStatus status, uint64_t passes)
 {
     switch (status) {
     case MIGRATION_STATUS_SETUP:
     case MIGRATION_STATUS_WAIT_UNPLUG:
-        return FERRY_PHASE_SETUP;
+        return MIGRATION_PHASE_SETUP;
     case MIGRATION_STATUS_ACTIVE:
-        return passes ? FERRY_PHASE_LATER_PASS : FERRY_PHASE_FIRST_PASS;
+        return passes ? MIGRATION_PHASE_LATER_PASS : MIGRATION_PHASE_FIRST_PASS;
     case MIGRATION_STATUS_PRE_SWITCHOVER:
     case MIGRATION_STATUS_DEVICE:
-        return FERRY_PHASE_SWITCHOVER;
+        return MIGRATION_PHASE_SWITCHOVER;
     case MIGRATION_STATUS_CANCELLING:
-        return FERRY_PHASE_STOPPING;
+        return MIGRATION_PHASE_STOPPING;
     case MIGRATION_STATUS_COMPLETED:
     case MIGRATION_STATUS_FAILED:
     case MIGRATION_STATUS_CANCELLED:
-        return FERRY_PHASE_OVER;
+        return MIGRATION_PHASE_OVER;
     default:
-        return FERRY_PHASE_POSTCOPY;
+        return MIGRATION_PHASE_POSTCOPY;
     }
 }
 
-static FerryPhase dest_phase(MigrationStatus status)
+static MigrationPhase dest_phase(MigrationStatus status)
 {
-    FerryPhase phase = shown_phase(status, 0);
+    MigrationPhase phase = shown_phase(status, 0);
 
-    return phase == FERRY_PHASE_FIRST_PASS ? FERRY_PHASE_RECEIVING : phase;
+    return phase == MIGRATION_PHASE_FIRST_PASS ? MIGRATION_PHASE_RECEIVING
+                                               : phase;
 }
 
-static FerryEta *new_eta(const PolicyRange *ns)
+static MigrationEta *new_eta(const PolicyRange *ns)
 {
-    FerryEta *eta = g_new0(FerryEta, 1);
+    MigrationEta *eta = g_new0(MigrationEta, 1);
 
     eta->low_ms = ns->low / SCALE_MS;
     eta->likely_ms = ns->likely / SCALE_MS;
@@ -64,10 +65,10 @@ static FerryEta *new_eta(const PolicyRange *ns)
 }
 
 /* Parts that cost nothing, as far as is known, are left out. */
-static FerryPrediction *new_prediction(const PolicyView *view)
+static MigrationDowntimePrediction *new_prediction(const PolicyView *view)
 {
-    FerryPrediction *p = g_new0(FerryPrediction, 1);
-    FerryPartList **tail = &p->parts;
+    MigrationDowntimePrediction *p = g_new0(MigrationDowntimePrediction, 1);
+    MigrationDowntimePartList **tail = &p->parts;
 
     p->low_us = view->downtime.low / SCALE_US;
     p->likely_us = view->downtime.likely / SCALE_US;
@@ -83,9 +84,9 @@ static FerryPrediction *new_prediction(const PolicyView *view)
     return p;
 }
 
-static FerryStall *new_stall(const StallLedger *ledger)
+static MigrationStall *new_stall(const StallLedger *ledger)
 {
-    FerryStall *stall = g_new0(FerryStall, 1);
+    MigrationStall *stall = g_new0(MigrationStall, 1);
 
     stall->count = ledger->count;
     stall->total_us = ledger->total_ns / SCALE_US;
@@ -94,9 +95,9 @@ static FerryStall *new_stall(const StallLedger *ledger)
     return stall;
 }
 
-static FerryStrict *new_strict(const StrictView *view)
+static MigrationStrictDowntime *new_strict(const StrictView *view)
 {
-    FerryStrict *strict = g_new0(FerryStrict, 1);
+    MigrationStrictDowntime *strict = g_new0(MigrationStrictDowntime, 1);
 
     strict->attempts = view->attempts;
     strict->attempts_max = view->attempts_max;
@@ -105,9 +106,9 @@ static FerryStrict *new_strict(const StrictView *view)
     return strict;
 }
 
-static FerryPeer *new_peer(const FerryInfo *info)
+static MigrationPeer *new_peer(const ProgressInfo *info)
 {
-    FerryPeer *peer = g_new0(FerryPeer, 1);
+    MigrationPeer *peer = g_new0(MigrationPeer, 1);
 
     peer->version = info->peer_version;
     peer->features = QAPI_CLONE(strList, info->peer_features);
@@ -127,12 +128,12 @@ static uint64List *new_histogram(const Latency *l)
     return list;
 }
 
-static FerryFaults *new_faults(const FerryInfo *info)
+static MigrationPageFaults *new_faults(const ProgressInfo *info)
 {
     const Latency *l = info->faults;
-    FerryFaults *faults = g_new0(FerryFaults, 1);
+    MigrationPageFaults *faults = g_new0(MigrationPageFaults, 1);
 
-    *faults = (FerryFaults) {
+    *faults = (MigrationPageFaults) {
         .count = l->count,
         .requests = info->requests,
         .mean_us = l->sum_us / l->count,
@@ -146,62 +147,62 @@ static FerryFaults *new_faults(const FerryInfo *info)
 }
 
 /* What the source's policy says, as far as it has seen anything yet. */
-static void add_policy(FerryMigrationInfo *ferry, const PolicyView *view,
+static void add_policy(MigrationProgress *progress, const PolicyView *view,
                        MigrationStatus status)
 {
     bool completed = status == MIGRATION_STATUS_COMPLETED;
 
-    ferry->has_percent = true;
-    ferry->percent = completed ? 100 : MIN(view->percent, 99);
-    ferry->has_dirty_rate = view->passes > 0;
-    ferry->dirty_rate = view->dirty_rate;
+    progress->has_percent = true;
+    progress->percent = completed ? 100 : MIN(view->percent, 99);
+    progress->has_dirty_rate = view->passes > 0;
+    progress->dirty_rate = view->dirty_rate;
     if (!view->bandwidth) {
         return;
     }
-    ferry->has_bandwidth = true;
-    ferry->bandwidth = view->bandwidth;
+    progress->has_bandwidth = true;
+    progress->bandwidth = view->bandwidth;
     if (view->remaining.likely != POLICY_NEVER && !is_over(status)) {
-        ferry->eta = new_eta(&view->remaining);
+        progress->eta = new_eta(&view->remaining);
     }
     if (view->downtime.likely != POLICY_NEVER) {
-        ferry->predicted_downtime = new_prediction(view);
+        progress->predicted_downtime = new_prediction(view);
     }
 }
 
-FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
-                                bool is_source)
+MigrationProgress *query_progress(const ProgressInfo *info,
+                                  MigrationStatus status, bool is_source)
 {
-    FerryMigrationInfo *ferry = g_new0(FerryMigrationInfo, 1);
+    MigrationProgress *progress = g_new0(MigrationProgress, 1);
 
     if (is_source) {
-        ferry->phase = shown_phase(status, info->policy.passes);
-        add_policy(ferry, &info->policy, status);
+        progress->phase = shown_phase(status, info->policy.passes);
+        add_policy(progress, &info->policy, status);
     } else {
-        ferry->phase = dest_phase(status);
+        progress->phase = dest_phase(status);
     }
     if (info->decision && *info->decision) {
-        ferry->decision = g_strdup(info->decision);
+        progress->decision = g_strdup(info->decision);
     }
     if (info->stalls.count) {
-        ferry->stall = new_stall(&info->stalls);
+        progress->stall = new_stall(&info->stalls);
     }
     if (info->downtime.known) {
-        ferry->downtime = ledger_downtime(&info->downtime, &info->saved,
-                                          &info->loaded);
+        progress->downtime = ledger_downtime(&info->downtime, &info->saved,
+                                             &info->loaded);
     }
     if (info->strict && info->strict->attempts) {
-        ferry->strict = new_strict(info->strict);
+        progress->strict = new_strict(info->strict);
     }
     if (info->peer_version) {
-        ferry->peer = new_peer(info);
+        progress->peer = new_peer(info);
     }
     if (info->served.asked) {
-        ferry->served = g_memdup2(&info->served, sizeof(info->served));
+        progress->served = g_memdup2(&info->served, sizeof(info->served));
     }
     if (info->faults && info->faults->count) {
-        ferry->faults = new_faults(info);
+        progress->faults = new_faults(info);
     }
-    return ferry;
+    return progress;
 }
 
 /*
@@ -286,18 +287,18 @@ static void add_numbers(MigrationInfo *info, const SourceInfo *source)
 }
 
 static void add_status(MigrationInfo *info, MigrationStatus status,
-                       const char *error, const FerryInfo *ferry,
+                       const char *error, const ProgressInfo *progress,
                        bool is_source)
 {
     info->has_status = true;
     info->status = status;
     info->error_desc = g_strdup(error);
-    info->ferry = query_ferry(ferry, status, is_source);
+    info->progress = query_progress(progress, status, is_source);
 }
 
 static void add_dest(MigrationInfo *info, const DestInfo *dest)
 {
-    add_status(info, dest->status, dest->error, &dest->ferry, false);
+    add_status(info, dest->status, dest->error, &dest->progress, false);
     if (dest->status == MIGRATION_STATUS_COMPLETED && dest->has_blocktime) {
         info->has_postcopy_blocktime = true;
         info->postcopy_blocktime = dest->blocktime_ms;
@@ -316,7 +317,8 @@ MigrationInfo *query_info(const SourceInfo *source, const DestInfo *dest)
     info->has_socket_address = dest->addresses;
     info->socket_address = QAPI_CLONE(SocketAddressList, dest->addresses);
     if (source->status != MIGRATION_STATUS_NONE) {
-        add_status(info, source->status, source->error, &source->ferry, true);
+        add_status(info, source->status, source->error, &source->progress,
+                   true);
     } else if (dest->status != MIGRATION_STATUS_NONE) {
         add_dest(info, dest);
     }

@@ -18,19 +18,19 @@
 #include "migration/postcopy/latency.h"
 
 /* What an operator has to know, and the base's queries do not show. */
-typedef struct FerryInfo {
+typedef struct ProgressInfo {
     PolicyView policy;              /* all zero on the destination */
     const char *decision;           /* reason of the last; NULL or "": none */
     StallLedger stalls;
     DowntimeLedger downtime;
     LedgerDevices saved, loaded;    /* devices that took longest */
     const StrictView *strict;       /* NULL: the limit is not enforced */
-    uint32_t peer_version;          /* 0: not a Ferry, or not known (yet) */
+    uint32_t peer_version;          /* 0: QEMU 10.0, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
-    FerryServed served;             /* all zero if nothing was requested */
+    MigrationPageRequests served;   /* all zero if nothing was requested */
     const Latency *faults;          /* NULL: no page was ever missing */
     uint64_t requests;              /* sent because of these */
-} FerryInfo;
+} ProgressInfo;
 
 /*
  * The outgoing migration that runs, or the last one.  While @status is NONE
@@ -52,7 +52,7 @@ typedef struct SourceInfo {
     uint64_t dirty_limit_ring_full_us;
     bool has_vfio;
     uint64_t vfio_bytes;
-    FerryInfo ferry;
+    ProgressInfo progress;
 } SourceInfo;
 
 /* The same for the incoming migration. */
@@ -63,7 +63,7 @@ typedef struct DestInfo {
     bool has_blocktime;             /* the next two count */
     uint32_t blocktime_ms;          /* all vCPUs at once */
     uint32List *vcpu_blocktime_ms;
-    FerryInfo ferry;
+    ProgressInfo progress;
 } DestInfo;
 
 /*
@@ -75,10 +75,10 @@ typedef struct DestInfo {
 MigrationInfo *query_info(const SourceInfo *source, const DestInfo *dest);
 
 /*
- * The `ferry` object alone, for one side; @status is not NONE.  The caller
+ * The `progress` object alone, for one side; @status is not NONE.  The caller
  * frees it.
  */
-FerryMigrationInfo *query_ferry(const FerryInfo *info, MigrationStatus status,
-                                bool is_source);
+MigrationProgress *query_progress(const ProgressInfo *info,
+                                  MigrationStatus status, bool is_source);
 
 #endif

@@ -82,18 +82,18 @@ char *ledger_text(const DowntimeLedger *l)
     return g_string_free(text, false);
 }
 
-FerryPart *ledger_part(const char *name, uint64_t ns)
+MigrationDowntimePart *ledger_part(const char *name, uint64_t ns)
 {
-    FerryPart *part = g_new0(FerryPart, 1);
+    MigrationDowntimePart *part = g_new0(MigrationDowntimePart, 1);
 
     part->name = g_strdup(name);
     part->us = ns / SCALE_US;
     return part;
 }
 
-static FerryPartList *new_devices(const LedgerDevices *devices)
+static MigrationDowntimePartList *new_devices(const LedgerDevices *devices)
 {
-    FerryPartList *list = NULL, **tail = &list;
+    MigrationDowntimePartList *list = NULL, **tail = &list;
 
     for (unsigned i = 0; i < devices->count; i++) {
         QAPI_LIST_APPEND(tail, ledger_part(devices->list[i].name,
@@ -102,12 +102,12 @@ static FerryPartList *new_devices(const LedgerDevices *devices)
     return list;
 }
 
-FerryDowntime *ledger_downtime(const DowntimeLedger *ledger,
-                               const LedgerDevices *saved,
-                               const LedgerDevices *loaded)
+MigrationDowntime *ledger_downtime(const DowntimeLedger *ledger,
+                                   const LedgerDevices *saved,
+                                   const LedgerDevices *loaded)
 {
-    FerryDowntime *downtime = g_new0(FerryDowntime, 1);
-    FerryPartList **tail = &downtime->parts;
+    MigrationDowntime *downtime = g_new0(MigrationDowntime, 1);
+    MigrationDowntimePartList **tail = &downtime->parts;
     uint64_t gap = ledger_gap_ns(ledger);
 
     downtime->total_us = ledger_total_ns(ledger) / SCALE_US;

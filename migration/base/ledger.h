@@ -92,10 +92,10 @@ void ledger_device(LedgerDevices *l, const char *name, uint32_t instance,
                    int64_t ns);
 
 /* As QMP has them; the caller frees them. */
-FerryPart *ledger_part(const char *name, uint64_t ns);
-FerryDowntime *ledger_downtime(const DowntimeLedger *l,
-                               const LedgerDevices *saved,
-                               const LedgerDevices *loaded);
+MigrationDowntimePart *ledger_part(const char *name, uint64_t ns);
+MigrationDowntime *ledger_downtime(const DowntimeLedger *l,
+                                   const LedgerDevices *saved,
+                                   const LedgerDevices *loaded);
 
 typedef struct StallLedger {
     uint64_t count;

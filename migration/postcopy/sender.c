@@ -44,7 +44,7 @@ enum {
 #define SERVED(member, label) + sizeof(uint64_t)
 #include "served.def"
 };
-QEMU_BUILD_BUG_ON(SERVED_BYTES != sizeof(FerryServed));
+QEMU_BUILD_BUG_ON(SERVED_BYTES != sizeof(MigrationPageRequests));
 
 static uint64_t aim_at(const RamRegion *r, uint64_t page)
 {
@@ -56,7 +56,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
 {
     /* Of these three it cannot be said who looks at them, or when. */
     qatomic_set(&ps->answers, POSTCOPY_REFUSE);
-    postcopy_sender_set_served(ps, (FerryServed) { });
+    postcopy_sender_set_served(ps, (MigrationPageRequests) { });
     postcopy_queue_clear(&ps->queue);
     ps->regions = regions;
     ps->ops = ops;
@@ -192,15 +192,16 @@ static void add_stat(uint64_t *stat, uint64_t n)
     qatomic_set_u64(stat, qatomic_read_u64(stat) + n);
 }
 
-FerryServed postcopy_sender_served(const PostcopySender *ps)
+MigrationPageRequests postcopy_sender_served(const PostcopySender *ps)
 {
-    return (FerryServed) {
+    return (MigrationPageRequests) {
 #define SERVED(member, label) .member = qatomic_read_u64(&ps->served.member),
 #include "served.def"
     };
 }
 
-void postcopy_sender_set_served(PostcopySender *ps, FerryServed served)
+void postcopy_sender_set_served(PostcopySender *ps,
+                                MigrationPageRequests served)
 {
 #define SERVED(member, label) \
     qatomic_set_u64(&ps->served.member, served.member);

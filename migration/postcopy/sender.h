@@ -72,7 +72,7 @@ typedef struct PostcopySender {
     uint64_t copied;            /* pages that came again */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
-    FerryServed served;         /* counted by whoever sends, atomic */
+    MigrationPageRequests served;   /* counted by whoever sends, atomic */
 
     /* the background */
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
@@ -138,9 +138,10 @@ bool postcopy_sender_ask(PostcopySender *ps, const char *name, uint64_t start,
                          uint32_t len, Error **errp);
 
 /* What has been told so far.  Any thread. */
-FerryServed postcopy_sender_served(const PostcopySender *ps);
+MigrationPageRequests postcopy_sender_served(const PostcopySender *ps);
 /* While requests are not open */
-void postcopy_sender_set_served(PostcopySender *ps, FerryServed served);
+void postcopy_sender_set_served(PostcopySender *ps,
+                                MigrationPageRequests served);
 
 /* Somebody waits for the migration thread to send pages.  Any thread. */
 bool postcopy_sender_asked(const PostcopySender *ps);

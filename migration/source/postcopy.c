@@ -478,10 +478,10 @@ void postcopy_cleanup(void)
 
 void postcopy_forget_counts(void)
 {
-    postcopy_sender_set_served(&postcopy.sender, (FerryServed) { });
+    postcopy_sender_set_served(&postcopy.sender, (MigrationPageRequests) { });
 }
 
-FerryServed postcopy_counts(void)
+MigrationPageRequests postcopy_counts(void)
 {
     return postcopy_sender_served(&postcopy.sender);
 }

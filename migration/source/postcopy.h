@@ -108,7 +108,7 @@ void postcopy_cleanup(void);
 void postcopy_forget_counts(void);
 
 /* What was counted in this migration or the last one.  Any thread. */
-FerryServed postcopy_counts(void);
+MigrationPageRequests postcopy_counts(void);
 
 /*
  * Sends memory to the guest that runs there, however often the connection

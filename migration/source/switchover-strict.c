@@ -625,7 +625,7 @@ static StrictResult handed_over(Strict *a, Error **errp)
 
 static void announce_abort(const Strict *a, const char *reason)
 {
-    g_autoptr(FerryDowntime) downtime =
+    g_autoptr(MigrationDowntime) downtime =
         ledger_downtime(&a->s.ledger, &a->s.saved, &a->s.loaded);
 
     trace_migration_attempt_aborted(a->number, reason,

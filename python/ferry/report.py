@@ -502,7 +502,7 @@ def ledger_card(title: str, note: str, parts: list[tuple[str, float]],
 
 
 def ferry_cards(track: Track) -> str:
-    info = track.ferry
+    info = track.progress
     if info is None:
         return ''
     downtime = info.parts('downtime.parts')

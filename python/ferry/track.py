@@ -82,12 +82,13 @@ def caps_of(value: Any) -> Optional[dict]:
     return None
 
 
-# -- the optional `ferry` object of query-migrate ---------------------------
+# -- the optional `progress` object of query-migrate ------------------------
 
 class Progress:
-    """The `ferry` object. Its members go by the names that QMP has for them,
-    those of an object within it as 'stall.longest-us'. One that is missing, as
-    QEMU does not know (yet), or is of a later shape, is None or empty."""
+    """The `progress` object. Its members go by the names that QMP has for
+    them, those of an object within it as 'stall.longest-us'. One that is
+    missing, as QEMU does not know (yet), or is of a later shape, is None or
+    empty."""
 
     def __init__(self, obj: dict) -> None:
         self._obj = obj
@@ -137,8 +138,8 @@ class Progress:
                 if part.ms('us') is not None]
 
 
-def read_ferry(obj: Any) -> Optional[Progress]:
-    """The `ferry` object of an answer, if there is one."""
+def read_progress(obj: Any) -> Optional[Progress]:
+    """The `progress` object of an answer, if there is one."""
     return Progress(obj) if isinstance(obj, dict) else None
 
 
@@ -243,7 +244,7 @@ class Track:
         self.phases: list[Phase] = []
         self.last: dict = {}       # last query-migrate reply
         self.info: dict = {}       # union of replies: ended ones say less
-        self.ferry: Optional[Progress] = None
+        self.progress: Optional[Progress] = None
         self.t0: Optional[float] = None
         self._sent: list = []
         self._done: list = []
@@ -337,7 +338,8 @@ class Track:
         self.run_state = sample.status or self.run_state
         self.last = sample.migrate
         self._merge(sample.migrate)
-        self.ferry = read_ferry(sample.migrate.get('ferry')) or self.ferry
+        self.progress = (read_progress(sample.migrate.get('progress'))
+                         or self.progress)
         if phase in IDLE:
             return
         self._place(sample)
@@ -435,8 +437,8 @@ class Track:
     def _expected(self, reply: dict, phase: str) -> Optional[float]:
         if phase in ENDED or phase in POSTCOPY:
             return None
-        if self.ferry:
-            predicted = self.ferry.ms('predicted-downtime.likely-us')
+        if self.progress:
+            predicted = self.progress.ms('predicted-downtime.likely-us')
             if predicted is not None:
                 return predicted
         if number(self.ram.get('dirty-sync-count'), 0) < 2:
@@ -452,10 +454,10 @@ class Track:
             return 100.0, 0.0, True
         if phase in ENDED:
             return floor, None, None
-        told = self.ferry.number('percent') if self.ferry else None
-        if self.ferry and told is not None:
+        told = self.progress.number('percent') if self.progress else None
+        if self.progress and told is not None:
             percent = max(floor, min(ALMOST, told))
-            eta = self.ferry.ms('eta.likely-ms')
+            eta = self.progress.ms('eta.likely-ms')
             return percent, None if eta is None else eta / 1000.0, None
         if total <= 0:
             return floor, None, None

@@ -305,7 +305,7 @@ def time_left(track: Track, style: Style) -> str:
     if point.phase in ENDED or point.eta is None:
         return ''
     out = style.about + seconds(point.eta)
-    info = track.ferry
+    info = track.progress
     low = info.ms('eta.low-ms') if info else None
     high = info.ms('eta.high-ms') if info else None
     if low is not None and high is not None:
@@ -429,8 +429,8 @@ def xbzrle_parts(cache: dict) -> list[str]:
 
 
 def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
-    """Rows from the `ferry` object, which only some QEMUs have."""
-    info, lines = track.ferry, []
+    """Rows from the `progress` object, which only some QEMUs have."""
+    info, lines = track.progress, []
     if info is None:
         return lines
     phase, decision = info.text('phase'), info.text('decision')

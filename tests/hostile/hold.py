@@ -24,7 +24,7 @@ from records import Record
 HELLO = 0x46455252              # a Ferry asks who is there,
 OFFER = 0xfd010000              # and says that it understands
 REPORT, STRICT, ERROR = 0x4, 0x100, 0x40
-KNOWS = ('query-migrate.ferry',)
+KNOWS = ('query-migrate.progress',)
 LIMIT_US = 300000
 RAM_NUMBER = 0x52414d23         # stands for that of the section "ram"
 WAIT = b'<the rest of this stream follows when there is an answer>'

@@ -52,7 +52,7 @@ class Answer:
 
 
 # The base's source may fall over requests for pages: only ours is asked.
-OURS = ('query-migrate.ferry',)
+OURS = ('query-migrate.progress',)
 
 ANSWERS = [
     Answer('nothing-but-the-end', b'', 'completed'),

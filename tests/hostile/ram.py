@@ -158,7 +158,7 @@ def first_words(vm: VM, *values: int) -> None:
 
 
 # Who has this member answers the handshake, and so must understand these.
-KNOWS = ('query-migrate.ferry',)
+KNOWS = ('query-migrate.progress',)
 Z = 0x5a5a5a5a
 
 GOOD = [

@@ -176,7 +176,8 @@ def by_itself(source: str, target: str, way: Way, rate: int) -> Case:
             was = 'postcopy-active' in move.source.states()
             lab.moved(move.target.vm)
             check(was == switches, f'postcopy was {"" if was else "not "}used '
-                  f'at {rate} pages/s: {move.info["ferry"].get("decision")}')
+                  f'at {rate} pages/s: '
+                  f'{move.info["progress"].get("decision")}')
             check(ram['precopy-bytes'] > min(UNDER_WAY, FILL << 20),
                   'a whole pass comes before it')
             return summary(move) if was else 'not needed'

@@ -15,7 +15,7 @@ from ferry.vm import VM
 SERVED = (Path(__file__).resolve().parents[2] / 'migration' / 'postcopy'
           / 'served.def')
 
-# Members of the object `ferry`, and the lines that have their values
+# Members of the object `progress`, and the lines that have their values
 LABELS = {
     'phase': ('phase',),
     'percent': ('percent',),
@@ -59,13 +59,13 @@ def shown(path: str, value: Any, lines: str) -> bool:
 
 
 def all_members(vm: VM) -> set[str]:
-    """Those that the object `ferry` may have."""
+    """Those that the object `progress` may have."""
     schema = {entry['name']: entry
               for entry in vm.qmp.cmd('query-qmp-schema')}
     info = schema[schema['query-migrate']['ret-type']]
-    ferry = next(member['type'] for member in info['members']
-                 if member['name'] == 'ferry')
-    return {member['name'] for member in schema[ferry]['members']}
+    progress = next(member['type'] for member in info['members']
+                    if member['name'] == 'progress')
+    return {member['name'] for member in schema[progress]['members']}
 
 
 def check_progress(vm: VM) -> set[str]:
@@ -76,21 +76,21 @@ def check_progress(vm: VM) -> set[str]:
     if all_members(vm) != set(LABELS):
         raise FerryError('"info migrate" has no lines for '
                          f'{all_members(vm) ^ set(LABELS)}')
-    ferry = vm.qmp.cmd('query-migrate')['ferry']
+    progress = vm.qmp.cmd('query-migrate')['progress']
     text = vm.qmp.cmd('human-monitor-command', {
         'command-line': 'info migrate'})
     lines = dict(line.split(':', 1) for line in text.splitlines()
                  if ':' in line)
-    for member, value in ferry.items():
+    for member, value in progress.items():
         there = '\n'.join(lines[label] for label in LABELS[member]
                           if label in lines)
         for path, leaf in leaves(value, member):
             if not shown(path, leaf, there):
                 raise FerryError(f'{path} is {leaf!r}, and "info migrate" '
                                  f'says {there!r}')
-    for member in set(LABELS) - set(ferry):
+    for member in set(LABELS) - set(progress):
         for label in LABELS[member]:
             if label in lines:
                 raise FerryError(f'"{label}" is shown, but there is no '
                                  f'{member}')
-    return set(ferry)
+    return set(progress)

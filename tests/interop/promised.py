@@ -85,7 +85,7 @@ class Promised(Move):
 
     def strict(self) -> dict:
         """What is to be seen of it."""
-        return self.figures()['ferry']['strict']
+        return self.figures()['progress']['strict']
 
     def wait_aborted(self, count: int) -> None:
         """Wait until so many attempts were given up."""
@@ -124,7 +124,7 @@ class Promised(Move):
         check(seen['attempts'] == aborts + 1,
               f'{aborts} attempts were in vain: {seen}')
         check(seen['one-sided'] == one_sided, f'what kind it was: {seen}')
-        downtime = self.info['ferry']['downtime']
+        downtime = self.info['progress']['downtime']
         total = downtime['total-us'] / 1e3
         check(total < limit, f'the limit was kept: {total} ms')
         return ', '.join(f'{part["name"]} {part["us"] / 1e3:.1f}'

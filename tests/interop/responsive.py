@@ -79,7 +79,7 @@ def answers(source: str, target: str) -> Case:
                 return '; before: '.join(reversed(said))
         raise FerryError('; '.join(said))
     return Case(f'{source}-{target}-destination-answers', run, False,
-                (target,), ('query-migrate.ferry',), alone=True)
+                (target,), ('query-migrate.progress',), alone=True)
 
 
 def load(lab: Lab, source: str, target: str) -> tuple[list[float], float]:

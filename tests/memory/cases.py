@@ -94,8 +94,7 @@ class Run:
     def strict(self) -> dict:
         """What is known of attempts."""
         info = self.source.qmp.cmd('query-migrate')
-        return (info.get('ferry') or info.get('progress') or {}).get(
-            'strict') or {}
+        return info.get('progress', {}).get('strict') or {}
 
     def fill(self) -> None:
         """Give memory a content that differs from page to page."""

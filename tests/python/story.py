@@ -12,7 +12,7 @@ PAGE = 4096
 MIB = 1 << 20
 PARAMS = {'downtime-limit': 300, 'max-bandwidth': 128 * MIB,
           'multifd-channels': 4}
-FERRY = {
+PROGRESS = {
     'phase': 'later-pass', 'percent': 40,
     'eta': {'low-ms': 1900, 'likely-ms': 2400, 'high-ms': 3300},
     'predicted-downtime': {
@@ -38,11 +38,11 @@ class Story:
 
     def __init__(self, total: int = 1024, zero: int = 400,
                  bandwidth: int = 100, dirty: int = 20, end: str = 'completed',
-                 ferry: bool = False, extra: dict | None = None,
+                 progress: bool = False, extra: dict | None = None,
                  seed: int = 1, step: float = 0.1) -> None:
         self.total, self.bandwidth = total * MIB, bandwidth * MIB
         self.zero_left, self.dirty = zero * MIB, dirty * MIB
-        self.end, self.ferry, self.extra = end, ferry, extra or {}
+        self.end, self.progress, self.extra = end, progress, extra or {}
         self.random, self.step = random.Random(seed), step
         self.t, self.elapsed = 100.0, 0.0
         self.remaining, self.sent, self.count = self.total, 0, 1
@@ -66,13 +66,13 @@ class Story:
             told['downtime'] = 34
         else:
             told['expected-downtime'] = 300 if self.count < 2 else 240
-        if self.ferry:
-            told['ferry'] = {**FERRY,
-                             'percent': min(99, int(self.elapsed * 8))}
+        if self.progress:
+            told['progress'] = {**PROGRESS,
+                                'percent': min(99, int(self.elapsed * 8))}
             if status == 'completed':
-                told['ferry'] |= {'percent': 100, 'downtime': DOWNTIME,
-                                  'phase': 'over'}
-                del told['ferry']['eta']
+                told['progress'] |= {'percent': 100, 'downtime': DOWNTIME,
+                                     'phase': 'over'}
+                del told['progress']['eta']
         return told
 
     def sample(self, status: str, guest: str = 'running') -> dict:

@@ -71,7 +71,7 @@ class Asking(unittest.TestCase):
 
     def test_member(self):
         self.assertIsNone(self.lacks('query-migrate.status'))
-        self.assertIn('has no ferry', self.lacks('query-migrate.ferry'))
+        self.assertIn('has no progress', self.lacks('query-migrate.progress'))
         self.assertIn('has no x', self.lacks('no-such-command.x'))
 
     def test_first_reason_of_several(self):

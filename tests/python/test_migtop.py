@@ -91,7 +91,7 @@ class Lines(Base):
         self.call(monitor.address, *FAST, code=0)
 
     def test_json(self):
-        self.monitor(brief(ferry=True))
+        self.monitor(brief(progress=True))
         out, _ = self.call(self.path, '--json', *FAST, code=0)
         entries = [json.loads(line) for line in out.splitlines()]
         percents = [e['percent'] for e in entries if e['percent'] is not None]
@@ -99,7 +99,8 @@ class Lines(Base):
         self.assertEqual((entries[-1]['phase'], percents[-1],
                           entries[-1]['socket'], entries[-1]['downtime_ms']),
                          ('completed', 100, self.path, 34))
-        self.assertEqual(entries[-1]['query_migrate']['ferry']['percent'], 100)
+        self.assertEqual(
+            entries[-1]['query_migrate']['progress']['percent'], 100)
 
     def test_several_sockets_and_the_worst_counts(self):
         self.monitor(brief())

@@ -14,7 +14,7 @@ from story import tell
 
 from ferry import report
 from ferry.errors import FerryError
-from ferry.track import Sample, Track, read_ferry
+from ferry.track import Sample, Track, read_progress
 
 
 def track_of(**how) -> Track:
@@ -56,7 +56,7 @@ class Scales(unittest.TestCase):
 
 class ThePage(unittest.TestCase):
     def test_it_needs_nothing_from_outside(self):
-        page = report.page([('vm', track_of(ferry=True))])
+        page = report.page([('vm', track_of(progress=True))])
         self.assertNotIn('<script', page)
         self.assertNotRegex(page, r'(?:src|href|@import|url\()\s*[=(]')
         self.assertNotRegex(page, r'https?:|//[a-z]')
@@ -115,7 +115,7 @@ class ThePage(unittest.TestCase):
         self.assertEqual(max(heights), heights[-1])
 
     def test_ledgers(self):
-        said = text_of(report.page([('vm', track_of(ferry=True))]))
+        said = text_of(report.page([('vm', track_of(progress=True))]))
         for part in ('Where the downtime went', '38 ms in all',
                      'device-load 6.0 ms', 'Guest stalled', '1.1 ms (sync)',
                      'zero-range, page-run'):
@@ -145,10 +145,10 @@ class ThePage(unittest.TestCase):
 
     def test_hostile_text_is_only_text(self):
         evil = '</title><script>alert(1)</script>\x00\x1b"\'&'
-        track = Track().feed_all(tell(ferry=True))
+        track = Track().feed_all(tell(progress=True))
         track.info['error-desc'] = evil
-        track.info['ferry'] = {'reason': evil}
-        track.ferry = read_ferry({
+        track.info['progress'] = {'reason': evil}
+        track.progress = read_progress({
             'decision': evil, 'peer': {'features': [evil]},
             'downtime': {'parts': [{'name': evil, 'us': 3000}]}})
         track.params = {evil: evil}

@@ -8,12 +8,12 @@ import random
 import re
 import unittest
 
-from story import DOWNTIME, FERRY, MIB, PAGE, PARAMS, Story, tell
+from story import DOWNTIME, PROGRESS, MIB, PAGE, PARAMS, Story, tell
 
 from ferry import track as track_module
 from ferry import view
 from ferry.paths import ROOT
-from ferry.track import Sample, Track, forecast, read_ferry, slope
+from ferry.track import Sample, Track, forecast, read_progress, slope
 
 FANCY = view.Style(unicode=True, color=True)
 WIDE = view.Style(unicode=True)
@@ -42,11 +42,15 @@ def lines_of(reply: dict, width: int = 100, **sample) -> str:
 
 
 def schema_paths() -> set[str]:
-    """The members of the ferry object, from our patch to QAPI, as Progress
-    takes them."""
-    patch, = (ROOT / 'base' / 'patches').glob('*-qapi-migration-*.patch')
-    ours = ''.join(line[1:] for line in patch.open()
-                   if line.startswith('+') and not line.startswith('+#'))
+    """The members of the progress object, from our patches to QAPI, as
+    Progress takes them."""
+    ours = ''
+    for patch in sorted((ROOT / 'base' / 'patches').glob('*-qapi-*.patch')):
+        for hunk in re.split(r'^@@.*\n', patch.read_text(), flags=re.M)[1:]:
+            lines = hunk.partition('-- \n')[0].splitlines(keepends=True)
+            old, new = (''.join(line[1:] for line in lines if line[0] in kinds)
+                        for kinds in (' -', ' +'))
+            ours = ours.replace(old, new, 1) if old in ours else ours + new
     structs = {name: re.findall(r"'\*?([a-z0-9-]+)': (?:'(\w+)'|\[)", members)
                for name, members in re.findall(
                    r"'struct': '(\w+)',\s*'data': {(.*?)}", ours, re.S)}
@@ -58,7 +62,7 @@ def schema_paths() -> set[str]:
                                (below(kind) if kind in structs else ())}
         return paths
 
-    return below('FerryMigrationInfo')
+    return below('MigrationProgress')
 
 
 class Numbers(unittest.TestCase):
@@ -151,7 +155,7 @@ class Forecast(unittest.TestCase):
 
 class TheTrack(unittest.TestCase):
     def test_percent_never_falls_and_ends_at_100(self):
-        for how in ({}, {'dirty': 90}, {'dirty': 150}, {'ferry': True},
+        for how in ({}, {'dirty': 90}, {'dirty': 150}, {'progress': True},
                     {'zero': 1000}, {'bandwidth': 30}):
             percents = [p.percent for p in track_of(**how).points]
             self.assertEqual(percents, sorted(percents), how)
@@ -274,7 +278,7 @@ class TheTrack(unittest.TestCase):
 
 class FerryObject(unittest.TestCase):
     def test_all_of_it(self):
-        info = read_ferry({**FERRY, 'downtime': DOWNTIME})
+        info = read_progress({**PROGRESS, 'downtime': DOWNTIME})
         self.assertEqual(info.text('phase'), 'later-pass')
         self.assertEqual(info.number('percent'), 40)
         self.assertEqual(info.ms('eta.high-ms'), 3300)
@@ -291,7 +295,7 @@ class FerryObject(unittest.TestCase):
                          ['zero-range', 'page-run'])
 
     def test_what_is_not_told_is_not_known(self):
-        info = read_ferry({
+        info = read_progress({
             'phase': 'receiving', 'eta': {'low-ms': 5}, 'decision': 7,
             'stall': [], 'downtime': {'total-us': 7, 'parts': {}},
             'peer': {'features': [1, 'page-run']}})
@@ -306,8 +310,8 @@ class FerryObject(unittest.TestCase):
         self.assertEqual(info.texts('peer.features'), ['page-run'])
         self.assertEqual(info.numbers('served'), {})
         self.assertFalse(info.flag('strict.one-sided'))
-        self.assertIsNone(read_ferry('no object'))
-        self.assertIsNone(read_ferry(None))
+        self.assertIsNone(read_progress('no object'))
+        self.assertIsNone(read_progress(None))
 
     def test_what_is_read_exists(self):
         """What the tools ask for is in QEMU's schema by that name."""
@@ -317,8 +321,8 @@ class FerryObject(unittest.TestCase):
         for file in ('track.py', 'view.py', 'report.py'):
             text = (ROOT / 'python' / 'ferry' / file).read_text()
             asked |= set(re.findall(
-                r"(?:info|self\.ferry)\.(?:number|numbers|ms|text|texts|flag|"
-                r"parts)\(\s*f?['\"]([^'\"]+)", text))
+                r"(?:info|self\.progress)\.(?:number|numbers|ms|text|texts|"
+                r"flag|parts)\(\s*f?['\"]([^'\"]+)", text))
         self.assertGreater(len(asked), 20)
         for path in asked:
             known = re.compile(re.sub(r'{\w+}', r'[a-z0-9]+', path))
@@ -332,7 +336,7 @@ class FerryObject(unittest.TestCase):
                   '34,567 sent along')),
                 ({'faults': {'count': 5, 'requests': 4, 'p99-us': 2500}},
                  ('5 waits for memory', 'p99 2.5 ms', '4 requests'))):
-            shown = lines_of(active(ferry={'phase': 'postcopy', **part}))
+            shown = lines_of(active(progress={'phase': 'postcopy', **part}))
             for words in said:
                 self.assertIn(words, shown)
 
@@ -353,22 +357,22 @@ class FerryObject(unittest.TestCase):
 
         for _ in range(3000):
             junk = {dice.choice(names): value(3) for _ in range(6)}
-            reply = {**active(), 'ferry': junk}
+            reply = {**active(), 'progress': junk}
             track = Track().feed_all([{'t': 1.0, 'migrate': reply}])
             view.block(track, dice.randrange(1, 120), WIDE)
             view.line(track)
 
     def test_it_is_shown(self):
-        said = '\n'.join(view.block(track_of(ferry=True), 100, WIDE))
+        said = '\n'.join(view.block(track_of(progress=True), 100, WIDE))
         for part in ('would take 320 ms', 'longest 1.1 ms (sync)', 'page-run',
                      'device-load 6.0 ms', '38 ms'):
             self.assertIn(part, said)
-        said = lines_of({**active(), 'ferry': FERRY})
+        said = lines_of({**active(), 'progress': PROGRESS})
         for part in ('40 %', '≈2.4 s (1.9 to 3.3) left', '≈41 ms expected',
                      'ram 30 ms', 'later-pass'):
             self.assertIn(part, said)
-        said = lines_of({**active(), 'ferry': {
-            **FERRY, 'eta': {'low-ms': 1900, 'likely-ms': 2400}}})
+        said = lines_of({**active(), 'progress': {
+            **PROGRESS, 'eta': {'low-ms': 1900, 'likely-ms': 2400}}})
         self.assertIn('≈2.4 s (1.9 or more) left', said)
 
 
@@ -411,7 +415,7 @@ class TheBlock(unittest.TestCase):
         self.assertNotIn('downtime', said)
 
     def test_no_line_is_wider_than_the_terminal(self):
-        tracks = [track_of(ferry=True), track_of(end='failed'), Track(),
+        tracks = [track_of(progress=True), track_of(end='failed'), Track(),
                   track_of(dirty=150), Track().feed_all(tell()[:20])]
         for track in tracks:
             for width in (40, 57, 80, 200):
@@ -422,7 +426,7 @@ class TheBlock(unittest.TestCase):
                         self.assertLessEqual(view.width_of([(bare, '')]), width)
 
     def test_plain_is_ascii_without_escapes(self):
-        track = track_of(ferry=True)
+        track = track_of(progress=True)
         text = '\n'.join(view.block(track, 80, view.PLAIN, 'vm-ä') +
                          [view.line(track, view.PLAIN, 'vm-b')])
         self.assertTrue(text.isascii())
@@ -432,7 +436,7 @@ class TheBlock(unittest.TestCase):
         evil = 'x\033]0;owned\007\033[2J\r\n\x9b1A'
         track = Track().feed_all([{'t': 1.0, 'status': evil, 'migrate': {
             **active(), 'status': 'active' + evil, 'error-desc': evil,
-            'blocked-reasons': [evil], 'ferry': {
+            'blocked-reasons': [evil], 'progress': {
                 'phase': evil, 'decision': evil,
                 'peer': {'version': 1, 'features': [evil]},
                 'downtime': {'total-us': 3, 'parts': [

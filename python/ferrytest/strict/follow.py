@@ -51,7 +51,7 @@ def _waits(dst: VM) -> dict[str, float]:
             raise FerryError(f'{dst.name} does not end: {info.get("status")}')
         time.sleep(0.005)
         info = dst.qmp.cmd('query-migrate')
-    told = info.get('ferry', {}).get('faults')
+    told = info.get('progress', {}).get('faults')
     if not told:
         return {'count': 0}
     return {'count': told['count']} | {

@@ -386,12 +386,12 @@ class Lab:
             info = src.qmp.cmd('query-migrate')
         is_.status, is_.error = info['status'], info.get('error-desc', '')
         is_.qemu_ms = info.get('downtime', 0)
-        ferry = info.get('ferry', {})
-        is_.attempts = ferry.get('strict', {}).get('attempts', 0)
-        is_.predicted_ms = _prediction(ferry)
+        progress = info.get('progress', {})
+        is_.attempts = progress.get('strict', {}).get('attempts', 0)
+        is_.predicted_ms = _prediction(progress)
         if is_.status == 'completed':
             is_.blackout_ms = result.blackout_ms
-            ledger = ferry.get('downtime')
+            ledger = progress.get('downtime')
             if ledger:
                 is_.total_ms = ledger['total-us'] / 1e3
                 is_.parts = _parts(ledger)
@@ -456,9 +456,9 @@ def _parts(ledger: dict[str, Any]) -> dict[str, float]:
     return {part['name']: part['us'] / 1e3 for part in ledger['parts']}
 
 
-def _prediction(ferry: dict[str, Any]) -> float | None:
+def _prediction(progress: dict[str, Any]) -> float | None:
     """What the last decision thought that the downtime would be, ms."""
-    found = ferry.get('predicted-downtime', {})
+    found = progress.get('predicted-downtime', {})
     return found['likely-us'] / 1e3 if found else None
 
 

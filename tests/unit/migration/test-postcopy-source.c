@@ -989,7 +989,7 @@ static void test_under_way(void)
 static void test_along(void)
 {
     uint64_t page = 100;
-    FerryServed sent;
+    MigrationPageRequests sent;
     Bench b;
 
     bench_init(&b, false);

@@ -85,7 +85,7 @@ static SourceInfo full_source(MigrationStatus status)
         .throttle_percent = 30,
         .has_vfio = true,
         .vfio_bytes = 99,
-        .ferry = {
+        .progress = {
             .policy = {
                 .bandwidth = 1 << 30, .dirty_rate = 1 << 20, .passes = 2,
                 .downtime = { 10 * MS, 20 * MS, 30 * MS },
@@ -98,13 +98,13 @@ static SourceInfo full_source(MigrationStatus status)
         },
     };
 
-    info.ferry.policy.downtime_part[DOWNTIME_PART_RAM].likely = 15 * MS;
-    info.ferry.policy.downtime_part[DOWNTIME_PART_START].likely = 5 * MS;
-    stall_record(&info.ferry.stalls, "sync", 4 * MS);
+    info.progress.policy.downtime_part[DOWNTIME_PART_RAM].likely = 15 * MS;
+    info.progress.policy.downtime_part[DOWNTIME_PART_START].likely = 5 * MS;
+    stall_record(&info.progress.stalls, "sync", 4 * MS);
     return info;
 }
 
-#define ALWAYS "status ferry "
+#define ALWAYS "status progress "
 #define NUMBERS "setup-time total-time ram xbzrle-cache " \
                 "cpu-throttle-percentage vfio "
 
@@ -227,15 +227,15 @@ static void test_dest(void)
     g_autoptr(QDict) listening = answer_dest(&dest);
     g_autoptr(QDict) active = NULL;
     g_autoptr(QDict) done = NULL;
-    QDict *ferry;
+    QDict *progress;
 
     check_members(listening, "socket-address");
     dest.status = MIGRATION_STATUS_ACTIVE;
     active = answer_dest(&dest);
     check_members(active, ALWAYS "socket-address");
-    ferry = qdict_get_qdict(active, "ferry");
-    check_members(ferry, "phase");
-    g_assert_cmpstr(qdict_get_str(ferry, "phase"), ==, "receiving");
+    progress = qdict_get_qdict(active, "progress");
+    check_members(progress, "phase");
+    g_assert_cmpstr(qdict_get_str(progress, "phase"), ==, "receiving");
 
     dest.status = MIGRATION_STATUS_COMPLETED;
     done = answer_dest(&dest);
@@ -254,9 +254,9 @@ static void test_both_sides(void)
     g_assert_cmpstr(qdict_get_str(dict, "status"), ==, "setup");
 }
 
-static FerryMigrationInfo *ferry_of(const SourceInfo *source)
+static MigrationProgress *progress_of(const SourceInfo *source)
 {
-    return query_ferry(&source->ferry, source->status, true);
+    return query_progress(&source->progress, source->status, true);
 }
 
 static void test_phases(void)
@@ -264,34 +264,38 @@ static void test_phases(void)
     static const struct {
         MigrationStatus status;
         uint64_t passes;
-        FerryPhase source, dest;
+        MigrationPhase source, dest;
     } rows[] = {
-        { MIGRATION_STATUS_SETUP, 0, FERRY_PHASE_SETUP, FERRY_PHASE_SETUP },
-        { MIGRATION_STATUS_ACTIVE, 0, FERRY_PHASE_FIRST_PASS,
-          FERRY_PHASE_RECEIVING },
-        { MIGRATION_STATUS_ACTIVE, 1, FERRY_PHASE_LATER_PASS,
-          FERRY_PHASE_RECEIVING },
-        { MIGRATION_STATUS_PRE_SWITCHOVER, 1, FERRY_PHASE_SWITCHOVER,
-          FERRY_PHASE_SWITCHOVER },
-        { MIGRATION_STATUS_DEVICE, 1, FERRY_PHASE_SWITCHOVER,
-          FERRY_PHASE_SWITCHOVER },
-        { MIGRATION_STATUS_POSTCOPY_ACTIVE, 1, FERRY_PHASE_POSTCOPY,
-          FERRY_PHASE_POSTCOPY },
-        { MIGRATION_STATUS_POSTCOPY_PAUSED, 1, FERRY_PHASE_POSTCOPY,
-          FERRY_PHASE_POSTCOPY },
-        { MIGRATION_STATUS_CANCELLING, 1, FERRY_PHASE_STOPPING,
-          FERRY_PHASE_STOPPING },
-        { MIGRATION_STATUS_CANCELLED, 1, FERRY_PHASE_OVER, FERRY_PHASE_OVER },
-        { MIGRATION_STATUS_FAILED, 0, FERRY_PHASE_OVER, FERRY_PHASE_OVER },
-        { MIGRATION_STATUS_COMPLETED, 9, FERRY_PHASE_OVER, FERRY_PHASE_OVER },
+        { MIGRATION_STATUS_SETUP, 0, MIGRATION_PHASE_SETUP,
+          MIGRATION_PHASE_SETUP },
+        { MIGRATION_STATUS_ACTIVE, 0, MIGRATION_PHASE_FIRST_PASS,
+          MIGRATION_PHASE_RECEIVING },
+        { MIGRATION_STATUS_ACTIVE, 1, MIGRATION_PHASE_LATER_PASS,
+          MIGRATION_PHASE_RECEIVING },
+        { MIGRATION_STATUS_PRE_SWITCHOVER, 1, MIGRATION_PHASE_SWITCHOVER,
+          MIGRATION_PHASE_SWITCHOVER },
+        { MIGRATION_STATUS_DEVICE, 1, MIGRATION_PHASE_SWITCHOVER,
+          MIGRATION_PHASE_SWITCHOVER },
+        { MIGRATION_STATUS_POSTCOPY_ACTIVE, 1, MIGRATION_PHASE_POSTCOPY,
+          MIGRATION_PHASE_POSTCOPY },
+        { MIGRATION_STATUS_POSTCOPY_PAUSED, 1, MIGRATION_PHASE_POSTCOPY,
+          MIGRATION_PHASE_POSTCOPY },
+        { MIGRATION_STATUS_CANCELLING, 1, MIGRATION_PHASE_STOPPING,
+          MIGRATION_PHASE_STOPPING },
+        { MIGRATION_STATUS_CANCELLED, 1, MIGRATION_PHASE_OVER,
+          MIGRATION_PHASE_OVER },
+        { MIGRATION_STATUS_FAILED, 0, MIGRATION_PHASE_OVER,
+          MIGRATION_PHASE_OVER },
+        { MIGRATION_STATUS_COMPLETED, 9, MIGRATION_PHASE_OVER,
+          MIGRATION_PHASE_OVER },
     };
 
     for (int i = 0; i < ARRAY_SIZE(rows); i++) {
-        FerryInfo info = { .policy.passes = rows[i].passes };
-        g_autoptr(FerryMigrationInfo) source =
-            query_ferry(&info, rows[i].status, true);
-        g_autoptr(FerryMigrationInfo) dest =
-            query_ferry(&info, rows[i].status, false);
+        ProgressInfo info = { .policy.passes = rows[i].passes };
+        g_autoptr(MigrationProgress) source =
+            query_progress(&info, rows[i].status, true);
+        g_autoptr(MigrationProgress) dest =
+            query_progress(&info, rows[i].status, false);
 
         g_assert_cmpint(source->phase, ==, rows[i].source);
         g_assert_cmpint(dest->phase, ==, rows[i].dest);
@@ -300,66 +304,66 @@ static void test_phases(void)
     }
 }
 
-static void test_ferry(void)
+static void test_progress(void)
 {
     SourceInfo source = full_source(MIGRATION_STATUS_ACTIVE);
-    g_autoptr(FerryMigrationInfo) ferry = ferry_of(&source);
-    FerryPartList *parts = ferry->predicted_downtime->parts;
+    g_autoptr(MigrationProgress) progress = progress_of(&source);
+    MigrationDowntimePartList *parts = progress->predicted_downtime->parts;
 
-    g_assert_cmpuint(ferry->percent, ==, 61);
-    g_assert_cmpuint(ferry->eta->low_ms, ==, 1000);
-    g_assert_cmpuint(ferry->eta->likely_ms, ==, 2000);
-    g_assert_true(ferry->eta->has_high_ms);
-    g_assert_cmpuint(ferry->eta->high_ms, ==, 3000);
-    g_assert_cmpuint(ferry->predicted_downtime->low_us, ==, 10000);
-    g_assert_cmpuint(ferry->predicted_downtime->likely_us, ==, 20000);
-    g_assert_cmpuint(ferry->predicted_downtime->high_us, ==, 30000);
+    g_assert_cmpuint(progress->percent, ==, 61);
+    g_assert_cmpuint(progress->eta->low_ms, ==, 1000);
+    g_assert_cmpuint(progress->eta->likely_ms, ==, 2000);
+    g_assert_true(progress->eta->has_high_ms);
+    g_assert_cmpuint(progress->eta->high_ms, ==, 3000);
+    g_assert_cmpuint(progress->predicted_downtime->low_us, ==, 10000);
+    g_assert_cmpuint(progress->predicted_downtime->likely_us, ==, 20000);
+    g_assert_cmpuint(progress->predicted_downtime->high_us, ==, 30000);
     g_assert_cmpstr(parts->value->name, ==, "ram");
     g_assert_cmpuint(parts->value->us, ==, 15000);
     g_assert_cmpstr(parts->next->value->name, ==, "start");
     g_assert_null(parts->next->next);
-    g_assert_cmpuint(ferry->bandwidth, ==, 1 << 30);
-    g_assert_cmpuint(ferry->dirty_rate, ==, 1 << 20);
-    g_assert_cmpstr(ferry->decision, ==, "one more pass");
-    g_assert_cmpuint(ferry->stall->longest_us, ==, 4000);
-    g_assert_cmpuint(ferry->stall->total_us, ==, 4000);
-    g_assert_cmpuint(ferry->stall->count, ==, 1);
-    g_assert_cmpstr(ferry->stall->step, ==, "sync");
-    g_assert_null(ferry->downtime);
-    g_assert_cmpuint(ferry->peer->version, ==, 1);
-    g_assert_cmpstr(ferry->peer->features->value, ==, "page-run");
-    g_assert_null(ferry->served);
-    g_assert_null(ferry->faults);
+    g_assert_cmpuint(progress->bandwidth, ==, 1 << 30);
+    g_assert_cmpuint(progress->dirty_rate, ==, 1 << 20);
+    g_assert_cmpstr(progress->decision, ==, "one more pass");
+    g_assert_cmpuint(progress->stall->longest_us, ==, 4000);
+    g_assert_cmpuint(progress->stall->total_us, ==, 4000);
+    g_assert_cmpuint(progress->stall->count, ==, 1);
+    g_assert_cmpstr(progress->stall->step, ==, "sync");
+    g_assert_null(progress->downtime);
+    g_assert_cmpuint(progress->peer->version, ==, 1);
+    g_assert_cmpstr(progress->peer->features->value, ==, "page-run");
+    g_assert_null(progress->served);
+    g_assert_null(progress->faults);
 }
 
 /* Each side tells its own part of what became of faults. */
-static void test_ferry_postcopy(void)
+static void test_progress_postcopy(void)
 {
     SourceInfo source = full_source(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     Latency waits = { };
     DestInfo dest = {
         .status = MIGRATION_STATUS_POSTCOPY_ACTIVE,
-        .ferry = { .faults = &waits, .requests = 7 },
+        .progress = { .faults = &waits, .requests = 7 },
     };
-    g_autoptr(FerryMigrationInfo) none = NULL;
-    g_autoptr(FerryMigrationInfo) there = NULL;
-    g_autoptr(FerryMigrationInfo) here = NULL;
+    g_autoptr(MigrationProgress) none = NULL;
+    g_autoptr(MigrationProgress) there = NULL;
+    g_autoptr(MigrationProgress) here = NULL;
 
-    none = query_ferry(&dest.ferry, dest.status, false);
+    none = query_progress(&dest.progress, dest.status, false);
     g_assert_null(none->faults);
     latency_add(&waits, 100);
     latency_add(&waits, 300);
-    there = query_ferry(&dest.ferry, dest.status, false);
+    there = query_progress(&dest.progress, dest.status, false);
     g_assert_cmpuint(there->faults->count, ==, 2);
     g_assert_cmpuint(there->faults->requests, ==, 7);
     g_assert_cmpuint(there->faults->mean_us, ==, 200);
     g_assert_cmpuint(there->faults->max_us, ==, 300);
     g_assert_null(there->served);
 
-    source.ferry.served = (FerryServed) {
+    source.progress.served = (MigrationPageRequests) {
         .asked = 9, .urgent = 6, .again = 2, .along = 40,
     };
-    here = ferry_of(&source);
+    here = progress_of(&source);
     g_assert_cmpuint(here->served->asked, ==, 9);
     g_assert_cmpuint(here->served->urgent, ==, 6);
     g_assert_cmpuint(here->served->again, ==, 2);
@@ -368,12 +372,12 @@ static void test_ferry_postcopy(void)
 }
 
 /* What is not known is not made up. */
-static void test_ferry_knows_nothing(void)
+static void test_progress_knows_nothing(void)
 {
     SourceInfo source = { .status = MIGRATION_STATUS_ACTIVE };
-    g_autoptr(FerryMigrationInfo) empty = ferry_of(&source);
-    g_autoptr(FerryMigrationInfo) open = NULL;
-    g_autoptr(FerryMigrationInfo) half = NULL;
+    g_autoptr(MigrationProgress) empty = progress_of(&source);
+    g_autoptr(MigrationProgress) open = NULL;
+    g_autoptr(MigrationProgress) half = NULL;
 
     g_assert_null(empty->eta);
     g_assert_null(empty->predicted_downtime);
@@ -385,33 +389,33 @@ static void test_ferry_knows_nothing(void)
     g_assert_false(empty->has_dirty_rate);
 
     source = full_source(MIGRATION_STATUS_ACTIVE);
-    source.ferry.decision = "";
-    source.ferry.policy.remaining.high = POLICY_NEVER;
-    source.ferry.policy.downtime.high = POLICY_NEVER;
-    open = ferry_of(&source);
+    source.progress.decision = "";
+    source.progress.policy.remaining.high = POLICY_NEVER;
+    source.progress.policy.downtime.high = POLICY_NEVER;
+    open = progress_of(&source);
     g_assert_false(open->eta->has_high_ms);
     g_assert_false(open->predicted_downtime->has_high_us);
     g_assert_null(open->decision);
 
-    source.ferry.policy.remaining.likely = POLICY_NEVER;
-    source.ferry.policy.downtime.likely = POLICY_NEVER;
-    half = ferry_of(&source);
+    source.progress.policy.remaining.likely = POLICY_NEVER;
+    source.progress.policy.downtime.likely = POLICY_NEVER;
+    half = progress_of(&source);
     g_assert_null(half->eta);
     g_assert_null(half->predicted_downtime);
     g_assert_true(half->has_bandwidth);
 }
 
-static void test_ferry_is_over(void)
+static void test_progress_is_over(void)
 {
     SourceInfo source = full_source(MIGRATION_STATUS_COMPLETED);
-    DowntimeLedger *ledger = &source.ferry.downtime;
-    g_autoptr(FerryMigrationInfo) done = NULL;
-    g_autoptr(FerryMigrationInfo) failed = NULL;
-    FerryPartList *parts;
+    DowntimeLedger *ledger = &source.progress.downtime;
+    g_autoptr(MigrationProgress) done = NULL;
+    g_autoptr(MigrationProgress) failed = NULL;
+    MigrationDowntimePartList *parts;
 
     ledger_mark(ledger, DOWNTIME_PART_STOP, 0, 2 * MS);
     ledger_mark(ledger, DOWNTIME_PART_RAM, 3 * MS, 10 * MS);
-    done = ferry_of(&source);
+    done = progress_of(&source);
     g_assert_cmpuint(done->percent, ==, 100);
     g_assert_null(done->eta);
     g_assert_nonnull(done->predicted_downtime);
@@ -425,8 +429,8 @@ static void test_ferry_is_over(void)
     g_assert_null(parts->next->next->next);
 
     source.status = MIGRATION_STATUS_FAILED;
-    source.ferry.policy.percent = 100;
-    failed = ferry_of(&source);
+    source.progress.policy.percent = 100;
+    failed = progress_of(&source);
     g_assert_cmpuint(failed->percent, ==, 99);
     g_assert_null(failed->eta);
 }
@@ -442,10 +446,10 @@ int main(int argc, char **argv)
     g_test_add_func("/query/error", test_error);
     g_test_add_func("/query/dest", test_dest);
     g_test_add_func("/query/both-sides", test_both_sides);
-    g_test_add_func("/query/ferry/phases", test_phases);
-    g_test_add_func("/query/ferry/all", test_ferry);
-    g_test_add_func("/query/ferry/postcopy", test_ferry_postcopy);
-    g_test_add_func("/query/ferry/unknown", test_ferry_knows_nothing);
-    g_test_add_func("/query/ferry/over", test_ferry_is_over);
+    g_test_add_func("/query/progress/phases", test_phases);
+    g_test_add_func("/query/progress/all", test_progress);
+    g_test_add_func("/query/progress/postcopy", test_progress_postcopy);
+    g_test_add_func("/query/progress/unknown", test_progress_knows_nothing);
+    g_test_add_func("/query/progress/over", test_progress_is_over);
     return g_test_run();
 }
