@@ -9,7 +9,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/main-loop.h"
 #include "exec/memory.h"
-#include "exec/ram_addr.h"
+#include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "migration/misc.h"
 #include "migration/options.h"
@@ -17,6 +17,7 @@
 #include "migration/wire/wire.h"
 #include "blocks.h"
 #include "load.h"
+#include "target.h"
 
 /*
  * There is one load at a time, and one thread that loads RAM.  The blocks stay
@@ -38,7 +39,7 @@ static bool resize_block(void *opaque, RamRegion *r, uint64_t bytes,
     int ret;
 
     BQL_LOCK_GUARD();
-    ret = qemu_ram_resize(rb, bytes, errp);
+    ret = ram_target_resize(rb, bytes, errp);
     r->pages = rb->used_length >> r->page_bits;
     r->area.size = ROUND_UP(rb->used_length, rb->page_size);
     return ret >= 0;
@@ -165,7 +166,7 @@ int ram_load_cleanup(void *opaque)
 {
     RAM_REGIONS_FOREACH_SENT(r, &loading.regions) {
         if (memory_region_is_nonvolatile(r->rb->mr)) {
-            qemu_ram_block_writeback(r->rb);
+            ram_target_write_back(r->rb);
         }
     }
     ram_handlers_forget();

@@ -5,12 +5,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "exec/ram_addr.h"
 #include "migration/misc.h"
 #include "migration/trace.h"
 #include "load.h"
 #include "load-watch.h"
 #include "sync.h"
+#include "target.h"
 
 static bool watching;           /* atomic */
 
@@ -97,7 +97,6 @@ int ram_watch_loader_discards(RAMBlock *rb, uint64_t start, uint64_t length)
 void migration_ram_discarded(RAMBlock *rb, uint64_t start, uint64_t length)
 {
     if (qatomic_read(&watching) && !loader_discards) {
-        cpu_physical_memory_set_dirty_range(rb->offset + start, length,
-                                            1 << DIRTY_MEMORY_MIGRATION);
+        ram_target_log_write(rb, start, length);
     }
 }

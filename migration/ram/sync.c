@@ -8,7 +8,8 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "exec/memory.h"
-#include "exec/ram_addr.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
 #include "hw/core/cpu.h"
 #include "system/kvm.h"
 #include "system/replay.h"
@@ -16,6 +17,7 @@
 #include "migration/base/clock.h"
 #include "migration/trace.h"
 #include "sync.h"
+#include "target.h"
 
 bool ram_log_start(Error **errp)
 {
@@ -87,7 +89,7 @@ static void sync_settle(RamRegions *regions, RamSyncReport *report)
         wait_for_vcpus();
         RAM_REGIONS_FOREACH_SENT(r, regions) {
             if (r->pages && ram_region_here(r)) {
-                tlb_reset_dirty_range_all(r->rb->offset, ram_region_bytes(r));
+                ram_target_look_at_log(r->rb, ram_region_bytes(r));
             }
         }
         wait_for_vcpus();
