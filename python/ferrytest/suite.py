@@ -14,11 +14,13 @@ Cases.  Case.run gets a new temporary folder, or the suite's lab, and returns
 what it measured, a text, or nothing.  It fails by FerryError; any other
 exception is a mistake in the test and fails it with a traceback.  It is skipped
 by Skip, also when a QEMU cannot do what the case needs (ferrytest.abilities).
-cases() may be a generator: it is asked for a case when the one before is done.
+cases() may be a generator: it is asked for a case when the one before is done,
+and what it does after the last one is done before the end of the output.
 
 Labs.  A lab, made of the temporary folder, is what cases share or, unless
 SHARED, what each has for itself.  It is tidied after a case that went well and
-cleared after one that failed and at the end, whatever happens.
+cleared after one that failed and at the end, whatever happens.  Logs that it
+has elsewhere are brought into the folder by save_logs().
 
 Time.  A case that takes longer than its limit fails, by SIGALRM in the main
 thread; --patience multiplies all limits.
@@ -107,6 +109,9 @@ class Lab:
         """What is known of the machines, for a failure."""
         return []
 
+    def save_logs(self) -> None:
+        """Bring logs that are elsewhere into the folder."""
+
     def tidy(self) -> None:
         """After a case that went well or was skipped; it may fail the case."""
         self.clear()
@@ -176,6 +181,12 @@ class Report:
                   + (f', {self.skipped} skipped' if self.skipped else '')
                   + f' ({time.monotonic() - self._began:.0f} s)')
         return 1 if self.failed or not self.number else 0
+
+
+def check(condition: object, claim: str) -> None:
+    """Fail the case unless CONDITION."""
+    if not condition:
+        raise FerryError(f'not so: {claim}')
 
 
 @contextmanager
@@ -270,6 +281,8 @@ class Place:
         if not verdict.ok and self.lab is not None:
             verdict.notes += self.lab.last_words()
         if not verdict.ok or options.verbose:
+            if self.lab is not None:
+                self.lab.save_logs()
             kept = keep_logs(self.folder, self._suite.name, case.name,
                              self._suite.logs, began)
             verdict.notes += [f'logs: {kept}'] if kept else []
@@ -311,11 +324,11 @@ class Suite:
                  check: Callable[[Options], None] | None = None) -> None:
         """DOC is the runner's docstring; LIMIT, in seconds, that of a case.
 
-        KINDS are the QEMUs that must have been built if all is run.  A case is
-        tried TRIES times, where a busy machine may be at fault.  COUNT and
-        SEED are the defaults of these flags, which there are only then.  FLAGS
-        adds flags of the suite's own; CHECK looks whether it can run here, and
-        raises Skip if not.
+        KINDS are the QEMUs that must have been built if all is run.  JOBS is 0
+        if cases need what others have done.  A case is tried TRIES times, where
+        a busy machine may be at fault.  COUNT and SEED are the defaults of
+        these flags, which there are only then.  FLAGS adds flags of the suite's
+        own; CHECK looks whether it can run here, and raises Skip if not.
         """
         self.name, self.doc, self.cases = name, doc, cases
         self.limit, self.lab, self.shared = limit, lab, shared
@@ -358,20 +371,29 @@ class Suite:
         if self._check:
             self._check(options)
 
+    def chosen(self, options: Options) -> Iterator[Case]:
+        """The cases that the flags ask for."""
+        for case in self.cases(options):
+            if options.quick and not case.quick:
+                continue
+            if options.case and matches(case.name, options.case) or \
+                    not options.case and (options.full or not case.full):
+                yield case
+
     def names(self, options: Options) -> Iterator[str]:
         """What --list prints."""
-        for case in self._chosen(options):
+        for case in self.chosen(options):
             yield (f'{case.name:40} {case.what}'.rstrip()
                    if options.verbose else case.name)
 
     def run(self, options: Options) -> int:
         """Run the chosen cases; the exit status."""
-        cases = self._chosen(options)
+        cases = self.chosen(options)
         first = next(cases, None)
         if first is None:
             raise FerryError('no case matches: see --list')
         cases = itertools.chain([first], cases)
-        report = Report(options.verbose)
+        report = self.report(options)
         if options.jobs > 1:
             every = list(cases)
             verdicts = (Verdict(**told) for told in lanes.side_by_side(
@@ -381,6 +403,14 @@ class Suite:
         for verdict in verdicts:
             report.point(verdict)
         return report.end()
+
+    @staticmethod
+    def report(options: Options) -> Report:
+        """What points are printed by; it has said what the seed is."""
+        report = Report(options.verbose)
+        if 'seed' in options:
+            report.note(f'seed {options.seed}')
+        return report
 
     # The command line
 
@@ -402,8 +432,8 @@ class Suite:
             help='say more about each case, and keep the logs of all')
         add('--ours', default='ferry', metavar='QEMU',
             help='the QEMU under test: ferry, pristine or a path')
-        add('--jobs', type=int, default=self.jobs, metavar='N',
-            help=f'cases at a time ({self.jobs})')
+        add('--jobs', type=int, default=self.jobs or 1, metavar='N',
+            help=f'cases at a time ({self.jobs or "always 1"})')
         add('--patience', type=float, default=1.0, metavar='FACTOR',
             help='multiplies time limits, for slow machines and sanitizers')
         add('--no-skip', action='store_true',
@@ -421,15 +451,10 @@ class Suite:
         options.case += options.pattern
         if self.count is not None and options.count < 1:
             parser.error('--count must be at least 1')
+        if options.jobs > 1 and not self.jobs:
+            parser.error('cases of this suite need what others have done: '
+                         '--jobs must be 1')
         return options
-
-    def _chosen(self, options: Options) -> Iterator[Case]:
-        for case in self.cases(options):
-            if options.quick and not case.quick:
-                continue
-            if options.case and matches(case.name, options.case) or \
-                    not options.case and (options.full or not case.full):
-                yield case
 
     # Running
 

@@ -9,10 +9,10 @@ import itertools
 from pathlib import Path
 from typing import Callable
 
-from ferry.errors import FerryError
 from ferry.migrate import tcp_uri
 from ferry.vm import VM
 from ferrytest import qtest
+from ferrytest.suite import check
 from ferrytest.wait import until
 
 PAGE = 4096
@@ -27,12 +27,6 @@ DATA, DATA_PAGES = 32 << 20, 64
 
 SLOW = 256 << 10        # bytes a second: nothing but filler gets sent
 NUMBERS = itertools.count(1)
-
-
-def check(condition: bool, claim: str) -> None:
-    """Fail the case unless CONDITION."""
-    if not condition:
-        raise FerryError(f'not so: {claim}')
 
 
 def pattern(page: int) -> int:

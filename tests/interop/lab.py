@@ -25,6 +25,7 @@ from ferry.observer import Observer
 from ferry.paths import KINDS
 from ferry.vm import VM
 from ferrytest import suite
+from ferrytest.suite import check
 from ferrytest.tls import TLS, SharedKey
 
 MEMORY = 256            # MiB
@@ -39,12 +40,6 @@ BOOT_LIMIT = 120        # s; on a machine with time to spare it takes four
 PRIVATE = {'mem_backend', 'disk'}
 OFF = {'xbzrle': False, 'auto-converge': False,
        'pause-before-switchover': False}
-
-
-def check(condition: bool, claim: str) -> None:
-    """Fail the case unless CONDITION."""
-    if not condition:
-        raise FerryError(f'not so: {claim}')
 
 
 def contents(more: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from ferry import paths                                     # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
 from ferrytest import lanes, process, suite                 # noqa: E402
 from ferrytest.suite import (Case, Failed, Lab, Skip, Suite,    # noqa: E402
-                             attempt, matches)
+                             attempt, check, matches)
 
 tests_run = load('tests/run')
 
@@ -63,6 +63,11 @@ class Trying(unittest.TestCase):
         self.assertEqual(verdict.notes[0], "KeyError: 'key'")
         self.assertIn(__file__, '\n'.join(verdict.notes))
 
+    def test_check(self):
+        self.assertTrue(attempt('a', lambda: check(1, 'one')).ok)
+        self.assertEqual(attempt('a', lambda: check('', 'it is')).notes,
+                         ['not so: it is'])
+
     def test_takes_too_long(self):
         before = signal.getsignal(signal.SIGALRM)
         verdict = attempt('a', lambda: time.sleep(60), 0.05)
@@ -81,6 +86,9 @@ class Box(Lab):
 
     def last_words(self) -> list[str]:
         return ['qemu said x']
+
+    def save_logs(self) -> None:
+        (self.folder / 'elsewhere.log').write_text('brought')
 
     def tidy(self) -> None:
         self.did.append('tidy')
@@ -160,6 +168,7 @@ class Running(unittest.TestCase):
         kept = self.build / 'check' / 'logs' / 's' / 'b-c'
         self.assertIn(f'# logs: {kept}', said)
         self.assertEqual((kept / 'vm.log').read_text(), 'last')
+        self.assertEqual((kept / 'elsewhere.log').read_text(), 'brought')
 
     def test_labs_apart(self):
         labs = []
@@ -189,8 +198,9 @@ class Running(unittest.TestCase):
             yield Case('make', lambda folder: found.append('x'))
             for name in found:
                 yield Case(name, lambda folder: None)
-        self.assertEqual(self.run_suite(cases)[1][1:4],
-                         ['ok 1 - make', 'ok 2 - x', '1..2'])
+            print('# the last word')
+        self.assertEqual(self.run_suite(cases)[1][1:5],
+                         ['ok 1 - make', 'ok 2 - x', '# the last word', '1..2'])
 
     def test_cannot_run(self):
         def check(_options):
@@ -224,11 +234,28 @@ class Running(unittest.TestCase):
         def cases(options):
             seen.append((options.count, options.seed))
             return [Case('a', id)]
-        self.run_suite(cases, '--seed', '5', count=3, seed=1)
+        _, said = self.run_suite(cases, '--seed', '5', count=3, seed=1)
         self.assertEqual(seen, [(3, 5)])
+        self.assertEqual(said[1], '# seed 5')
+        self.refused(cases, '--count', '0', count=3)
+
+    def refused(self, cases, *argv: str, **more) -> None:
+        """The command line is wrong."""
         with self.assertRaises(SystemExit), \
                 contextlib.redirect_stderr(io.StringIO()):
-            self.run_suite(cases, '--count', '0', count=3)
+            self.run_suite(cases, *argv, **more)
+
+    def test_cases_that_need_others(self):
+        cases = [Case('a', id)]
+        self.assertEqual(self.run_suite(cases, '--jobs', '1', jobs=0)[0], 0)
+        self.refused(cases, '--jobs', '2', jobs=0)
+
+    def test_own_flags(self):
+        seen = []
+        self.run_suite(lambda options: seen.append(options.busy)
+                       or [Case('a', id)], '--busy', flags=lambda parser:
+                       parser.add_argument('--busy', action='store_true'))
+        self.assertEqual(seen, [True])
 
     def test_named(self):
         def good(_folder):
