@@ -16,6 +16,7 @@ from typing import Callable
 from ferry.errors import FerryError
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest import suite
 from ferrytest.drain import Drain
 
 MEMORY = 32             # MiB
@@ -46,7 +47,7 @@ MACHINE = (
     '-device', 'virtio-rng-pci,id=rng,bus=rp')
 
 
-class Lab:
+class Lab(suite.Lab):
     """VMs with a disk in a folder, and what they are connected to."""
 
     def __init__(self, folder: Path, kind: str = 'ferry') -> None:
@@ -61,13 +62,7 @@ class Lab:
         self.stack = contextlib.ExitStack()
         self.make_image(self.image)
 
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.end_all()
-
-    def end_all(self) -> None:
+    def clear(self) -> None:
         """End all VMs and whom they were connected to."""
         self.stack.close()
         self.stack = contextlib.ExitStack()
