@@ -83,7 +83,7 @@ def _urgent(side: Side, name: str, arguments: dict | None) -> bool:
 
 
 def precopy(caps: dict[str, bool], chance: random.Random, folder: Path,
-            binary: Path) -> str:
+            binary: str) -> str:
     """Both sides get what they refuse, and one of them a yank at some time."""
     two = Pair(folder, binary, {'events': True, **caps}, **RATE)
     hammers: list[Hammer] = []
@@ -138,7 +138,7 @@ def _pause(two: Pair, chance: random.Random, over: Callable[[], bool]
 
 
 def postcopy(caps: dict[str, bool], chance: random.Random, folder: Path,
-             binary: Path) -> str:
+             binary: str) -> str:
     """Pauses until the end, each of which is recovered from."""
     two = Pair(folder, binary,
                {'events': True, 'postcopy-ram': True, **caps}, **RATE)
@@ -180,7 +180,7 @@ def _judge(two: Pair, last: Side) -> None:
         must_end(vm, quitting.told(vm), QUIT_WITHIN)
 
 
-Round = Callable[[random.Random, Path, Path], str]
+Round = Callable[[random.Random, Path, str], str]
 
 
 def commands(what: Callable[..., str], **caps: bool) -> Round:
@@ -191,9 +191,9 @@ def commands(what: Callable[..., str], **caps: bool) -> Round:
 
 def end(case: quitting.Case) -> Round:
     """A round of tests/quit, on a machine that is busy."""
-    def run(chance: random.Random, folder: Path, binary: Path) -> str:
+    def run(chance: random.Random, folder: Path, binary: str) -> str:
         with busy(BUSY, BUSY_SECONDS):
-            return case.round(quitting.Plan(str(binary), 1, QUIT_WITHIN,
+            return case.round(quitting.Plan(binary, 1, QUIT_WITHIN,
                                             chance), folder)
     return run
 
@@ -212,7 +212,7 @@ ROUNDS: dict[str, Round] = {
 }
 
 
-def run(name: str, count: int, folder: Path, binary: Path) -> str:
+def run(name: str, count: int, folder: Path, binary: str) -> str:
     """COUNT rounds; what became of how many."""
     chance = random.Random(name)
     seen: dict[str, int] = {}
