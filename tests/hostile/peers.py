@@ -363,24 +363,22 @@ def check_no_tls(data: bytes, vm: VM, folder: Path) -> None:
             raise FerryError(f'the next migration: {info}')
 
 
-def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
-          ) -> list[tuple[str, Callable[[], None]]]:
-    """Name and function of each test; START makes a VM of the kind OURS."""
-    made: list[tuple[str, Callable[[], None]]] = [
-        (f'answer/{answer.name}',
-         lambda answer=answer: check_answer(answer, start(ours), folder))
-        for answer in ANSWERS]
-    made.append(('answer/silence',
-                 lambda: check_silence(start(ours), folder)))
-    made.append(('answer/lost', lambda: check_lost(start(ours), folder)))
-    for share in (0.3, 0.999):
-        made.append((f'unplug-at-{share:.1%}', lambda share=share: check_unplug(
-            stream, share, start(ours, 'defer'), folder)))
-    made.append(('exec-without-tls', lambda: check_no_tls(
-        stream, start(ours, 'defer'), folder)))
+def tests() -> list[tuple[str, Callable]]:
+    """Name and function of each test, which gets the runner's Bench."""
+    made: list[tuple[str, Callable]] = [
+        (f'answer/{answer.name}', lambda lab, answer=answer: check_answer(
+            answer, lab.vm(), lab.folder)) for answer in ANSWERS]
+    made += [
+        ('answer/silence', lambda lab: check_silence(lab.vm(), lab.folder)),
+        ('answer/lost', lambda lab: check_lost(lab.vm(), lab.folder))]
+    made += [(f'unplug-at-{share:.1%}', lambda lab, share=share: check_unplug(
+        lab.stream, share, lab.vm(incoming='defer'), lab.folder))
+        for share in (0.3, 0.999)]
+    made.append(('exec-without-tls', lambda lab: check_no_tls(
+        lab.stream, lab.vm(incoming='defer'), lab.folder)))
     # The first is in the configuration, the others in memory and devices.
-    for share in (0.00005, 0.01, 0.3, 0.9, 0.999):
-        made.append((f'stream-stops-at-{share:.3%}',
-                     lambda share=share: check_stream_stops(
-                         stream, share, start(ours, 'defer'), folder)))
-    return made
+    return made + [
+        (f'stream-stops-at-{share:.3%}',
+         lambda lab, share=share: check_stream_stops(
+             lab.stream, share, lab.vm(incoming='defer'), lab.folder))
+        for share in (0.00005, 0.01, 0.3, 0.9, 0.999)]

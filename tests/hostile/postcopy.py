@@ -472,33 +472,24 @@ def check_held_hang_up(stage: str, vm: VM, folder: Path) -> None:
             was_in_vain(vm, folder)
 
 
-def tests(start: Callable[..., VM], ours: str, folder: Path
-          ) -> list[tuple[str, Callable[[], None]]]:
-    """Name and function of each test; START makes a VM of the kind OURS."""
-    made: list[tuple[str, Callable[[], None]]] = [
-        (f'postcopy/{lie.name}',
-         lambda lie=lie: check_lie(lie, start(ours), folder)) for lie in LIES]
-    made.append(('postcopy/asked-for-comes-first',
-                 lambda: check_urgent(start(ours), folder)))
-    made += [(f'postcopy/hangs-up-at-{stage}',
-              lambda stage=stage, there=there: check_hang_up(
-                  stage, there, start(ours), folder))
-             for stage, there in STAGES.items()]
-    made += [(f'postcopy/given-up-after-{stage}',
-              lambda stage=stage, seen=seen: check_given_up(
-                  stage, seen, start(ours), folder))
-             for stage, seen in LOST.items()]
-    made += [(f'postcopy/recover/{name}',
-              lambda name=name: check_recovery(name, start(ours), folder))
-             for name in RECOVERIES]
-    made += [(f'postcopy/{kind}/{name}',
-              lambda name=name, check=check: check(name, start(ours), folder))
-             for kind, check, names in (
-                 ('ready', check_held, HELD),
-                 ('held', check_held_lie, HELD_LIES),
-                 ('held/hangs-up-at', check_held_hang_up, HELD_STAGES))
-             for name in names]
-    return made + [(f'postcopy/recover/hangs-up-at-{stage}',
-                    lambda stage=stage: check_recovery_stops(
-                        stage, start(ours), folder))
-                   for stage in ('bitmap', 'resume')]
+def tests() -> list[tuple[str, Callable]]:
+    """Name and function of each test, which gets the runner's Bench."""
+    def test(name: str, check: Callable[..., None], *args: object
+             ) -> tuple[str, Callable]:
+        return f'postcopy/{name}', lambda lab: check(*args, lab.vm(),
+                                                     lab.folder)
+    return [
+        *(test(lie.name, check_lie, lie) for lie in LIES),
+        test('asked-for-comes-first', check_urgent),
+        *(test(f'hangs-up-at-{stage}', check_hang_up, stage, there)
+          for stage, there in STAGES.items()),
+        *(test(f'given-up-after-{stage}', check_given_up, stage, seen)
+          for stage, seen in LOST.items()),
+        *(test(f'recover/{name}', check_recovery, name)
+          for name in RECOVERIES),
+        *(test(f'ready/{name}', check_held, name) for name in HELD),
+        *(test(f'held/{name}', check_held_lie, name) for name in HELD_LIES),
+        *(test(f'held/hangs-up-at/{stage}', check_held_hang_up, stage)
+          for stage in HELD_STAGES),
+        *(test(f'recover/hangs-up-at-{stage}', check_recovery_stops, stage)
+          for stage in ('bitmap', 'resume'))]

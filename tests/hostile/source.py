@@ -18,7 +18,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import records as r
 from cases import advise, discard
@@ -155,11 +155,11 @@ LIES = [
 class Bench:
     """A destination and who gives it a guest."""
 
-    def __init__(self, start: Callable[..., VM], kind: str, folder: Path,
+    def __init__(self, start: Callable[..., VM], folder: Path,
                  stream: bytes, caps: dict[str, bool] | None = None) -> None:
         self.caps = {**CAPS, **(caps or {})}
-        abilities.require(kind, [*NEEDS, *self.caps])
-        self.vm = start(kind, incoming='defer')
+        abilities.require('ferry', [*NEEDS, *self.caps])
+        self.vm = start(incoming='defer')
         self.giver = Giver(r.parse(stream))
         for at in FILLED:
             self.giver.pages[BLOCK, at] = struct.pack('>Q', at) * (PAGE // 8)
@@ -753,17 +753,16 @@ def check_lost_again(step: str, bench: Bench) -> None:
         bench.comes_back()
 
 
-def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
-          ) -> list[tuple[str, Callable[[], None]]]:
-    """Name and function of each test; START makes a VM of the kind OURS."""
-    def bench(**caps: bool) -> Bench:
-        return Bench(start, ours, folder, stream, {
+def tests() -> list[tuple[str, Callable]]:
+    """Name and function of each test, which gets the runner's Bench."""
+    def bench(lab: Any, **caps: bool) -> Bench:
+        return Bench(lab.vm, lab.folder, lab.stream, {
             name.replace('_', '-'): state for name, state in caps.items()})
 
-    made: list[tuple[str, Callable[[], None]]] = [
-        (f'source/{lie.name}', lambda lie=lie: check_lie(lie, bench()))
-        for lie in LIES]
-    made += [(f'source/{name}', lambda check=check: check(bench()))
+    made: list[tuple[str, Callable]] = [
+        (f'source/{lie.name}',
+         lambda lab, lie=lie: check_lie(lie, bench(lab))) for lie in LIES]
+    made += [(f'source/{name}', lambda lab, check=check: check(bench(lab)))
              for name, check in (('owes-a-page', check_owed),
                                  ('keeps-pages-back', check_keeps_back),
                                  ('gone-with-package', check_gone),
@@ -772,7 +771,8 @@ def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
                                  ('waits', check_waits),
                                  ('looked-at', check_looked_at))]
     made.append(('source/strangers-before-second-channel',
-                 lambda: check_strangers(bench(postcopy_preempt=True))))
+                 lambda lab: check_strangers(
+                     bench(lab, postcopy_preempt=True))))
     for group, check, names in (
             ('package', check_package, PACKAGES),
             ('hangs-up-after', check_hang_up, STEPS),
@@ -784,6 +784,6 @@ def tests(start: Callable[..., VM], ours: str, folder: Path, stream: bytes
             ('recover/lost', check_lost_again,
              ('at-once', 'after-bitmaps', 'after-resume'))):
         made += [(f'source/{group}/{name}',
-                  lambda name=name, check=check: check(name, bench()))
+                  lambda lab, name=name, check=check: check(name, bench(lab)))
                  for name in names]
     return made

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Callable
@@ -33,14 +34,19 @@ ICOUNT = ('-icount', 'shift=auto', '-rtc', 'clock=vm')
 class Lab:
     """QEMUs for streams of other states."""
 
-    def __init__(self, folder: Path, binary: str) -> None:
-        self.folder, self.binary = folder, binary
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.count = 0
+
+    @functools.cached_property
+    def stream(self) -> list[r.Record]:
+        """That of a guest like any other."""
+        return self.record()
 
     def vm(self, *args: str, incoming: bool = False) -> VM:
         """A new QEMU, not started."""
         self.count += 1
-        return VM(self.binary, f'state-{self.count}', self.folder, MEMORY,
+        return VM('ferry', f'state-{self.count}', self.folder, MEMORY,
                   paused=not incoming, serial=False, accelerator='tcg',
                   incoming='defer' if incoming else None, args=args)
 
@@ -192,24 +198,16 @@ def job(vm: VM, options: dict) -> None:
     vm.qmp.cmd('job-dismiss', {'id': 'job'})
 
 
-def tests(folder: Path, binary: str) -> list[tuple[str, Callable[[], None]]]:
+def tests() -> list[tuple[str, Callable[[Lab], None]]]:
     """Name and function of each test."""
-    lab = Lab(folder, binary)
-    streams: list[list[r.Record]] = []
-
-    def stream() -> list[r.Record]:
-        if not streams:
-            streams.append(lab.record())
-        return streams[0]
-
-    found: list[tuple[str, Callable[[], None]]] = [
-        ('icount/stream', lambda: check_icount_stream(lab)),
-        ('icount/snapshot', lambda: check_icount_snapshot(lab)),
-        ('state/sleeper', lambda: check_sleeper(lab, stream()))]
+    found: list[tuple[str, Callable[[Lab], None]]] = [
+        ('icount/stream', check_icount_stream),
+        ('icount/snapshot', check_icount_snapshot),
+        ('state/sleeper', lambda lab: check_sleeper(lab, lab.stream))]
     for name in NAMES:
         for suspended in (False, True):
             found.append((
                 f'state/{name or "(none)"}' + '-slept' * suspended,
-                lambda name=name, suspended=suspended:
-                check_state(lab, stream(), name, suspended)))
+                lambda lab, name=name, suspended=suspended:
+                check_state(lab, lab.stream, name, suspended)))
     return found

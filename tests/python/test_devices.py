@@ -32,9 +32,9 @@ class Spoiled:
 
 def section(name: str) -> Any:
     """The tally of one change of a section with that NAME."""
-    suite = SimpleNamespace(faults=[devices.Fault('chip/*', 'sometimes', '')])
-    suite.sometimes = lambda some: devices.Suite.sometimes(suite, some)
-    return devices.Suite.section(suite, Spoiled(name), name, [
+    trial = devices.Trial(None, SimpleNamespace(name='pc'))
+    trial.faults = [devices.Fault('chip/*', 'sometimes', '')]
+    return trial.section(Spoiled(name), name, [
         devices.changes.Change(f'{name}/field=zero', None)])
 
 
