@@ -53,8 +53,13 @@ static struct {
     DeviceLoadStream stream;
     DeviceLoadStep step;
     Error *err;
-    bool listening;             /* the package is still to be loaded */
-    bool held;                  /* which is the state of a guest to be held */
+    /*
+     * The package is the state of a guest to be held.  Not the step, which
+     * COMMIT changes while the main loop is still loading the package.
+     * Written by whoever has the turn, the main loop at LISTEN and the thread
+     * before it begins; the semaphores below order that with who reads it.
+     */
+    bool held;
     int64_t package_ns;         /* when it had come */
     /*
      * The thread may go on.  No event: the next turn could begin while the main
@@ -134,7 +139,6 @@ static bool listen_and_share(Error **errp)
         return false;
     }
     load_turn.held = held;
-    load_turn.listening = true;
     qemu_sem_post(&load_turn.done);
     return true;
 }
@@ -349,7 +353,7 @@ static void package_over(void)
 static void coroutine_fn turn_co(void *opaque)
 {
     load_turn.step = device_load_some(&load_turn.stream, true, &load_turn.err);
-    if (load_turn.listening) {
+    if (load_step_has(LOAD_LISTENS)) {
         package_over();
     } else {
         qemu_sem_post(&load_turn.done);
@@ -389,7 +393,7 @@ static void begin_records(QEMUFile *f)
 {
     load_turn.stream = (DeviceLoadStream) { .load = &current_load, .f = f };
     load_turn.err = NULL;
-    load_turn.listening = load_turn.held = false;
+    load_turn.held = false;
     qemu_event_reset(&load_turn.package);
 }
 
@@ -497,7 +501,7 @@ static bool load_records(QEMUFile *f, Error **errp)
                 }
                 continue;
             }
-            if (load_turn.listening) {
+            if (load_step_has(LOAD_LISTENS)) {
                 return load_late(errp);
             }
             step = load_turn.step;
@@ -591,7 +595,7 @@ static bool load_stream(QEMUFile *f, Error **errp)
         return false;
     }
     ok = load_records(f, errp);
-    if (load_turn.listening) {
+    if (load_step_has(LOAD_LISTENS)) {
         /* The guest runs, or never will. */
         return ok;
     }
@@ -647,12 +651,12 @@ void *destination_thread(void *opaque)
             /* Otherwise it is printed as QEMU's last words. */
             error_report_err(error_copy(err));
         }
-        if (load_turn.listening) {
+        if (load_step_has(LOAD_LISTENS)) {
             /* That it was paused meanwhile is not why. */
             notify_clear_error();
         }
         notify_error(err);
-        if (!load_turn.listening) {
+        if (!load_step_has(LOAD_LISTENS)) {
             qatomic_set(&destination.busy, false);
             refuse_and_linger(destination.from_src);
         }
