@@ -36,7 +36,6 @@
 static struct {
     uint32_t attempt;           /* counted from 1 by the source */
     int verdict;                /* PrepareVerdict; atomic */
-    bool committed;             /* atomic */
     GArray *changes;            /* RamChange, that a reset left to be told */
     GuestStart how;
     Error *why;                 /* it is GUEST_NO_DISKS */
@@ -46,7 +45,6 @@ void prepare_init(void)
 {
     hold.attempt = 0;
     qatomic_set(&hold.verdict, PREPARE_UNDECIDED);
-    qatomic_set(&hold.committed, false);
 }
 
 PrepareVerdict prepare_verdict(void)
@@ -61,7 +59,7 @@ void prepare_broke(void)
 
 bool prepare_committed(void)
 {
-    return qatomic_read(&hold.committed);
+    return prepare_verdict() == PREPARE_STARTED;
 }
 
 /*
@@ -288,6 +286,6 @@ bool coroutine_mixed_fn prepare_commit(QEMUFile *f, Error **errp)
         error_propagate(errp, g_steal_pointer(&hold.why));
         return false;
     }
-    qatomic_set(&hold.committed, true);
+    qatomic_set(&hold.verdict, PREPARE_STARTED);
     return true;
 }

@@ -47,25 +47,28 @@ bool prepare_commit(QEMUFile *f, Error **errp);
 bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
                     Error **errp);
 
-/* COMMIT came, and the guest was started.  Any thread.  Not in postcopy. */
+/* What became of the last HOLD */
+typedef enum PrepareVerdict {
+    PREPARE_UNDECIDED,          /* or, in precopy, ABORT came */
+    PREPARE_STARTED,            /* COMMIT came, and the guest was started */
+    /* in postcopy: */
+    PREPARE_COMMITTED,          /* the guest is ours */
+    PREPARE_ABORTED,            /* it goes on at the source */
+    PREPARE_BROKEN,             /* nobody will tell any more: not ours */
+} PrepareVerdict;
+
+/* Any thread. */
+PrepareVerdict prepare_verdict(void);
+
+/* It is PREPARE_STARTED: nothing that follows can take the guest back. */
 bool prepare_committed(void);
 
 /*
  * Postcopy
  */
 
-typedef enum PrepareVerdict {
-    PREPARE_UNDECIDED,
-    PREPARE_COMMITTED,          /* the guest is ours */
-    PREPARE_ABORTED,            /* it goes on at the source */
-    PREPARE_BROKEN,             /* nobody will tell any more: not ours */
-} PrepareVerdict;
-
 /* LISTEN in a STATE */
 bool prepare_listen(Error **errp);
-
-/* Any thread. */
-PrepareVerdict prepare_verdict(void);
 
 /* The stream has ended without a verdict.  Incoming thread. */
 void prepare_broke(void);
