@@ -165,7 +165,6 @@ bool guest_start_early(int64_t package_ns, Error **errp)
         notify_error(err);
         guest_keep();
     }
-    destination.started = true;
     return true;
 }
 
@@ -175,9 +174,5 @@ bool guest_start_held(Error **errp)
         error_setg(errp, "QEMU is ending");
         return false;
     }
-    if (guest_start(NULL, errp) == GUEST_NO_DISKS) {
-        return false;
-    }
-    destination.started = true;
-    return true;
+    return guest_start(NULL, errp) != GUEST_NO_DISKS;
 }

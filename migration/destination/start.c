@@ -198,9 +198,10 @@ static void destination_thread_ended(void *opaque)
         clean_up(false);
     } else if (prepare_committed()) {
         destination_complete();
-    } else if (!destination.loaded || (late && !destination.started)) {
+    } else if (!destination.loaded) {
         destination_fail();
     } else if (late) {
+        /* load_late() waits for the guest: it runs, if it was to. */
         destination_complete();
     } else {
         destination_start_guest();
@@ -304,7 +305,6 @@ bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
     destination_start_over();
     destination.exit_on_error = exit_on_error;
     notify_clear_error();
-    destination.started = false;
     notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();
     return true;

@@ -20,7 +20,6 @@ typedef struct Destination {
     QemuThread thread;
     bool loaded;                /* by the thread, for the main loop */
     bool loading;               /* part of a stream has been loaded; BQL */
-    bool started;               /* the guest runs, if it was to; BQL */
     bool touched;               /* a source has been here since the reset */
     bool busy;                  /* the thread may write to memory; atomic */
     DowntimeReport report;      /* what became of the downtime here */
