@@ -42,6 +42,18 @@
 /* While it is paused: for whether QEMU is to end */
 #define WATCH_MS 500
 
+/*
+ * What the urgent thread may do with its channel.  Only the thread that reads
+ * the main stream closes it, and has the thread end after the last time; the
+ * main loop does so when there is no such thread any more.
+ */
+typedef enum UrgentState {
+    URGENT_OPEN,                /* read it, once there is one */
+    URGENT_ENDED,               /* there is no more to read; urgent thread */
+    URGENT_CLOSING,             /* leave it; OPEN again when it is closed */
+    URGENT_QUIT,                /* the thread is to end; until the next load */
+} UrgentState;
+
 static struct {
     bool ram;                   /* else it is about dirty bitmaps; BQL */
     bool has_thread;            /* for urgent pages; main loop, then thread */
@@ -54,9 +66,7 @@ static struct {
     QEMUFile *next;             /* the main stream of a new connection */
     QEMUFile *urgent;           /* the channel for urgent pages */
     bool urgent_read;           /* the thread reads it */
-    bool urgent_ended;          /* there is no more to read from it */
-    bool urgent_quit;           /* the thread is to end */
-    bool closing;               /* the channel is being closed: leave it */
+    UrgentState urgent_state;
     bool hopeless;              /* the guest will never run here */
     /*
      * A user's pause and the end exclude each other: whichever comes first
@@ -80,7 +90,7 @@ void postcopy_dest_begin(void)
     pc.ram = false;
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = false;
-    pc.urgent_ended = pc.urgent_quit = pc.closing = false;
+    pc.urgent_state = URGENT_OPEN;
     pc.user_paused = pc.over = false;
 }
 
@@ -143,7 +153,7 @@ static bool has_urgent_channel(void)
 /* Whether there is something to do for the thread; under the lock. */
 static bool may_read_urgent(void)
 {
-    return !pc.closing && !pc.urgent_ended &&
+    return pc.urgent_state == URGENT_OPEN &&
            (pc.urgent || urgent_channel_some());
 }
 
@@ -174,15 +184,16 @@ static QEMUFile *next_urgent(void)
     do {
         pc.urgent_read = false;
         qemu_cond_broadcast(&pc.cond);
-        while (!pc.urgent_quit && !may_read_urgent()) {
+        while (pc.urgent_state != URGENT_QUIT && !may_read_urgent()) {
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
-        pc.urgent_read = !pc.urgent_quit;
+        pc.urgent_read = pc.urgent_state != URGENT_QUIT;
         if (pc.urgent_read && !pc.urgent) {
             choose_urgent();
         }
-    } while (!pc.urgent_quit && (!pc.urgent || pc.closing));
-    return pc.urgent_quit ? NULL : pc.urgent;
+    } while (pc.urgent_state != URGENT_QUIT &&
+             (!pc.urgent || pc.urgent_state == URGENT_CLOSING));
+    return pc.urgent_state == URGENT_QUIT ? NULL : pc.urgent;
 }
 
 /*
@@ -201,8 +212,10 @@ static void urgent_broke(Error *err)
 
     QEMU_LOCK_GUARD(&pc.lock);
     f = main_stream();
-    pc.urgent_ended = true;
-    if (!err || pc.urgent_quit || pc.why || pc.over) {
+    if (pc.urgent_state == URGENT_OPEN) {
+        pc.urgent_state = URGENT_ENDED;
+    }
+    if (!err || pc.urgent_state == URGENT_QUIT || pc.why || pc.over) {
         error_free(err);
     } else {
         pc.why = err;
@@ -244,7 +257,7 @@ static void close_stream(QEMUFile *f)
 static void end_urgent_thread(void)
 {
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
-        pc.urgent_quit = true;
+        pc.urgent_state = URGENT_QUIT;
         if (pc.urgent) {
             qemu_file_shutdown(pc.urgent);
         }
@@ -540,11 +553,12 @@ static void hang_up(void)
         if (pc.urgent) {
             qemu_file_shutdown(pc.urgent);
         }
-        pc.closing = true;
+        pc.urgent_state = URGENT_CLOSING;
         while (pc.urgent_read) {
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
-        pc.closing = pc.urgent_ended = pc.user_paused = false;
+        pc.urgent_state = URGENT_OPEN;
+        pc.user_paused = false;
         main = g_steal_pointer(&destination.from_src);
         urgent = g_steal_pointer(&pc.urgent);
         urgent_channel_drop();
@@ -705,7 +719,8 @@ static bool some_may_come(bool more, int64_t *since)
     if (more) {
         *since = now_ms();
     }
-    if (!(pc.urgent ? !pc.urgent_ended : urgent_channel_some()) ||
+    if (!(pc.urgent ? pc.urgent_state == URGENT_OPEN
+                    : urgent_channel_some()) ||
         now_ms() - *since > REST_MS) {
         return false;
     }
