@@ -54,6 +54,18 @@ typedef enum UrgentState {
     URGENT_QUIT,                /* the thread is to end; until the next load */
 } UrgentState;
 
+/*
+ * A user's pause and the end exclude each other: whichever comes first under
+ * the lock.  A source that was told of a pause does not believe in the end any
+ * more, and one whose migration has ended here cannot recover.  Dirty bitmaps
+ * are the exception: where no memory is missing, the end follows a pause.
+ */
+typedef enum PcStatus {
+    PC_RECEIVING,
+    PC_USER_PAUSED,             /* by a command, in any thread */
+    PC_ALL_RECEIVED,            /* nothing is left to pause; its reader */
+} PcStatus;
+
 static struct {
     bool ram;                   /* else it is about dirty bitmaps; BQL */
     bool has_thread;            /* for urgent pages; main loop, then thread */
@@ -68,13 +80,7 @@ static struct {
     bool urgent_read;           /* the thread reads it */
     UrgentState urgent_state;
     bool hopeless;              /* the guest will never run here */
-    /*
-     * A user's pause and the end exclude each other: whichever comes first
-     * under the lock.  A source that was told of a pause does not believe in
-     * the end any more, and one whose migration has ended here cannot recover.
-     */
-    bool user_paused;           /* on this connection */
-    bool over;                  /* all has come: nothing is left to pause */
+    PcStatus status;            /* of this connection */
     Error *why;                 /* the channel for urgent pages is broken */
 } pc;
 
@@ -91,7 +97,7 @@ void postcopy_dest_begin(void)
     QEMU_LOCK_GUARD(&pc.lock);
     pc.hopeless = false;
     pc.urgent_state = URGENT_OPEN;
-    pc.user_paused = pc.over = false;
+    pc.status = PC_RECEIVING;
 }
 
 bool postcopy_dest_may_pause(void)
@@ -215,7 +221,8 @@ static void urgent_broke(Error *err)
     if (pc.urgent_state == URGENT_OPEN) {
         pc.urgent_state = URGENT_ENDED;
     }
-    if (!err || pc.urgent_state == URGENT_QUIT || pc.why || pc.over) {
+    if (!err || pc.urgent_state == URGENT_QUIT || pc.why ||
+        pc.status == PC_ALL_RECEIVED) {
         error_free(err);
     } else {
         pc.why = err;
@@ -558,7 +565,7 @@ static void hang_up(void)
             qemu_cond_wait(&pc.cond, &pc.lock);
         }
         pc.urgent_state = URGENT_OPEN;
-        pc.user_paused = false;
+        pc.status = PC_RECEIVING;
         main = g_steal_pointer(&destination.from_src);
         urgent = g_steal_pointer(&pc.urgent);
         urgent_channel_drop();
@@ -681,7 +688,7 @@ bool postcopy_dest_pause(Error **errp)
         return false;
     }
     QEMU_LOCK_GUARD(&pc.lock);
-    if (pc.over) {
+    if (pc.status == PC_ALL_RECEIVED) {
         return false;
     }
     f = main_stream();
@@ -696,7 +703,7 @@ bool postcopy_dest_pause(Error **errp)
     if (!pc.why) {
         error_setg(&pc.why, PAUSE_REASON);
     }
-    pc.user_paused = true;
+    pc.status = PC_USER_PAUSED;
     reply_error("Postcopy is paused: " PAUSE_REASON);
     if (qemu_file_shutdown(f) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
@@ -779,11 +786,11 @@ static bool wait_for_rest(Error **errp)
 static bool postcopy_dest_end_reached(Error **errp)
 {
     QEMU_LOCK_GUARD(&pc.lock);
-    if (pc.ram && pc.user_paused) {
+    if (pc.ram && pc.status == PC_USER_PAUSED) {
         error_setg(errp, "paused by migrate-pause when all had been received");
         return false;
     }
-    pc.over = true;
+    pc.status = PC_ALL_RECEIVED;
     return true;
 }
 
