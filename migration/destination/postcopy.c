@@ -67,8 +67,18 @@ typedef enum PcStatus {
 } PcStatus;
 
 static struct {
-    bool ram;                   /* else it is about dirty bitmaps; BQL */
-    bool has_thread;            /* for urgent pages; main loop, then thread */
+    /*
+     * Memory may be missing; else postcopy is about dirty bitmaps.  Not the
+     * step, which is the same for both.  Written with ADVISE by the main loop,
+     * under the BQL, before there is any other thread of postcopy; read by all.
+     */
+    bool ram;
+    /*
+     * @thread, for urgent pages, is to be joined.  Written by who creates and
+     * who joins it: the main loop at LISTEN, or the incoming thread at COMMIT;
+     * the incoming thread at its end, or the main loop when it has joined that.
+     */
+    bool has_thread;
     QemuThread thread;
     QEMUTimer *patience;        /* with a source that is to close; main loop */
 
@@ -77,9 +87,14 @@ static struct {
     /* under the lock, as is destination.from_src: */
     QEMUFile *next;             /* the main stream of a new connection */
     QEMUFile *urgent;           /* the channel for urgent pages */
-    bool urgent_read;           /* the thread reads it */
+    bool urgent_read;           /* the thread reads it; written by that */
     UrgentState urgent_state;
-    bool hopeless;              /* the guest will never run here */
+    /*
+     * The guest will never run here, whatever the step.  Written by the main
+     * loop, when the package has failed or QEMU ends; read by the incoming
+     * thread, which does not wait for a recovery then.
+     */
+    bool hopeless;
     PcStatus status;            /* of this connection */
     Error *why;                 /* the channel for urgent pages is broken */
 } pc;

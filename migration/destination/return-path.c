@@ -22,7 +22,7 @@ static QemuMutex reply_lock;
 static QEMUFile *to_src;        /* under the lock, as is: */
 static Peer source_peer;
 static const char *last_block;  /* the source knows which one we are about */
-static bool shut;               /* nothing more is to be said: SHUT was */
+static bool shut;               /* nothing can follow: SHUT or why was sent */
 
 void reply_init(void)
 {

@@ -13,15 +13,46 @@
 #include "migration/qemu-file.h"
 #include "migration/core/downtime-report.h"
 
+/*
+ * How far a migration is says its phase (base/sides.h), and how far the load,
+ * its step (base/load-step.h).  What is here follows from neither.
+ */
 typedef struct Destination {
-    bool exit_on_error;         /* QEMU ends if it fails */
+    /*
+     * QEMU ends if it fails.  Of migrate-incoming or the command line: set
+     * under the BQL before there is a thread, and not changed while there is.
+     */
+    bool exit_on_error;
     QEMUFile *from_src;
     QEMUFile *left;             /* whose source is yet to be told of the end */
     QemuThread thread;
-    bool loaded;                /* by the thread, for the main loop */
-    bool loading;               /* part of a stream has been loaded; BQL */
-    bool touched;               /* a source has been here since the reset */
-    bool busy;                  /* the thread may write to memory; atomic */
+    /*
+     * The thread's result, true also if the guest was started and the rest of
+     * the stream is broken.  Written at its end, read by the main loop once it
+     * has joined it.
+     */
+    bool loaded;
+    /*
+     * Devices may have state of a source, or memory.  BQL: set when the stream
+     * has said that it fits this machine, which is after the step of precopy
+     * was taken, as that can take as long as the source likes; taken back when
+     * the migration is over, while the step ends with COMMIT.  Read by whoever
+     * permits commands.
+     */
+    bool loading;
+    /*
+     * A source has been here since the last reset: another load has to begin
+     * with one.  BQL, main loop.  It outlives the migration, and a phase of
+     * FAILED does not tell, as it is also that of one nobody connected to.
+     */
+    bool touched;
+    /*
+     * The thread may write to memory: not while it waits for a turn of the
+     * main loop, for a verdict or for a new connection.  Atomic: written by the
+     * thread, and for it by the main loop that creates it; read by the main
+     * loop, which waits for it when QEMU ends, and holds no lock for that.
+     */
+    bool busy;
     DowntimeReport report;      /* what became of the downtime here */
 } Destination;
 
