@@ -276,7 +276,7 @@ class TheTrack(unittest.TestCase):
         self.assertEqual(track.phase, 'active')
 
 
-class FerryObject(unittest.TestCase):
+class ProgressObject(unittest.TestCase):
     def test_all_of_it(self):
         info = read_progress({**PROGRESS, 'downtime': DOWNTIME})
         self.assertEqual(info.text('phase'), 'later-pass')
