@@ -38,10 +38,10 @@ static MigrationAddress *address_from(const char *uri,
     return transport_parse(uri, channels, &addr, errp) ? addr : NULL;
 }
 
-/* A second connection can only be made to what listens. */
+/* More connections can only be made to what listens. */
 static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
 {
-    if (migrate_postcopy_preempt() &&
+    if ((migrate_postcopy_preempt() || migrate_multifd()) &&
         (addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
          addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD)) {
         error_setg(errp, "Migration requires multi-channel URIs (e.g. tcp)");

@@ -23,7 +23,9 @@
 #define MIGRATION_THREAD_DIRTY_RATE     "mig/dirtyrate"
 #define MIGRATION_THREAD_SRC_MAIN       "mig/src/main"
 #define MIGRATION_THREAD_SRC_RETURN     "mig/src/return"
+#define MIGRATION_THREAD_SRC_MULTIFD    "mig/src/send_%d"
 #define MIGRATION_THREAD_DST_MAIN       "mig/dst/main"
+#define MIGRATION_THREAD_DST_MULTIFD    "mig/dst/recv_%d"
 #define MIGRATION_THREAD_DST_FAULT      "mig/dst/fault"
 #define MIGRATION_THREAD_DST_PREEMPT    "mig/dst/preempt"
 

@@ -24,6 +24,7 @@
 #include "system/runstate.h"
 #include "system/system.h"
 #include "guest-start.h"
+#include "multifd.h"
 #include "postcopy.h"
 #include "prepare.h"
 #include "return-path.h"
@@ -281,6 +282,7 @@ bool coroutine_mixed_fn prepare_commit(QEMUFile *f, Error **errp)
     load_step_end();
     ram_watch_stop();
     ram_load_seal();
+    multifd_incoming_end();
     main_loop_run_and_wait(prepare_start_guest);
     if (hold.how == GUEST_NO_DISKS) {
         error_propagate(errp, g_steal_pointer(&hold.why));

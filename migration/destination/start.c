@@ -26,6 +26,7 @@
 #include "system/cpus.h"
 #include "system/runstate.h"
 #include "guest-start.h"
+#include "multifd.h"
 #include "postcopy.h"
 #include "prepare.h"
 #include "return-path.h"
@@ -76,6 +77,7 @@ static QEMUFile *let_go(void)
 {
     QEMUFile *f = postcopy_dest_take_stream();
 
+    multifd_incoming_end();
     vmstate_load_cleanup();
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
@@ -184,6 +186,7 @@ static void destination_fail_early(Error *err)
     notify_error(err);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     cpr_set_incoming_mode(MIG_MODE_NONE);
+    multifd_incoming_end();
     transport_end();
     end_if_asked_to();
 }
@@ -193,6 +196,7 @@ static void destination_thread_ended(void *opaque)
     bool late = load_step_has(LOAD_POSTCOPY);
 
     qemu_thread_join(&destination.thread);
+    multifd_incoming_end();
     if (main_loop_is_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
@@ -212,28 +216,11 @@ static void destination_thread_ended(void *opaque)
  * The beginning
  */
 
-/*
- * The stream is read by a thread and by coroutines, so nobody may block.  The
- * first connection is the main one, as the source makes the other one later.
- */
-static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
+/* The stream is read by a thread and by coroutines, so nobody may block. */
+static void take_main_stream(QEMUFile *f)
 {
-    QEMUFile *f;
-
-    if (err) {
-        destination_fail_early(err);
-        return false;
-    }
-    if (destination.from_src) {
-        bool more = postcopy_dest_urgent_channel(ioc);
-
-        object_unref(OBJECT(ioc));
-        return more;
-    }
     /* Nor must answers wait, and the guest with them. */
-    qio_channel_set_delay(ioc, false);
-    f = qemu_file_new_input(ioc);
-    object_unref(OBJECT(ioc));
+    qio_channel_set_delay(qemu_file_get_ioc(f), false);
     qemu_file_set_blocking(f, false);
     postcopy_dest_set_stream(f);
     notify_phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
@@ -243,6 +230,30 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
     qemu_thread_create(&destination.thread, MIGRATION_THREAD_DST_MAIN,
                        destination_thread, destination_thread_ended,
                        QEMU_THREAD_JOINABLE);
+}
+
+/*
+ * Without multifd the first connection is the main one, as the source makes
+ * the other one later.
+ */
+static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
+{
+    if (err) {
+        destination_fail_early(err);
+        return false;
+    }
+    if (migrate_multifd()) {
+        multifd_incoming_offer(ioc);
+        return true;
+    }
+    if (destination.from_src) {
+        bool more = postcopy_dest_urgent_channel(ioc);
+
+        object_unref(OBJECT(ioc));
+        return more;
+    }
+    take_main_stream(qemu_file_new_input(ioc));
+    object_unref(OBJECT(ioc));
     return migrate_postcopy_preempt();
 }
 
@@ -260,6 +271,7 @@ void destination_shutdown(void)
         }
         qemu_file_shutdown(destination.from_src);
     }
+    multifd_incoming_shutdown();
     bql_unlock();
     while (qatomic_read(&destination.busy) && now_ms() < end) {
         g_usleep(1000);
@@ -305,6 +317,9 @@ bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
     destination_start_over();
     destination.exit_on_error = exit_on_error;
     notify_clear_error();
+    if (migrate_multifd()) {
+        multifd_incoming_begin(take_main_stream);
+    }
     notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     cpr_state_close();
     return true;

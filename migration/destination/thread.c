@@ -33,6 +33,7 @@
 #include "system/xen.h"
 #include "greeting.h"
 #include "guest-start.h"
+#include "multifd.h"
 #include "postcopy.h"
 #include "prepare.h"
 #include "return-path.h"
@@ -564,7 +565,7 @@ static bool load_beginning(QEMUFile *f, Error **errp)
     bool ok, differs = false;
 
     bql_lock();
-    ok = load_begin(false, errp);
+    ok = load_begin(false, errp) && multifd_incoming_check(errp);
     config = vmstate_configuration(&here);
     bql_unlock();
     if (!device_load_header(f, NULL, ok ? errp : NULL)) {

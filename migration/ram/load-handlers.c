@@ -29,6 +29,8 @@ static struct {
     RamLoader loader;
     uint64_t sections;
     bool ready;
+    bool (*meet)(Error **errp);
+    bool meet_each;
 } loading;
 
 /* Whoever looks at the block's size holds the BQL; whoever loads may not. */
@@ -77,6 +79,8 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
         .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .addresses = migrate_ignore_shared(),
+        .meet = loading.meet,
+        .meet_each = loading.meet_each,
     };
     return 0;
 }
@@ -142,6 +146,12 @@ void ram_load_seal(void)
     loading.loader.sealed = true;
 }
 
+void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each)
+{
+    loading.meet = meet;
+    loading.meet_each = meet_each;
+}
+
 void ram_load_divert(const RamPagesOps *pages, void *opaque)
 {
     loading.loader.pages = pages;
@@ -170,5 +180,6 @@ int ram_load_cleanup(void *opaque)
         }
     }
     ram_handlers_forget();
+    ram_load_set_channels(NULL, false);
     return 0;
 }

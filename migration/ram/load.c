@@ -429,6 +429,21 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
 }
 
 /*
+ * Other channels
+ */
+
+static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,
+                                         const Record *rec, Error **errp)
+{
+    if (!l->meet) {
+        error_setg(errp, "The source uses multifd, and this side does not: "
+                   "set the same capabilities on both");
+        return false;
+    }
+    return l->meet(errp);
+}
+
+/*
  * Records.  An entry stands at the number of its flag's bit.
  */
 
@@ -446,10 +461,7 @@ static const RecordType types[] = {
         .refusal = "The source compresses pages one by one, which newer "
                    "versions of QEMU cannot read",
     },
-    [BIT_OF(WIRE_RAM_MULTIFD_FLUSH)] = {
-        .refusal = "The source uses multifd, and this side does not: set the "
-                   "same capabilities on both",
-    },
+    [BIT_OF(WIRE_RAM_MULTIFD_FLUSH)] = { take_mark },
     [BIT_OF(WIRE_RAM_RUN)] = {
         ram_load_take_run, .about_pages = true, .from_peer = true,
     },
@@ -548,7 +560,7 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         }
         if (rec.flags == WIRE_RAM_EOS) {
             clear_gathered(l);
-            return true;
+            return !l->meet_each || l->meet(errp);
         }
         if (l->sealed) {
             error_setg(errp, "RAM arrived after the guest was started");

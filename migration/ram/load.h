@@ -60,6 +60,13 @@ typedef struct RamLoader {
     const RamPagesOps *pages;   /* or NULL */
     void *pages_opaque;
 
+    /*
+     * There are other channels: waits until these have come to their marks.
+     * NULL: there are none.
+     */
+    bool (*meet)(Error **errp);
+    bool meet_each;             /* the end of each section is a mark */
+
     /* What else is told of a block in the list, as capabilities say */
     bool page_sizes;            /* of the host, unless it is the usual one */
     bool addresses;             /* of the guest */
@@ -103,6 +110,12 @@ RamRegions *ram_load_regions(void);
  * sections "ram" may only end.  While nobody loads them.
  */
 void ram_load_seal(void);
+
+/*
+ * Memory comes on other channels as well, see RamLoader.  For the next load.
+ * BQL.
+ */
+void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each);
 
 /*
  * What the sections "ram" bring goes there from now on; NULL: to memory.  While

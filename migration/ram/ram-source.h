@@ -49,6 +49,32 @@ void ram_source_set_peer(uint32_t features);
 uint32_t ram_source_peer(void);
 
 /*
+ * Several channels
+ */
+
+/* Who sends, as ram_sender_run() does */
+typedef RamSendResult RamRunFn(void *opaque, RamSender *main, bool all);
+
+/* Who sends on other channels than that of the section; migration thread */
+typedef struct RamChannels {
+    RamRunFn *run;
+    /*
+     * A mark on each channel, up to which all has been sent that was given so
+     * far.  The section has one, too: there the peer waits until it has come to
+     * all of these, and each channel waits for that.  Nobody waits here.
+     */
+    void (*mark)(void *opaque);
+    bool each_section;          /* the end of each section is a mark */
+    void *opaque;
+} RamChannels;
+
+/*
+ * Memory is sent on @channels, until the section is cleaned up; copied.  Before
+ * it is set up.  Migration thread.
+ */
+void ram_source_set_channels(const RamChannels *channels);
+
+/*
  * Postcopy
  */
 
@@ -63,9 +89,6 @@ bool ram_source_may_postcopy(void);
  * then: postcopy makes nothing shorter.
  */
 bool ram_source_must_precopy(void);
-
-/* Who sends from now on, as ram_sender_run() does. */
-typedef RamSendResult RamRunFn(void *opaque, RamSender *main, bool all);
 
 /*
  * The section's sender, and its maps with it.  Stays valid until the section

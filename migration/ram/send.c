@@ -29,6 +29,8 @@ void ram_sender_init(RamSender *s, RamRegions *regions, RamSink *sink)
         .age = 1,
         .find_zeros = true,
         .tells_untouched = true,
+        .takes_dirty = true,
+        .share = 1,
     };
 }
 
@@ -224,6 +226,9 @@ static bool ram_send_send_batch(RamSender *s, unsigned pages)
     RamRegion *r;
     bool some = false;
 
+    if (!s->takes_dirty) {
+        return false;
+    }
     /* what is sent but once is not worth remembering */
     if (s->age > 1 && ram_delta_active()) {
         return send_deltas(s, pages);
@@ -244,8 +249,14 @@ static unsigned batch_pages(const RamSender *s, bool all)
     if (all || rate == RATE_LIMIT_DISABLED) {
         return BATCH_PAGES;
     }
-    pages = (rate / BATCH_SHARE) >> s->regions->list[0].page_bits;
+    pages = (rate / BATCH_SHARE / s->share) >> s->regions->list[0].page_bits;
     return CLAMP(pages, BATCH_PAGES_MIN, BATCH_PAGES);
+}
+
+static bool turn_is_over(const RamSender *s, int64_t end)
+{
+    return s->stop ? qatomic_read(s->stop)
+                   : migration_rate_wait_ns() || now_ns() >= end;
 }
 
 RamSendResult ram_sender_run(RamSender *s, bool all)
@@ -256,7 +267,7 @@ RamSendResult ram_sender_run(RamSender *s, bool all)
         if (ram_sink_error(s->sink)) {
             return RAM_SEND_ERROR;
         }
-        if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
+        if (!all && turn_is_over(s, end)) {
             return RAM_SEND_SOME;
         }
         if (!send_untouched(s) &&

@@ -36,6 +36,9 @@ typedef struct RamSender {
     uint64_t age;               /* passes, counted from 1 */
     bool find_zeros;            /* look whether pages are zero */
     bool tells_untouched;       /* of pages that nobody ever wrote to */
+    bool takes_dirty;           /* pages of the maps */
+    unsigned share;             /* it has one of so many shares of the rate */
+    const bool *stop;           /* who paces it says so here; or NULL; atomic */
     RamRun runs[RAM_SEND_BATCH];        /* of the batch, when sent as deltas */
 } RamSender;
 
@@ -53,7 +56,8 @@ uint64_t ram_sender_left(const RamRegions *regions);
 
 /*
  * Send, for up to RAM_SEND_NS and at the rate that is set, or with @all
- * until nothing is left.
+ * until nothing is left.  One with @stop looks at that in place of rate and
+ * clock, which are the migration thread's.
  */
 RamSendResult ram_sender_run(RamSender *s, bool all);
 

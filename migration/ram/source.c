@@ -49,6 +49,9 @@ static struct {
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
     bool reported;              /* by ram_source_last_sync() */
+    RamChannels channels;       /* .run is NULL: there are no others */
+    bool marked;                /* nothing came on these since their mark */
+    bool passed;                /* there was a sync since the last section */
     RamRunFn *run;              /* postcopy: who sends; or NULL */
     void *run_opaque;
     bool drain;                 /* all is to be sent, and no slice of it */
@@ -58,6 +61,44 @@ static struct {
 
 /* Around changes of presence; the locks of dirty maps may follow */
 static QemuMutex presence_lock;
+
+/*
+ * Channels
+ */
+
+void ram_source_set_channels(const RamChannels *channels)
+{
+    sending.channels = *channels;
+}
+
+/*
+ * In a section: pages that follow arrive after those before, whichever channel
+ * they take.
+ */
+static int mark_channels(void)
+{
+    if (!sending.channels.run || sending.marked) {
+        return 0;
+    }
+    sending.channels.mark(sending.channels.opaque);
+    sending.marked = true;
+    return sending.channels.each_section ? 0
+                                         : ram_stream_sink_mark(&sending.sink);
+}
+
+/* @mark: all that was sent arrives before what comes after the section. */
+static int end_section(bool mark)
+{
+    int ret = 0;
+
+    if (mark || sending.channels.each_section) {
+        ret = mark_channels();
+    }
+    if (sending.channels.each_section) {
+        sending.marked = false;
+    }
+    return ret ?: ram_sink_end(sending.sender.sink);
+}
 
 /*
  * Syncs
@@ -94,6 +135,7 @@ static void sync_maps(bool last)
     if (sending.filled) {
         /* An error is latched, and found by whoever sends. */
         ram_sink_end_pass(sending.sender.sink);
+        sending.passed = true;
         ram_log_sync(&sending.regions, last, &sending.report);
         sending.sender.age++;
     } else {
@@ -155,6 +197,7 @@ uint64_t ram_bytes_remaining(void)
 
 static void save_cleanup(void *opaque)
 {
+    sending.channels = (RamChannels) { };
     if (!sending.active) {
         return;
     }
@@ -196,8 +239,8 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     ram_sender_init(&sending.sender, &sending.regions, &sending.sink.sink);
     sending.sender.find_zeros = migrate_zero_page_detection() !=
                                 ZERO_PAGE_DETECTION_NONE;
-    ret = ram_stream_sink_announce(&sending.sink, &sending.regions,
-                                   announced());
+    ram_stream_sink_announce(&sending.sink, &sending.regions, announced());
+    ret = end_section(true);
     if (ret && stream_check(f, errp)) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
     }
@@ -213,8 +256,24 @@ static void count_bytes(QEMUFile *f, uint64_t before, Stat64 *stat)
 
 static RamSendResult ram_source_run_sender(bool all)
 {
-    return sending.run ? sending.run(sending.run_opaque, &sending.sender, all)
-                       : ram_sender_run(&sending.sender, all);
+    if (sending.run) {
+        return sending.run(sending.run_opaque, &sending.sender, all);
+    }
+    if (sending.channels.run) {
+        sending.marked = false;
+        return sending.channels.run(sending.channels.opaque, &sending.sender,
+                                    all);
+    }
+    return ram_sender_run(&sending.sender, all);
+}
+
+/* What was sent before the last sync must not arrive after what follows. */
+static int begin_section(void)
+{
+    bool due = sending.passed && !sending.channels.each_section;
+
+    sending.passed = false;
+    return due ? mark_channels() : 0;
 }
 
 static int save_iterate(QEMUFile *f, void *opaque)
@@ -226,9 +285,13 @@ static int save_iterate(QEMUFile *f, void *opaque)
     if (!sending.filled) {
         sync_maps(false);
     }
+    ret = begin_section();
+    if (ret) {
+        return ret;
+    }
     WITH_RCU_READ_LOCK_GUARD() {
         result = ram_source_run_sender(sending.drain);
-        ret = ram_sink_end(sending.sender.sink);
+        ret = end_section(sending.drain);
     }
     /* All is sent at once only while the guest is stopped. */
     count_bytes(f, before,
@@ -246,9 +309,19 @@ static int save_complete(QEMUFile *f, void *opaque)
         sync_maps(sending.filled);
     }
     sending.synced = false;
+    ret = begin_section();
+    if (ret) {
+        return ret;
+    }
     WITH_RCU_READ_LOCK_GUARD() {
-        ram_source_run_sender(true);
-        ret = ram_sink_end(sending.sender.sink);
+        if (sending.run) {
+            sending.run(sending.run_opaque, &sending.sender, true);
+        } else {
+            /* It is not much, and with the BQL no channel is waited for. */
+            sending.sender.takes_dirty = true;
+            ram_sender_run(&sending.sender, true);
+        }
+        ret = end_section(true);
     }
     count_bytes(f, before, &mig_stats.downtime_bytes);
     return ret;

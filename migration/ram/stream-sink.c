@@ -184,8 +184,15 @@ void ram_stream_sink_set_peer(RamStreamSink *s, uint32_t features)
                                                             : ZEROS_AT_ONCE;
 }
 
-int ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
-                             unsigned what)
+int ram_stream_sink_mark(RamStreamSink *s)
+{
+    s->named = NULL;
+    qemu_put_be64(s->file, WIRE_RAM_MULTIFD_FLUSH);
+    return qemu_fflush(s->file);
+}
+
+void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
+                              unsigned what)
 {
     uint64_t usual = qemu_real_host_page_size();
     QEMUFile *f = s->file;
@@ -206,5 +213,4 @@ int ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
             qemu_put_be64(f, r->guest_addr);
         }
     }
-    return ram_sink_end(&s->sink);
 }

@@ -36,8 +36,11 @@ typedef enum RamAnnounce {
     RAM_ANNOUNCE_HOST_PAGE = 1 << 1,    /* postcopy-ram; unless as usual */
 } RamAnnounce;
 
-/* The regions, and the end of the section.  @what: RAM_ANNOUNCE_* */
-int ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
-                             unsigned what);
+/* The regions, in the first section.  @what: RAM_ANNOUNCE_* */
+void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
+                              unsigned what);
+
+/* The mark of RamChannels; the peer learns of it at once. */
+int ram_stream_sink_mark(RamStreamSink *s);
 
 #endif

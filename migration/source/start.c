@@ -28,6 +28,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "loop-latency.h"
+#include "multifd.h"
 #include "postcopy-resume.h"
 #include "postcopy.h"
 #include "requests.h"
@@ -83,6 +84,7 @@ static void source_finish(bool succeeded)
         switchover_undo();
     }
     /* The return path's thread may look at what the cleanup frees. */
+    multifd_close(succeeded);
     source_close_streams(succeeded);
     postcopy_cleanup();
     qemu_savevm_state_cleanup();
@@ -268,6 +270,7 @@ bool source_cancel(Error **errp)
         if (source.to_dst) {
             qemu_file_shutdown(source.to_dst);
         }
+        multifd_shutdown();
     }
     qemu_sem_post(&source.wake);
     return true;

@@ -15,6 +15,7 @@
 #include "migration/base/policy.h"
 #include "migration/qemu-file.h"
 #include "migration/core/peer.h"
+#include "migration/multifd/senders.h"
 #include "return-path.h"
 #include "switchover-strict.h"
 
@@ -44,9 +45,10 @@ typedef struct SourceView {
  * loop has made new ones.
  */
 typedef struct Source {
-    QemuMutex lock;             /* of the next five, for others */
+    QemuMutex lock;             /* of the next six, for others */
     QEMUFile *to_dst;
     QEMUFile *urgent;           /* postcopy-preempt: the second channel */
+    Senders *senders;           /* multifd: the others; NULL: there are none */
     ReturnPath *return_path;    /* NULL if the channel goes one way */
     int64_t round_trip_ns;      /* of a small message; 0: not known */
     bool handed_over;           /* it cannot be cancelled any more */

@@ -35,6 +35,7 @@
 #include "migration/wire/wire.h"
 #include "attempt.h"
 #include "loop-latency.h"
+#include "multifd.h"
 #include "postcopy.h"
 #include "save.h"
 #include "state.h"
@@ -328,6 +329,9 @@ static bool strict_send_memory(Strict *a, Error **errp)
     } while (!ret && source_may_go_on(NULL) && in_time(a));
     ram_source_drain(false);
     qemu_fflush(source.to_dst);
+    if (!multifd_settle(errp)) {
+        return false;
+    }
     switchover_part(&a->s, DOWNTIME_PART_RAM);
     return still_open(errp);
 }

@@ -29,6 +29,7 @@
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
+#include "multifd.h"
 #include "requests.h"
 #include "save.h"
 #include "state.h"
@@ -267,7 +268,8 @@ static bool switchover_send_end(Switchover *s, Error **errp)
     int ret = qemu_fflush(source.to_dst);
     uint64_t before = stream_written(source.to_dst);
 
-    if (switchover_saved(ret, errp) && source_hand_over(errp)) {
+    if (switchover_saved(ret, errp) && multifd_settle(errp) &&
+        source_hand_over(errp)) {
         fault_inject_delay(DOWNTIME_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);

@@ -31,6 +31,7 @@
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "failure.h"
+#include "multifd.h"
 #include "postcopy.h"
 #include "speed.h"
 #include "state.h"
@@ -162,9 +163,13 @@ static bool source_set_up(Error **errp)
 {
     int64_t start = now_ns();
     QEMUFile *f = source.to_dst;
-    int64_t since = lock_bql();
+    int64_t since;
     bool ok;
 
+    if (!multifd_connect(errp)) {
+        return false;
+    }
+    since = lock_bql();
     /* Who holds the BQL does not wait for the destination to read. */
     stream_keep(f, true);
     ok = source_may_go_on(errp);

@@ -7,95 +7,26 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/lockable.h"
-#include "migration/core/main-loop.h"
 #include "migration/trace.h"
-#include "migration/transport/transport.h"
+#include "channel.h"
 #include "state.h"
 #include "urgent-channel.h"
 
-/* How often the thread looks whether it still needs the channel */
-#define POLL_MS 50
-
-/* One attempt, which lives on the stack of the thread that waits for it. */
-typedef struct Attempt {
-    QemuSemaphore ended;
-    bool connecting;            /* main loop */
-    /* main loop, until it has ended: */
-    QEMUFile *file;
-    Error *err;
-} Attempt;
-
-static void end(Attempt *a, Error *err)
-{
-    a->connecting = false;
-    a->err = err;
-    qemu_sem_post(&a->ended);
-}
-
-/* Takes over @ioc and @err, of which there is one. */
-static void urgent_channel_connected(QIOChannel *ioc, Error *err, void *opaque)
-{
-    if (ioc) {
-        qio_channel_set_name(ioc, "migration-postcopy-urgent");
-        qio_channel_set_delay(ioc, false);
-        ((Attempt *)opaque)->file = qemu_file_new_output(ioc);
-        object_unref(OBJECT(ioc));
-        trace_postcopy_preempt_new_channel();
-    }
-    end(opaque, err);
-}
-
-static void urgent_channel_start(void *opaque)
-{
-    Attempt *a = opaque;
-    Error *err = NULL;
-
-    a->connecting = true;
-    if (!transport_connect(source.addr, true, urgent_channel_connected, a,
-                           &err)) {
-        end(a, err);
-    }
-}
-
-/* The thread gives it up: it may have been made meanwhile. */
-static void call_off(void *opaque)
-{
-    Attempt *a = opaque;
-    Error *err = NULL;
-
-    if (a->connecting) {
-        transport_connect_cancel();
-        error_setg(&err, "nobody waits for it any more");
-        end(a, err);
-    }
-    qemu_sem_post(&a->ended);
-}
-
 bool urgent_channel_connect(Error **errp)
 {
-    Attempt a = { };
-    bool wanted = true;
+    Error *err = NULL;
+    QEMUFile *f = source_channel_connect("migration-postcopy-urgent", &err);
 
-    qemu_sem_init(&a.ended, 0);
-    main_loop_run(urgent_channel_start, &a);
-    while (qemu_sem_timedwait(&a.ended, POLL_MS)) {
-        wanted = source_may_go_on(NULL);
-        if (!wanted) {
-            /* two ends are to come: that of the attempt, and this one's */
-            main_loop_run(call_off, &a);
-            qemu_sem_wait(&a.ended);
-            qemu_sem_wait(&a.ended);
-            break;
-        }
+    if (f) {
+        trace_postcopy_preempt_new_channel();
     }
-    qemu_sem_destroy(&a.ended);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.urgent = a.file;
+        source.urgent = f;
     }
-    if (a.err) {
-        error_propagate_prepend(errp, a.err, "The channel for urgent pages "
+    if (err) {
+        error_propagate_prepend(errp, err, "The channel for urgent pages "
                                 "cannot be made: ");
         return false;
     }
-    return wanted || source_may_go_on(errp);
+    return source_may_go_on(errp);
 }

@@ -20,8 +20,8 @@
  */
 extern QemuRecMutex transport_lock;
 
-/* For the kernel to hold while one connection is taken care of */
-#define TRANSPORT_BACKLOG 8
+/* For the kernel to hold: all that one migration may make at once */
+#define TRANSPORT_BACKLOG 256
 
 /* How long a TLS handshake may take; less in tests */
 extern int transport_tls_ms;

@@ -8,6 +8,7 @@
 #define MIGRATION_WIRE_STREAM_PRIVATE_H
 
 #include "qemu/atomic.h"
+#include "qemu/stats64.h"
 #include "io/channel-socket.h"
 #include "stream.h"
 
@@ -65,6 +66,7 @@ struct QEMUFile {
     int wake_at;        /* bytes that wake a reader of a socket; 0: not set */
     StreamFault *fault; /* NULL until something fails; atomic */
     uint64_t moved;     /* bytes that went through the channel in sequence */
+    Stat64 *counter;    /* output: where they are counted for the limit */
     int64_t arrived_ns; /* input: when the last of them came */
     Gather *out;        /* exactly one of out and in is set */
     Window *in;

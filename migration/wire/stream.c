@@ -223,7 +223,7 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
         fds = NULL;
         nfds = 0;
         f->moved += len;
-        stat64_add(&mig_stats.qemu_file_transferred, len);
+        stat64_add(f->counter, len);
     }
     return true;
 }
@@ -312,6 +312,11 @@ uint64_t stream_position(QEMUFile *f)
 uint64_t stream_written(QEMUFile *f)
 {
     return f->moved;
+}
+
+void stream_count_in(QEMUFile *f, Stat64 *counter)
+{
+    f->counter = counter;
 }
 
 int64_t stream_arrived_ns(QEMUFile *f)
@@ -408,7 +413,7 @@ void coroutine_mixed_fn qemu_put_buffer_at(QEMUFile *f, const uint8_t *buf,
     if (qemu_fflush(f) == 0 &&
         channel_io_at(f, qio_channel_pwrite, G_IO_OUT, (uint8_t *)buf, buflen,
                       pos)) {
-        stat64_add(&mig_stats.qemu_file_transferred, buflen);
+        stat64_add(f->counter, buflen);
     }
 }
 
@@ -505,6 +510,7 @@ static QEMUFile *stream_new(QIOChannel *ioc, bool output)
         object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET);
     f->pipe = stream_pipe_of(ioc, output);
     f->carries_fds = qio_channel_has_feature(ioc, QIO_CHANNEL_FEATURE_FD_PASS);
+    f->counter = &mig_stats.qemu_file_transferred;
     if (output) {
         f->out = stream_gather_new();
     } else {

@@ -11,6 +11,7 @@
 #ifndef MIGRATION_WIRE_STREAM_H
 #define MIGRATION_WIRE_STREAM_H
 
+#include "qemu/stats64.h"
 #include "qemu/units.h"
 #include "migration/qemu-file.h"
 
@@ -83,6 +84,12 @@ uint64_t stream_position(QEMUFile *f);
  * not left this process.
  */
 uint64_t stream_written(QEMUFile *f);
+
+/*
+ * What @f, an output, writes from now on counts in @counter, one of those that
+ * base/stats.h adds up; at first it is that of the main channel.
+ */
+void stream_count_in(QEMUFile *f, Stat64 *counter);
 
 /**
  * stream_arrived_ns: when the last bytes were read from the channel

@@ -1,0 +1,249 @@
+/*
+ * The destination: connections of a source that uses multifd
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "qemu/coroutine.h"
+#include "qemu/error-report.h"
+#include "qemu/queue.h"
+#include "exec/target_page.h"
+#include "system/system.h"
+#include "migration/core/main-loop.h"
+#include "migration/migration.h"
+#include "migration/multifd/receivers.h"
+#include "migration/options.h"
+#include "migration/ram/load.h"
+#include "migration/transport/transport.h"
+#include "migration/wire/packet.h"
+#include "migration/wire/stream.h"
+#include "migration/yank_functions.h"
+#include "multifd.h"
+#include "state.h"
+
+/* Connections whose first bytes are waited for, besides those needed */
+#define STRANGERS_MAX 8
+/* What tells them apart */
+#define FIRST_BYTES sizeof(uint32_t)
+
+typedef struct Connection {
+    QEMUFile *f;
+    bool waits;                 /* for its first bytes, in a coroutine */
+    bool dropped;               /* nobody is interested any more */
+    QLIST_ENTRY(Connection) next;
+} Connection;
+
+static struct {
+    MultifdMain *main;
+    bool has_main;
+    bool begun;
+    bool met;                   /* the channels have met once; who loads */
+    unsigned channels;
+    unsigned waiting;           /* connections that do */
+    QLIST_HEAD(, Connection) list;
+} incoming;
+
+static void connection_close(QEMUFile *f)
+{
+    migration_ioc_unregister_yank_from_file(f);
+    qemu_fclose(f);
+}
+
+/* Takes over @f. */
+static void close_stranger(QEMUFile *f, Error *err)
+{
+    warn_reportf_err(err, "multifd: a connection is closed: ");
+    connection_close(f);
+}
+
+/* In the thread of a channel, or of the main loop */
+static void channel_failed(const Error *err)
+{
+    qemu_file_set_error_obj(destination.from_src, -EIO, error_copy(err));
+}
+
+/*
+ * A channel that cannot be taken: the load fails at the next mark, and the
+ * source is told why.  This one stays open until then, as the source would take
+ * its end for the reason.  Takes over @err.
+ */
+static void refuse_channel(Error *err)
+{
+    error_prepend(&err, "multifd: ");
+    receivers_fail(err);
+    error_free(err);
+}
+
+static void take_channel(Connection *c)
+{
+    WireMultifdInit init;
+    Error *err = NULL;
+    unsigned id;
+
+    if (qemu_get_buffer(c->f, (uint8_t *)&init, sizeof(init)) != sizeof(init)) {
+        stream_check(c->f, &err);
+        close_stranger(g_steal_pointer(&c->f), err);
+    } else if (packet_check_init(&init, &qemu_uuid, incoming.channels, &id,
+                                 &err) && receivers_add(c->f, id, &err)) {
+        c->f = NULL;
+    } else {
+        refuse_channel(err);
+    }
+}
+
+static void take_main_channel(Connection *c)
+{
+    incoming.has_main = true;
+    incoming.main(g_steal_pointer(&c->f));
+}
+
+/*
+ * What has been taken or closed is not the connection's any more.  A source
+ * that gives up before it has sent anything ends the migration, as it does
+ * without multifd.
+ */
+static void sort_connection(Connection *c)
+{
+    Error *err = NULL;
+    uint8_t *bytes;
+    size_t len = qemu_peek_buffer(c->f, &bytes, FIRST_BYTES, 0);
+
+    if (!len && !incoming.has_main) {
+        take_main_channel(c);
+    } else if (len < FIRST_BYTES) {
+        stream_check(c->f, &err);
+        close_stranger(g_steal_pointer(&c->f), err);
+    } else if (packet_begins_channel(bytes)) {
+        take_channel(c);
+    } else if (ldl_be_p(bytes) == WIRE_FILE_MAGIC && !incoming.has_main) {
+        take_main_channel(c);
+    } else {
+        error_setg(&err, "it does not begin as one of a migration does");
+        close_stranger(g_steal_pointer(&c->f), err);
+    }
+}
+
+static void coroutine_fn connection_co(void *opaque)
+{
+    Connection *c = opaque;
+    uint8_t *bytes;
+
+    if (qemu_peek_buffer(c->f, &bytes, FIRST_BYTES, 0) == FIRST_BYTES &&
+        packet_begins_channel(bytes)) {
+        qemu_peek_buffer(c->f, &bytes, sizeof(WireMultifdInit), 0);
+    }
+    if (c->dropped) {
+        qemu_fclose(c->f);
+        g_free(c);
+        return;
+    }
+    c->waits = false;
+    incoming.waiting--;
+    sort_connection(c);
+    if (!c->f) {
+        QLIST_REMOVE(c, next);
+        g_free(c);
+    }
+}
+
+bool multifd_incoming_check(Error **errp)
+{
+    return !incoming.begun || receivers_check(errp);
+}
+
+static void stop_to_listen(void *opaque)
+{
+    transport_listen_stop();
+}
+
+/*
+ * At the first mark there are all channels that are needed.  One too many may
+ * still be about to be accepted.
+ */
+static bool meet_channels(Error **errp)
+{
+    bool ok = receivers_meet(errp);
+
+    if (ok && !incoming.met) {
+        incoming.met = true;
+        main_loop_run(stop_to_listen, NULL);
+    }
+    return ok;
+}
+
+void multifd_incoming_begin(MultifdMain *main)
+{
+    ReceiversConfig config = {
+        .channels = migrate_multifd_channels(),
+        .page_bits = qemu_target_page_bits(),
+        .method = migrate_multifd_compression(),
+        .regions = ram_load_regions,
+        .failed = channel_failed,
+    };
+
+    multifd_incoming_end();
+    incoming.main = main;
+    incoming.has_main = incoming.met = false;
+    incoming.begun = true;
+    incoming.channels = config.channels;
+    receivers_begin(&config);
+    ram_load_set_channels(meet_channels,
+                          migrate_multifd_flush_after_each_section());
+}
+
+void multifd_incoming_offer(QIOChannel *ioc)
+{
+    QEMUFile *f = qemu_file_new_input(ioc);
+    Connection *c;
+
+    object_unref(OBJECT(ioc));
+    if (incoming.waiting > incoming.channels + STRANGERS_MAX) {
+        Error *err = NULL;
+
+        error_setg(&err, "too many are there that say nothing");
+        close_stranger(f, err);
+        return;
+    }
+    qemu_file_set_blocking(f, false);
+    c = g_new(Connection, 1);
+    *c = (Connection) { .f = f, .waits = true };
+    QLIST_INSERT_HEAD(&incoming.list, c, next);
+    incoming.waiting++;
+    qemu_coroutine_enter(qemu_coroutine_create(connection_co, c));
+}
+
+void multifd_incoming_shutdown(void)
+{
+    receivers_shutdown();
+}
+
+/* A coroutine that waits finds that the connection has ended. */
+static void drop_connections(void)
+{
+    Connection *c, *next;
+
+    QLIST_FOREACH_SAFE(c, &incoming.list, next, next) {
+        QLIST_REMOVE(c, next);
+        if (!c->waits) {
+            connection_close(c->f);
+            g_free(c);
+            continue;
+        }
+        c->dropped = true;
+        migration_ioc_unregister_yank_from_file(c->f);
+        qemu_file_shutdown(c->f);
+    }
+    incoming.waiting = 0;
+}
+
+void multifd_incoming_end(void)
+{
+    if (incoming.begun) {
+        incoming.begun = false;
+        drop_connections();
+        receivers_end();
+    }
+}

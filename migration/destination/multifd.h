@@ -1,0 +1,42 @@
+/*
+ * The destination: connections of a source that uses multifd
+ *
+ * Which of its channels a connection is shows in its first bytes, not in the
+ * order in which they come: the main one and those of multifd are told apart,
+ * and others are closed.
+ *
+ * All functions: BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_DESTINATION_MULTIFD_H
+#define MIGRATION_DESTINATION_MULTIFD_H
+
+#include "migration/qemu-file.h"
+
+/* The main channel has come: its stream is the callee's. */
+typedef void MultifdMain(QEMUFile *f);
+
+/* Before the first connection; memory will be loaded from all channels. */
+void multifd_incoming_begin(MultifdMain *main);
+
+/*
+ * A connection; takes over @ioc.  Listening ends when memory is about to come,
+ * as all channels are there then.
+ */
+void multifd_incoming_offer(QIOChannel *ioc);
+
+/* False if there was a channel that cannot be taken, which says why. */
+bool multifd_incoming_check(Error **errp);
+
+/* Whoever waits for one of the channels does not any longer. */
+void multifd_incoming_shutdown(void);
+
+/*
+ * All channels but the main one are closed, and nobody writes to memory for
+ * them any more.  Idempotent.
+ */
+void multifd_incoming_end(void);
+
+#endif

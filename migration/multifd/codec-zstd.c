@@ -1,0 +1,144 @@
+/*
+ * Pages in the format of Zstandard: one frame a channel, flushed at each packet
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include <zstd.h>
+#include "migration/wire/wire.h"
+#include "codec.h"
+
+static bool zstd_failed(const char *what, size_t ret, Error **errp)
+{
+    error_setg(errp, "Zstandard cannot %s: %s", what, ZSTD_getErrorName(ret));
+    return false;
+}
+
+static void *zstd_encoder_new(int level, Error **errp)
+{
+    ZSTD_CCtx *encoder = ZSTD_createCCtx();
+    size_t ret;
+
+    if (!encoder) {
+        error_setg(errp, "There is no memory for Zstandard");
+        return NULL;
+    }
+    ret = ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, level);
+    if (ZSTD_isError(ret)) {
+        zstd_failed("be started", ret, errp);
+        ZSTD_freeCCtx(encoder);
+        return NULL;
+    }
+    return encoder;
+}
+
+static void zstd_encoder_free(void *encoder)
+{
+    ZSTD_freeCCtx(encoder);
+}
+
+/* What it reads is copied before it is looked at, so it may change. */
+static ssize_t zstd_encode(void *encoder, const struct iovec *runs, unsigned n,
+                           uint8_t *out, size_t room, Error **errp)
+{
+    ZSTD_outBuffer to = { .dst = out, .size = room };
+
+    for (unsigned i = 0; i < n; i++) {
+        ZSTD_EndDirective how = i + 1 < n ? ZSTD_e_continue : ZSTD_e_flush;
+        ZSTD_inBuffer from = {
+            .src = runs[i].iov_base, .size = runs[i].iov_len,
+        };
+        size_t left;
+
+        do {
+            left = ZSTD_compressStream2(encoder, &to, &from, how);
+            if (ZSTD_isError(left)) {
+                zstd_failed("compress", left, errp);
+                return -1;
+            }
+            if (to.pos == to.size) {
+                error_setg(errp, "Zstandard needs more than %zu bytes for the "
+                           "pages of a packet", room);
+                return -1;
+            }
+        } while (from.pos < from.size || (how == ZSTD_e_flush && left));
+    }
+    return to.pos;
+}
+
+static void *zstd_decoder_new(Error **errp)
+{
+    ZSTD_DCtx *decoder = ZSTD_createDCtx();
+
+    if (!decoder) {
+        error_setg(errp, "There is no memory for Zstandard");
+    }
+    return decoder;
+}
+
+static void zstd_decoder_free(void *decoder)
+{
+    ZSTD_freeDCtx(decoder);
+}
+
+static bool holds(const char *what, Error **errp)
+{
+    error_setg(errp, "A packet holds %s than its pages", what);
+    return false;
+}
+
+/* What is still inside may be the end of a block, which has no content. */
+static bool is_used_up(ZSTD_DCtx *decoder, ZSTD_inBuffer *from, Error **errp)
+{
+    uint8_t more;
+
+    while (from->pos < from->size) {
+        ZSTD_outBuffer to = { .dst = &more, .size = sizeof(more) };
+        size_t before = from->pos;
+        size_t ret = ZSTD_decompressStream(decoder, &to, from);
+
+        if (ZSTD_isError(ret)) {
+            return zstd_failed("decompress", ret, errp);
+        }
+        if (to.pos || from->pos == before) {
+            return holds("more", errp);
+        }
+    }
+    return true;
+}
+
+static bool zstd_decode(void *decoder, const uint8_t *in, size_t len,
+                        const struct iovec *runs, unsigned n, Error **errp)
+{
+    ZSTD_inBuffer from = { .src = in, .size = len };
+
+    for (; n; runs++, n--) {
+        ZSTD_outBuffer to = { .dst = runs->iov_base, .size = runs->iov_len };
+
+        while (to.pos < to.size) {
+            size_t before = to.pos;
+            size_t ret = ZSTD_decompressStream(decoder, &to, &from);
+
+            if (ZSTD_isError(ret)) {
+                return zstd_failed("decompress", ret, errp);
+            }
+            if (to.pos == before && from.pos == from.size) {
+                return holds("less", errp);
+            }
+        }
+    }
+    return is_used_up(decoder, &from, errp);
+}
+
+const Codec codec_zstd = {
+    .flag = WIRE_MULTIFD_ZSTD,
+    .name = "zstd",
+    .encoder_new = zstd_encoder_new,
+    .encoder_free = zstd_encoder_free,
+    .encode = zstd_encode,
+    .decoder_new = zstd_decoder_new,
+    .decoder_free = zstd_decoder_free,
+    .decode = zstd_decode,
+};

@@ -1,0 +1,51 @@
+/*
+ * How the pages of a packet are compressed
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * An encoder and a decoder belong to one channel, and to one thread: what they
+ * saw of one packet may shorten the next one.  So packets of a channel are
+ * decoded in the order in which they were encoded, and none is left out.
+ */
+
+#ifndef MIGRATION_MULTIFD_CODEC_H
+#define MIGRATION_MULTIFD_CODEC_H
+
+#include "qapi/qapi-types-migration.h"
+
+typedef struct Codec {
+    uint32_t flag;              /* in the packet: WIRE_MULTIFD_* */
+    const char *name;           /* as in 'multifd-compression' */
+
+    /* At that level, as 'multifd-NAME-level' has it */
+    void *(*encoder_new)(int level, Error **errp);
+    void (*encoder_free)(void *encoder);
+    /*
+     * Memory of @runs, @n of them, to at most @room bytes at @out.  Somebody
+     * may write to that memory meanwhile.  Returns how many bytes, or -1.
+     */
+    ssize_t (*encode)(void *encoder, const struct iovec *runs, unsigned n,
+                      uint8_t *out, size_t room, Error **errp);
+
+    void *(*decoder_new)(Error **errp);
+    void (*decoder_free)(void *decoder);
+    /*
+     * The @len bytes at @in to memory of @runs, which they have to fill, and
+     * no more.  Nothing is believed of @in.
+     */
+    bool (*decode)(void *decoder, const uint8_t *in, size_t len,
+                   const struct iovec *runs, unsigned n, Error **errp);
+} Codec;
+
+extern const Codec codec_zlib;
+#ifdef CONFIG_ZSTD
+extern const Codec codec_zstd;
+#endif
+
+/* NULL for MULTIFD_COMPRESSION_NONE, and for what was not compiled in */
+const Codec *codec_find(MultiFDCompression method);
+
+/* False if the method was not compiled in, or is not available here. */
+bool codec_exists(MultiFDCompression method, Error **errp);
+
+#endif

@@ -1,0 +1,508 @@
+/*
+ * Threads that load memory, each from a channel of its own
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "qemu/cutils.h"
+#include "qemu/lockable.h"
+#include "qemu/rcu.h"
+#include "migration/base/clock.h"
+#include "migration/base/first-error.h"
+#include "migration/migration.h"
+#include "migration/ram/zero-gather.h"
+#include "migration/wire/packet.h"
+#include "migration/wire/stream.h"
+#include "migration/yank_functions.h"
+#include "receivers.h"
+
+/* How long a channel that was not even connected is waited for at a mark */
+#define CHANNEL_MS (10 * 1000)
+/* How often it is looked whether it was, and whether one has failed */
+#define LOOK_MS 100
+
+typedef struct Receiver {
+    unsigned id;
+    QEMUFile *f;                /* NULL: it has not come yet */
+    QemuThread thread;
+    const Codec *codec;         /* or NULL */
+    void *decoder;
+    uint8_t *encoded;           /* room for a payload */
+    uint8_t *spare;             /* for pages that cannot be written to */
+    uint64_t *table;
+    struct iovec *runs;
+    ZeroGather zeros;
+} Receiver;
+
+static struct {
+    ReceiversConfig config;
+    Receiver *list;             /* NULL: there is no multifd */
+    unsigned pages_max;
+} receivers;
+
+/* Where the channels meet */
+static struct {
+    QemuMutex lock;
+    QemuCond arrived, left;
+    unsigned there;             /* receivers that wait at the mark */
+    unsigned number;            /* of the meeting */
+    unsigned channels;          /* that have come so far */
+    bool over;                  /* nobody waits any more */
+    bool broken;                /* one of them has ended */
+    FirstError error;           /* why */
+} meeting;
+
+static void __attribute__((constructor)) receivers_init_lock(void)
+{
+    qemu_mutex_init(&meeting.lock);
+    qemu_cond_init(&meeting.arrived);
+    qemu_cond_init(&meeting.left);
+    first_error_init(&meeting.error);
+}
+
+/*
+ * Marks
+ */
+
+/* False if there is nothing more to come. */
+static bool wait_for_main(void)
+{
+    unsigned number;
+
+    QEMU_LOCK_GUARD(&meeting.lock);
+    number = meeting.number;
+    meeting.there++;
+    qemu_cond_signal(&meeting.arrived);
+    while (number == meeting.number && !meeting.over) {
+        qemu_cond_wait(&meeting.left, &meeting.lock);
+    }
+    return !meeting.over;
+}
+
+static void missing(Error **errp)
+{
+    error_setg(errp, "%u of %u multifd channels have been connected, and the "
+               "others are waited for in vain: 'multifd-channels' must be the "
+               "same on both sides", meeting.channels,
+               receivers.config.channels);
+}
+
+static bool not_met(Error **errp)
+{
+    Error *err = first_error_get(&meeting.error);
+
+    if (!err) {
+        error_setg(&err, "The channels of multifd have been closed");
+    }
+    error_propagate(errp, err);
+    return false;
+}
+
+void receivers_fail(const Error *err)
+{
+    first_error_set(&meeting.error, err);
+    QEMU_LOCK_GUARD(&meeting.lock);
+    meeting.broken = true;
+    qemu_cond_signal(&meeting.arrived);
+}
+
+bool receivers_check(Error **errp)
+{
+    QEMU_LOCK_GUARD(&meeting.lock);
+    return !meeting.broken || not_met(errp);
+}
+
+bool receivers_meet(Error **errp)
+{
+    int64_t end = now_ms() + CHANNEL_MS;
+
+    if (!receivers.list) {
+        error_setg(errp, "The source uses multifd, and this side does not: "
+                   "set the same capabilities on both");
+        return false;
+    }
+    QEMU_LOCK_GUARD(&meeting.lock);
+    while (meeting.there < receivers.config.channels && !meeting.over &&
+           !meeting.broken) {
+        qemu_cond_timedwait(&meeting.arrived, &meeting.lock, LOOK_MS);
+        if (meeting.channels < receivers.config.channels && now_ms() > end) {
+            missing(errp);
+            return false;
+        }
+    }
+    if (meeting.over || meeting.broken) {
+        return not_met(errp);
+    }
+    meeting.there = 0;
+    meeting.number++;
+    qemu_cond_broadcast(&meeting.left);
+    return true;
+}
+
+static void end_meetings(void)
+{
+    QEMU_LOCK_GUARD(&meeting.lock);
+    meeting.over = true;
+    qemu_cond_broadcast(&meeting.left);
+    qemu_cond_broadcast(&meeting.arrived);
+}
+
+/*
+ * Pages
+ */
+
+static RamRegion *find_region(const WireMultifdPages *head, Error **errp)
+{
+    RamRegion *r = ram_regions_find(receivers.config.regions(), head->block);
+    g_autofree char *shown = NULL;
+
+    if (!r) {
+        shown = g_strescape(head->block, NULL);
+        error_setg(errp, "There is no RAM block '%s' here: this VM must have "
+                   "the same memory and devices as the source", shown);
+    } else if (r->ignored) {
+        error_setg(errp, "RAM block '%s' is shared, but the source sends it: "
+                   "set the same capabilities on both sides", r->name);
+        r = NULL;
+    }
+    return r;
+}
+
+static bool take_offset(const RamRegion *r, uint64_t entry, uint64_t *page,
+                        Error **errp)
+{
+    uint64_t offset = be64_to_cpu(entry);
+
+    *page = offset >> r->page_bits;
+    if (*page >= r->pages || offset & (ram_region_page_size(r) - 1)) {
+        error_setg(errp, "RAM block '%s' has %" PRIu64 " bytes, so there is no "
+                   "page at 0x%" PRIx64, r->name, ram_region_bytes(r), offset);
+        return false;
+    }
+    return true;
+}
+
+static bool page_differs(const RamRegion *r, uint64_t page, Error **errp)
+{
+    error_setg(errp, "RAM block '%s' is read-only here, and on the source page "
+               "0x%" PRIx64 " has other content", r->name,
+               page << r->page_bits);
+    return false;
+}
+
+static void clear_zeros(Receiver *c)
+{
+    while (c->zeros.pages) {
+        zero_gather_clear(&c->zeros, c->zeros.pages);
+    }
+}
+
+static bool take_zero_entries(Receiver *c, RamRegion *r,
+                              const uint64_t *entries, unsigned count,
+                              Error **errp)
+{
+    uint64_t page;
+
+    for (unsigned i = 0; i < count; i++) {
+        if (!take_offset(r, entries[i], &page, errp)) {
+            return false;
+        }
+        if (r->read_only) {
+            if (!buffer_is_zero(ram_region_page(r, page),
+                                ram_region_page_size(r))) {
+                return page_differs(r, page, errp);
+            }
+        } else if (!zero_gather_add(&c->zeros, r, page, 1)) {
+            clear_zeros(c);
+            zero_gather_add(&c->zeros, r, page, 1);
+        }
+    }
+    clear_zeros(c);
+    return true;
+}
+
+/* Where the pages go; those that follow each other at once.  0: an error */
+static unsigned find_runs(Receiver *c, RamRegion *r, unsigned count,
+                          Error **errp)
+{
+    size_t size = ram_region_page_size(r);
+    uint8_t *end = NULL;
+    unsigned n = 0;
+    uint64_t page;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t *at;
+
+        if (!take_offset(r, c->table[i], &page, errp)) {
+            return 0;
+        }
+        at = r->read_only ? c->spare + i * size : ram_region_page(r, page);
+        if (n && at == end) {
+            c->runs[n - 1].iov_len += size;
+        } else {
+            c->runs[n++] = (struct iovec) { .iov_base = at, .iov_len = size };
+        }
+        end = at + size;
+    }
+    return n;
+}
+
+/* Pages that could not be written to were read to the spare ones. */
+static bool compare_spare(const Receiver *c, const RamRegion *r, unsigned count,
+                    Error **errp)
+{
+    size_t size = ram_region_page_size(r);
+
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t page = be64_to_cpu(c->table[i]) >> r->page_bits;
+
+        if (memcmp(ram_region_page(r, page), c->spare + i * size, size)) {
+            return page_differs(r, page, errp);
+        }
+    }
+    return true;
+}
+
+static bool get_plain(Receiver *c, unsigned runs)
+{
+    for (unsigned i = 0; i < runs; i++) {
+        qemu_get_buffer(c->f, c->runs[i].iov_base, c->runs[i].iov_len);
+    }
+    return !qemu_file_get_error(c->f);
+}
+
+static bool get_encoded(Receiver *c, unsigned runs, size_t len, Error **errp)
+{
+    return qemu_get_buffer(c->f, c->encoded, len) == len &&
+           c->codec->decode(c->decoder, c->encoded, len, c->runs, runs, errp);
+}
+
+/* What its flags and length have to be */
+static bool is_expected(const Receiver *c, const RamRegion *r, const Packet *p,
+                        Error **errp)
+{
+    uint32_t method = p->flags & WIRE_MULTIFD_METHOD;
+
+    if (method != (c->codec ? c->codec->flag : WIRE_MULTIFD_NONE)) {
+        error_setg(errp, "A packet is compressed in another way than is set "
+                   "here: 'multifd-compression' must be the same on both "
+                   "sides");
+        return false;
+    }
+    if (!c->codec && p->payload &&
+        p->payload != (uint64_t)p->normal << r->page_bits) {
+        error_setg(errp, "A packet of %" PRIu32 " pages has %" PRIu32 " bytes",
+                   p->normal, p->payload);
+        return false;
+    }
+    return true;
+}
+
+static bool take_packet_pages(Receiver *c, const WireMultifdPages *head,
+                              const Packet *p, Error **errp)
+{
+    RamRegion *r = find_region(head, errp);
+    unsigned runs;
+
+    if (!r || !is_expected(c, r, p, errp) ||
+        !take_zero_entries(c, r, c->table + p->normal, p->zeros, errp)) {
+        return false;
+    }
+    if (!p->normal) {
+        return true;
+    }
+    runs = find_runs(c, r, p->normal, errp);
+    return runs &&
+           (c->codec ? get_encoded(c, runs, p->payload, errp)
+                     : get_plain(c, runs)) &&
+           (!r->read_only || compare_spare(c, r, p->normal, errp));
+}
+
+static bool get_packet(Receiver *c, WireMultifdPages *head, Packet *p,
+                       Error **errp)
+{
+    size_t table = receivers.pages_max * sizeof(*c->table);
+
+    if (qemu_get_buffer(c->f, (uint8_t *)head, sizeof(*head)) !=
+        sizeof(*head) || !packet_check(head, receivers.pages_max, p, errp)) {
+        return false;
+    }
+    if (p->flags & WIRE_MULTIFD_DEVICE_STATE) {
+        error_setg(errp, "A packet brings the state of a device, which is not "
+                   "available in this version of Ferry");
+        return false;
+    }
+    return qemu_get_buffer(c->f, (uint8_t *)c->table, table) == table;
+}
+
+/*
+ * A channel
+ */
+
+/* False, without an error, if the channel ends. */
+static bool receive(Receiver *c, Error **errp)
+{
+    bool ready = false;         /* there was a mark */
+    WireMultifdPages head;
+    Packet p;
+
+    for (;;) {
+        if (!get_packet(c, &head, &p, errp)) {
+            return false;
+        }
+        if (p.normal || p.zeros) {
+            if (!ready) {
+                error_setg(errp, "Pages come before the list of RAM blocks");
+                return false;
+            }
+            if (!take_packet_pages(c, &head, &p, errp)) {
+                return false;
+            }
+        }
+        if (p.flags & WIRE_MULTIFD_SYNC) {
+            if (!wait_for_main()) {
+                return true;
+            }
+            ready = true;
+        }
+    }
+}
+
+/*
+ * A channel that ends is one that the source has closed.  Whether something is
+ * missing shows at the next mark of the main channel, if there is one.
+ */
+static void receiver_ended(Receiver *c)
+{
+    Error *err = NULL;
+
+    if (stream_check(c->f, &err)) {
+        error_setg(&err, "It is not needed any more");
+    }
+    error_prepend(&err, "multifd channel %u: ", c->id);
+    receivers_fail(err);
+    error_free(err);
+}
+
+static void receiver_failed(Receiver *c, Error *err)
+{
+    error_prepend(&err, "multifd channel %u: ", c->id);
+    first_error_set(&meeting.error, err);
+    receivers.config.failed(err);
+    error_free(err);
+    end_meetings();
+}
+
+static void *receiver_thread(void *opaque)
+{
+    Receiver *c = opaque;
+    Error *err = NULL;
+
+    rcu_register_thread();
+    if (!receive(c, &err)) {
+        if (err) {
+            receiver_failed(c, err);
+        } else {
+            receiver_ended(c);
+        }
+    }
+    /* Nobody is to wait until somebody reads from it. */
+    qemu_file_shutdown(c->f);
+    rcu_unregister_thread();
+    return NULL;
+}
+
+/*
+ * All of them
+ */
+
+void receivers_begin(const ReceiversConfig *config)
+{
+    assert(!receivers.list);
+    receivers.config = *config;
+    receivers.pages_max = packet_pages_max(config->page_bits);
+    receivers.list = g_new0(Receiver, config->channels);
+    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
+        meeting.there = meeting.number = meeting.channels = 0;
+        meeting.over = meeting.broken = false;
+    }
+    first_error_clear(&meeting.error);
+}
+
+static bool receiver_prepare(Receiver *c, Error **errp)
+{
+    unsigned max = receivers.pages_max;
+
+    c->codec = codec_find(receivers.config.method);
+    if (c->codec) {
+        c->decoder = c->codec->decoder_new(errp);
+        if (!c->decoder) {
+            return false;
+        }
+        c->encoded = g_malloc(WIRE_MULTIFD_PAYLOAD_MAX);
+    }
+    c->spare = g_malloc((size_t)max << receivers.config.page_bits);
+    c->table = g_new(uint64_t, max);
+    c->runs = g_new(struct iovec, max);
+    return true;
+}
+
+bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
+{
+    g_autofree char *name = g_strdup_printf(MIGRATION_THREAD_DST_MULTIFD, id);
+    Receiver *c = &receivers.list[id];
+
+    if (c->f) {
+        error_setg(errp, "There is a channel %u already", id);
+        return false;
+    }
+    if (!receiver_prepare(c, errp)) {
+        return false;
+    }
+    c->id = id;
+    c->f = f;
+    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
+        meeting.channels++;
+    }
+    qemu_thread_create(&c->thread, name, receiver_thread, c,
+                       QEMU_THREAD_JOINABLE);
+    return true;
+}
+
+void receivers_shutdown(void)
+{
+    end_meetings();
+    for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
+        if (receivers.list[i].f) {
+            qemu_file_shutdown(receivers.list[i].f);
+        }
+    }
+}
+
+static void receiver_free(Receiver *c)
+{
+    if (c->f) {
+        qemu_thread_join(&c->thread);
+        migration_ioc_unregister_yank_from_file(c->f);
+        qemu_fclose(c->f);
+    }
+    if (c->decoder) {
+        c->codec->decoder_free(c->decoder);
+    }
+    g_free(c->encoded);
+    g_free(c->spare);
+    g_free(c->table);
+    g_free(c->runs);
+}
+
+void receivers_end(void)
+{
+    receivers_shutdown();
+    for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
+        receiver_free(&receivers.list[i]);
+    }
+    g_clear_pointer(&receivers.list, g_free);
+}

@@ -1,0 +1,67 @@
+/*
+ * Threads that load memory, each from a channel of its own
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The source sends packets on its channels, and on each of them now and then a
+ * mark, SYNC.  There a receiver waits until receivers_meet() is called by
+ * whoever loads the main channel, which has a mark in the same place.  So what
+ * comes after the mark is never overtaken by what came before, on whichever
+ * channel.
+ *
+ * Nothing in a packet is believed.  No page is put in place before the main
+ * channel has come to its first mark: then the list of RAM blocks is known.
+ *
+ * Threads.  receivers_meet(): who loads the main channel, without the BQL.  All
+ * others: with the BQL.  One lock, `meeting.lock`, is taken at the marks, and
+ * under it only that of an error.
+ */
+
+#ifndef MIGRATION_MULTIFD_RECEIVERS_H
+#define MIGRATION_MULTIFD_RECEIVERS_H
+
+#include "migration/qemu-file.h"
+#include "migration/ram/region.h"
+#include "codec.h"
+
+typedef struct ReceiversConfig {
+    unsigned channels;
+    unsigned page_bits;         /* of the target */
+    MultiFDCompression method;
+    /* What is loaded to; called after the first mark. */
+    RamRegions *(*regions)(void);
+    /* A channel has failed: in its thread.  The error stays the receivers'. */
+    void (*failed)(const Error *err);
+} ReceiversConfig;
+
+/* Before the first channel.  @config is copied. */
+void receivers_begin(const ReceiversConfig *config);
+
+/*
+ * Channel @id, of which @f has what follows its beginning; the file is the
+ * receivers' if this is true.  False if there is one with that number.
+ */
+bool receivers_add(QEMUFile *f, unsigned id, Error **errp);
+
+/* One of the channels that come cannot be taken: they will not meet. */
+void receivers_fail(const Error *err);
+
+/* False, with the reason, if it is known that they will not. */
+bool receivers_check(Error **errp);
+
+/*
+ * The main channel has come to a mark: waits until all others have.  False if
+ * one of them fails, or does not come to it within a reasonable time.
+ */
+bool receivers_meet(Error **errp);
+
+/* Cuts all channels: nobody waits for anything any longer. */
+void receivers_shutdown(void);
+
+/*
+ * Cuts what is left, and waits for the threads, which do not touch memory any
+ * more.  Idempotent.
+ */
+void receivers_end(void);
+
+#endif

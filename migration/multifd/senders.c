@@ -1,0 +1,241 @@
+/*
+ * Threads that send memory, each on a channel of its own
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/rcu.h"
+#include "io/channel-tls.h"
+#include "migration/base/clock.h"
+#include "migration/base/stats.h"
+#include "migration/migration.h"
+#include "migration/qemu-file.h"
+#include "migration/wire/stream.h"
+#include "migration/yank_functions.h"
+#include "senders.h"
+
+/* How often the migration thread looks at rate and clock in a turn */
+#define PACE_MS 1
+
+typedef struct ChannelSender {
+    Senders *all;
+    QEMUFile *file;
+    PacketSink sink;
+    RamSender ram;
+    QemuThread thread;
+    QemuSemaphore go;           /* a mark, a turn, or to quit */
+    unsigned marks;             /* to be made before another turn; atomic */
+} ChannelSender;
+
+struct Senders {
+    ChannelSender *list;
+    unsigned count;
+    unsigned awaited;           /* posts of rests that are to come */
+    QemuSemaphore rests;        /* one of them has done what it was to do */
+    bool drain;                 /* of a turn: until nothing is left */
+    bool stop;                  /* of a turn: atomic */
+    bool quit;                  /* there is nothing more to do; atomic */
+};
+
+/* Marks come before the turn that was begun after them. */
+static void sender_act(ChannelSender *c)
+{
+    if (qatomic_read(&c->marks)) {
+        qatomic_dec(&c->marks);
+        ram_sink_end_pass(&c->sink.sink);
+        return;
+    }
+    RCU_READ_LOCK_GUARD();
+    ram_sender_run(&c->ram, c->all->drain);
+    ram_sink_flush(&c->sink.sink);
+}
+
+static void *channel_sender_thread(void *opaque)
+{
+    ChannelSender *c = opaque;
+
+    rcu_register_thread();
+    qemu_sem_wait(&c->go);
+    while (!qatomic_read(&c->all->quit)) {
+        sender_act(c);
+        qemu_sem_post(&c->all->rests);
+        qemu_sem_wait(&c->go);
+    }
+    rcu_unregister_thread();
+    return NULL;
+}
+
+/* All are to do something. */
+static void post(Senders *s)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        qemu_sem_post(&s->list[i].go);
+    }
+    s->awaited += s->count;
+}
+
+static void channel_sender_free(ChannelSender *c)
+{
+    packet_sink_destroy(&c->sink);
+    qemu_sem_destroy(&c->go);
+}
+
+Senders *senders_start(QEMUFile **files, unsigned count,
+                       const SendersConfig *config, Error **errp)
+{
+    Senders *s = g_new0(Senders, 1);
+    bool ok = true;
+
+    s->list = g_new0(ChannelSender, count);
+    s->count = count;
+    qemu_sem_init(&s->rests, 0);
+    for (unsigned i = 0; i < count; i++) {
+        ChannelSender *c = &s->list[i];
+
+        c->all = s;
+        qemu_sem_init(&c->go, 0);
+        ram_sender_init(&c->ram, NULL, &c->sink.sink);
+        c->ram.find_zeros = config->find_zeros;
+        c->ram.tells_untouched = false;
+        c->ram.share = count;
+        c->ram.stop = &s->stop;
+        ok = ok && packet_sink_init(&c->sink, files[i], config->page_bits, i,
+                                    count, config->method, config->level,
+                                    config->tells_zeros, errp);
+    }
+    if (!ok) {
+        for (unsigned i = 0; i < count; i++) {
+            channel_sender_free(&s->list[i]);
+        }
+        qemu_sem_destroy(&s->rests);
+        g_free(s->list);
+        g_free(s);
+        return NULL;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        g_autofree char *name = g_strdup_printf(MIGRATION_THREAD_SRC_MULTIFD,
+                                                i);
+
+        s->list[i].file = files[i];
+        qemu_thread_create(&s->list[i].thread, name, channel_sender_thread,
+                           &s->list[i], QEMU_THREAD_JOINABLE);
+    }
+    return s;
+}
+
+/* Whoever finds an error on a channel finds it on the main one. */
+static int tell_main(Senders *s, RamSender *main)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        Error *err = NULL;
+        int ret = qemu_file_get_error_obj(s->list[i].file, &err);
+
+        if (ret && !ram_sink_error(main->sink)) {
+            error_prepend(&err, "multifd channel %u: ", i);
+            ram_sink_fail(main->sink, ret, err);
+        } else {
+            error_free(err);
+        }
+    }
+    return ram_sink_error(main->sink);
+}
+
+/* Waits until all rest; at @end, or if they are ahead, they are told to. */
+static void pace(Senders *s, bool all, int64_t end)
+{
+    while (s->awaited) {
+        if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
+            qatomic_set(&s->stop, true);
+            all = true;
+        }
+        if (all) {
+            qemu_sem_wait(&s->rests);
+            s->awaited--;
+        } else if (!qemu_sem_timedwait(&s->rests, PACE_MS)) {
+            s->awaited--;
+        }
+    }
+}
+
+int senders_settle(Senders *s, RamSender *main)
+{
+    pace(s, true, 0);
+    return tell_main(s, main);
+}
+
+RamSendResult senders_run(void *opaque, RamSender *main, bool all)
+{
+    Senders *s = opaque;
+    int64_t end = now_ns() + RAM_SEND_NS;
+
+    if (senders_settle(s, main)) {
+        return RAM_SEND_ERROR;
+    }
+    s->drain = all;
+    qatomic_set(&s->stop, false);
+    for (unsigned i = 0; i < s->count; i++) {
+        s->list[i].ram.regions = main->regions;
+    }
+    post(s);
+    main->takes_dirty = false;
+    ram_sender_run(main, all);
+    pace(s, all, end);
+    for (unsigned i = 0; i < s->count; i++) {
+        packet_sink_tell_zeros(&s->list[i].sink, main->sink);
+    }
+    if (tell_main(s, main)) {
+        return RAM_SEND_ERROR;
+    }
+    return ram_sender_left(main->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
+}
+
+void senders_mark(void *opaque)
+{
+    Senders *s = opaque;
+
+    for (unsigned i = 0; i < s->count; i++) {
+        qatomic_inc(&s->list[i].marks);
+    }
+    post(s);
+}
+
+void senders_shutdown(Senders *s)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        qemu_file_shutdown(s->list[i].file);
+    }
+}
+
+/* Otherwise the other side takes the end for an attack. */
+static void end_encryption(QEMUFile *f)
+{
+    QIOChannel *ioc = qemu_file_get_ioc(f);
+
+    if (object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS)) {
+        qio_channel_tls_bye(QIO_CHANNEL_TLS(ioc), NULL);
+    }
+}
+
+void senders_end(Senders *s, bool ok)
+{
+    qatomic_set(&s->quit, true);
+    post(s);
+    for (unsigned i = 0; i < s->count; i++) {
+        ChannelSender *c = &s->list[i];
+
+        qemu_thread_join(&c->thread);
+        migration_ioc_unregister_yank_from_file(c->file);
+        if (ok) {
+            end_encryption(c->file);
+        } else {
+            qemu_file_set_error(c->file, -ECANCELED);
+        }
+        qemu_fclose(c->file);
+        channel_sender_free(c);
+    }
+    qemu_sem_destroy(&s->rests);
+    g_free(s->list);
+    g_free(s);
+}

@@ -1,0 +1,69 @@
+/*
+ * Threads that send memory, each on a channel of its own
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * In a turn each of them claims runs of pages from the dirty maps, looks at
+ * them, and sends them: there is nobody who hands out pages.  The migration
+ * thread begins a turn, paces it, and waits until all rest again.
+ *
+ * Threads.  senders_start(), _end(): main loop, BQL, while there is no turn;
+ * senders_shutdown(): any thread.  The others: the migration thread.
+ *
+ * What they share is written by the migration thread while they rest, but for
+ * `stop`, which it sets in the middle of a turn.  What they are to do begins
+ * with a post of each one's semaphore and ends with a post of `rests` by each,
+ * which order everything else.
+ */
+
+#ifndef MIGRATION_MULTIFD_SENDERS_H
+#define MIGRATION_MULTIFD_SENDERS_H
+
+#include "qemu/thread.h"
+#include "migration/ram/send.h"
+#include "packet-sink.h"
+
+typedef struct Senders Senders;
+
+/* How the channels are used, as parameters say */
+typedef struct SendersConfig {
+    unsigned page_bits;         /* of the target */
+    MultiFDCompression method;
+    int level;
+    bool tells_zeros;           /* of pages in packets */
+    bool find_zeros;
+} SendersConfig;
+
+/*
+ * One thread for each of the @count channels of @files, which become theirs, if
+ * this is true.
+ */
+Senders *senders_start(QEMUFile **files, unsigned count,
+                       const SendersConfig *config, Error **errp);
+
+/*
+ * A turn: pages of the regions of @main, which itself tells of those that
+ * nobody ever wrote to.  A RamRunFn.  What goes wrong on a channel is latched
+ * in the sink of @main, too.
+ */
+RamSendResult senders_run(void *senders, RamSender *main, bool all);
+
+/*
+ * A mark on each channel, that all was sent which was given so far.  The
+ * threads make it: nobody is waited for.
+ */
+void senders_mark(void *senders);
+
+/*
+ * Waits for the threads to have made the marks; without the BQL.  Then tells
+ * the sink of @main of what has gone wrong so far: 0 or its error.
+ */
+int senders_settle(Senders *s, RamSender *main);
+
+/* Cuts all channels, so that nobody waits for them. */
+void senders_shutdown(Senders *s);
+
+/* Ends the threads, and closes the channels; @ok: all has arrived. */
+void senders_end(Senders *s, bool ok);
+
+#endif

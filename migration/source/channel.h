@@ -1,0 +1,20 @@
+/*
+ * The source: one more channel to where the main one goes
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SOURCE_CHANNEL_H
+#define MIGRATION_SOURCE_CHANNEL_H
+
+#include "migration/qemu-file.h"
+
+/*
+ * Connects once more to where the main channel goes, and calls the channel
+ * @name.  Migration thread, without the BQL: the main loop does it.  NULL if
+ * that fails, or as soon as source_may_go_on() does; the file is the caller's,
+ * and its channel known to `yank`.
+ */
+QEMUFile *source_channel_connect(const char *name, Error **errp);
+
+#endif

@@ -1,0 +1,151 @@
+/*
+ * The source: the channels of multifd, from their connection to their end
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/lockable.h"
+#include "exec/target_page.h"
+#include "system/system.h"
+#include "migration/base/stats.h"
+#include "migration/multifd/senders.h"
+#include "migration/options.h"
+#include "migration/ram/ram-source.h"
+#include "migration/wire/packet.h"
+#include "migration/wire/stream.h"
+#include "migration/yank_functions.h"
+#include "channel.h"
+#include "multifd.h"
+#include "state.h"
+
+static int level_of(MultiFDCompression method)
+{
+    switch (method) {
+    case MULTIFD_COMPRESSION_ZLIB:
+        return migrate_multifd_zlib_level();
+    case MULTIFD_COMPRESSION_ZSTD:
+        return migrate_multifd_zstd_level();
+    default:
+        return 0;
+    }
+}
+
+static SendersConfig multifd_config(void)
+{
+    ZeroPageDetection zeros = migrate_zero_page_detection();
+    MultiFDCompression method = migrate_multifd_compression();
+
+    return (SendersConfig) {
+        .page_bits = qemu_target_page_bits(),
+        .method = method,
+        .level = level_of(method),
+        .find_zeros = zeros != ZERO_PAGE_DETECTION_NONE,
+        .tells_zeros = zeros == ZERO_PAGE_DETECTION_MULTIFD,
+    };
+}
+
+static QEMUFile *connect_one(unsigned id, Error **errp)
+{
+    g_autofree char *name = g_strdup_printf("multifd-%u", id);
+    QEMUFile *f = source_channel_connect(name, errp);
+    WireMultifdInit init;
+
+    if (!f) {
+        error_prepend(errp, "multifd channel %u of %u cannot be connected; "
+                      "the destination must have the capability set as well: ",
+                      id, migrate_multifd_channels());
+        return NULL;
+    }
+    stream_count_in(f, &mig_stats.multifd_bytes);
+    packet_fill_init(&init, &qemu_uuid, id);
+    qemu_put_buffer(f, (uint8_t *)&init, sizeof(init));
+    qemu_fflush(f);
+    return f;
+}
+
+static void close_files(QEMUFile **files, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        migration_ioc_unregister_yank_from_file(files[i]);
+        qemu_file_set_error(files[i], -ECANCELED);
+        qemu_fclose(files[i]);
+    }
+}
+
+static bool start(QEMUFile **files, unsigned count, Error **errp)
+{
+    SendersConfig config = multifd_config();
+    Senders *s = senders_start(files, count, &config, errp);
+    RamChannels channels = {
+        .run = senders_run,
+        .mark = senders_mark,
+        .each_section = migrate_multifd_flush_after_each_section(),
+        .opaque = s,
+    };
+
+    if (!s) {
+        return false;
+    }
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        source.senders = s;
+    }
+    ram_source_set_channels(&channels);
+    return true;
+}
+
+bool multifd_connect(Error **errp)
+{
+    unsigned count = migrate_multifd_channels(), made = 0;
+    g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
+    ERRP_GUARD();
+
+    if (!migrate_multifd()) {
+        return true;
+    }
+    while (made < count && source_may_go_on(errp)) {
+        files[made] = connect_one(made, errp);
+        if (!files[made]) {
+            break;
+        }
+        made++;
+    }
+    if (made < count || !start(files, count, errp)) {
+        close_files(files, made);
+        return false;
+    }
+    return source_may_go_on(errp);
+}
+
+bool multifd_settle(Error **errp)
+{
+    if (source.senders &&
+        senders_settle(source.senders, ram_source_sender())) {
+        stream_check(source.to_dst, errp);
+        return false;
+    }
+    return true;
+}
+
+void multifd_shutdown(void)
+{
+    if (source.senders) {
+        senders_shutdown(source.senders);
+    }
+}
+
+void multifd_close(bool ok)
+{
+    Senders *s;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        s = g_steal_pointer(&source.senders);
+        if (s && !ok) {
+            senders_shutdown(s);
+        }
+    }
+    if (s) {
+        senders_end(s, ok);
+    }
+}

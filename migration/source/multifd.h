@@ -1,0 +1,36 @@
+/*
+ * The source: the channels of multifd, from their connection to their end
+ *
+ * Without the capability all of these do nothing, and succeed.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SOURCE_MULTIFD_H
+#define MIGRATION_SOURCE_MULTIFD_H
+
+#include "qapi/error.h"
+
+/*
+ * Connects all channels, and has memory be sent on them from then on.  Before
+ * anything is sent on the main channel: some destinations do not go on with
+ * that before they have all others.  Migration thread, without the BQL.
+ */
+bool multifd_connect(Error **errp);
+
+/*
+ * All that was given to the channels so far has been written to them.  Without
+ * the BQL.  Migration thread.
+ */
+bool multifd_settle(Error **errp);
+
+/* Cuts all channels, so that nobody waits for them.  Under source.lock. */
+void multifd_shutdown(void);
+
+/*
+ * Ends the threads and closes the channels; @ok: the destination has all it
+ * needs.  Main loop, after the migration thread has ended.
+ */
+void multifd_close(bool ok);
+
+#endif
