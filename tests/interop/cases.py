@@ -17,6 +17,7 @@ import broken
 import converge
 import failures
 import held
+import multifd
 import postcopy
 import postcopy_memory
 import promised
@@ -269,6 +270,7 @@ def all_cases() -> list[Case]:
     cases += failures.all_cases() + postcopy.all_cases()
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
+    cases += multifd.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
