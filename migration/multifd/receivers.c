@@ -23,6 +23,8 @@
 #define CHANNEL_MS (10 * 1000)
 /* How often it is looked whether it was, and whether one has failed */
 #define LOOK_MS 100
+/* Enough for the head of the next packet, and little of its pages */
+#define READ_AHEAD 4096
 
 typedef struct Receiver {
     unsigned id;
@@ -464,6 +466,7 @@ bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
     }
     c->id = id;
     c->f = f;
+    stream_read_ahead(f, READ_AHEAD);
     WITH_QEMU_LOCK_GUARD(&meeting.lock) {
         meeting.channels++;
     }

@@ -15,6 +15,7 @@ Window *stream_window_new(void)
 {
     Window *w = g_new0(Window, 1);
 
+    w->ahead = STREAM_WINDOW_SIZE;
     g_queue_init(&w->fds);
     return w;
 }
@@ -32,6 +33,12 @@ void stream_window_free(Window *w)
     }
     qemu_vfree(w->mem);
     g_free(w);
+}
+
+void stream_read_ahead(QEMUFile *f, size_t bytes)
+{
+    assert(bytes && bytes <= STREAM_WINDOW_SIZE);
+    f->in->ahead = bytes;
 }
 
 static void window_open(Window *w)
@@ -57,7 +64,7 @@ bool coroutine_mixed_fn stream_window_fill(QEMUFile *f, size_t len)
     while (window_held(w) < len) {
         struct iovec vec = {
             .iov_base = w->mem + w->end,
-            .iov_len = STREAM_WINDOW_SIZE - w->end,
+            .iov_len = MAX(w->ahead, len) - w->end,
         };
         size_t got = stream_channel_read(f, &vec, 1,
                                          len - window_held(w));
@@ -145,7 +152,7 @@ static size_t coroutine_mixed_fn window_bypass(QEMUFile *f, uint8_t *buf,
     while (done < size) {
         struct iovec vec[2] = {
             { .iov_base = buf + done, .iov_len = size - done },
-            { .iov_base = w->mem, .iov_len = STREAM_WINDOW_SIZE },
+            { .iov_base = w->mem, .iov_len = w->ahead },
         };
         size_t got = stream_channel_read(f, vec, 2, size - done);
         size_t mine = MIN(got, size - done);

@@ -53,6 +53,7 @@ typedef struct Gather {
  */
 typedef struct Window {
     uint8_t *mem;       /* STREAM_WINDOW_SIZE bytes; NULL until the first get */
+    size_t ahead;       /* so many of these are filled without need */
     size_t start;
     size_t end;
     GQueue fds;         /* received descriptors that nobody took yet */

@@ -86,6 +86,13 @@ uint64_t stream_position(QEMUFile *f);
 uint64_t stream_written(QEMUFile *f);
 
 /*
+ * At most @bytes of @f, an input, are read from now on before somebody gets
+ * them, up to STREAM_WINDOW_SIZE.  Fewer are better where large pieces follow
+ * small ones: they are read to their places without a copy.
+ */
+void stream_read_ahead(QEMUFile *f, size_t bytes);
+
+/*
  * What @f, an output, writes from now on counts in @counter, one of those that
  * base/stats.h adds up; at first it is that of the main channel.
  */

@@ -332,6 +332,30 @@ static void test_read_ahead_limit(void)
     }
 }
 
+/* Less is read ahead if somebody says so, and more if it is needed. */
+static void test_read_ahead_less(void)
+{
+    const size_t ahead = 100, len = 3 * STREAM_WINDOW_SIZE;
+    g_autofree uint8_t *wire = noise(8, len);
+    g_autofree uint8_t *got = g_malloc(len);
+    MockChannel *mc;
+    g_autoptr(QEMUFile) f = open_bytes(wire, len, &mc);
+    uint8_t *p;
+
+    stream_read_ahead(f, ahead);
+    g_assert_cmpint(qemu_get_byte(f), ==, wire[0]);
+    g_assert_cmpuint(mc->pos, ==, ahead);
+    g_assert_cmpuint(qemu_get_buffer(f, got, 5000), ==, 5000);
+    g_assert_cmpmem(got, 5000, wire + 1, 5000);
+    g_assert_cmpuint(mc->pos, ==, 5001 + ahead);
+    g_assert_cmpuint(mc->ops, ==, 2);
+    g_assert_cmpuint(qemu_peek_buffer(f, &p, STREAM_WINDOW_SIZE, 0), ==,
+                     STREAM_WINDOW_SIZE);
+    g_assert_cmpmem(p, STREAM_WINDOW_SIZE, wire + 5001, STREAM_WINDOW_SIZE);
+    g_assert_cmpuint(mc->pos, ==, 5001 + STREAM_WINDOW_SIZE);
+    assert_clean(f);
+}
+
 /* The pattern in which pages arrive, sizes chosen so that edges drift. */
 static void test_pages(void)
 {
@@ -451,6 +475,7 @@ int main(int argc, char **argv)
     g_test_add_func("/stream/get/in-place", test_in_place);
     g_test_add_func("/stream/get/direct", test_direct);
     g_test_add_func("/stream/get/read-ahead-limit", test_read_ahead_limit);
+    g_test_add_func("/stream/get/read-ahead-less", test_read_ahead_less);
     g_test_add_func("/stream/get/pages", test_pages);
     if (sizeof(size_t) > 4) {
         g_test_add_func("/stream/get/huge", test_huge);
