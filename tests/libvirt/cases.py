@@ -14,28 +14,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
 from typing import Callable
 
 import domain
 import hosts
-from ferrytest.abilities import Skip
+from ferrytest.suite import Case, Skip
 from hosts import WORK, VirshError
 from lab import MIB, SLOW, JobInfo, Lab, Migration, check, job_info, wait_for
 
 PAGE = 4096
 
 
-@dataclass(frozen=True)
-class Case:
-    """One case; FULL ones run only with --full, or when named."""
-    name: str
-    what: str
-    run: Callable[[Lab], str]
-    pair: str
-    full: bool
-    needs: tuple[str, ...]      # of both QEMUs; see ferrytest.abilities
-
+PAIRS = {'same': ('ferry',), 'mixed': ('ferry', 'pristine')}
 
 CASES: list[Case] = []
 
@@ -45,7 +35,8 @@ def case(name: str, what: str, pair: str = 'same', full: bool = False,
                                                   Callable[[Lab], str]]:
     """Decorator: list the function as a case."""
     def add(run: Callable[[Lab], str]) -> Callable[[Lab], str]:
-        CASES.append(Case(name, what, run, pair, full, needs))
+        CASES.append(Case(name, run, kinds=PAIRS[pair], needs=needs,
+                          full=full, what=what))
         return run
     return add
 

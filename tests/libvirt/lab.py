@@ -18,6 +18,7 @@ from typing import Callable
 import domain
 import hosts
 from ferry.errors import FerryError, one_line
+from ferrytest import suite
 
 MIGRATE_LIMIT = 60
 SETTLE_LIMIT = 15               # for a host to notice what happened
@@ -126,10 +127,11 @@ def job_info(host: hosts.Host, *options: str) -> JobInfo:
     return info
 
 
-class Lab:
+class Lab(suite.Lab):
     """The two hosts and the guest."""
 
-    def __init__(self, both: dict[str, hosts.Host]) -> None:
+    def __init__(self, folder: Path, both: dict[str, hosts.Host]) -> None:
+        self._folder = folder
         self._hosts = both
         self._kind: tuple[str, bool] | None = None
         self._migrations: list[Migration] = []
@@ -187,6 +189,18 @@ class Lab:
         with open(domain.disk_path(self.other(name)), 'wb') as image:
             image.truncate(size)
 
+    def tidy(self) -> None:
+        """The guest goes on into the next case, if both daemons live."""
+        for host in self._hosts.values():
+            host.check_alive()
+
+    def clear(self) -> None:
+        self.tidy()
+        self.drop_guest()
+
+    def __exit__(self, *_exc: object) -> None:
+        """The sandbox ends, and all that is in it."""
+
     def drop_guest(self) -> None:
         """Get rid of the guest and of unfinished migrations."""
         for migration in self._migrations:
@@ -241,10 +255,10 @@ class Lab:
               f'"{state}" on the source')
         domain.wait_ticks(TICKS_AFTER)
 
-    def save_logs(self, target: Path) -> None:
-        """Copy what the daemons, the QEMUs and the guest said to TARGET."""
-        target.mkdir(parents=True, exist_ok=True)
+    def save_logs(self) -> None:
+        """Copy what the daemons, the QEMUs and the guest said."""
         for host in self._hosts.values():
-            host.save_logs(target)
+            host.save_logs(self._folder)
         if domain.SERIAL.exists():
-            (target / 'serial.log').write_bytes(domain.SERIAL.read_bytes())
+            (self._folder / 'serial.log').write_bytes(
+                domain.SERIAL.read_bytes())

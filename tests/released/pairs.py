@@ -17,18 +17,28 @@ import cases
 import failures
 import postcopy
 from common import SLOW, OnSample, halfway
+from ferry import paths
 from ferry.errors import FerryError
 from ferry.vm import VM
 from ferrytest.suite import Case
 from lab import FAST, Lab, check
 
-from peers import Peer
+from peers import Peer, common_machine
 
 
 class PairLab(Lab):
     """A lab whose machines are all of one type."""
 
     machine = 'q35'
+    _peer: Peer | None = None
+
+    def meet(self, peer: Peer) -> None:
+        """Go on with PEER: with another one no guest can go on."""
+        if peer != self._peer:
+            self.clear()
+            self._booted.clear()    # they are of another machine
+            self._peer = peer
+            self.machine = common_machine(peer.binary, paths.qemu('ferry'))
 
     def vm(self, kind: str, *args: object, **more: object) -> VM:
         return super().vm(kind, *args, **{'machine': self.machine, **more})
