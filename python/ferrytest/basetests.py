@@ -12,15 +12,22 @@ the pristine QEMU does is kept in the build directory until it is built again.
 from __future__ import annotations
 
 import json
+import re
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterable, Iterator
 
 from ferry import paths
 from ferry.errors import FerryError, one_line
 
+from .process import Ended
+from .suite import Failed, Skip
+
 PASS, FAIL, SKIP = 'pass', 'fail', 'skip'
 SHOWN = 20              # lines of what a test said before it failed
+
+POINT = re.compile(r'^(not )?ok \d+ (/\S+)(?: # SKIP ?(.*))?$')
 
 
 @dataclass
@@ -29,30 +36,53 @@ class Outcome:
     status: str
     why: str = ''
     said: list[str] = field(default_factory=list)
+    seconds: float = 0
 
 
-@dataclass
-class Verdict:
-    """What is to be said of a test."""
-    ok: bool
-    skip: str = ''
-    notes: list[str] = field(default_factory=list)
-
-
-def judge(ours: Outcome, pristine: Callable[[], Outcome]) -> Verdict:
+def judge(ours: Outcome, pristine: Callable[[], Outcome]) -> None:
     """Compare OURS with what PRISTINE, asked only if need be, returns."""
     if ours.status == PASS:
-        return Verdict(True)
+        return
     base = pristine()
     if base.status == PASS:
         did = 'fails' if ours.status == FAIL else 'is not run'
-        return Verdict(False, notes=[
-            f'{did} on ours, passes on pristine QEMU: {one_line(ours.why)}',
-            *ours.said[-SHOWN:]])
+        raise Failed(f'{did} on ours, passes on pristine QEMU: '
+                     + one_line(ours.why), ours.said[-SHOWN:])
     if FAIL in (ours.status, base.status):
-        return Verdict(True, 'does not pass on pristine QEMU here either: '
-                       + one_line(base.why or ours.why))
-    return Verdict(True, one_line(ours.why))
+        raise Skip('does not pass on pristine QEMU here either: '
+                   + one_line(base.why or ours.why))
+    raise Skip(one_line(ours.why))
+
+
+def outcome(match: re.Match, said: list[str], seconds: float = 0) -> Outcome:
+    """What a line of TAP means; SAID came before it."""
+    if match[1]:
+        why = next((line for line in reversed(said) if 'ERROR' in line
+                    or 'Bail' in line), said[-1] if said else 'it failed')
+        return Outcome(FAIL, why, said, seconds)
+    if match[3] is not None:
+        return Outcome(SKIP, match[3] or 'no reason given', said, seconds)
+    return Outcome(PASS, said=said, seconds=seconds)
+
+
+def outcomes(lines: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
+    """What a program of tests says of each of them.
+
+    If it ends badly, that is the last outcome, without a name.
+    """
+    said: list[str] = []
+    began = time.monotonic()
+    try:
+        for line in lines:
+            match = POINT.match(line)
+            if not match:
+                said.append(line)
+                continue
+            yield match[2], outcome(match, said, time.monotonic() - began)
+            said, began = [], time.monotonic()
+    except Ended as err:
+        yield '', Outcome(FAIL, str(err), [*said, str(err)],
+                          time.monotonic() - began)
 
 
 class Kept:
@@ -100,29 +130,3 @@ def left_out(path: Path) -> dict[str, str]:
                              'reason')
         rows[words[0]] = words[1]
     return rows
-
-
-class Report:
-    """The points of the TAP."""
-
-    def __init__(self, suite: str) -> None:
-        self._suite = suite
-        self._number = 0
-        self.failed = 0
-        print('TAP version 13', flush=True)
-
-    def point(self, test: str, verdict: Verdict) -> None:
-        """Print the line of TEST."""
-        self._number += 1
-        self.failed += not verdict.ok
-        print(f'{"" if verdict.ok else "not "}ok {self._number} - '
-              f'{self._suite} {test}'
-              + (f' # SKIP {verdict.skip}' if verdict.skip else ''))
-        for note in verdict.notes:
-            print(f'# {note}')
-        print(end='', flush=True)
-
-    def end(self) -> int:
-        """Print the plan; return the exit status."""
-        print(f'1..{self._number}', flush=True)
-        return 1 if self.failed or not self._number else 0

@@ -15,14 +15,32 @@ sys.path.insert(0, str(ROOT / 'python'))
 
 from ferry import paths                                     # noqa: E402
 from ferrytest import basetests                             # noqa: E402
-from ferrytest.basetests import FAIL, PASS, SKIP, Kept, Outcome, judge  # noqa: E402
+from ferrytest.basetests import (FAIL, PASS, SKIP, Kept, Outcome,  # noqa: E402
+                                 judge, outcomes)
+from ferrytest.process import Ended                         # noqa: E402
+from ferrytest.suite import attempt                         # noqa: E402
 
 iotests = load('tests/iotests/run')
 qtests = load('tests/qtests/run')
 
 
 class Alone(unittest.TestCase):
-    """A qtest that is run once more, on the pristine QEMU."""
+    """A qtest that is run once more, or that ends the program."""
+
+    def test_ends_the_program(self):
+        """The next ones are run in another."""
+        tests = qtests.Tests.__new__(qtests.Tests)
+        tests.limit = 1
+        runs = [['ok 1 /a', '# b hangs'], ['ok 1 /c']]
+
+        def lines(_kind, _limit, *_args):
+            yield from runs.pop(0)
+            if runs:
+                raise Ended('killed by SIGSEGV')
+        tests.lines = lines
+        self.assertEqual([(name, one.why) for name, one in
+                          tests.run('ferry', ['/a', '/b', '/c'])],
+                         [('/a', ''), ('/b', 'killed by SIGSEGV'), ('/c', '')])
 
     def test_after_those_that_it_needs(self):
         tests = qtests.Tests.__new__(qtests.Tests)
@@ -43,13 +61,13 @@ class Judging(unittest.TestCase):
     """Ours against the pristine QEMU."""
 
     def judge(self, ours: str, pristine: str):
-        verdict = judge(Outcome(ours, 'ours'),
-                        lambda: Outcome(pristine, 'base'))
+        verdict = attempt('t', lambda: judge(
+            Outcome(ours, 'ours'), lambda: Outcome(pristine, 'base')))
         return verdict.ok, verdict.skip
 
     def test_passes(self):
         asked = mock.Mock()
-        self.assertTrue(judge(Outcome(PASS), asked).ok)
+        judge(Outcome(PASS), asked)
         asked.assert_not_called()
 
     def test_only_pristine_passes(self):
@@ -117,13 +135,18 @@ class Reading(unittest.TestCase):
         self.assertEqual(iotests.read(said.format('Error: x')).status, FAIL)
 
     def test_points(self):
-        def outcome(line: str, said: list[str]):
-            return qtests.outcome(qtests.POINT.match(line), said)
-        self.assertEqual(outcome('ok 1 /x/y', []).status, PASS)
-        self.assertEqual(outcome('ok 1 /x/y # SKIP no swtpm', []).why,
-                         'no swtpm')
-        self.assertEqual(outcome('not ok 1 /x/y', ['# ERROR: a', 'b']).why,
-                         '# ERROR: a')
+        def program():
+            yield from ('TAP version 13', 'ok 1 /x/y',
+                        'ok 2 /x/z # SKIP no swtpm', '# ERROR: a', 'b',
+                        'not ok 3 /x/a', 'c')
+            raise Ended('killed by SIGABRT')
+        found = list(outcomes(program()))
+        self.assertEqual([(name, one.status, one.why) for name, one in found],
+                         [('/x/y', PASS, ''), ('/x/z', SKIP, 'no swtpm'),
+                          ('/x/a', FAIL, '# ERROR: a'),
+                          ('', FAIL, 'killed by SIGABRT')])
+        self.assertEqual(found[2][1].said, ['# ERROR: a', 'b'])
+        self.assertEqual(found[3][1].said, ['c', 'killed by SIGABRT'])
 
     def test_left_out(self):
         for suite in ('iotests', 'qtests'):

@@ -74,19 +74,18 @@ class Reasons(unittest.TestCase):
 class Output(unittest.TestCase):
     """Our reason stands where glib says 'by request'."""
 
-    EXCUSES = {'/x/a': 'needs more', '/x/b': runner.UNASKED}
+    def verdict(self, status: str, why: str = ''):
+        found = runner.verdict('/x/a', runner.Outcome(status, why, ['said']),
+                               {'/x/a': 'needs more'})
+        return found.ok, found.skip, found.notes
 
-    def explain(self, line: str) -> str | None:
-        return runner.explain(line, self.EXCUSES)
-
-    def test_lines(self):
-        self.assertEqual(self.explain('ok 1 /x/a # SKIP by request '
-                                      "(-s option)\n"),
-                         'ok 1 /x/a # SKIP needs more\n')
-        self.assertIsNone(self.explain('ok 2 /x/b # SKIP by request\n'))
-        for line in ('ok 3 /x/c\n', 'not ok 1 /x/a\n', '# SKIP\n',
-                     'ok 4 /x/d # SKIP by request\n'):
-            self.assertEqual(self.explain(line), line)
+    def test_verdicts(self):
+        self.assertEqual(self.verdict('pass'), (True, '', []))
+        self.assertEqual(self.verdict('skip', 'by request (-s option)'),
+                         (True, 'needs more', []))
+        self.assertEqual(self.verdict('skip', 'no KVM'), (True, 'no KVM', []))
+        self.assertEqual(self.verdict('fail', 'it broke'),
+                         (False, '', ['it broke', 'said']))
 
 
 if __name__ == '__main__':
