@@ -113,6 +113,18 @@ static void print_served(Monitor *mon, const MigrationPageRequests *served)
 #include "migration/postcopy/served.def"
 }
 
+static void print_channels(Monitor *mon,
+                           const MigrationChannelStatsList *channels)
+{
+    for (; channels; channels = channels->next) {
+        const MigrationChannelStats *c = channels->value;
+
+        monitor_printf(mon, "channel %u: %" PRIu64 " bytes for %" PRIu64
+                       " bytes of memory, busy %u %%\n", c->id, c->bytes,
+                       c->memory, c->busy);
+    }
+}
+
 static void print_histogram(Monitor *mon, const uint64List *bucket)
 {
     if (!bucket) {
@@ -164,6 +176,7 @@ void hmp_print_progress(Monitor *mon, const MigrationProgress *progress)
     print_downtime(mon, progress->downtime);
     print_strict(mon, progress->strict);
     print_peer(mon, progress->peer);
+    print_channels(mon, progress->channels);
     print_served(mon, progress->served);
     print_faults(mon, progress->faults);
 }

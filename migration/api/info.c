@@ -18,6 +18,7 @@
 #include "migration/options.h"
 #include "migration/postcopy/dest.h"
 #include "migration/ram.h"
+#include "migration/source/multifd.h"
 #include "migration/source/postcopy.h"
 #include "migration/source/state.h"
 #include "migration/source/throttle.h"
@@ -100,6 +101,24 @@ static SourceInfo source_info(const SourceView *view, MigrationStatus status)
     return info;
 }
 
+/* @ms: how long the migration has taken so far */
+static MigrationChannelStatsList *channel_stats(uint64_t ms)
+{
+    MigrationChannelStatsList *list = NULL, **tail = &list;
+    SenderView view;
+
+    for (unsigned i = 0; multifd_look(i, &view); i++) {
+        MigrationChannelStats *one = g_new0(MigrationChannelStats, 1);
+
+        one->id = i;
+        one->bytes = view.bytes;
+        one->memory = view.memory;
+        one->busy = ms ? MIN(view.busy_ns / 10000 / ms, 100) : 0;
+        QAPI_LIST_APPEND(tail, one);
+    }
+    return list;
+}
+
 /* @view is filled as well; it is part of what is told. */
 static void add_postcopy(DestInfo *info, FaultsView *view)
 {
@@ -124,6 +143,7 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     g_autoptr(strList) reasons = blockers_reasons();
     g_autoptr(Error) err = notify_first_error();
     g_autoptr(strList) features = NULL;
+    g_autoptr(MigrationChannelStatsList) channels = NULL;
     g_autoptr(SocketAddressList) addresses = transport_addresses_copy();
     XBZRLECacheStats xbzrle;
     SourceView view;
@@ -142,6 +162,8 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     here.error = dest.error = err ? error_get_pretty(err) : NULL;
     features = peer_feature_names(view.peer.features);
     here.progress.peer_features = features;
+    channels = channel_stats(here.total_ms);
+    here.progress.channels = channels;
     if (migrate_xbzrle()) {
         xbzrle.cache_size = migrate_xbzrle_cache_size();
         here.xbzrle = &xbzrle;
@@ -152,18 +174,30 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     return info;
 }
 
+static void add_thread(MigrationThreadInfoList **list, int id, char *name)
+{
+    MigrationThreadInfo *info = g_new0(MigrationThreadInfo, 1);
+
+    info->name = name;
+    info->thread_id = id;
+    QAPI_LIST_PREPEND(*list, info);
+}
+
 /* Those whose times are of interest: the ones that move memory. */
 MigrationThreadInfoList *qmp_query_migrationthreads(Error **errp)
 {
     MigrationThreadInfoList *list = NULL;
     int id = source_thread_id();
+    SenderView view;
 
     if (id) {
-        MigrationThreadInfo *info = g_new0(MigrationThreadInfo, 1);
-
-        info->name = g_strdup(MIGRATION_THREAD_SRC_MAIN);
-        info->thread_id = id;
-        QAPI_LIST_PREPEND(list, info);
+        add_thread(&list, id, g_strdup(MIGRATION_THREAD_SRC_MAIN));
+    }
+    for (unsigned i = 0; multifd_look(i, &view); i++) {
+        if (view.thread_id) {
+            add_thread(&list, view.thread_id,
+                       g_strdup_printf(MIGRATION_THREAD_SRC_MULTIFD, i));
+        }
     }
     return list;
 }

@@ -196,6 +196,11 @@ MigrationProgress *query_progress(const ProgressInfo *info,
     if (info->peer_version) {
         progress->peer = new_peer(info);
     }
+    if (info->channels) {
+        progress->has_channels = true;
+        progress->channels = QAPI_CLONE(MigrationChannelStatsList,
+                                        info->channels);
+    }
     if (info->served.asked) {
         progress->served = g_memdup2(&info->served, sizeof(info->served));
     }

@@ -28,6 +28,7 @@ typedef struct ProgressInfo {
     uint32_t peer_version;          /* 0: QEMU 10.0, or not known (yet) */
     const strList *peer_features;   /* their names; NULL: none */
     MigrationPageRequests served;   /* all zero if nothing was requested */
+    const MigrationChannelStatsList *channels;  /* NULL: there were none */
     const Latency *faults;          /* NULL: no page was ever missing */
     uint64_t requests;              /* sent because of these */
 } ProgressInfo;

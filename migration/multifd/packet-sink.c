@@ -81,6 +81,7 @@ static void put_packet(PacketSink *s)
             put_plain(s);
         }
     }
+    s->memory += (uint64_t)s->normal << s->page_bits;
     s->region = NULL;
     s->normal = s->zeros = s->run_count = 0;
 }

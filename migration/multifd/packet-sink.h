@@ -31,6 +31,7 @@ typedef struct PacketSink {
     unsigned page_bits, pages_max;
     bool tells_zeros;           /* in packets */
     uint64_t sequence, step;    /* of the next packet, and to the one after */
+    uint64_t memory;            /* bytes of pages with content, so far */
 
     const Codec *codec;         /* or NULL */
     void *encoder;

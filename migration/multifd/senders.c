@@ -27,6 +27,7 @@ typedef struct ChannelSender {
     QemuThread thread;
     QemuSemaphore go;           /* a mark, a turn, or to quit */
     unsigned marks;             /* to be made before another turn; atomic */
+    SenderView view;            /* written by the thread; atomic */
 } ChannelSender;
 
 struct Senders {
@@ -52,14 +53,27 @@ static void sender_act(ChannelSender *c)
     ram_sink_flush(&c->sink.sink);
 }
 
+static void show(ChannelSender *c, int64_t began)
+{
+    SenderView *v = &c->view;
+
+    qatomic_set_u64(&v->bytes, ram_sink_position(&c->sink.sink));
+    qatomic_set_u64(&v->memory, c->sink.memory);
+    qatomic_set_u64(&v->busy_ns, v->busy_ns + (now_ns() - began));
+}
+
 static void *channel_sender_thread(void *opaque)
 {
     ChannelSender *c = opaque;
 
     rcu_register_thread();
+    qatomic_set(&c->view.thread_id, qemu_get_thread_id());
     qemu_sem_wait(&c->go);
     while (!qatomic_read(&c->all->quit)) {
+        int64_t began = now_ns();
+
         sender_act(c);
+        show(c, began);
         qemu_sem_post(&c->all->rests);
         qemu_sem_wait(&c->go);
     }
@@ -199,6 +213,23 @@ void senders_mark(void *opaque)
         qatomic_inc(&s->list[i].marks);
     }
     post(s);
+}
+
+bool senders_look(Senders *s, unsigned i, SenderView *view)
+{
+    const SenderView *v;
+
+    if (i >= s->count) {
+        return false;
+    }
+    v = &s->list[i].view;
+    *view = (SenderView) {
+        .thread_id = qatomic_read(&v->thread_id),
+        .bytes = qatomic_read_u64(&v->bytes),
+        .memory = qatomic_read_u64(&v->memory),
+        .busy_ns = qatomic_read_u64(&v->busy_ns),
+    };
+    return true;
 }
 
 void senders_shutdown(Senders *s)

@@ -8,7 +8,7 @@
  * thread begins a turn, paces it, and waits until all rest again.
  *
  * Threads.  senders_start(), _end(): main loop, BQL, while there is no turn;
- * senders_shutdown(): any thread.  The others: the migration thread.
+ * senders_shutdown(), _look(): any thread.  The others: the migration thread.
  *
  * What they share is written by the migration thread while they rest, but for
  * `stop`, which it sets in the middle of a turn.  What they are to do begins
@@ -33,6 +33,14 @@ typedef struct SendersConfig {
     bool tells_zeros;           /* of pages in packets */
     bool find_zeros;
 } SendersConfig;
+
+/* What there is to say of a channel and its thread */
+typedef struct SenderView {
+    int thread_id;              /* the kernel's; 0: it has not begun */
+    uint64_t bytes;             /* written to the channel */
+    uint64_t memory;            /* bytes of guest memory in these, no zeros */
+    uint64_t busy_ns;           /* claiming, encoding and writing */
+} SenderView;
 
 /*
  * One thread for each of the @count channels of @files, which become theirs, if
@@ -59,6 +67,12 @@ void senders_mark(void *senders);
  * the sink of @main of what has gone wrong so far: 0 or its error.
  */
 int senders_settle(Senders *s, RamSender *main);
+
+/*
+ * Channel @i, as it was at the end of its last turn.  False if there are fewer.
+ * Any thread.
+ */
+bool senders_look(Senders *s, unsigned i, SenderView *view);
 
 /* Cuts all channels, so that nobody waits for them. */
 void senders_shutdown(Senders *s);

@@ -10,7 +10,6 @@
 #include "exec/target_page.h"
 #include "system/system.h"
 #include "migration/base/stats.h"
-#include "migration/multifd/senders.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
 #include "migration/wire/packet.h"
@@ -128,6 +127,40 @@ bool multifd_settle(Error **errp)
     return true;
 }
 
+/* Of a migration that has ended; under source.lock. */
+static struct {
+    SenderView list[UINT8_MAX];
+    unsigned count;
+} last_channels;
+
+bool multifd_look(unsigned i, SenderView *view)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    if (source.senders) {
+        return senders_look(source.senders, i, view);
+    }
+    if (i < last_channels.count) {
+        *view = last_channels.list[i];
+    }
+    return i < last_channels.count;
+}
+
+void multifd_forget(void)
+{
+    QEMU_LOCK_GUARD(&source.lock);
+    last_channels.count = 0;
+}
+
+static void remember(Senders *s)
+{
+    unsigned i = 0;
+
+    while (senders_look(s, i, &last_channels.list[i])) {
+        last_channels.list[i++].thread_id = 0;
+    }
+    last_channels.count = i;
+}
+
 void multifd_shutdown(void)
 {
     if (source.senders) {
@@ -141,6 +174,9 @@ void multifd_close(bool ok)
 
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         s = g_steal_pointer(&source.senders);
+        if (s) {
+            remember(s);
+        }
         if (s && !ok) {
             senders_shutdown(s);
         }

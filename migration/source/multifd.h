@@ -10,6 +10,7 @@
 #define MIGRATION_SOURCE_MULTIFD_H
 
 #include "qapi/error.h"
+#include "migration/multifd/senders.h"
 
 /*
  * Connects all channels, and has memory be sent on them from then on.  Before
@@ -23,6 +24,15 @@ bool multifd_connect(Error **errp);
  * the BQL.  Migration thread.
  */
 bool multifd_settle(Error **errp);
+
+/*
+ * Channel @i of the migration that runs, or of the last one.  False if it had
+ * fewer.  Any thread.
+ */
+bool multifd_look(unsigned i, SenderView *view);
+
+/* Forgets them.  BQL. */
+void multifd_forget(void);
 
 /* Cuts all channels, so that nobody waits for them.  Under source.lock. */
 void multifd_shutdown(void);

@@ -154,6 +154,7 @@ static bool source_begin(Error **errp)
     memset(&mig_stats, 0, sizeof(mig_stats));
     migration_reset_vfio_bytes_transferred();
     postcopy_forget_counts();
+    multifd_forget();
     while (!qemu_sem_timedwait(&source.wake, 0)) {
         /* what is left of earlier calls */
     }

@@ -129,6 +129,11 @@ class Progress:
                                     else {}).items()
                 if number(value, None) is not None}
 
+    def objects(self, path: str) -> list[Progress]:
+        """Those of a list, with members of their own."""
+        return [Progress(one) for one in self._list(path)
+                if isinstance(one, dict)]
+
     def parts(self, path: str) -> list[tuple[str, float]]:
         """Steps and their times in ms, in the order in which they are told."""
         parts = [Progress(part) for part in self._list(path)

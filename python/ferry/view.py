@@ -405,8 +405,10 @@ def extra_rows(track: Track, width: int, style: Style) -> list[Line]:
         channels = number(track.params.get('multifd-channels'), None)
         over = f' over {channels} channels' if channels else ''
         share = 100.0 * multifd / max(point.transferred, multifd)
-        lines.append(row('multifd', (
-            f'{size(multifd)}{over}{style.dot}{share:.0f} % of all', '')))
+        lines += flow('multifd', [
+            (part, '') for part in (
+                f'{size(multifd)}{over}', f'{share:.0f} % of all',
+                *channel_parts(track.progress))], style.dot, width)
     asked = int(number(ram.get('postcopy-requests'), 0))
     if asked or point.phase in POSTCOPY:
         moved = int(number(ram.get('postcopy-bytes'), 0))
@@ -417,6 +419,20 @@ def extra_rows(track: Track, width: int, style: Style) -> list[Line]:
         lines.append(row('vfio', (
             f'{size(number(vfio.get("transferred"), 0))} of device state', '')))
     return lines
+
+
+def channel_parts(info: Optional[Progress]) -> list[str]:
+    """How busy the channels are, and what compression makes of memory."""
+    channels = info.objects('channels') if info else []
+    busy = [number(one.number('busy'), 0) for one in channels]
+    sent = sum(number(one.number('bytes'), 0) for one in channels)
+    memory = sum(number(one.number('memory'), 0) for one in channels)
+    parts = []
+    if busy:
+        parts.append(f'busy {min(busy):.0f} to {max(busy):.0f} %')
+    if sent and memory > 1.1 * sent:
+        parts.append(f'compressed to {100 * sent / memory:.0f} %')
+    return parts
 
 
 def xbzrle_parts(cache: dict) -> list[str]:

@@ -47,6 +47,20 @@ def sent(result: Any) -> int:
     return result.samples[-1]['ram'].get('multifd-bytes', 0)
 
 
+def tells_of_channels(result: Any, count: int) -> None:
+    """What is told of each agrees with what is told of all."""
+    last = result.samples[-1]
+    channels = last['migrate']['progress']['channels']
+    check([one['id'] for one in channels] == list(range(count)),
+          f'each channel is told of: {channels}')
+    bytes_ = sum(one['bytes'] for one in channels)
+    check(bytes_ == last['ram']['multifd-bytes'],
+          f'they add up to {last["ram"]["multifd-bytes"]}: {channels}')
+    check(all(0 < one['busy'] <= 100 and one['memory'] > 0
+              for one in channels) or count > 4,
+          f'all were at work: {channels}')
+
+
 def moves(source: str, target: str, name: str, *, transport: str = 'tcp',
           tls: bool = False, caps: dict[str, bool] | None = None,
           ours: dict[str, bool] | None = None, least: int = SENT,
@@ -59,6 +73,8 @@ def moves(source: str, target: str, name: str, *, transport: str = 'tcp',
                                params=params(**more))
         got = sent(result)
         check(got > least, f'memory took the channels: {got} bytes')
+        if source == 'ferry':
+            tells_of_channels(result, more.get('multifd-channels', CHANNELS))
         return f'{summary(result)}, {got >> 20} MiB on the channels'
     return Case(f'{source}-{target}-multifd-{name}', run, False,
                 (source, target), ('multifd',), full)

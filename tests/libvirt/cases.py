@@ -263,7 +263,7 @@ def tunnelled(lab: Lab) -> str:
                         migrate_uri='tunnel'))
 
 
-@case('parallel', '--parallel: several connections, to and fro', full=True,
+@case('parallel', '--parallel: several connections, to and fro',
       needs=('multifd',))
 def parallel(lab: Lab) -> str:
     lab.guest_on('a')

@@ -322,7 +322,7 @@ class ProgressObject(unittest.TestCase):
             text = (ROOT / 'python' / 'ferry' / file).read_text()
             asked |= set(re.findall(
                 r"(?:info|self\.progress)\.(?:number|numbers|ms|text|texts|"
-                r"flag|parts)\(\s*f?['\"]([^'\"]+)", text))
+                r"flag|parts|objects)\(\s*f?['\"]([^'\"]+)", text))
         self.assertGreater(len(asked), 20)
         for path in asked:
             known = re.compile(re.sub(r'{\w+}', r'[a-z0-9]+', path))
@@ -396,6 +396,19 @@ class TheBlock(unittest.TestCase):
         for part in ('20 % of vCPU', '200 MiB over 4 channels', '67 % of all',
                      '4,000 pages in 2.00 MiB', '12 % missed', '7 overflowed'):
             self.assertIn(part, said)
+
+    def test_channels(self):
+        def said(*channels) -> str:
+            return lines_of(active(ram={'multifd-bytes': 200 * MIB}, progress={
+                'phase': 'first-pass', 'channels': [
+                    {'id': i, 'bytes': sent * MIB, 'memory': memory * MIB,
+                     'busy': busy}
+                    for i, (sent, memory, busy) in enumerate(channels)]}))
+        shown = said((100, 100, 70), (100, 101, 64))
+        self.assertIn('busy 64 to 70 %', shown)
+        self.assertNotIn('compressed', shown)
+        self.assertIn('compressed to 50 %', said((50, 100, 9), (25, 50, 9)))
+        self.assertNotIn('busy', said())
 
     def test_postcopy(self):
         said = lines_of({**active(ram={'postcopy-requests': 1234,

@@ -336,6 +336,27 @@ static void test_progress(void)
     g_assert_null(progress->faults);
 }
 
+static void test_progress_channels(void)
+{
+    SourceInfo source = full_source(MIGRATION_STATUS_ACTIVE);
+    MigrationChannelStats one = {
+        .id = 3, .bytes = 7, .memory = 9, .busy = 50,
+    };
+    MigrationChannelStatsList list = { .value = &one };
+    g_autoptr(MigrationProgress) none = progress_of(&source);
+    g_autoptr(MigrationProgress) some = NULL;
+
+    g_assert_false(none->has_channels);
+    source.progress.channels = &list;
+    some = progress_of(&source);
+    g_assert_true(some->has_channels);
+    g_assert_null(some->channels->next);
+    g_assert_cmpuint(some->channels->value->id, ==, 3);
+    g_assert_cmpuint(some->channels->value->bytes, ==, 7);
+    g_assert_cmpuint(some->channels->value->memory, ==, 9);
+    g_assert_cmpuint(some->channels->value->busy, ==, 50);
+}
+
 /* Each side tells its own part of what became of faults. */
 static void test_progress_postcopy(void)
 {
@@ -448,6 +469,7 @@ int main(int argc, char **argv)
     g_test_add_func("/query/both-sides", test_both_sides);
     g_test_add_func("/query/progress/phases", test_phases);
     g_test_add_func("/query/progress/all", test_progress);
+    g_test_add_func("/query/progress/channels", test_progress_channels);
     g_test_add_func("/query/progress/postcopy", test_progress_postcopy);
     g_test_add_func("/query/progress/unknown", test_progress_knows_nothing);
     g_test_add_func("/query/progress/over", test_progress_is_over);
