@@ -100,13 +100,16 @@ static void zlib_decoder_free(void *opaque)
     g_free(opaque);
 }
 
-/* The mark of a flush at the end has no content, but must be read. */
+/*
+ * The mark of a flush at the end has no content, but must be read.  What has
+ * been read may be kept in the decoder.
+ */
 static bool read_mark(z_stream *zs, Error **errp)
 {
     uint8_t more;
-    int ret = Z_OK;
+    int ret;
 
-    while (zs->avail_in && ret == Z_OK) {
+    do {
         zs->next_out = &more;
         zs->avail_out = 1;
         ret = inflate(zs, Z_SYNC_FLUSH);
@@ -114,7 +117,7 @@ static bool read_mark(z_stream *zs, Error **errp)
             error_setg(errp, "A packet holds more than its pages");
             return false;
         }
-    }
+    } while (zs->avail_in && ret == Z_OK);
     return ret == Z_OK || ret == Z_BUF_ERROR ||
            zlib_failed("decompress", ret, errp);
 }

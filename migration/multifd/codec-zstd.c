@@ -89,12 +89,15 @@ static bool holds(const char *what, Error **errp)
     return false;
 }
 
-/* What is still inside may be the end of a block, which has no content. */
+/*
+ * Whether nothing more comes out.  What is left to read may be the end of a
+ * block, which has no content; what has been read may be kept in the decoder.
+ */
 static bool is_used_up(ZSTD_DCtx *decoder, ZSTD_inBuffer *from, Error **errp)
 {
     uint8_t more;
 
-    while (from->pos < from->size) {
+    for (;;) {
         ZSTD_outBuffer to = { .dst = &more, .size = sizeof(more) };
         size_t before = from->pos;
         size_t ret = ZSTD_decompressStream(decoder, &to, from);
@@ -102,11 +105,13 @@ static bool is_used_up(ZSTD_DCtx *decoder, ZSTD_inBuffer *from, Error **errp)
         if (ZSTD_isError(ret)) {
             return zstd_failed("decompress", ret, errp);
         }
+        if (!to.pos && from->pos == from->size) {
+            return true;
+        }
         if (to.pos || from->pos == before) {
             return holds("more", errp);
         }
     }
-    return true;
 }
 
 static bool zstd_decode(void *decoder, const uint8_t *in, size_t len,
