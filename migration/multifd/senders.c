@@ -187,6 +187,9 @@ RamSendResult senders_run(void *opaque, RamSender *main, bool all)
     if (senders_settle(s, main)) {
         return RAM_SEND_ERROR;
     }
+    if (main->age > 1) {
+        ram_sender_skip_written(main->regions);
+    }
     s->drain = all;
     qatomic_set(&s->stop, false);
     for (unsigned i = 0; i < s->count; i++) {

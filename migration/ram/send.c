@@ -71,6 +71,48 @@ static uint64_t tell_untouched(RamSink *sink, RamRegion *r, uint64_t limit)
     return count;
 }
 
+/* Those pages of @range that are clean become ranges of @clean. */
+static uint64_t add_clean(DirtyMap *map, const RamRange *range, GArray *clean)
+{
+    uint64_t at = range->first, end = at + range->count, pages = 0;
+
+    while (at < end) {
+        uint64_t first, dirty = dirty_map_find(map, at, end - at, &first);
+        RamRange piece = {
+            .first = at, .count = (dirty ? MIN(first, end) : end) - at,
+        };
+
+        if (piece.count) {
+            g_array_append_val(clean, piece);
+            pages += piece.count;
+        }
+        at += piece.count + dirty;
+    }
+    return pages;
+}
+
+void ram_sender_skip_written(RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        GArray *clean;
+        uint64_t pages = 0;
+
+        if (!qatomic_read_u64(&r->untold_pages)) {
+            continue;
+        }
+        clean = g_array_new(false, false, sizeof(RamRange));
+        for (unsigned i = r->told; i < r->untouched->len; i++) {
+            pages += add_clean(r->map,
+                               &g_array_index(r->untouched, RamRange, i),
+                               clean);
+        }
+        g_array_free(r->untouched, true);
+        r->untouched = clean;
+        r->told = 0;
+        qatomic_set_u64(&r->untold_pages, pages);
+    }
+}
+
 /* Tell of up to a batch of pages nobody ever wrote to.  False: none is left */
 static bool send_untouched(RamSender *s)
 {

@@ -55,6 +55,13 @@ void ram_sender_init(RamSender *s, RamRegions *regions, RamSink *sink);
 uint64_t ram_sender_left(const RamRegions *regions);
 
 /*
+ * Pages that nobody ever wrote to are not told of as zero any more if they are
+ * dirty now: for those whose content is sent on another channel, where it may
+ * arrive earlier.  While nobody takes pages of the maps.
+ */
+void ram_sender_skip_written(RamRegions *regions);
+
+/*
  * Send, for up to RAM_SEND_NS and at the rate that is set, or with @all
  * until nothing is left.  One with @stop looks at that in place of rate and
  * clock, which are the migration thread's.
