@@ -13,6 +13,8 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
+from ferry.errors import FerryError
+
 MAGIC, VERSION = 0x5145564d, 3
 
 EOF, START, PART, END, FULL = 0, 1, 2, 3, 4
@@ -37,7 +39,7 @@ SECTIONS = (START, PART, END, FULL)
 RECORDS = (EOF, *SECTIONS, COMMAND)
 
 
-class Malformed(Exception):
+class Malformed(FerryError):
     """The bytes are no migration stream."""
 
 
