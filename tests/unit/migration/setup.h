@@ -13,11 +13,16 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 
-/* Seconds after which a program that hangs is ended, however it was started. */
+/*
+ * Seconds after which a program that hangs is ended, however it was started,
+ * unless the environment has another number: sanitizers take longer.
+ */
 #define TEST_TIME_LIMIT 55
+#define TEST_TIME_LIMIT_VARIABLE "FERRY_TEST_SECONDS"
 
 static inline void test_setup(int *argc, char ***argv)
 {
+    const char *limit = g_getenv(TEST_TIME_LIMIT_VARIABLE);
     sigset_t alarms;
 
     g_test_init(argc, argv, NULL);
@@ -28,7 +33,7 @@ static inline void test_setup(int *argc, char ***argv)
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
-    alarm(TEST_TIME_LIMIT);
+    alarm(limit ? atoi(limit) : TEST_TIME_LIMIT);
 }
 
 /* A stream that consists of @len bytes at @data */
