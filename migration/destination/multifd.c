@@ -59,10 +59,17 @@ static void close_stranger(QEMUFile *f, Error *err)
     connection_close(f);
 }
 
-/* In the thread of a channel, or of the main loop */
+/*
+ * In the thread of a channel.  If the main one has not come yet it will find
+ * out when it begins, with multifd_incoming_check().
+ */
 static void channel_failed(const Error *err)
 {
-    qemu_file_set_error_obj(destination.from_src, -EIO, error_copy(err));
+    QEMUFile *f = qatomic_read(&destination.from_src);
+
+    if (f) {
+        qemu_file_set_error_obj(f, -EIO, error_copy(err));
+    }
 }
 
 /*

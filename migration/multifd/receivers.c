@@ -392,7 +392,7 @@ static void receiver_ended(Receiver *c)
 static void receiver_failed(Receiver *c, Error *err)
 {
     error_prepend(&err, "multifd channel %u: ", c->id);
-    first_error_set(&meeting.error, err);
+    receivers_fail(err);
     receivers.config.failed(err);
     error_free(err);
     end_meetings();
