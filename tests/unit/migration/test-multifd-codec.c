@@ -154,6 +154,19 @@ static uint8_t *place(const Pair *p, unsigned i)
     return p->to + 2 * i * PAGE;
 }
 
+/* Nothing but the first @pages was written to. */
+static void assert_guards(const Pair *p, unsigned pages)
+{
+    uint8_t guard[2 * PAGE];
+
+    memset(guard, GUARD, sizeof(guard));
+    for (unsigned i = 0; i < PAGES; i++) {
+        unsigned skip = i < pages ? PAGE : 0;
+
+        g_assert_false(memcmp(place(p, i) + skip, guard, 2 * PAGE - skip));
+    }
+}
+
 /* What may be written to is @pages, and nothing else. */
 static bool decode_bytes(Pair *p, const uint8_t *bytes, size_t len,
                          unsigned pages, Error **errp)
@@ -167,13 +180,7 @@ static bool decode_bytes(Pair *p, const uint8_t *bytes, size_t len,
         p->to_runs[i] = (struct iovec) { place(p, i), PAGE };
     }
     ok = p->codec->decode(p->decoder, in, len, p->to_runs, pages, errp);
-    for (unsigned i = 0; i < PAGES; i++) {
-        uint8_t *guard = i < pages ? place(p, i) + PAGE : place(p, i);
-
-        while (guard < place(p, i + 1)) {
-            g_assert_cmpuint(*guard++, ==, GUARD);
-        }
-    }
+    assert_guards(p, pages);
     return ok;
 }
 
@@ -237,7 +244,7 @@ static void test_many(const void *codec)
 {
     Pair *p = pair_new(codec, 1);
 
-    for (unsigned i = 0; i < 100; i++) {
+    for (unsigned i = 0; i < 60; i++) {
         encode_new(p, g_test_rand_int_range(0, CONTENTS),
                    i % 10 ? g_test_rand_int_range(1, 12)
                           : g_test_rand_int_range(1, PAGES + 1));
@@ -326,7 +333,7 @@ static void *write_on(void *opaque)
  */
 static void test_written(const void *codec)
 {
-    int64_t end = g_get_monotonic_time() + G_USEC_PER_SEC;
+    int64_t end = g_get_monotonic_time() + G_USEC_PER_SEC / 2;
     Writer w = { };
     QemuThread thread;
     Pair *p;
@@ -427,7 +434,7 @@ static void test_noise(const void *codec)
 {
     unsigned refused = 0;
 
-    for (unsigned round = 0; round < 300; round++) {
+    for (unsigned round = 0; round < 100; round++) {
         Pair *p = pair_new(codec, 1);
         Error *err = NULL;
 
@@ -441,7 +448,7 @@ static void test_noise(const void *codec)
         }
         pair_free(p);
     }
-    g_assert_cmpuint(refused, >, 250);
+    g_assert_cmpuint(refused, >, 80);
 }
 
 /* Packets that were almost right, and what comes after them */
@@ -449,7 +456,7 @@ static void test_damaged(const void *codec)
 {
     unsigned refused = 0;
 
-    for (unsigned round = 0; round < 200; round++) {
+    for (unsigned round = 0; round < 100; round++) {
         Pair *p = pair_new(codec, 1);
         Error *err = NULL;
 
