@@ -1,0 +1,433 @@
+/*
+ * A migration whose guest stops, and goes on at the destination
+ *
+ * With what can happen to it at each step: it is cancelled, the connection
+ * breaks, a side ends, or something of a side fails.  The guest goes on at
+ * exactly one place, and has all of its memory there.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "two-sides.h"
+
+#define LET_RUN 300
+
+static void begin(void)
+{
+    sides_start();
+    sides_let_guest_run(LET_RUN);
+}
+
+/* Slow enough for something to happen before it switches over */
+static void slow_down(void)
+{
+    MigrateSetParameters slow = {
+        .has_max_bandwidth = true, .max_bandwidth = 2 * 1024 * 1024,
+    };
+
+    side_parameters(SOURCE, &slow);
+}
+
+static void speed_up(void)
+{
+    MigrateSetParameters fast = {
+        .has_max_bandwidth = true, .max_bandwidth = 0,
+    };
+
+    side_parameters(SOURCE, &fast);
+}
+
+static void expect_success(void)
+{
+    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
+    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
+    g_assert_cmpstr(side_error(SOURCE), ==, "");
+    g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 1);
+    sides_expect_guest(DESTINATION);
+}
+
+/* After a failure all is as before: the next migration succeeds. */
+static void migrate_again(void)
+{
+    speed_up();
+    sides_let_guest_run(LET_RUN);
+    g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
+    sides_migrate();
+    expect_success();
+    sides_stop();
+}
+
+static void test_plain(void)
+{
+    begin();
+    sides_migrate();
+    expect_success();
+    g_assert_cmpstr(side_phases(SOURCE), ==,
+                    "setup active device completed ");
+    g_assert_cmpstr(side_phases(DESTINATION), ==, "setup active completed ");
+    g_assert_cmpuint(sides_witness()->starts[SOURCE], ==, 1);
+    sides_stop();
+}
+
+/* The guest has to be slower than the channel: many passes. */
+static void test_many_passes(void)
+{
+    begin();
+    slow_down();
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_ACTIVE);
+    sides_let_guest_run(20 * LET_RUN);
+    speed_up();
+    expect_success();
+    sides_stop();
+}
+
+/* A guest that was stopped before stays so. */
+static int64_t stop(const void *arg, char *text)
+{
+    emulator_stop();
+    return 0;
+}
+
+static void test_stopped_guest(void)
+{
+    begin();
+    side_call(SOURCE, stop, NULL, 0);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
+    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    sides_expect_stopped_guest(DESTINATION, RUN_STATE_PAUSED);
+    g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
+    side_cont(DESTINATION);
+    sides_expect_guest(DESTINATION);
+    sides_stop();
+}
+
+static void test_pause_before_switchover(void)
+{
+    begin();
+    sides_capability(MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_PRE_SWITCHOVER);
+    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_FINISH_MIGRATE);
+    side_continue();
+    expect_success();
+    g_assert_cmpstr(side_phases(SOURCE), ==,
+                    "setup active pre-switchover device completed ");
+    sides_stop();
+}
+
+/*
+ * Cancelled
+ */
+
+static void expect_cancelled(void)
+{
+    side_wait(SOURCE, MIGRATION_STATUS_CANCELLED);
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_expect_guest(SOURCE);
+    side_cont(SOURCE);
+}
+
+static void test_cancelled(void)
+{
+    begin();
+    slow_down();
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_ACTIVE);
+    sides_let_guest_run(LET_RUN);
+    side_cancel();
+    expect_cancelled();
+    migrate_again();
+}
+
+static void test_cancelled_before_switchover(void)
+{
+    begin();
+    sides_capability(MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_PRE_SWITCHOVER);
+    side_cancel();
+    expect_cancelled();
+    sides_stop();
+}
+
+/*
+ * The connection breaks where the relay stops.
+ */
+
+typedef struct Break {
+    const char *name;
+    RelayStop stop;
+} Break;
+
+/* The destination lacks something: the guest goes on at the source. */
+static const Break early[] = {
+    { "configuration",
+      { .pattern = { WIRE_CONFIGURATION, 0, 0, 0, 4 }, .length = 5 } },
+    { "greeting", BEFORE_COMMAND(OPEN_RETURN_PATH) },
+    { "blocks", { .pattern = "\006pc.ram", .length = 7 } },
+    { "first-page", { .pattern = "\006pc.ram", .length = 7, .skip = 1 } },
+    { "first-answer",
+      { .way = TO_SOURCE, .length = 4,
+        .pattern = { 0, WIRE_RP_PONG, 0, WIRE_RP_PONG_LEN } } },
+    { "switchover-start", BEFORE_COMMAND(SWITCHOVER_START) },
+    { "device", BEFORE_DEVICE },
+};
+
+static void migrate_up_to(const RelayStop *stop)
+{
+    if (stop->way == TO_SOURCE && stop->pattern[1] == WIRE_RP_PONG) {
+        /* The source waits a second for it, and then goes on. */
+        slow_down();
+    }
+    relay_stop_at(sides_relay(), stop);
+    sides_migrate();
+    relay_wait(sides_relay());
+}
+
+static void test_cut_early(gconstpointer data)
+{
+    const Break *b = data;
+
+    begin();
+    migrate_up_to(&b->stop);
+    relay_cut(sides_relay());
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_expect_guest(SOURCE);
+    side_cont(SOURCE);
+    migrate_again();
+}
+
+static void test_cancelled_early(gconstpointer data)
+{
+    const Break *b = data;
+
+    begin();
+    migrate_up_to(&b->stop);
+    if (side_may_cancel()) {
+        side_wait(SOURCE, MIGRATION_STATUS_CANCELLED);
+        relay_go_on(sides_relay());
+        expect_cancelled();
+        migrate_again();
+        return;
+    }
+    /* What was held back is what remained to be sent. */
+    relay_go_on(sides_relay());
+    expect_success();
+    sides_stop();
+}
+
+static void test_destination_ends_early(gconstpointer data)
+{
+    const Break *b = data;
+
+    begin();
+    migrate_up_to(&b->stop);
+    side_kill(DESTINATION);
+    relay_go_on(sides_relay());
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    sides_expect_guest(SOURCE);
+    sides_stop();
+}
+
+static void test_source_ends_early(gconstpointer data)
+{
+    const Break *b = data;
+
+    begin();
+    migrate_up_to(&b->stop);
+    side_kill(SOURCE);
+    relay_cut(sides_relay());
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    g_assert_cmpint(side_run_state(DESTINATION), ==, RUN_STATE_INMIGRATE);
+    g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
+    sides_stop();
+}
+
+/*
+ * The source has written all of it, and does not know what became of it.  It
+ * keeps the guest stopped; the user, who knows, has it go on.
+ */
+static void expect_lost(void)
+{
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
+    g_assert_nonnull(strstr(side_error(SOURCE), "cannot run twice"));
+}
+
+static void test_cut_at_end(void)
+{
+    const RelayStop stop = BEFORE_DESCRIPTION;
+
+    begin();
+    migrate_up_to(&stop);
+    g_assert_false(side_may_cancel());
+    relay_cut(sides_relay());
+    expect_lost();
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
+    side_cont(SOURCE);
+    sides_expect_guest(SOURCE);
+    sides_stop();
+}
+
+static void test_cut_before_answer(void)
+{
+    const RelayStop stop = BEFORE_REPORT(STARTED);
+
+    begin();
+    migrate_up_to(&stop);
+    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    g_assert_false(side_may_cancel());
+    relay_cut(sides_relay());
+    expect_lost();
+    sides_expect_guest(DESTINATION);
+    sides_stop();
+}
+
+/* That the guest runs is all that counts. */
+static void test_cut_after_answer(void)
+{
+    const RelayStop stop = AFTER_REPORT(STARTED);
+
+    begin();
+    migrate_up_to(&stop);
+    relay_cut(sides_relay());
+    expect_success();
+    sides_stop();
+}
+
+static void test_destination_ends_at_end(void)
+{
+    const RelayStop stop = BEFORE_DESCRIPTION;
+
+    begin();
+    migrate_up_to(&stop);
+    side_kill(DESTINATION);
+    relay_go_on(sides_relay());
+    expect_lost();
+    sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
+    sides_stop();
+}
+
+/*
+ * Something of a side fails.
+ */
+
+typedef struct Failure {
+    const char *name;
+    SideId side;
+    FaultSet faults;
+    const char *why;            /* part of what the source says */
+} Failure;
+
+static const Failure failures[] = {
+    { "flush", SOURCE, { .flush_fails = true }, "cannot be flushed" },
+    { "inactivate", SOURCE, { .inactivate_fails = true }, "stuck" },
+    { "save", SOURCE, { .save_fails = true }, "" },
+    { "load", DESTINATION, { .load_fails = true }, "fake-device" },
+    { "activate", DESTINATION, { .activate_fails = true }, "not there" },
+};
+
+static void test_failure(gconstpointer data)
+{
+    const FaultSet none = { 0 };
+    const Failure *failure = data;
+
+    begin();
+    side_faults(failure->side, &failure->faults);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    g_assert_nonnull(strstr(side_error(SOURCE), failure->why));
+    sides_expect_guest(SOURCE);
+    side_cont(SOURCE);
+    side_faults(failure->side, &none);
+    migrate_again();
+}
+
+/* Neither side can have the disks: the guest waits at the source. */
+static void test_no_disks_anywhere(void)
+{
+    const RelayStop stop = BEFORE_DESCRIPTION;
+    const FaultSet gone = { .activate_fails = true }, none = { 0 };
+
+    begin();
+    side_faults(DESTINATION, &gone);
+    migrate_up_to(&stop);
+    side_faults(SOURCE, &gone);
+    relay_go_on(sides_relay());
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    g_assert_nonnull(strstr(side_error(SOURCE), "stays stopped"));
+    sides_expect_stopped_guest(SOURCE, RUN_STATE_PAUSED);
+    side_faults(SOURCE, &none);
+    side_cont(SOURCE);
+    sides_expect_guest(SOURCE);
+    sides_stop();
+}
+
+/* A write after the guest has stopped belongs to what is sent. */
+static void test_device_writes(void)
+{
+    const FaultSet writes = { .stop_writes = true };
+
+    begin();
+    side_faults(SOURCE, &writes);
+    sides_expect_word(DEVICE_STOPPED);
+    sides_migrate();
+    expect_success();
+    sides_stop();
+}
+
+static void add_breaks(void)
+{
+    static const struct {
+        const char *name;
+        void (*test)(gconstpointer);
+    } kinds[] = {
+        { "cut", test_cut_early },
+        { "cancelled", test_cancelled_early },
+        { "destination-ends", test_destination_ends_early },
+        { "source-ends", test_source_ends_early },
+    };
+
+    for (unsigned k = 0; k < ARRAY_SIZE(kinds); k++) {
+        for (unsigned i = 0; i < ARRAY_SIZE(early); i++) {
+            g_autofree char *path = g_strdup_printf(
+                "/switchover/%s/%s", kinds[k].name, early[i].name);
+
+            g_test_add_data_func(path, &early[i], kinds[k].test);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    sides_init(&argc, &argv);
+    g_test_add_func("/switchover/plain", test_plain);
+    g_test_add_func("/switchover/many-passes", test_many_passes);
+    g_test_add_func("/switchover/stopped-guest", test_stopped_guest);
+    g_test_add_func("/switchover/pause-before", test_pause_before_switchover);
+    g_test_add_func("/switchover/cancelled", test_cancelled);
+    g_test_add_func("/switchover/cancelled-before",
+                    test_cancelled_before_switchover);
+    add_breaks();
+    g_test_add_func("/switchover/cut/end", test_cut_at_end);
+    g_test_add_func("/switchover/cut/answer", test_cut_before_answer);
+    g_test_add_func("/switchover/cut/after-answer", test_cut_after_answer);
+    g_test_add_func("/switchover/destination-ends/end",
+                    test_destination_ends_at_end);
+    for (unsigned i = 0; i < ARRAY_SIZE(failures); i++) {
+        g_autofree char *path = g_strdup_printf("/switchover/fails/%s",
+                                                failures[i].name);
+
+        g_test_add_data_func(path, &failures[i], test_failure);
+    }
+    g_test_add_func("/switchover/fails/no-disks", test_no_disks_anywhere);
+    g_test_add_func("/switchover/device-writes", test_device_writes);
+    return g_test_run();
+}
