@@ -140,6 +140,7 @@ MEASURES: dict[str, tuple[str, Callable[[CaseResult, str], float | None],
                           bool]] = {
     'time': ('time x', _times('total_ms'), True),
     'cpu': ('CPU x', _times('engine'), True),
+    'downtime': ('downtime x', _times('downtime_ms'), True),
     'bare': ('share of the bare pair', share_of_bare, False),
     'encode': ("sender's CPU of an encoded page x",
                _times('xbzrle_sender_us_per_page'), True),
