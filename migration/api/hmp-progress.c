@@ -116,12 +116,13 @@ static void print_served(Monitor *mon, const MigrationPageRequests *served)
 static void print_channels(Monitor *mon,
                            const MigrationChannelStatsList *channels)
 {
-    for (; channels; channels = channels->next) {
+    for (const char *sep = "channels: "; channels; sep = "; ") {
         const MigrationChannelStats *c = channels->value;
 
-        monitor_printf(mon, "channel %u: %" PRIu64 " bytes for %" PRIu64
-                       " bytes of memory, busy %u %%\n", c->id, c->bytes,
-                       c->memory, c->busy);
+        channels = channels->next;
+        monitor_printf(mon, "%s%u wrote %" PRIu64 " bytes for %" PRIu64
+                       " bytes of memory, busy %u %%%s", sep, c->id, c->bytes,
+                       c->memory, c->busy, channels ? "" : "\n");
     }
 }
 

@@ -22,6 +22,7 @@ from ferrytest.suite import Case
 from common import halfway, summary
 from failures import failed
 from lab import FAST, Lab, check
+from progress import check_progress
 
 CHANNELS = 3
 MULTIFD = {'multifd': True}
@@ -78,6 +79,25 @@ def moves(source: str, target: str, name: str, *, transport: str = 'tcp',
         return f'{summary(result)}, {got >> 20} MiB on the channels'
     return Case(f'{source}-{target}-multifd-{name}', run, False,
                 (source, target), ('multifd',), full)
+
+
+def paused(target: str) -> Case:
+    """A pause before the switchover, in which both monitors say the same."""
+    def run(lab: Lab) -> str:
+        vm = lab.boot('ferry')
+        told: list[set[str]] = []
+
+        def on_sample(sample: dict) -> None:
+            if sample['phase'] == 'pre-switchover' and not told:
+                told.append(check_progress(vm))
+                vm.qmp.cmd('migrate-continue', {'state': 'pre-switchover'})
+        result = lab.must_move(ready(lab, target), params=params(), caps={
+            **MULTIFD, 'pause-before-switchover': True}, on_sample=on_sample)
+        check(bool(told) and 'channels' in told[0],
+              f'channels are told of: {told}')
+        return summary(result)
+    return Case(f'ferry-{target}-multifd-pause', run, False,
+                ('ferry', target), ('multifd',))
 
 
 def machine(source: str, target: str) -> Case:
@@ -265,6 +285,7 @@ def all_cases() -> list[Case]:
     strict = {'return-path': True, 'strict-downtime': True}
     cases += [moves('ferry', 'ferry', 'strict', caps=strict),
               moves('ferry', 'pristine', 'strict', ours=strict)]
+    cases += [paused('ferry'), paused('pristine')]
     return cases + [
         Case(f'multifd-{name}', run, needs=('multifd',))
         for name, run in (

@@ -29,6 +29,7 @@ LABELS = {
                  'slowest devices, saved', 'slowest devices, loaded'),
     'strict': ('strict downtime', 'strict downtime, last attempt'),
     'peer': ('peer',),
+    'channels': ('channels',),
     'served': tuple(re.findall(r'^SERVED\(\w+, "(.+)"\)$', SERVED.read_text(),
                                re.M)),
     'faults': ('memory waited for', 'requests for memory',
