@@ -191,6 +191,11 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
     if (cannot_come_now(l, "The list of RAM blocks comes", errp)) {
         return false;
     }
+    if (l->met) {
+        error_setg(errp, "The list of RAM blocks comes again while pages "
+                   "arrive on other channels");
+        return false;
+    }
     while (left) {
         RamRegion *r = get_region(f, l, errp);
         uint64_t bytes = r ? qemu_get_be64(f) : 0;
@@ -216,6 +221,7 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
         }
         left -= bytes;
     }
+    l->listed = true;
     return true;
 }
 
@@ -432,6 +438,18 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
  * Other channels
  */
 
+/* From now on these put pages in place, while nobody resizes a block. */
+static bool coroutine_mixed_fn meet_others(RamLoader *l, Error **errp)
+{
+    if (!l->listed) {
+        error_setg(errp, "A mark of multifd comes before the list of RAM "
+                   "blocks");
+        return false;
+    }
+    l->met = true;
+    return l->meet(errp);
+}
+
 static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,
                                          const Record *rec, Error **errp)
 {
@@ -440,7 +458,7 @@ static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,
                    "set the same capabilities on both");
         return false;
     }
-    return l->meet(errp);
+    return meet_others(l, errp);
 }
 
 /*
@@ -560,7 +578,7 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         }
         if (rec.flags == WIRE_RAM_EOS) {
             clear_gathered(l);
-            return !l->meet_each || l->meet(errp);
+            return !l->meet_each || meet_others(l, errp);
         }
         if (l->sealed) {
             error_setg(errp, "RAM arrived after the guest was started");

@@ -75,6 +75,8 @@ typedef struct RamLoader {
 
     /* not for others */
     RamRegion *last;            /* which CONTINUE goes on with, or NULL */
+    bool listed;                /* the list of blocks has come */
+    bool met;                   /* other channels may put pages in place */
     ZeroGather zeros;
     uint64_t work;              /* since the last rest */
 } RamLoader;

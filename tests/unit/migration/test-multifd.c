@@ -228,6 +228,11 @@ static bool meet(Error **errp)
     return ok;
 }
 
+static bool met_at_once(Error **errp)
+{
+    return true;
+}
+
 /* Before each section comes a 1, and a 0 after the last one. */
 static void *load_main(void *opaque)
 {
@@ -570,6 +575,49 @@ static void test_nothing(void)
     g_assert_true(buffer_is_zero(rig->to.list[LOW].host,
                                  ram_region_bytes(&rig->to.list[LOW])));
     rig_free();
+}
+
+/* The main channel may not change the list while others bring pages. */
+static void test_list(void)
+{
+    static const struct {
+        bool lists, again;
+        const char *text;
+    } lies[] = {
+        { false, false, "before the list of RAM blocks" },
+        { true, true, "comes again" },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+        QIOChannelBuffer *buffer = qio_channel_buffer_new(4096);
+        QEMUFile *out = qemu_file_new_output(QIO_CHANNEL(buffer)), *in;
+        RamLoader loader;
+        RamStreamSink sink;
+        Error *err = NULL;
+        Side side;
+
+        side_init(&side, BITS, false);
+        loader = (RamLoader) {
+            .regions = &side.regions, .ops = &load_ops, .page_bits = BITS,
+            .meet = met_at_once,
+        };
+        ram_stream_sink_init(&sink, out, 0);
+        if (lies[i].lists) {
+            ram_stream_sink_announce(&sink, &side.regions, 0);
+        }
+        ram_stream_sink_mark(&sink);
+        if (lies[i].again) {
+            ram_stream_sink_announce(&sink, &side.regions, 0);
+        }
+        ram_sink_end(&sink.sink);
+        in = test_input(buffer->data, buffer->usage);
+        g_assert_false(ram_load_records(in, &loader, &err));
+        assert_says(err, lies[i].text);
+        qemu_fclose(in);
+        qemu_fclose(out);
+        object_unref(OBJECT(buffer));
+        side_destroy(&side);
+    }
 }
 
 /* How zero pages travel, and as how many they count */
@@ -1676,6 +1724,7 @@ int main(int argc, char **argv)
     yank_register_instance(MIGRATION_YANK_INSTANCE, &error_abort);
     add_plans();
     g_test_add_func("/multifd/nothing", test_nothing);
+    g_test_add_func("/multifd/list", test_list);
     g_test_add_func("/multifd/zeros", test_zeros);
     g_test_add_func("/multifd/many-zero-runs", test_many_zero_runs);
     g_test_add_func("/multifd/untouched-then-written",
