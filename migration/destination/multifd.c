@@ -252,5 +252,6 @@ void multifd_incoming_end(void)
         incoming.begun = false;
         drop_connections();
         receivers_end();
+        ram_load_set_channels(NULL, false);
     }
 }

@@ -246,6 +246,8 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
         multifd_incoming_offer(ioc);
         return true;
     }
+    /* It may have been turned off since listening began. */
+    multifd_incoming_end();
     if (destination.from_src) {
         bool more = postcopy_dest_urgent_channel(ioc);
 

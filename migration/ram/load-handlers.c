@@ -180,6 +180,5 @@ int ram_load_cleanup(void *opaque)
         }
     }
     ram_handlers_forget();
-    ram_load_set_channels(NULL, false);
     return 0;
 }

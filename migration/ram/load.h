@@ -114,8 +114,8 @@ RamRegions *ram_load_regions(void);
 void ram_load_seal(void);
 
 /*
- * Memory comes on other channels as well, see RamLoader.  For the next load.
- * BQL.
+ * Memory comes on other channels as well, see RamLoader; or does not any more.
+ * Before a load, or after one.  BQL.
  */
 void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each);
 
