@@ -585,9 +585,10 @@ static void hang_up(void)
         urgent = g_steal_pointer(&pc.urgent);
         urgent_channel_drop();
     }
-    reply_abandon();
     close_stream(urgent);
-    close_stream(main);
+    migration_ioc_unregister_yank_from_file(main);
+    reply_abandon();
+    qemu_fclose(main);
     dest_reset_channels();
 }
 

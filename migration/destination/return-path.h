@@ -73,7 +73,10 @@ bool reply_error(const char *why);
 bool reply_refuse(const char *why);
 void reply_close(bool ok, const char *why);
 
-/* The end of a path that is of no more use.  It was shut down before. */
+/*
+ * The end of a path that is of no more use.  It was shut down before, and is
+ * not known to `yank` any more, as this closes its channel.
+ */
 void reply_abandon(void);
 
 #endif
