@@ -10,6 +10,12 @@
 #include "migration/wire/wire.h"
 #include "codec.h"
 
+/*
+ * What a decoder may be told to remember, as an exponent of two: as much as the
+ * highest 'multifd-zstd-level' makes an encoder look back.
+ */
+#define WINDOW_LOG_MAX 25
+
 static bool zstd_failed(const char *what, size_t ret, Error **errp)
 {
     error_setg(errp, "Zstandard cannot %s: %s", what, ZSTD_getErrorName(ret));
@@ -71,9 +77,17 @@ static ssize_t zstd_encode(void *encoder, const struct iovec *runs, unsigned n,
 static void *zstd_decoder_new(Error **errp)
 {
     ZSTD_DCtx *decoder = ZSTD_createDCtx();
+    size_t ret;
 
     if (!decoder) {
         error_setg(errp, "There is no memory for Zstandard");
+        return NULL;
+    }
+    ret = ZSTD_DCtx_setParameter(decoder, ZSTD_d_windowLogMax, WINDOW_LOG_MAX);
+    if (ZSTD_isError(ret)) {
+        zstd_failed("be started", ret, errp);
+        ZSTD_freeDCtx(decoder);
+        return NULL;
     }
     return decoder;
 }

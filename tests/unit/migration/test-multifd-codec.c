@@ -587,13 +587,29 @@ static void test_zstd_bomb(void)
 /* A frame that asks for more memory than any sender needs */
 static void test_zstd_window(void)
 {
-    static const uint8_t bytes[] = {
-        0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00, 0x00, 0x00,
+    uint8_t bytes[] = {
+        0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00,
     };
-    Pair *p = pair_new(&codec_zstd, 1);
 
-    memcpy(p->packet, bytes, sizeof(bytes));
-    assert_refused(p, sizeof(bytes), 1, "too much memory");
+    for (unsigned bits = 26; bits <= 41; bits++) {
+        Pair *p = pair_new(&codec_zstd, 1);
+
+        bytes[5] = (bits - 10) << 3;
+        memcpy(p->packet, bytes, sizeof(bytes));
+        assert_refused(p, sizeof(bytes), 1, "too much memory");
+        pair_free(p);
+    }
+}
+
+/* ... and what the highest level needs */
+static void test_zstd_highest(void)
+{
+    Pair *p = pair_new(&codec_zstd, 20);
+
+    for (unsigned i = 0; i < 3; i++) {
+        encode_new(p, MIXED, 4);
+        assert_arrives(p);
+    }
     pair_free(p);
 }
 
@@ -684,6 +700,7 @@ int main(int argc, char **argv)
     add_all(&codec_zstd);
     g_test_add_func("/multifd/codec/zstd/bomb", test_zstd_bomb);
     g_test_add_func("/multifd/codec/zstd/window", test_zstd_window);
+    g_test_add_func("/multifd/codec/zstd/highest", test_zstd_highest);
     g_test_add_func("/multifd/codec/zstd/skipped", test_zstd_skipped);
 #endif
     return g_test_run();
