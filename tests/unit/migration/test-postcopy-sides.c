@@ -193,6 +193,14 @@ static void test_not_needed(void)
  * The connection breaks
  */
 
+/* What is on its way is lost, and has to be sent again. */
+static void cut_while_sending(void)
+{
+    relay_hold(sides_relay(), TO_DESTINATION);
+    g_usleep(100 * 1000);
+    relay_cut(sides_relay());
+}
+
 static void recover(void)
 {
     wait_for_both(MIGRATION_STATUS_POSTCOPY_PAUSED);
@@ -206,7 +214,7 @@ static void test_recovered(gconstpointer data)
     }
     sides_migrate_by_postcopy();
     wait_for_postcopy();
-    relay_cut(sides_relay());
+    cut_while_sending();
     recover();
     wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     expect_success();
@@ -220,7 +228,7 @@ static void test_recovered_often(gconstpointer data)
     sides_migrate_by_postcopy();
     for (int i = 0; i < 3; i++) {
         wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
-        relay_cut(sides_relay());
+        cut_while_sending();
         recover();
     }
     expect_success();
