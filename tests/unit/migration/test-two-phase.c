@@ -141,8 +141,10 @@ static void test_stalled_ready(void)
     relay_go_on(sides_relay());
     side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
     expect_attempts_given_up();
-    g_assert_cmpuint(sides_witness()->resets[DESTINATION], ==,
-                     sides_witness()->starts[SOURCE] - 1);
+    /* On a busy machine another may have ended before all was loaded. */
+    g_assert_cmpuint(sides_witness()->resets[DESTINATION], >=, 1);
+    g_assert_cmpuint(sides_witness()->resets[DESTINATION], <,
+                     sides_witness()->starts[SOURCE]);
     expect_success();
 }
 
