@@ -15,6 +15,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/bitmap.h"
 #include "qemu/bitops.h"
 #include "qemu/host-utils.h"
 #include "qemu/lockable.h"
@@ -228,6 +229,24 @@ static inline uint64_t log_bits(unsigned long *log, uint64_t from,
     return bits;
 }
 
+/* The first bit set in [@at, @end) of a log that others set bits in, or @end */
+static uint64_t next_logged(const unsigned long *log, uint64_t at, uint64_t end)
+{
+    const unsigned long *word = log + BIT_WORD(at);
+    unsigned long bits;
+
+    if (at >= end) {
+        return end;
+    }
+    bits = qatomic_read(word) & BITMAP_FIRST_WORD_MASK(at);
+    at = QEMU_ALIGN_DOWN(at, BITS_PER_LONG);
+    while (!bits && at + BITS_PER_LONG < end) {
+        at += BITS_PER_LONG;
+        bits = qatomic_read(++word);
+    }
+    return bits ? MIN(at + ctzl(bits), end) : end;
+}
+
 static inline QEMU_ALWAYS_INLINE
 uint64_t merge(DirtyMap *map, uint64_t first, uint64_t count,
                unsigned long *log, uint64_t log_first, bool take)
@@ -243,8 +262,8 @@ uint64_t merge(DirtyMap *map, uint64_t first, uint64_t count,
         part = part_at(page, end);
         bits = log_bits(log, at, part.count, take);
         if (!bits) {
-            part.count = find_next_bit(log, log_first + count,
-                                       at + part.count) - at;
+            part.count = next_logged(log, at + part.count, log_first + count) -
+                         at;
         } else {
             set_bit(page >> map->chunk_shift, map->t.stale);
             added += set_bits(&map->t, part.word, bits << part.shift);
