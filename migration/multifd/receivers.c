@@ -122,9 +122,7 @@ bool receivers_meet(Error **errp)
     int64_t end = now_ms() + CHANNEL_MS;
 
     if (!receivers.list) {
-        error_setg(errp, "The source uses multifd, and this side does not: "
-                   "set the same capabilities on both");
-        return false;
+        return not_met(errp);
     }
     QEMU_LOCK_GUARD(&meeting.lock);
     while (meeting.there < receivers.config.channels && !meeting.over &&

@@ -139,7 +139,7 @@ Senders *senders_start(QEMUFile **files, unsigned count,
     return s;
 }
 
-/* Whoever finds an error on a channel finds it on the main one. */
+/* The first error of a channel is latched in the sink of @main as well. */
 static int tell_main(Senders *s, RamSender *main)
 {
     for (unsigned i = 0; i < s->count; i++) {
@@ -242,7 +242,7 @@ void senders_shutdown(Senders *s)
     }
 }
 
-/* Otherwise the other side takes the end for an attack. */
+/* Without this GnuTLS reports an end that nobody has announced as an error. */
 static void end_encryption(QEMUFile *f)
 {
     QIOChannel *ioc = qemu_file_get_ioc(f);

@@ -455,7 +455,7 @@ static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,
 {
     if (!l->meet) {
         error_setg(errp, "The source uses multifd, and this side does not: "
-                   "set the same capabilities on both");
+                   "set the capability 'multifd' on both sides or on neither");
         return false;
     }
     return meet_others(l, errp);

@@ -47,6 +47,7 @@ static SendersConfig multifd_config(void)
 
 static QEMUFile *connect_one(unsigned id, Error **errp)
 {
+    ERRP_GUARD();
     g_autofree char *name = g_strdup_printf("multifd-%u", id);
     QEMUFile *f = source_channel_connect(name, errp);
     WireMultifdInit init;
@@ -98,7 +99,6 @@ bool multifd_connect(Error **errp)
 {
     unsigned count = migrate_multifd_channels(), made = 0;
     g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
-    ERRP_GUARD();
 
     if (!migrate_multifd()) {
         return true;
