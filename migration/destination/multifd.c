@@ -46,17 +46,11 @@ static struct {
     QLIST_HEAD(, Connection) list;
 } incoming;
 
-static void connection_close(QEMUFile *f)
-{
-    migration_ioc_unregister_yank_from_file(f);
-    qemu_fclose(f);
-}
-
 /* Takes over @f. */
 static void close_stranger(QEMUFile *f, Error *err)
 {
     warn_reportf_err(err, "multifd: a connection is closed: ");
-    connection_close(f);
+    stream_close(f);
 }
 
 /*
@@ -235,7 +229,7 @@ static void drop_connections(void)
     QLIST_FOREACH_SAFE(c, &incoming.list, next, next) {
         QLIST_REMOVE(c, next);
         if (!c->waits) {
-            connection_close(c->f);
+            stream_close(c->f);
             g_free(c);
             continue;
         }

@@ -24,7 +24,6 @@
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "migration/yank_functions.h"
 #include "postcopy-quit.h"
 #include "postcopy.h"
 #include "return-path.h"
@@ -266,14 +265,6 @@ static void *urgent_thread(void *opaque)
     rcu_unregister_thread();
     trace_postcopy_preempt_thread_exit();
     return NULL;
-}
-
-static void close_stream(QEMUFile *f)
-{
-    if (f) {
-        migration_ioc_unregister_yank_from_file(f);
-        qemu_fclose(f);
-    }
 }
 
 static void end_urgent_thread(void)
@@ -585,10 +576,9 @@ static void hang_up(void)
         urgent = g_steal_pointer(&pc.urgent);
         urgent_channel_drop();
     }
-    close_stream(urgent);
-    migration_ioc_unregister_yank_from_file(main);
+    stream_close(urgent);
     reply_abandon();
-    qemu_fclose(main);
+    stream_close(main);
     dest_reset_channels();
 }
 
@@ -875,8 +865,8 @@ void postcopy_dest_end(void)
     timer_free(g_steal_pointer(&pc.patience));
     end_urgent_thread();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
-        close_stream(g_steal_pointer(&pc.urgent));
-        close_stream(g_steal_pointer(&pc.next));
+        stream_close(g_steal_pointer(&pc.urgent));
+        stream_close(g_steal_pointer(&pc.next));
         urgent_channel_drop();
         error_free(g_steal_pointer(&pc.why));
     }

@@ -16,7 +16,6 @@
 #include "migration/ram/zero-gather.h"
 #include "migration/wire/packet.h"
 #include "migration/wire/stream.h"
-#include "migration/yank_functions.h"
 #include "receivers.h"
 
 /* How long a channel that was not even connected is waited for at a mark */
@@ -487,8 +486,7 @@ static void receiver_free(Receiver *c)
 {
     if (c->f) {
         qemu_thread_join(&c->thread);
-        migration_ioc_unregister_yank_from_file(c->f);
-        qemu_fclose(c->f);
+        stream_close(c->f);
     }
     if (c->decoder) {
         c->codec->decoder_free(c->decoder);

@@ -13,7 +13,6 @@
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/stream.h"
-#include "migration/yank_functions.h"
 #include "senders.h"
 
 /* How often the migration thread looks at rate and clock in a turn */
@@ -260,13 +259,12 @@ void senders_end(Senders *s, bool ok)
         ChannelSender *c = &s->list[i];
 
         qemu_thread_join(&c->thread);
-        migration_ioc_unregister_yank_from_file(c->file);
         if (ok) {
             end_encryption(c->file);
         } else {
             qemu_file_set_error(c->file, -ECANCELED);
         }
-        qemu_fclose(c->file);
+        stream_close(c->file);
         channel_sender_free(c);
     }
     qemu_sem_destroy(&s->rests);

@@ -14,7 +14,6 @@
 #include "migration/ram/ram-source.h"
 #include "migration/wire/packet.h"
 #include "migration/wire/stream.h"
-#include "migration/yank_functions.h"
 #include "channel.h"
 #include "multifd.h"
 #include "state.h"
@@ -68,9 +67,8 @@ static QEMUFile *connect_one(unsigned id, Error **errp)
 static void close_files(QEMUFile **files, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
-        migration_ioc_unregister_yank_from_file(files[i]);
         qemu_file_set_error(files[i], -ECANCELED);
-        qemu_fclose(files[i]);
+        stream_close(files[i]);
     }
 }
 

@@ -19,6 +19,7 @@
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
 #include "migration/trace.h"
+#include "migration/yank_functions.h"
 #include "stream-private.h"
 #include "wire.h"
 
@@ -546,6 +547,15 @@ int qemu_fclose(QEMUFile *f)
     g_free(f);
     trace_qemu_file_fclose();
     return ret ?: closed;
+}
+
+void stream_close(QEMUFile *f)
+{
+    if (f) {
+        qemu_fflush(f);
+        migration_ioc_unregister_yank_from_file(f);
+        qemu_fclose(f);
+    }
 }
 
 /*

@@ -130,4 +130,14 @@ void stream_keep(QEMUFile *f, bool keep);
  */
 bool stream_check(QEMUFile *f, Error **errp);
 
+/**
+ * stream_close: close a stream whose channel `yank` knows, in this order
+ * @f: either direction, or NULL; the last use of it, in any thread
+ *
+ * What is still to be written is written first, and `yank` may end that.  But
+ * it shuts file descriptors down by number: it must not know one that is
+ * closed, because the next file that is opened may have the same.
+ */
+void stream_close(QEMUFile *f);
+
 #endif
