@@ -92,15 +92,9 @@ static bool begin(const Way *way)
     return true;
 }
 
-static void wait_for_both(MigrationStatus phase)
-{
-    side_wait(SOURCE, phase);
-    side_wait(DESTINATION, phase);
-}
-
 static void wait_for_postcopy(void)
 {
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     sides_let_guest_run(LET_RUN / 4);
     g_assert_cmpint(sides_witness()->guest_at, ==, DESTINATION + 1);
 }
@@ -108,7 +102,7 @@ static void wait_for_postcopy(void)
 static void expect_success(void)
 {
     hurry();
-    wait_for_both(MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 1);
     sides_expect_guest(DESTINATION);
@@ -203,7 +197,7 @@ static void cut_while_sending(void)
 
 static void recover(void)
 {
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_PAUSED);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_PAUSED);
     sides_recover();
 }
 
@@ -216,7 +210,7 @@ static void test_recovered(gconstpointer data)
     wait_for_postcopy();
     cut_while_sending();
     recover();
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     expect_success();
 }
 
@@ -227,7 +221,7 @@ static void test_recovered_often(gconstpointer data)
     }
     sides_migrate_by_postcopy();
     for (int i = 0; i < 3; i++) {
-        wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+        sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
         cut_while_sending();
         recover();
     }
@@ -243,13 +237,13 @@ static void break_recovery(const RelayStop *stop)
     sides_migrate_by_postcopy();
     wait_for_postcopy();
     relay_cut(sides_relay());
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_PAUSED);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_PAUSED);
     relay_stop_at(sides_relay(), stop);
     sides_recover();
     relay_wait(sides_relay());
     relay_cut(sides_relay());
     recover();
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     expect_success();
 }
 
@@ -290,7 +284,7 @@ static void test_paused_by_user(gconstpointer data)
     wait_for_postcopy();
     side_pause(*(const SideId *)data);
     recover();
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     expect_success();
 }
 
@@ -303,7 +297,7 @@ static void test_not_cancelled(void)
     sides_migrate_by_postcopy();
     wait_for_postcopy();
     relay_cut(sides_relay());
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_PAUSED);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_PAUSED);
     g_assert_false(side_may_cancel());
     recover();
     expect_success();
@@ -372,7 +366,7 @@ static void test_cut_before(gconstpointer data)
         return;
     }
     relay_cut(sides_relay());
-    wait_for_both(MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     expect_guest_stayed();
 }
 
@@ -420,7 +414,7 @@ static void test_package_cut(void)
         return;
     }
     relay_cut(sides_relay());
-    wait_for_both(MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     expect_guest_stayed();
 }
 
@@ -456,7 +450,7 @@ static void test_started_lost(void)
     }
     relay_cut(sides_relay());
     recover();
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     expect_success();
 }
 
@@ -472,7 +466,7 @@ static void test_load_fails(gconstpointer data)
     }
     set_faults(DESTINATION, (FaultSet) { .load_fails = true });
     sides_migrate_by_postcopy();
-    wait_for_both(MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_nonnull(strstr(side_error(SOURCE), "fake-device"));
     expect_guest_stayed();
 }
@@ -485,7 +479,7 @@ static void test_no_disks(void)
     }
     set_faults(DESTINATION, (FaultSet) { .activate_fails = true });
     sides_migrate_by_postcopy();
-    wait_for_both(MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_nonnull(strstr(side_error(SOURCE), "not there"));
     expect_guest_stayed();
 }
@@ -498,9 +492,9 @@ static void test_no_disks_after_package(void)
     }
     set_faults(DESTINATION, (FaultSet) { .activate_fails = true });
     sides_migrate_by_postcopy();
-    wait_for_both(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
     hurry();
-    wait_for_both(MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     sides_expect_stopped_guest(DESTINATION, RUN_STATE_PAUSED);
     set_faults(DESTINATION, (FaultSet) { 0 });
     side_cont(DESTINATION);
@@ -515,7 +509,7 @@ static void test_source_fails(gconstpointer data)
     }
     side_faults(SOURCE, data);
     sides_migrate_by_postcopy();
-    wait_for_both(MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     expect_guest_stayed();
 }
 

@@ -40,8 +40,7 @@ static void speed_up(void)
 
 static void expect_success(void)
 {
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
     g_assert_cmpstr(side_error(SOURCE), ==, "");
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 1);
@@ -96,8 +95,7 @@ static void test_stopped_guest(void)
     begin();
     side_call(SOURCE, stop, NULL, 0);
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     sides_expect_stopped_guest(DESTINATION, RUN_STATE_PAUSED);
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
     side_cont(DESTINATION);
@@ -183,9 +181,7 @@ static void migrate_up_to(const RelayStop *stop)
         /* The source waits a second for it, and then goes on. */
         slow_down();
     }
-    relay_stop_at(sides_relay(), stop);
-    sides_migrate();
-    relay_wait(sides_relay());
+    sides_migrate_up_to(stop);
 }
 
 static void test_cut_early(gconstpointer data)
@@ -195,8 +191,7 @@ static void test_cut_early(gconstpointer data)
     begin();
     migrate_up_to(&b->stop);
     relay_cut(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     sides_expect_guest(SOURCE);
     side_cont(SOURCE);
     migrate_again();
@@ -248,17 +243,6 @@ static void test_source_ends_early(gconstpointer data)
     sides_stop();
 }
 
-/*
- * The source has written all of it, and does not know what became of it.  It
- * keeps the guest stopped; the user, who knows, has it go on.
- */
-static void expect_lost(void)
-{
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
-    g_assert_nonnull(strstr(side_error(SOURCE), "cannot run twice"));
-}
-
 static void test_cut_at_end(void)
 {
     const RelayStop stop = BEFORE_DESCRIPTION;
@@ -267,7 +251,7 @@ static void test_cut_at_end(void)
     migrate_up_to(&stop);
     g_assert_false(side_may_cancel());
     relay_cut(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
     sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
     side_cont(SOURCE);
@@ -284,7 +268,7 @@ static void test_cut_before_answer(void)
     side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
     g_assert_false(side_may_cancel());
     relay_cut(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     sides_expect_guest(DESTINATION);
     sides_stop();
 }
@@ -309,7 +293,7 @@ static void test_destination_ends_at_end(void)
     migrate_up_to(&stop);
     side_kill(DESTINATION);
     relay_go_on(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
     sides_stop();
 }
@@ -341,8 +325,7 @@ static void test_failure(gconstpointer data)
     begin();
     side_faults(failure->side, &failure->faults);
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_nonnull(strstr(side_error(SOURCE), failure->why));
     sides_expect_guest(SOURCE);
     side_cont(SOURCE);

@@ -46,8 +46,7 @@ static void begin(void)
 
 static void expect_success(void)
 {
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 1);
     sides_expect_guest(DESTINATION);
@@ -63,6 +62,21 @@ static void expect_attempts_given_up(void)
     g_assert_cmpuint(attempts, >=, 2);
     g_assert_cmpuint(side_events(SOURCE, event), ==, attempts - 1);
     g_assert_cmpuint(sides_witness()->starts[SOURCE], ==, attempts);
+}
+
+/* What was held back arrives, and is worth nothing any more. */
+static void go_on(void)
+{
+    relay_go_on(sides_relay());
+    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
+    expect_attempts_given_up();
+}
+
+/* The same after the guest was resumed, as the limit has it */
+static void go_on_late(void)
+{
+    sides_let_guest_run(LET_RUN);
+    go_on();
 }
 
 static void set_faults(SideId side, FaultSet set)
@@ -118,8 +132,7 @@ static void test_never_fast_enough(void)
     set_limit(LIMIT_MS, 2);
     set_faults(DESTINATION, (FaultSet) { .load_ms = TOO_SLOW_MS });
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_cmpuint(sides_attempts(), ==, 2);
     g_assert_nonnull(strstr(side_error(SOURCE), "2 attempts"));
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
@@ -134,13 +147,8 @@ static void test_stalled_ready(void)
     const RelayStop stop = BEFORE_REPORT(READY);
 
     begin();
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
-    sides_let_guest_run(LET_RUN);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    sides_migrate_up_to(&stop);
+    go_on_late();
     /* On a busy machine another may have ended before all was loaded. */
     g_assert_cmpuint(sides_witness()->resets[DESTINATION], >=, 1);
     g_assert_cmpuint(sides_witness()->resets[DESTINATION], <,
@@ -154,13 +162,8 @@ static void test_stalled_state(void)
     const RelayStop stop = BEFORE_COMMAND(STATE);
 
     begin();
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
-    sides_let_guest_run(LET_RUN);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    sides_migrate_up_to(&stop);
+    go_on_late();
     expect_success();
 }
 
@@ -174,13 +177,8 @@ static void test_reset_writes(void)
 
     begin();
     set_faults(DESTINATION, (FaultSet) { .reset_writes = true });
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
-    sides_let_guest_run(LET_RUN);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    sides_migrate_up_to(&stop);
+    go_on_late();
     g_assert_cmpuint(sides_witness()->resets[DESTINATION], >=, 1);
     expect_success();
 }
@@ -191,8 +189,7 @@ static void test_load_writes(void)
     begin();
     set_faults(DESTINATION, (FaultSet) { .load_writes = true });
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
+    sides_wait(MIGRATION_STATUS_COMPLETED);
     sides_forget_source();
     sides_expect_word(DEVICE_LOADED);
     expect_success();
@@ -205,14 +202,9 @@ static void test_load_writes_in_vain(void)
 
     begin();
     set_faults(DESTINATION, (FaultSet) { .load_writes = true });
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
+    sides_migrate_up_to(&stop);
     set_faults(DESTINATION, (FaultSet) { 0 });
-    sides_let_guest_run(LET_RUN);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    go_on_late();
     expect_success();
 }
 
@@ -239,14 +231,10 @@ static void test_write_meanwhile(void)
 
     begin();
     set_limit(LONG_MS, 10);
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
+    sides_migrate_up_to(&stop);
     side_call(SOURCE, write_word, NULL, 0);
     sides_expect_word(DEVICE_STOPPED);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    go_on();
     expect_success();
 }
 
@@ -257,15 +245,11 @@ static void test_reset_requested(void)
 
     begin();
     set_limit(LONG_MS, 10);
-    relay_stop_at(sides_relay(), &stop);
-    sides_migrate();
-    relay_wait(sides_relay());
+    sides_migrate_up_to(&stop);
     side_request_reset(SOURCE);
     sides_let_guest_run(LET_RUN);
     g_assert_cmpuint(sides_witness()->resets[SOURCE], ==, 1);
-    relay_go_on(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_COMPLETED);
-    expect_attempts_given_up();
+    go_on();
     expect_success();
 }
 
@@ -291,9 +275,7 @@ static void stop_at(const RelayStop *stop)
 {
     begin();
     set_limit(LONG_MS, 3);
-    relay_stop_at(sides_relay(), stop);
-    sides_migrate();
-    relay_wait(sides_relay());
+    sides_migrate_up_to(stop);
 }
 
 static void expect_nothing_started(void)
@@ -307,8 +289,7 @@ static void test_cut(gconstpointer data)
 {
     stop_at(&((const Step *)data)->stop);
     relay_cut(sides_relay());
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     expect_nothing_started();
 }
 
@@ -347,13 +328,6 @@ static void test_source_ends(gconstpointer data)
  * At COMMIT and after it
  */
 
-static void expect_lost(void)
-{
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
-    g_assert_nonnull(strstr(side_error(SOURCE), "cannot run twice"));
-}
-
 /* COMMIT is on its way when the connection breaks: nobody has the guest. */
 static void test_commit_lost(void)
 {
@@ -362,7 +336,7 @@ static void test_commit_lost(void)
     stop_at(&stop);
     g_assert_false(side_may_cancel());
     relay_cut(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 0);
     sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
@@ -378,7 +352,7 @@ static void test_destination_ends_before_commit_arrives(void)
     stop_at(&stop);
     side_kill(DESTINATION);
     relay_go_on(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     sides_expect_stopped_guest(SOURCE, RUN_STATE_POSTMIGRATE);
     sides_stop();
 }
@@ -403,7 +377,7 @@ static void test_answer_lost(void)
     stop_at(&stop);
     g_assert_false(side_may_cancel());
     relay_cut(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     side_wait(DESTINATION, MIGRATION_STATUS_COMPLETED);
     sides_expect_guest(DESTINATION);
     sides_stop();
@@ -428,7 +402,7 @@ static void test_destination_ends_after_commit(void)
     stop_at(&stop);
     side_kill(DESTINATION);
     relay_cut(sides_relay());
-    expect_lost();
+    sides_expect_lost();
     g_assert_cmpuint(sides_witness()->starts[SOURCE], ==, 1);
     g_assert_cmpuint(sides_witness()->starts[DESTINATION], ==, 1);
     sides_stop();
@@ -444,8 +418,7 @@ static void test_no_disks(void)
     begin();
     set_faults(DESTINATION, (FaultSet) { .activate_fails = true });
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_nonnull(strstr(side_error(SOURCE), "not there"));
     expect_nothing_started();
 }
@@ -455,8 +428,7 @@ static void test_load_fails(void)
     begin();
     set_faults(DESTINATION, (FaultSet) { .load_fails = true });
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     g_assert_nonnull(strstr(side_error(SOURCE), "fake-device"));
     expect_nothing_started();
 }
@@ -466,8 +438,7 @@ static void test_source_fails(gconstpointer data)
     begin();
     side_faults(SOURCE, data);
     sides_migrate();
-    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
-    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_wait(MIGRATION_STATUS_FAILED);
     expect_nothing_started();
 }
 

@@ -323,6 +323,13 @@ void sides_migrate(void)
     command(SOURCE, migrate_to, uri, strlen(uri) + 1);
 }
 
+void sides_migrate_up_to(const RelayStop *stop)
+{
+    relay_stop_at(sides_relay(), stop);
+    sides_migrate();
+    relay_wait(sides_relay());
+}
+
 static int64_t cancel(const void *arg, char *text)
 {
     Error *err = NULL;
@@ -490,6 +497,12 @@ void side_wait(SideId side, MigrationStatus phase)
     }
 }
 
+void sides_wait(MigrationStatus phase)
+{
+    side_wait(SOURCE, phase);
+    side_wait(DESTINATION, phase);
+}
+
 MigrationStatus side_wait_end(SideId side)
 {
     int64_t end = deadline();
@@ -640,6 +653,13 @@ static void check_memory(SideId side)
         steps = side_call(side, copy_memory, &side, sizeof(side));
         compare_memory(side, steps);
     }
+}
+
+void sides_expect_lost(void)
+{
+    side_wait(SOURCE, MIGRATION_STATUS_FAILED);
+    g_assert_cmpint(side_run_state(SOURCE), ==, RUN_STATE_POSTMIGRATE);
+    g_assert_nonnull(strstr(side_error(SOURCE), "cannot run twice"));
 }
 
 void sides_expect_word(uint64_t value)

@@ -91,6 +91,8 @@ void side_delays(SideId side, const char *text);
 
 void sides_listen(void);
 void sides_migrate(void);       /* both of them */
+/* The same, until what is sent is at @stop, where it stays for now. */
+void sides_migrate_up_to(const RelayStop *stop);
 /* The same; the guest leaves as soon as its memory can follow. */
 void sides_migrate_by_postcopy(void);
 void side_cancel(void);
@@ -110,7 +112,9 @@ void side_request_reset(SideId side);
 MigrationStatus side_phase(SideId side);
 /* Until it is in @phase.  Fails if it is in an end instead, or takes long. */
 void side_wait(SideId side, MigrationStatus phase);
-/* The same until the phase is one of the end; which may not have begun. */
+/* The same of both */
+void sides_wait(MigrationStatus phase);
+/* As side_wait(), until the phase is one of the end; it need not have begun. */
 MigrationStatus side_wait_end(SideId side);
 /* error-desc of query-migrate, or "" */
 const char *side_error(SideId side);
@@ -129,6 +133,12 @@ const char *side_phases(SideId side);
  * byte.  So is that of a source that it has left, after what it did there.
  */
 void sides_expect_guest(SideId side);
+
+/*
+ * The source has written all of it, and does not know what became of it.  It
+ * keeps the guest stopped; the user, who knows, has it go on.
+ */
+void sides_expect_lost(void);
 
 /* What is to be found in GUEST_DEVICE_WORD from now on; 0 at first. */
 void sides_expect_word(uint64_t value);
