@@ -135,8 +135,13 @@ class Judge(unittest.TestCase):
                 'limit; in the last, time was over during ')
         self.assertEqual(judge.problems(
             what, replace(STAYED, error=told + "'ram'"), 9), [])
+        reached = Abort(1, "time was over during 'sync'", 50, {'ram': 3}, 50)
         other = replace(STAYED, error=told + "'sync' (ram 3 ms)")
-        self.wrong(other, 'no attempt was over in', what)
+        self.wrong(replace(other, aborts=[reached]), 'no attempt was over in',
+                   what)
+        # None came so far.
+        self.assertEqual(judge.problems(
+            what, replace(other, aborts=[replace(reached, parts={})]), 9), [])
         # It was named before, and the last attempt was over in another part.
         aborts = [Abort(1, "time was over during 'ram'", 50, {}, 50),
                   Abort(2, "time was over during 'sync'", 50, {}, 50)]
