@@ -63,7 +63,9 @@ const char *rdma_type_name(uint32_t type)
 void rdma_fill_hello(WireRdmaHello *wire, const RdmaHello *hello)
 {
     stl_be_p(&wire->version, WIRE_RDMA_VERSION);
-    stl_be_p(&wire->flags, hello->pin_all ? WIRE_RDMA_PIN_ALL : 0);
+    stl_be_p(&wire->flags,
+             (hello->pin_all ? WIRE_RDMA_PIN_ALL : 0) |
+             (hello->ready_first ? WIRE_RDMA_READY_FIRST : 0));
 }
 
 bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
@@ -86,6 +88,7 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
         return false;
     }
     hello->pin_all = ldl_be_p(&wire->flags) & WIRE_RDMA_PIN_ALL;
+    hello->ready_first = ldl_be_p(&wire->flags) & WIRE_RDMA_READY_FIRST;
     return true;
 }
 

@@ -49,12 +49,17 @@
  */
 typedef struct WireRdmaHello {
     wire_be32 version;                  /*  0: WIRE_RDMA_VERSION */
-    wire_be32 flags;                    /*  4: WIRE_RDMA_PIN_ALL */
+    wire_be32 flags;                    /*  4: WIRE_RDMA_FLAGS */
 } QEMU_PACKED WireRdmaHello;
 WIRE_ASSERT_SIZE(WireRdmaHello, 8);
 
 #define WIRE_RDMA_PIN_ALL               0x00000001u
-#define WIRE_RDMA_FLAGS                 WIRE_RDMA_PIN_ALL
+/*
+ * Ours: also the first answer of the destination waits for READY.  Others send
+ * that one without, and have room for one READY only: it must not come before.
+ */
+#define WIRE_RDMA_READY_FIRST           0x80000000u
+#define WIRE_RDMA_FLAGS  (WIRE_RDMA_PIN_ALL | WIRE_RDMA_READY_FIRST)
 
 typedef enum WireRdmaType {
     WIRE_RDMA_NONE = 0,                 /* never sent */
@@ -123,6 +128,7 @@ WIRE_ASSERT_SIZE(WireRdmaKey, 16);
 
 typedef struct RdmaHello {
     bool pin_all;
+    bool ready_first;
 } RdmaHello;
 
 typedef struct RdmaHead {

@@ -238,6 +238,11 @@ int coroutine_mixed_fn qemu_fflush(QEMUFile *f)
     return qemu_file_get_error(f);
 }
 
+bool stream_is_kept(QEMUFile *f)
+{
+    return f->out->keep;
+}
+
 void stream_keep(QEMUFile *f, bool keep)
 {
     Gather *g = f->out;

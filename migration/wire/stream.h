@@ -120,6 +120,9 @@ int64_t stream_arrived_ns(QEMUFile *f);
  */
 void stream_keep(QEMUFile *f, bool keep);
 
+/* Whether it keeps what is put, as stream_keep() told it to. */
+bool stream_is_kept(QEMUFile *f);
+
 /**
  * stream_check: has anything gone wrong on this stream so far?
  * @f: either direction, any thread

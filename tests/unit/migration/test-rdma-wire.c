@@ -36,12 +36,15 @@ static void test_hello_bytes(void)
 {
     static const uint8_t plain[] = { 0, 0, 0, 1, 0, 0, 0, 0 };
     static const uint8_t pinned[] = { 0, 0, 0, 1, 0, 0, 0, 1 };
+    static const uint8_t ours[] = { 0, 0, 0, 1, 0x80, 0, 0, 0 };
     WireRdmaHello wire;
 
     rdma_fill_hello(&wire, &(RdmaHello) { });
     g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
     rdma_fill_hello(&wire, &(RdmaHello) { .pin_all = true });
     g_assert_cmpmem(&wire, sizeof(wire), pinned, sizeof(pinned));
+    rdma_fill_hello(&wire, &(RdmaHello) { .ready_first = true });
+    g_assert_cmpmem(&wire, sizeof(wire), ours, sizeof(ours));
 }
 
 static void test_hello(void)
@@ -54,9 +57,13 @@ static void test_hello(void)
     g_assert_true(rdma_check_hello(bytes, sizeof(bytes), &hello,
                                    &error_abort));
     /* flags of later versions */
-    stl_be_p(bytes + 4, 0xfffffffe);
+    stl_be_p(bytes + 4, 0x7ffffffe);
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_false(hello.pin_all);
+    g_assert_false(hello.ready_first);
+    stl_be_p(bytes + 4, 0x80000000);
+    g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
+    g_assert_true(hello.ready_first);
 }
 
 static void test_hello_refused(void)
