@@ -19,6 +19,7 @@
 #include "migration/device/load-threads.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "migration/rdma/rdma.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
@@ -79,6 +80,7 @@ static QEMUFile *let_go(void)
 
     multifd_incoming_end();
     vmstate_load_cleanup();
+    rdma_destination_end();
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
     }
@@ -223,6 +225,7 @@ static void take_main_stream(QEMUFile *f)
     qio_channel_set_delay(qemu_file_get_ioc(f), false);
     qemu_file_set_blocking(f, false);
     postcopy_dest_set_stream(f);
+    rdma_destination_begin(qemu_file_get_ioc(f));
     notify_phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
     destination.touched = true;
     destination.report = (DowntimeReport) { 0 };
@@ -312,7 +315,7 @@ bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         error_setg(errp, "'-incoming' was not specified on the command line");
         return false;
     }
-    if (!can_start_over(errp) ||
+    if (!can_start_over(errp) || !rdma_permits(addr, errp) ||
         !transport_listen(addr, incoming_accepted, NULL, errp)) {
         return false;
     }

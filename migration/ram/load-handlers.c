@@ -31,6 +31,7 @@ static struct {
     bool ready;
     bool (*meet)(Error **errp);
     bool meet_each;
+    bool (*hook)(RamRegions *regions, Error **errp);
 } loading;
 
 /* Whoever looks at the block's size holds the BQL; whoever loads may not. */
@@ -81,6 +82,7 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
         .addresses = migrate_ignore_shared(),
         .meet = loading.meet,
         .meet_each = loading.meet_each,
+        .hook = loading.hook,
     };
     return 0;
 }
@@ -150,6 +152,11 @@ void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each)
 {
     loading.meet = meet;
     loading.meet_each = meet_each;
+}
+
+void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp))
+{
+    loading.hook = hook;
 }
 
 void ram_load_divert(const RamPagesOps *pages, void *opaque)

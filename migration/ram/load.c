@@ -187,6 +187,7 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
 {
     g_autofree unsigned long *seen = bitmap_new(l->regions->count + 1);
     uint64_t left = rec->value;
+    unsigned count = 0;
 
     if (cannot_come_now(l, "The list of RAM blocks comes", errp)) {
         return false;
@@ -219,6 +220,7 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
         if (!take_block(f, l, r, bytes, errp)) {
             return false;
         }
+        r->announced = ++count;
         left -= bytes;
     }
     l->listed = true;
@@ -462,6 +464,25 @@ static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,
 }
 
 /*
+ * Memory that comes another way
+ */
+
+static bool coroutine_mixed_fn take_hook(QEMUFile *f, RamLoader *l,
+                                         const Record *rec, Error **errp)
+{
+    if (!l->hook) {
+        error_setg(errp, "The source sends RAM by RDMA, and this side does not "
+                   "listen at rdma:HOST:PORT");
+        return false;
+    }
+    if (!l->listed || rec->value) {
+        error_setg(errp, "RAM comes by RDMA before the list of RAM blocks");
+        return false;
+    }
+    return l->hook(l->regions, errp);
+}
+
+/*
  * Records.  An entry stands at the number of its flag's bit.
  */
 
@@ -472,9 +493,7 @@ static const RecordType types[] = {
     [BIT_OF(WIRE_RAM_MEM_SIZE)] = { take_list },
     [BIT_OF(WIRE_RAM_PAGE)] = { take_page, .about_pages = true },
     [BIT_OF(WIRE_RAM_XBZRLE)] = { take_xbzrle, .about_pages = true },
-    [BIT_OF(WIRE_RAM_HOOK)] = {
-        .refusal = "The source sends RAM by RDMA, which is not available",
-    },
+    [BIT_OF(WIRE_RAM_HOOK)] = { take_hook },
     [BIT_OF(WIRE_RAM_COMPRESSED)] = {
         .refusal = "The source compresses pages one by one, which newer "
                    "versions of QEMU cannot read",

@@ -66,6 +66,11 @@ typedef struct RamLoader {
      */
     bool (*meet)(Error **errp);
     bool meet_each;             /* the end of each section is a mark */
+    /*
+     * Memory also comes another way, in parts that the record HOOK begins:
+     * loads one.  NULL: it does not.
+     */
+    bool (*hook)(RamRegions *regions, Error **errp);
 
     /* What else is told of a block in the list, as capabilities say */
     bool page_sizes;            /* of the host, unless it is the usual one */
@@ -118,6 +123,12 @@ void ram_load_seal(void);
  * Before a load, or after one.  BQL.
  */
 void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each);
+
+/*
+ * Memory also comes another way, see RamLoader; NULL: not any more.  Before a
+ * load, or after one.  BQL.
+ */
+void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp));
 
 /*
  * What the sections "ram" bring goes there from now on; NULL: to memory.  While

@@ -12,6 +12,7 @@
 
 #include "migration/register.h"
 #include "send.h"
+#include "stream-sink.h"
 
 /* Those of the section */
 extern const SaveVMHandlers ram_section_handlers;
@@ -47,6 +48,30 @@ void ram_source_drain(bool all);
  */
 void ram_source_set_peer(uint32_t features);
 uint32_t ram_source_peer(void);
+
+/*
+ * Another sink
+ */
+
+/*
+ * What takes pages in place of records in the stream.  Migration thread, but
+ * for free(), which the cleanup of the section calls under the BQL.
+ */
+typedef struct RamOtherSink {
+    /* Pages of @regions go to what it returns; errors are latched in @stream */
+    RamSink *(*make)(void *opaque, RamStreamSink *stream,
+                     const RamRegions *regions);
+    /* Before pages are given in a section; without RCU.  0 or an errno */
+    int (*begin)(void *opaque);
+    void (*free)(void *opaque);
+    void *opaque;
+} RamOtherSink;
+
+/*
+ * Memory is sent to what @other makes, until the section is cleaned up; copied.
+ * Before it is set up.  Such a sink takes no differences.
+ */
+void ram_source_set_sink(const RamOtherSink *other);
 
 /*
  * Several channels

@@ -53,6 +53,7 @@ typedef struct RamRegion {
     bool persistent;            /* keeps its content only if it is flushed */
     bool read_only;             /* mapped so: a write would be a fault */
     PopulatedArea area;         /* of @pages */
+    unsigned announced;         /* destination: place in the list, from 1 */
     DirtyMap *map;              /* source: to be sent; NULL if ignored */
     /* source: RamRange, ascending: nobody ever wrote there, so told as zero */
     GArray *untouched;

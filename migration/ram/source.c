@@ -45,6 +45,7 @@ static struct {
     bool filled;                /* the maps say what is to be sent; atomic */
     RamRegions regions;
     RamStreamSink sink;
+    RamOtherSink other;         /* .make is NULL: there is none */
     RamSender sender;
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
@@ -69,6 +70,11 @@ static QemuMutex presence_lock;
 void ram_source_set_channels(const RamChannels *channels)
 {
     sending.channels = *channels;
+}
+
+void ram_source_set_sink(const RamOtherSink *other)
+{
+    sending.other = *other;
 }
 
 /*
@@ -197,7 +203,13 @@ uint64_t ram_bytes_remaining(void)
 
 static void save_cleanup(void *opaque)
 {
+    RamOtherSink other = sending.other;
+
     sending.channels = (RamChannels) { };
+    sending.other = (RamOtherSink) { };
+    if (other.free) {
+        other.free(other.opaque);
+    }
     if (!sending.active) {
         return;
     }
@@ -215,6 +227,14 @@ static unsigned announced(void)
            (migrate_postcopy_ram() ? RAM_ANNOUNCE_HOST_PAGE : 0);
 }
 
+static RamSink *make_sink(void)
+{
+    return sending.other.make
+           ? sending.other.make(sending.other.opaque, &sending.sink,
+                                &sending.regions)
+           : &sending.sink.sink;
+}
+
 static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 {
     int ret;
@@ -226,7 +246,7 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
                    " MiB of RAM", ram_bytes_total() >> 20);
         return -ENOMEM;
     }
-    if (migrate_xbzrle() &&
+    if (migrate_xbzrle() && !sending.other.make &&
         !ram_delta_start(migrate_xbzrle_cache_size(),
                          qemu_target_page_size(), errp)) {
         return -ENOMEM;
@@ -236,7 +256,7 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     }
     ram_hints_begin(&sending.regions);
     ram_stream_sink_init(&sending.sink, f, 0);
-    ram_sender_init(&sending.sender, &sending.regions, &sending.sink.sink);
+    ram_sender_init(&sending.sender, &sending.regions, make_sink());
     sending.sender.find_zeros = migrate_zero_page_detection() !=
                                 ZERO_PAGE_DETECTION_NONE;
     ram_stream_sink_announce(&sending.sink, &sending.regions, announced());
@@ -247,11 +267,11 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     return ret;
 }
 
-/* Account for what was sent since the stream was at @before. */
-static void count_bytes(QEMUFile *f, uint64_t before, Stat64 *stat)
+/* Account for what was sent since the sink was at @before. */
+static void count_bytes(uint64_t before, Stat64 *stat)
 {
     stat64_add(sending.run ? &mig_stats.postcopy_bytes : stat,
-               stream_position(f) - before);
+               ram_sink_position(sending.sender.sink) - before);
 }
 
 static RamSendResult ram_source_run_sender(bool all)
@@ -271,14 +291,16 @@ static RamSendResult ram_source_run_sender(bool all)
 static int begin_section(void)
 {
     bool due = sending.passed && !sending.channels.each_section;
+    int ret = sending.other.begin ? sending.other.begin(sending.other.opaque)
+                                  : 0;
 
     sending.passed = false;
-    return due ? mark_channels() : 0;
+    return ret ?: due ? mark_channels() : 0;
 }
 
 static int save_iterate(QEMUFile *f, void *opaque)
 {
-    uint64_t before = stream_position(f);
+    uint64_t before = ram_sink_position(sending.sender.sink);
     RamSendResult result;
     int ret;
 
@@ -294,7 +316,7 @@ static int save_iterate(QEMUFile *f, void *opaque)
         ret = end_section(sending.drain);
     }
     /* All is sent at once only while the guest is stopped. */
-    count_bytes(f, before,
+    count_bytes(before,
                 sending.drain ? &mig_stats.downtime_bytes
                               : &mig_stats.precopy_bytes);
     return ret ? ret : result == RAM_SEND_ALL;
@@ -302,7 +324,7 @@ static int save_iterate(QEMUFile *f, void *opaque)
 
 static int save_complete(QEMUFile *f, void *opaque)
 {
-    uint64_t before = stream_position(f);
+    uint64_t before = ram_sink_position(sending.sender.sink);
     int ret;
 
     if (!sending.run && !sending.synced) {
@@ -323,7 +345,7 @@ static int save_complete(QEMUFile *f, void *opaque)
         }
         ret = end_section(true);
     }
-    count_bytes(f, before, &mig_stats.downtime_bytes);
+    count_bytes(before, &mig_stats.downtime_bytes);
     return ret;
 }
 

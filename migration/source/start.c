@@ -21,6 +21,7 @@
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "migration/rdma/rdma.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
@@ -205,7 +206,8 @@ bool source_start(MigrationAddress *addr, Error **errp)
 {
     Error *err = NULL;
 
-    if (!vm_may_leave(errp) || !source_begin(errp)) {
+    if (!vm_may_leave(errp) || !rdma_permits(addr, errp) ||
+        !source_begin(errp)) {
         return false;
     }
     source_set_address(addr);

@@ -23,6 +23,7 @@
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
+#include "migration/rdma/rdma.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
@@ -169,6 +170,7 @@ static bool source_set_up(Error **errp)
     if (!multifd_connect(errp)) {
         return false;
     }
+    rdma_source_begin(qemu_file_get_ioc(f));
     since = lock_bql();
     /* Who holds the BQL does not wait for the destination to read. */
     stream_keep(f, true);

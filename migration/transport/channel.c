@@ -14,6 +14,18 @@
 
 QemuRecMutex transport_lock;
 static bool in_yank;
+static const TransportForeign *foreigners[MIGRATION_ADDRESS_TYPE__MAX];
+
+void transport_set_foreign(MigrationAddressType type,
+                           const TransportForeign *foreign)
+{
+    foreigners[type] = foreign;
+}
+
+const TransportForeign *transport_foreign(const MigrationAddress *addr)
+{
+    return foreigners[addr->transport];
+}
 
 static void __attribute__((constructor)) transport_init_lock(void)
 {

@@ -5,7 +5,9 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/clone-visitor.h"
 #include "qapi/error.h"
+#include "qapi/qapi-visit-migration.h"
 #include "io/channel-socket.h"
 #include "migration/options.h"
 #include "migration/trace.h"
@@ -22,6 +24,8 @@ typedef struct Attempt {
      */
     QIOChannel *ioc;
     bool in_thread;
+    MigrationAddress *foreign;      /* what the thread connects to; or NULL */
+    bool both_ways;
     guint idle;
     TransportTLS *tls;
 } Attempt;
@@ -34,6 +38,7 @@ static void attempt_free(Attempt *attempt)
     g_clear_handle_id(&attempt->idle, g_source_remove);
     g_clear_pointer(&attempt->tls, transport_tls_drop);
     g_clear_pointer(&attempt->ioc, object_unref);
+    qapi_free_MigrationAddress(attempt->foreign);
     g_free(attempt->hostname);
     g_free(attempt);
 }
@@ -138,6 +143,27 @@ static void start_thread(Attempt *attempt, const SocketAddress *to)
                                      connect_thread_ended, attempt, NULL, NULL);
 }
 
+static void connect_foreign(QIOTask *task, void *opaque)
+{
+    Attempt *attempt = opaque;
+    Error *err = NULL;
+
+    attempt->ioc = transport_foreign(attempt->foreign)->connect(
+        attempt->foreign, attempt->both_ways, &err);
+    qio_task_set_error(task, err);
+}
+
+static void start_foreign(Attempt *attempt, const MigrationAddress *addr,
+                          bool both_ways)
+{
+    QIOTask *task = qio_task_new(NULL, connect_thread_ended, attempt, NULL);
+
+    attempt->foreign = QAPI_CLONE(MigrationAddress, addr);
+    attempt->both_ways = both_ways;
+    attempt->in_thread = true;
+    qio_task_run_in_thread(task, connect_foreign, attempt, NULL, NULL);
+}
+
 static void one_way(Error **errp)
 {
     error_setg(errp, "Capability '%s' requires a channel that goes both ways, "
@@ -180,7 +206,7 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
         !transport_tls_creds(QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT, errp)) {
         return false;
     }
-    if (!to) {
+    if (!to && !transport_foreign(addr)) {
         ioc = open_now(addr, both_ways, errp);
         if (!ioc) {
             return false;
@@ -193,6 +219,8 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
     *current = (Attempt) { .cb = cb, .opaque = opaque, .in_yank = in_yank };
     if (to) {
         start_thread(current, to);
+    } else if (transport_foreign(addr)) {
+        start_foreign(current, addr, both_ways);
     } else {
         current->ioc = g_steal_pointer(&ioc);
         current->idle = g_idle_add(opened_idle, current);

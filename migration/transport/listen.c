@@ -29,6 +29,7 @@ static struct {
     GMainContext *context;          /* of who listens; NULL: the main loop */
     bool in_yank;                   /* registered, and nobody let in so far */
     QIONetListener *listener;       /* for sockets that are connected to */
+    const TransportForeign *foreign;    /* or who else listens */
     QIOChannel *opened;             /* or what is there, until data is */
     GSource *watch;
     QLIST_HEAD(, Peer) peers;
@@ -44,7 +45,7 @@ static void turn_away(Error *err)
     TransportAccepted *cb = listening.cb;
     void *opaque = listening.opaque;
 
-    if (listening.listener) {
+    if (listening.listener || listening.foreign) {
         error_report_err(err);
     } else {
         transport_listen_stop();
@@ -130,6 +131,20 @@ static gboolean readable(QIOChannel *ioc, GIOCondition condition, void *opaque)
     return G_SOURCE_REMOVE;
 }
 
+static void foreign_arrived(QIOChannel *ioc)
+{
+    QEMU_LOCK_GUARD(&transport_lock);
+    if (listening.foreign) {
+        listen_arrived(ioc);
+    }
+}
+
+static bool listen_foreign(const MigrationAddress *addr, Error **errp)
+{
+    listening.foreign = transport_foreign(addr);
+    return listening.foreign->listen(addr, foreign_arrived, errp);
+}
+
 static bool note_addresses(QIONetListener *listener, Error **errp)
 {
     SocketAddressList **tail = &listening.addresses;
@@ -201,7 +216,9 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
     listening.cb = cb;
     listening.opaque = opaque;
     listening.context = context ? g_main_context_ref(context) : NULL;
-    if (at ? listen_at(at, errp) : open_and_watch(addr, errp)) {
+    if (at ? listen_at(at, errp) :
+        transport_foreign(addr) ? listen_foreign(addr, errp)
+                                : open_and_watch(addr, errp)) {
         return true;
     }
     transport_listen_stop();
@@ -228,6 +245,12 @@ void transport_listen_stop(void)
     if (listening.listener) {
         qio_net_listener_disconnect(listening.listener);
         g_clear_pointer(&listening.listener, object_unref);
+    }
+    if (listening.foreign) {
+        const TransportForeign *foreign = listening.foreign;
+
+        listening.foreign = NULL;
+        foreign->listen_stop();
     }
     g_clear_pointer(&listening.context, g_main_context_unref);
     if (listening.in_yank) {

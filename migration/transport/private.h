@@ -27,6 +27,13 @@ extern QemuRecMutex transport_lock;
 extern int transport_tls_ms;
 
 /*
+ * channel.c
+ */
+
+/* Who connects to @addr and listens there; NULL: the files here do. */
+const TransportForeign *transport_foreign(const MigrationAddress *addr);
+
+/*
  * open.c
  */
 

@@ -13,6 +13,7 @@
  *   fd:NAME-OR-NUMBER                            socket, pipe or file
  *   exec:COMMAND                                 its standard input and output
  *   file:PATH[,offset=BYTES]                     written or read from there on
+ *   rdma:HOST:PORT                               see transport_set_foreign()
  *
  * There is at most one attempt to connect and one listener at a time.
  *
@@ -47,6 +48,30 @@
  */
 bool transport_parse(const char *uri, MigrationChannelList *channels,
                      MigrationAddress **out, Error **errp);
+
+/*
+ * Addresses of a type that another room connects to and listens at
+ */
+
+/* A peer is there.  The reference to @ioc is lent.  Main loop. */
+typedef void TransportForeignArrived(QIOChannel *ioc);
+
+typedef struct TransportForeign {
+    /*
+     * A channel to @addr, with @both_ways one that can be read.  In a thread of
+     * its own, without the BQL; it may take long, and must end by itself.
+     */
+    QIOChannel *(*connect)(const MigrationAddress *addr, bool both_ways,
+                           Error **errp);
+    /* Wait at @addr, and call @arrived for each peer.  Main loop, BQL. */
+    bool (*listen)(const MigrationAddress *addr,
+                   TransportForeignArrived *arrived, Error **errp);
+    void (*listen_stop)(void);
+} TransportForeign;
+
+/* Before any address is used; @foreign stays. */
+void transport_set_foreign(MigrationAddressType type,
+                           const TransportForeign *foreign);
 
 /*
  * The end of an attempt to connect.  Exactly one of @ioc and @err is set; the

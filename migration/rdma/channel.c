@@ -1,0 +1,341 @@
+/*
+ * A stream over RDMA links, as a QIOChannel
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/atomic.h"
+#include "qemu/iov.h"
+#include "qemu/module.h"
+#include "exec/memory.h"
+#include "io/channel-util.h"
+#include "io/channel-watch.h"
+#include "channel.h"
+
+struct RdmaChannel {
+    QIOChannel parent;
+    RdmaLink *main;             /* NULL: closed */
+    RdmaLink *back;             /* atomic: may be set once, later */
+    bool incoming;
+    RdmaHello hello;            /* what was agreed upon */
+    bool blocking;
+    bool no_discard;            /* ram_block_discard_disable() is in force */
+    bool stopped;               /* atomic: shut down */
+
+    /* Reading */
+    RdmaMessage message;
+    size_t taken;               /* bytes of it */
+    bool has_message;
+    bool asked;                 /* READY was sent, and no message came since */
+    bool may_ask;               /* READY may be sent */
+
+    void (*closed)(void *opaque);
+    void *opaque;
+};
+
+DECLARE_INSTANCE_CHECKER(RdmaChannel, RDMA_CHANNEL, TYPE_RDMA_CHANNEL)
+
+RdmaChannel *rdma_channel_of(QIOChannel *ioc)
+{
+    return (RdmaChannel *)object_dynamic_cast(OBJECT(ioc), TYPE_RDMA_CHANNEL);
+}
+
+RdmaLink *rdma_channel_main(RdmaChannel *channel)
+{
+    return channel->main;
+}
+
+bool rdma_channel_pins_all(const RdmaChannel *channel)
+{
+    return channel->hello.pin_all;
+}
+
+void rdma_channel_on_close(RdmaChannel *channel, void (*closed)(void *opaque),
+                           void *opaque)
+{
+    channel->closed = closed;
+    channel->opaque = opaque;
+}
+
+static RdmaLink *read_link(RdmaChannel *channel)
+{
+    return channel->incoming ? channel->main : qatomic_read(&channel->back);
+}
+
+static RdmaLink *write_link(RdmaChannel *channel)
+{
+    return channel->incoming ? qatomic_read(&channel->back) : channel->main;
+}
+
+RdmaChannel *rdma_channel_new(RdmaLink *main, RdmaLink *back, bool incoming,
+                              const RdmaHello *hello, Error **errp)
+{
+    RdmaChannel *channel;
+
+    if (ram_block_discard_disable(true)) {
+        error_setg(errp, "a device discards memory of the guest, such as "
+                   "virtio-mem, which cannot be migrated over RDMA; use "
+                   "tcp:HOST:PORT");
+        return NULL;
+    }
+    channel = RDMA_CHANNEL(object_new(TYPE_RDMA_CHANNEL));
+    channel->main = main;
+    channel->back = back;
+    channel->incoming = incoming;
+    channel->hello = *hello;
+    /* A destination of another version begins without it: see wire/rdma.h. */
+    channel->may_ask = incoming || hello->ready_first;
+    channel->no_discard = true;
+    qio_channel_set_feature(QIO_CHANNEL(channel), QIO_CHANNEL_FEATURE_SHUTDOWN);
+    return channel;
+}
+
+void rdma_channel_set_back(RdmaChannel *channel, RdmaLink *back)
+{
+    assert(!channel->back);
+    qatomic_set(&channel->back, back);
+    if (qatomic_read(&channel->stopped)) {
+        rdma_link_stop(back);
+    }
+}
+
+/*
+ * Reading
+ */
+
+static bool channel_ask(RdmaChannel *channel, RdmaLink *link, Error **errp)
+{
+    if (channel->asked || !channel->may_ask) {
+        return true;
+    }
+    channel->asked = true;
+    return rdma_link_send(link, WIRE_RDMA_READY, 1, NULL, 0, true, errp);
+}
+
+/* Of the message that has come, as much as fits; 0 if there is none. */
+static size_t take_bytes(RdmaChannel *channel, const struct iovec *iov,
+                         size_t niov)
+{
+    size_t left = channel->has_message
+                  ? channel->message.head.len - channel->taken : 0;
+    size_t len = MIN(left, iov_size(iov, niov));
+
+    if (len) {
+        iov_from_buf(iov, niov, 0,
+                     (uint8_t *)channel->message.data + channel->taken, len);
+        channel->taken += len;
+    }
+    return len;
+}
+
+static bool next_message(RdmaChannel *channel, RdmaLink *link, Error **errp)
+{
+    channel->asked = false;
+    channel->may_ask = true;
+    if (channel->message.head.type != WIRE_RDMA_STREAM) {
+        error_setg(errp, "a message %s arrived over RDMA where bytes of the "
+                   "stream are expected",
+                   rdma_type_name(channel->message.head.type));
+        return false;
+    }
+    channel->has_message = true;
+    channel->taken = 0;
+    return true;
+}
+
+static ssize_t rdma_channel_readv(QIOChannel *ioc, const struct iovec *iov,
+                                  size_t niov, int **fds, size_t *nfds,
+                                  int flags, Error **errp)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    RdmaLink *link = read_link(channel);
+    size_t len = take_bytes(channel, iov, niov);
+
+    if (len) {
+        return len;
+    }
+    if (!link) {
+        error_setg(errp, "nothing can be read: the RDMA connection for answers "
+                   "was not made; set 'return-path' on both sides");
+        return -1;
+    }
+    if (channel->has_message) {
+        channel->has_message = false;
+        if (!rdma_link_done(link, &channel->message, errp)) {
+            return -1;
+        }
+    }
+    if (!channel_ask(channel, link, errp)) {
+        return -1;
+    }
+    switch (rdma_link_receive(link, channel->blocking, &channel->message,
+                              errp)) {
+    case RDMA_ARRIVED:
+        return next_message(channel, link, errp)
+               ? take_bytes(channel, iov, niov) : -1;
+    case RDMA_NOTHING_YET:
+        return QIO_CHANNEL_ERR_BLOCK;
+    case RDMA_ENDED:
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+/*
+ * Writing
+ */
+
+static bool write_some(RdmaLink *link, const uint8_t *bytes, size_t len,
+                       Error **errp)
+{
+    while (len) {
+        uint32_t piece = MIN(len, WIRE_RDMA_STREAM_MAX);
+
+        if (!rdma_link_send(link, WIRE_RDMA_STREAM, 1, bytes, piece, false,
+                            errp)) {
+            return false;
+        }
+        bytes += piece;
+        len -= piece;
+    }
+    return true;
+}
+
+/* Small pieces are put together, as each message waits for a READY. */
+static ssize_t rdma_channel_writev(QIOChannel *ioc, const struct iovec *iov,
+                                   size_t niov, int *fds, size_t nfds,
+                                   int flags, Error **errp)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    RdmaLink *link = write_link(channel);
+    size_t all = iov_size(iov, niov);
+    g_autofree uint8_t *bytes = g_malloc(MIN(all, WIRE_RDMA_STREAM_MAX));
+
+    if (!link) {
+        error_setg(errp, "nothing can be answered: the source made no RDMA "
+                   "connection for that; set 'return-path' there");
+        return -1;
+    }
+    for (size_t done = 0; done < all; done += WIRE_RDMA_STREAM_MAX) {
+        size_t len = MIN(all - done, WIRE_RDMA_STREAM_MAX);
+
+        iov_to_buf(iov, niov, done, bytes, len);
+        if (!write_some(link, bytes, len, errp)) {
+            return -1;
+        }
+    }
+    return rdma_link_drain(link, errp) ? all : -1;
+}
+
+/*
+ * The rest
+ */
+
+static int rdma_channel_set_blocking(QIOChannel *ioc, bool enabled,
+                                     Error **errp)
+{
+    RDMA_CHANNEL(ioc)->blocking = enabled;
+    return 0;
+}
+
+static int rdma_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how,
+                                 Error **errp)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    RdmaLink *back;
+
+    qatomic_set(&channel->stopped, true);
+    back = qatomic_read(&channel->back);
+    if (channel->main) {
+        rdma_link_stop(channel->main);
+    }
+    if (back) {
+        rdma_link_stop(back);
+    }
+    return 0;
+}
+
+static int rdma_channel_close(QIOChannel *ioc, Error **errp)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+
+    if (channel->closed) {
+        channel->closed(channel->opaque);
+        channel->closed = NULL;
+    }
+    g_clear_pointer(&channel->main, rdma_link_free);
+    g_clear_pointer(&channel->back, rdma_link_free);
+    if (channel->no_discard) {
+        channel->no_discard = false;
+        ram_block_discard_disable(false);
+    }
+    return 0;
+}
+
+static int fd_of(RdmaLink *link)
+{
+    return link ? rdma_link_fd(link) : -1;
+}
+
+/* What is waited for is always readable, also by one who will write. */
+static GSource *rdma_channel_create_watch(QIOChannel *ioc, GIOCondition cond)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    RdmaLink *link = cond & G_IO_IN ? read_link(channel) : write_link(channel);
+
+    return qio_channel_create_fd_watch(ioc, fd_of(link ?: channel->main),
+                                       G_IO_IN);
+}
+
+static void rdma_channel_set_aio_fd_handler(QIOChannel *ioc,
+                                            AioContext *read_ctx,
+                                            IOHandler *io_read,
+                                            AioContext *write_ctx,
+                                            IOHandler *io_write, void *opaque)
+{
+    RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    RdmaLink *link = read_link(channel);
+
+    /* Nobody has to wait in order to write: see writev. */
+    if (read_ctx && link) {
+        qio_channel_util_set_aio_fd_handler(rdma_link_fd(link), read_ctx,
+                                            io_read, rdma_link_fd(link),
+                                            read_ctx, NULL, opaque);
+    }
+}
+
+static void rdma_channel_finalize(Object *obj)
+{
+    rdma_channel_close(QIO_CHANNEL(obj), NULL);
+}
+
+static void rdma_channel_class_init(ObjectClass *class, void *data)
+{
+    QIOChannelClass *ops = QIO_CHANNEL_CLASS(class);
+
+    ops->io_readv = rdma_channel_readv;
+    ops->io_writev = rdma_channel_writev;
+    ops->io_set_blocking = rdma_channel_set_blocking;
+    ops->io_shutdown = rdma_channel_shutdown;
+    ops->io_close = rdma_channel_close;
+    ops->io_create_watch = rdma_channel_create_watch;
+    ops->io_set_aio_fd_handler = rdma_channel_set_aio_fd_handler;
+}
+
+static const TypeInfo rdma_channel_info = {
+    .parent = TYPE_QIO_CHANNEL,
+    .name = TYPE_RDMA_CHANNEL,
+    .instance_size = sizeof(RdmaChannel),
+    .instance_finalize = rdma_channel_finalize,
+    .class_init = rdma_channel_class_init,
+};
+
+static void rdma_channel_register(void)
+{
+    type_register_static(&rdma_channel_info);
+}
+
+type_init(rdma_channel_register)

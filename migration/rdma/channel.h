@@ -1,0 +1,55 @@
+/*
+ * A stream over RDMA links, as a QIOChannel
+ *
+ * The bytes of a stream go as messages.  One link has those from the source to
+ * the destination, and what ram/ sends beside them.  A second link, if there is
+ * one, has the answers.  On each link, whoever reads says READY for every
+ * message that it will take, and only then is the next one sent: so one that
+ * waits to write waits until the other side reads.
+ *
+ * Threads: one reads and one writes at a time.  shutdown() may come from any
+ * thread, and ends all waits.  Writes wait, whatever set_blocking() says, until
+ * what was written has arrived; reads do not, unless they are told to.
+ *
+ * While a channel exists nothing may discard guest memory, since what is
+ * registered stays what it was when it was registered.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_RDMA_CHANNEL_H
+#define MIGRATION_RDMA_CHANNEL_H
+
+#include "io/channel.h"
+#include "link.h"
+
+#define TYPE_RDMA_CHANNEL "qio-channel-rdma"
+
+typedef struct RdmaChannel RdmaChannel;
+
+/*
+ * The channel of the side that reads from @main (@incoming) or writes to it.
+ * @back: the other link, or NULL.  @hello: what was agreed upon.  The links are
+ * the channel's if this succeeds.  Main loop, or the thread that connects.
+ */
+RdmaChannel *rdma_channel_new(RdmaLink *main, RdmaLink *back, bool incoming,
+                              const RdmaHello *hello, Error **errp);
+
+/* It has none so far; takes @back over.  Main loop. */
+void rdma_channel_set_back(RdmaChannel *channel, RdmaLink *back);
+
+/* What @ioc is, or NULL if it is another kind of channel */
+RdmaChannel *rdma_channel_of(QIOChannel *ioc);
+
+/* Valid until the channel is closed */
+RdmaLink *rdma_channel_main(RdmaChannel *channel);
+bool rdma_channel_pins_all(const RdmaChannel *channel);
+
+/*
+ * Called once when it is closed, in whatever thread that is; before, the links
+ * are there.
+ */
+void rdma_channel_on_close(RdmaChannel *channel, void (*closed)(void *opaque),
+                           void *opaque);
+
+#endif

@@ -1,0 +1,526 @@
+/*
+ * Pages as RDMA writes: a sink of ram/
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "migration/migration-stats.h"
+#include "migration/qemu-file.h"
+#include "migration/wire/stream.h"
+#include "migration/wire/wire.h"
+#include "sink.h"
+
+QEMU_BUILD_BUG_ON(RDMA_SPAN & ((1ull << WIRE_RDMA_CHUNK_BITS) - 1));
+
+/* Memory that was registered together, here and there */
+typedef struct Span {
+    struct ibv_mr *mr;          /* NULL: it was not */
+    uint32_t rkey;
+} Span;
+
+/* A region whose pages are sent, and the destination's block */
+typedef struct Target {
+    const RamRegion *region;
+    RdmaBlock block;
+    struct ibv_mr *mr;          /* pin_all: of all of it */
+    Span *spans;                /* otherwise */
+} Target;
+
+/* Pages to be written that follow each other */
+typedef struct Gathered {
+    Target *target;
+    uint64_t offset, bytes;     /* bytes 0: none */
+} Gathered;
+
+struct RdmaSink {
+    RamSink base;
+    RamStreamSink *stream;
+    QEMUFile *file;
+    RdmaLink *link;
+    bool pin_all;
+
+    Target *targets;
+    unsigned count;
+    Target **by_region;         /* at the region's index; NULL: ignored */
+
+    bool introduced;            /* the destination's blocks are known */
+    bool open;                  /* HOOK was sent, and FINISHED was not */
+    bool settled;               /* the destination has done all it was told */
+    Gathered run;
+    uint64_t written;           /* bytes */
+};
+
+static RdmaSink *rdma_sink(RamSink *base)
+{
+    return container_of(base, RdmaSink, base);
+}
+
+/*
+ * Failing
+ */
+
+static int sink_error(RdmaSink *sink)
+{
+    return qemu_file_get_error(sink->file);
+}
+
+/* Latches @err, which is taken over. */
+static bool sink_fail(RdmaSink *sink, Error *err)
+{
+    qemu_file_set_error_obj(sink->file, -EIO, err);
+    return false;
+}
+
+/*
+ * Conversation
+ */
+
+/* An answer of @type; its data are valid until sink_done(). */
+static bool sink_answer(RdmaSink *sink, WireRdmaType type, RdmaMessage *m,
+                        Error **errp)
+{
+    switch (rdma_link_receive(sink->link, true, m, errp)) {
+    case RDMA_ARRIVED:
+        break;
+    case RDMA_ENDED:
+        error_setg(errp, "the destination closed the RDMA connection");
+        return false;
+    default:
+        return false;
+    }
+    if (m->head.type != type) {
+        error_setg(errp, "the destination sent the RDMA message %s where %s "
+                   "was expected", rdma_type_name(m->head.type),
+                   rdma_type_name(type));
+        return false;
+    }
+    return true;
+}
+
+/* From now on messages can be sent. */
+static bool sink_open(RdmaSink *sink, Error **errp)
+{
+    if (sink->open) {
+        return true;
+    }
+    qemu_put_be64(sink->file, WIRE_RAM_HOOK);
+    if (qemu_fflush(sink->file)) {
+        stream_check(sink->file, errp);
+        return false;
+    }
+    sink->open = true;
+    sink->settled = false;
+    return true;
+}
+
+static bool sink_settle(RdmaSink *sink, Error **errp)
+{
+    if (!sink->settled && !rdma_link_wait_ready(sink->link, errp)) {
+        return false;
+    }
+    sink->settled = true;
+    return true;
+}
+
+static bool sink_tell(RdmaSink *sink, WireRdmaType type, const void *data,
+                      uint32_t len, Error **errp)
+{
+    sink->settled = false;
+    return rdma_link_send(sink->link, type, 1, data, len, false, errp);
+}
+
+/*
+ * Blocks
+ */
+
+static bool learn_blocks(RdmaSink *sink, const RdmaMessage *m, Error **errp)
+{
+    const WireRdmaBlock *list = m->data;
+    unsigned count = m->head.len / sizeof(*list);
+
+    if (count != sink->count) {
+        error_setg(errp, "the destination has %u RAM blocks, and %u are here; "
+                   "both sides must have the same memory and devices", count,
+                   sink->count);
+        return false;
+    }
+    for (unsigned i = 0; i < count; i++) {
+        Target *t = &sink->targets[i];
+
+        if (!rdma_check_block(&list[i], t->region->name,
+                              ram_region_bytes(t->region), &t->block, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* While the destination does the same */
+static bool pin_everything(RdmaSink *sink, Error **errp)
+{
+    for (unsigned i = 0; i < sink->count; i++) {
+        Target *t = &sink->targets[i];
+        Error *err = NULL;
+
+        t->mr = rdma_link_register(sink->link, t->region->host,
+                                   ram_region_bytes(t->region), false,
+                                   t->region->name, &err);
+        if (!t->mr && ram_region_here(t->region)) {
+            error_propagate(errp, err);
+            return false;
+        }
+        /* What was unplugged meanwhile is not sent. */
+        error_free(err);
+    }
+    return true;
+}
+
+static bool introduce(RdmaSink *sink, Error **errp)
+{
+    RdmaMessage m;
+
+    return sink_open(sink, errp) &&
+           sink_tell(sink, WIRE_RDMA_BLOCKS_REQUEST, NULL, 0, errp) &&
+           (!sink->pin_all || pin_everything(sink, errp)) &&
+           sink_answer(sink, WIRE_RDMA_BLOCKS_RESULT, &m, errp) &&
+           learn_blocks(sink, &m, errp) &&
+           rdma_link_done(sink->link, &m, errp);
+}
+
+int rdma_sink_begin(RdmaSink *sink)
+{
+    Error *err = NULL;
+
+    sink->base.zeros_at_once = sink->stream->sink.zeros_at_once;
+    if (sink_error(sink) || sink->introduced || stream_is_kept(sink->file)) {
+        return sink_error(sink);
+    }
+    if (!introduce(sink, &err)) {
+        sink_fail(sink, err);
+        return sink_error(sink);
+    }
+    sink->introduced = true;
+    return 0;
+}
+
+/*
+ * Registration
+ */
+
+static bool learn_key(const Target *t, const RdmaMessage *m, Span *span,
+                      Error **errp)
+{
+    RdmaKey key;
+
+    if (!rdma_check_key(m->data, t->block.address, &key, errp)) {
+        return false;
+    }
+    span->rkey = key.rkey;
+    return true;
+}
+
+/* Here it is registered while the destination does the same. */
+static bool register_span(RdmaSink *sink, Target *t, uint64_t index,
+                          Error **errp)
+{
+    uint64_t first = index * RDMA_SPAN;
+    RdmaExtent extent = {
+        .block = t - sink->targets,
+        .offset = first,
+        .bytes = MIN(RDMA_SPAN, t->block.bytes - first),
+    };
+    Span *span = &t->spans[index];
+    WireRdmaRegister wire;
+    struct ibv_mr *mr;
+    RdmaMessage m;
+
+    rdma_fill_register(&wire, &extent, t->block.start);
+    if (!sink_tell(sink, WIRE_RDMA_REGISTER_REQUEST, &wire, sizeof(wire),
+                   errp)) {
+        return false;
+    }
+    mr = rdma_link_register(sink->link, t->region->host + first, extent.bytes,
+                            false, t->region->name, errp);
+    if (!mr || !sink_answer(sink, WIRE_RDMA_REGISTER_RESULT, &m, errp) ||
+        !learn_key(t, &m, span, errp) ||
+        !rdma_link_done(sink->link, &m, errp)) {
+        return false;
+    }
+    span->mr = mr;
+    /* It is the answer to the last message. */
+    sink->settled = true;
+    return true;
+}
+
+/* What @offset of @t is registered as, and up to where: @bytes from there */
+static bool find_keys(RdmaSink *sink, Target *t, uint64_t offset, Span *keys,
+                      uint64_t *bytes, Error **errp)
+{
+    uint64_t index = offset / RDMA_SPAN;
+
+    if (sink->pin_all) {
+        *keys = (Span) { .mr = t->mr, .rkey = t->block.rkey };
+        *bytes = t->block.bytes - offset;
+        return true;
+    }
+    if (!t->spans) {
+        t->spans = g_new0(Span, DIV_ROUND_UP(t->block.bytes, RDMA_SPAN));
+    }
+    if (!t->spans[index].mr && !register_span(sink, t, index, errp)) {
+        return false;
+    }
+    *keys = t->spans[index];
+    *bytes = MIN((index + 1) * RDMA_SPAN, t->block.bytes) - offset;
+    return true;
+}
+
+/*
+ * Writing
+ */
+
+static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
+{
+    Target *t = run->target;
+    uint64_t bytes;
+    Span keys;
+
+    if (!find_keys(sink, t, run->offset, &keys, &bytes, errp) ||
+        !sink_settle(sink, errp)) {
+        return false;
+    }
+    bytes = MIN(MIN(bytes, run->bytes), rdma_link_write_max(sink->link));
+    if (!rdma_link_write(sink->link, t->region->host + run->offset,
+                         keys.mr->lkey, t->block.address + run->offset,
+                         keys.rkey, bytes, errp)) {
+        return false;
+    }
+    run->offset += bytes;
+    run->bytes -= bytes;
+    sink->written += bytes;
+    stat64_add(&mig_stats.rdma_bytes, bytes);
+    return true;
+}
+
+/* What was gathered, and nothing is any more */
+static bool write_gathered(RdmaSink *sink)
+{
+    Gathered run = sink->run;
+    Error *err = NULL;
+
+    sink->run.bytes = 0;
+    if (!run.bytes) {
+        return true;
+    }
+    if (!sink_open(sink, &err)) {
+        return sink_fail(sink, err);
+    }
+    while (run.bytes) {
+        if (!write_piece(sink, &run, &err)) {
+            return sink_fail(sink, err);
+        }
+    }
+    return true;
+}
+
+static bool use_stream(RdmaSink *sink)
+{
+    return !sink->introduced || stream_is_kept(sink->file);
+}
+
+static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
+                            unsigned count)
+{
+    RdmaSink *sink = rdma_sink(base);
+    Target *t = sink->by_region[r->index];
+    uint64_t offset = first << r->page_bits;
+    uint64_t bytes = (uint64_t)count << r->page_bits;
+    Gathered *run = &sink->run;
+
+    if (sink_error(sink)) {
+        return;
+    }
+    if (use_stream(sink)) {
+        ram_sink_pages(&sink->stream->sink, r, first, count);
+        return;
+    }
+    if (run->bytes && (run->target != t ||
+                       run->offset + run->bytes != offset ||
+                       run->bytes + bytes >
+                       rdma_link_write_max(sink->link))) {
+        if (!write_gathered(sink)) {
+            return;
+        }
+    }
+    if (!run->bytes) {
+        *run = (Gathered) { .target = t, .offset = offset };
+    }
+    run->bytes += bytes;
+}
+
+/* Its memory is newer at most, and then it is given again. */
+static void rdma_sink_copy(RamSink *base, const RamRegion *r, uint64_t page,
+                           const void *bytes)
+{
+    rdma_sink_pages(base, r, page, 1);
+}
+
+static bool sink_tell_zeros(RdmaSink *sink, Target *t, uint64_t offset,
+                            uint64_t bytes, Error **errp)
+{
+    bool known = sink->stream->peer & WIRE_PEER_ZERO_RANGE;
+
+    while (bytes) {
+        RdmaExtent zeros = {
+            .block = t - sink->targets,
+            .offset = offset,
+            .bytes = known ? bytes : MIN(bytes, RDMA_ZEROS_MAX),
+        };
+        WireRdmaZeros wire;
+
+        rdma_fill_zeros(&wire, &zeros, t->block.start);
+        if (!sink_tell(sink, WIRE_RDMA_ZEROS, &wire, sizeof(wire), errp)) {
+            return false;
+        }
+        offset += zeros.bytes;
+        bytes -= zeros.bytes;
+    }
+    return true;
+}
+
+static void rdma_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
+                            uint64_t count)
+{
+    RdmaSink *sink = rdma_sink(base);
+    uint64_t offset = first << r->page_bits, bytes = count << r->page_bits;
+    bool has_range = sink->stream->peer & WIRE_PEER_ZERO_RANGE;
+    Error *err = NULL;
+
+    if (sink_error(sink) || !count) {
+        return;
+    }
+    if (use_stream(sink) || (has_range && !sink->open && !sink->run.bytes)) {
+        ram_sink_zeros(&sink->stream->sink, r, first, count);
+        return;
+    }
+    if (bytes < RDMA_ZEROS_MIN && ram_region_here(r)) {
+        rdma_sink_pages(base, r, first, count);
+        return;
+    }
+    if (write_gathered(sink) &&
+        (!sink_open(sink, &err) ||
+         !sink_tell_zeros(sink, sink->by_region[r->index], offset, bytes,
+                          &err))) {
+        sink_fail(sink, err);
+    }
+}
+
+static int rdma_sink_flush(RamSink *base)
+{
+    RdmaSink *sink = rdma_sink(base);
+    Error *err = NULL;
+
+    if (!sink_error(sink) && write_gathered(sink) &&
+        !rdma_link_drain(sink->link, &err)) {
+        sink_fail(sink, err);
+    }
+    return sink_error(sink);
+}
+
+static int rdma_sink_end_pass(RamSink *base)
+{
+    /* Writes and messages arrive in order, but for what was gathered. */
+    if (!sink_error(rdma_sink(base))) {
+        write_gathered(rdma_sink(base));
+    }
+    return sink_error(rdma_sink(base));
+}
+
+static int rdma_sink_end(RamSink *base)
+{
+    RdmaSink *sink = rdma_sink(base);
+    Error *err = NULL;
+
+    if (rdma_sink_flush(base)) {
+        return sink_error(sink);
+    }
+    if (sink->open) {
+        sink->open = false;
+        if (!sink_tell(sink, WIRE_RDMA_FINISHED, NULL, 0, &err)) {
+            sink_fail(sink, err);
+            return sink_error(sink);
+        }
+    }
+    return ram_sink_end(&sink->stream->sink);
+}
+
+static uint64_t rdma_sink_position(RamSink *base)
+{
+    RdmaSink *sink = rdma_sink(base);
+
+    return stream_position(sink->file) + sink->written + sink->run.bytes;
+}
+
+static int rdma_sink_error(RamSink *base)
+{
+    return sink_error(rdma_sink(base));
+}
+
+static void rdma_sink_fail(RamSink *base, int ret, Error *err)
+{
+    qemu_file_set_error_obj(rdma_sink(base)->file, ret, err);
+}
+
+static const RamSinkOps rdma_sink_ops = {
+    .pages = rdma_sink_pages,
+    .copy = rdma_sink_copy,
+    .zeros = rdma_sink_zeros,
+    .flush = rdma_sink_flush,
+    .end_pass = rdma_sink_end_pass,
+    .end = rdma_sink_end,
+    .position = rdma_sink_position,
+    .error = rdma_sink_error,
+    .fail = rdma_sink_fail,
+};
+
+RdmaSink *rdma_sink_new(RdmaLink *link, bool pin_all, RamStreamSink *stream,
+                        const RamRegions *regions)
+{
+    RdmaSink *sink = g_new0(RdmaSink, 1);
+
+    sink->base.ops = &rdma_sink_ops;
+    sink->base.zeros_at_once = stream->sink.zeros_at_once;
+    sink->stream = stream;
+    sink->file = stream->file;
+    sink->link = link;
+    sink->pin_all = pin_all;
+    sink->targets = g_new0(Target, regions->count);
+    sink->by_region = g_new0(Target *, regions->count);
+    RAM_REGIONS_FOREACH(r, regions) {
+        if (!r->ignored) {
+            Target *t = &sink->targets[sink->count++];
+
+            t->region = r;
+            sink->by_region[r->index] = t;
+        }
+    }
+    return sink;
+}
+
+void rdma_sink_free(RdmaSink *sink)
+{
+    if (sink) {
+        for (unsigned i = 0; i < sink->count; i++) {
+            g_free(sink->targets[i].spans);
+        }
+        g_free(sink->targets);
+        g_free(sink->by_region);
+        g_free(sink);
+    }
+}
+
+RamSink *rdma_sink_base(RdmaSink *sink)
+{
+    return &sink->base;
+}

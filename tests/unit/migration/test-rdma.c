@@ -1,0 +1,748 @@
+/*
+ * Unit tests of memory over RDMA: both sides, with a device that does not exist
+ *
+ * Each side has a thread, and the main loop accepts connections.  Memory of
+ * three blocks is sent, with zeros and a block of an odd size, and compared.
+ * Then the same is done with each call of the device's functions failing in
+ * turn: it must end, say why, and leave nothing behind.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "exec/memory.h"
+#include "setup.h"
+#include "fake-verbs.h"
+#include "migration/migration-stats.h"
+#include "migration/rdma/channel.h"
+#include "migration/rdma/connect.h"
+#include "migration/rdma/listen.h"
+#include "migration/rdma/load.h"
+#include "migration/rdma/sink.h"
+#include "migration/ram/stream-sink.h"
+#include "migration/wire/stream.h"
+
+#define PAGE_BITS 12
+#define PAGE (1 << PAGE_BITS)
+#define BLOCKS 3
+
+static const uint64_t pages_large[BLOCKS] = { 5 * 1024, 1, 300 };
+static const uint64_t pages_small[BLOCKS] = { 300, 1, 20 };
+static const uint64_t *pages_of = pages_large;
+static int port;
+static int discards;            /* how often it was disabled */
+
+int ram_block_discard_disable(bool state)
+{
+    discards += state ? 1 : -1;
+    return 0;
+}
+
+/*
+ * Memory
+ */
+
+static void make_regions(RamRegions *regions)
+{
+    static const char *const names[BLOCKS] = { "pc.ram", "rom", "vga" };
+
+    regions->list = g_new0(RamRegion, BLOCKS);
+    regions->count = BLOCKS;
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        regions->list[i] = (RamRegion) {
+            .name = (char *)names[i], .index = i, .page_bits = PAGE_BITS,
+            .pages = pages_of[i], .max_pages = pages_of[i],
+            .host_page_size = PAGE, .announced = i + 1,
+            .host = qemu_memalign(PAGE, pages_of[i] * PAGE),
+        };
+    }
+}
+
+static void free_regions(RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH(r, regions) {
+        qemu_vfree(r->host);
+    }
+    g_free(regions->list);
+}
+
+/* Pages with content, and then 64 of zeros, again and again */
+static bool is_zero(uint64_t page)
+{
+    return page % 256 >= 192;
+}
+
+static void fill(RamRegions *regions)
+{
+    RAM_REGIONS_FOREACH(r, regions) {
+        for (uint64_t i = 0; i < r->pages; i++) {
+            memset(ram_region_page(r, i), is_zero(i) ? 0 : i + r->index + 1,
+                   PAGE);
+        }
+    }
+}
+
+static bool same(const RamRegions *a, const RamRegions *b)
+{
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        if (memcmp(a->list[i].host, b->list[i].host, pages_of[i] * PAGE)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * One migration
+ */
+
+/* A message that one side sends in place of what it should */
+typedef struct Lie {
+    unsigned type;              /* WireRdmaType, or none */
+    uint32_t repeat, len;
+    union {
+        WireRdmaBlock block[BLOCKS];
+        WireRdmaZeros zeros;
+        WireRdmaRegister reg[2];
+        WireRdmaKey key;
+    };
+    const char *says;           /* the other side */
+    unsigned at;                /* destination: in answer to this */
+    bool early;                 /* source: before it asks for the blocks */
+} Lie;
+
+typedef struct Run {
+    RamRegions from, to;
+    RdmaHello hello;
+    uint32_t peer;              /* what the destination is said to know */
+    bool answers;
+    bool dies;                  /* the source, in the middle */
+    const Lie *lie, *answer;    /* what the source or destination sends */
+    QemuThread source, loader;
+    bool source_done, loaded;   /* atomic */
+    Error *source_err, *err;
+    QIOChannel *ioc;            /* of the destination */
+    RdmaCounts counts;
+} Run;
+
+static void give_pages(RamSink *sink, const RamRegion *r)
+{
+    for (uint64_t i = 0; i < r->pages; i++) {
+        uint64_t count = 1;
+
+        while (i + count < r->pages && count < 64 &&
+               is_zero(i + count) == is_zero(i)) {
+            count++;
+        }
+        if (is_zero(i)) {
+            ram_sink_zeros(sink, r, i, count);
+        } else {
+            ram_sink_pages(sink, r, i, count);
+        }
+        i += count - 1;
+    }
+}
+
+static void send_memory(Run *run, RdmaChannel *channel)
+{
+    QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(channel));
+    RamStreamSink stream;
+    RdmaSink *sink;
+
+    ram_stream_sink_init(&stream, f, run->peer);
+    sink = rdma_sink_new(rdma_channel_main(channel),
+                         rdma_channel_pins_all(channel), &stream, &run->from);
+    for (unsigned pass = 0; pass < 2 && !rdma_sink_begin(sink); pass++) {
+        RAM_REGIONS_FOREACH(r, &run->from) {
+            give_pages(rdma_sink_base(sink), r);
+        }
+        ram_sink_end_pass(rdma_sink_base(sink));
+        if (run->dies) {
+            qemu_file_set_error(f, -ECANCELED);
+        }
+        ram_sink_end(rdma_sink_base(sink));
+    }
+    qemu_put_be64(f, 0);
+    qemu_fflush(f);
+    if (!qemu_file_get_error(f) && run->answers) {
+        QEMUFile *back = qemu_file_get_return_path(f);
+
+        if (qemu_get_be32(back) != 12345) {
+            stream_check(back, &run->source_err);
+        }
+        g_assert_true(run->source_err || !qemu_file_get_error(back));
+        qemu_file_set_error(back, -ECANCELED);
+        qemu_fclose(back);
+    }
+    stream_check(f, run->source_err ? NULL : &run->source_err);
+    run->counts = rdma_channel_main(channel)
+                  ? rdma_link_counts(rdma_channel_main(channel))
+                  : (RdmaCounts) { };
+    rdma_sink_free(sink);
+    qemu_fclose(f);
+    object_unref(OBJECT(channel));
+}
+
+/* Until the other side closes the connection, which it must */
+static void see_it_end(RdmaLink *link)
+{
+    RdmaArrival arrival;
+    RdmaMessage m;
+
+    do {
+        arrival = rdma_link_receive(link, true, &m, NULL);
+    } while (arrival == RDMA_ARRIVED &&
+             rdma_link_done(link, &m, &error_abort));
+    g_assert_cmpint(arrival, !=, RDMA_NOTHING_YET);
+}
+
+static void lie_to_destination(const Lie *lie, RdmaChannel *channel)
+{
+    RdmaLink *link = rdma_channel_main(channel);
+    uint64_t hook = cpu_to_be64(WIRE_RAM_HOOK);
+    RdmaMessage m;
+
+    rdma_link_send(link, WIRE_RDMA_STREAM, 1, &hook, sizeof(hook), false,
+                   &error_abort);
+    if (!lie->early) {
+        rdma_link_send(link, WIRE_RDMA_BLOCKS_REQUEST, 1, NULL, 0, false,
+                       &error_abort);
+        g_assert_cmpint(rdma_link_receive(link, true, &m, &error_abort), ==,
+                        RDMA_ARRIVED);
+        rdma_link_done(link, &m, &error_abort);
+    }
+    rdma_link_send(link, lie->type, lie->repeat, &lie->block, lie->len, false,
+                   &error_abort);
+    see_it_end(link);
+    object_unref(OBJECT(channel));
+}
+
+static void *source_thread(void *opaque)
+{
+    InetSocketAddress to = {
+        .host = (char *)"127.0.0.1", .port = g_strdup_printf("%d", port),
+    };
+    Run *run = opaque;
+    RdmaHello hello = run->hello;
+    RdmaLink *main, *back = NULL;
+    RdmaChannel *channel = NULL;
+
+    main = rdma_connect_to(&to, &hello, &run->source_err);
+    if (main && run->answers) {
+        RdmaHello again = hello;
+
+        back = rdma_connect_to(&to, &again, &run->source_err);
+    }
+    if (main && (back || !run->answers)) {
+        channel = rdma_channel_new(main, back, false, &hello,
+                                   &run->source_err);
+    }
+    if (channel && run->lie) {
+        lie_to_destination(run->lie, channel);
+    } else if (channel) {
+        send_memory(run, channel);
+    } else {
+        rdma_link_free(back);
+        rdma_link_free(main);
+    }
+    g_free(to.port);
+    qatomic_set(&run->source_done, true);
+    return NULL;
+}
+
+static Run *current;
+
+static void arrived_here(QIOChannel *ioc)
+{
+    current->ioc = ioc;
+    object_ref(OBJECT(ioc));
+    rdma_listen_stop();
+}
+
+static bool load_records(Run *run, QEMUFile *f, RdmaLoad *load)
+{
+    for (;;) {
+        uint64_t record = qemu_get_be64(f);
+
+        if (!stream_check(f, &run->err)) {
+            return false;
+        }
+        if (record == WIRE_RAM_HOOK) {
+            if (!rdma_load_part(load, &run->to, &run->err)) {
+                return false;
+            }
+        } else if (record == 0) {
+            return true;
+        } else {
+            g_assert_cmphex(record, ==, WIRE_RAM_EOS);
+        }
+    }
+}
+
+static void answer_well(Run *run, RdmaLink *link, const RdmaMessage *m)
+{
+    WireRdmaBlock blocks[BLOCKS];
+
+    if (m->head.type != WIRE_RDMA_BLOCKS_REQUEST) {
+        return;
+    }
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        RdmaBlock block = {
+            .address = (uintptr_t)run->to.list[i].host,
+            .bytes = ram_region_bytes(&run->to.list[i]),
+        };
+
+        rdma_fill_block(&blocks[i], &block);
+    }
+    rdma_link_send(link, WIRE_RDMA_BLOCKS_RESULT, 1, blocks, sizeof(blocks),
+                   true, &error_abort);
+}
+
+static void lie_to_source(Run *run, RdmaChannel *channel)
+{
+    RdmaLink *link = rdma_channel_main(channel);
+    const Lie *lie = run->answer;
+    RdmaMessage m;
+
+    for (;;) {
+        rdma_link_send(link, WIRE_RDMA_READY, 1, NULL, 0, true, &error_abort);
+        if (rdma_link_receive(link, true, &m, NULL) != RDMA_ARRIVED) {
+            return;
+        }
+        if (m.head.type == lie->at) {
+            rdma_link_send(link, lie->type, lie->repeat, &lie->block, lie->len,
+                           true, &error_abort);
+            see_it_end(link);
+            return;
+        }
+        answer_well(run, link, &m);
+        rdma_link_done(link, &m, &error_abort);
+    }
+}
+
+static void *loader_thread(void *opaque)
+{
+    Run *run = opaque;
+    RdmaChannel *channel = rdma_channel_of(run->ioc);
+    QEMUFile *f = qemu_file_new_input(run->ioc);
+    RdmaLoad *load = rdma_load_new(rdma_channel_main(channel),
+                                   rdma_channel_pins_all(channel));
+    bool ok;
+
+    qemu_file_set_blocking(f, true);
+    if (run->answer) {
+        lie_to_source(run, channel);
+        error_setg(&run->err, "it was a lie");
+    }
+    ok = !run->answer && load_records(run, f, load);
+    if (ok && run->answers) {
+        QEMUFile *back = qemu_file_get_return_path(f);
+
+        qemu_put_be32(back, 12345);
+        qemu_fflush(back);
+        stream_check(back, &run->err);
+        qemu_file_set_error(back, -ECANCELED);
+        qemu_fclose(back);
+    }
+    rdma_load_free(load);
+    qatomic_set(&run->loaded, true);
+    return f;
+}
+
+static Run *run_new(void)
+{
+    Run *run = g_new0(Run, 1);
+
+    make_regions(&run->from);
+    make_regions(&run->to);
+    fill(&run->from);
+    RAM_REGIONS_FOREACH(r, &run->to) {
+        memset(r->host, 0xee, r->pages * PAGE);
+    }
+    run->hello.ready_first = true;
+    return run;
+}
+
+static void run_free(Run *run)
+{
+    free_regions(&run->from);
+    free_regions(&run->to);
+    error_free(run->source_err);
+    error_free(run->err);
+    g_free(run);
+}
+
+static void turn(void)
+{
+    main_loop_wait(true);
+    g_usleep(100);
+}
+
+/* One that nobody uses */
+static int find_port(void)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&address, len), ==, 0);
+    g_assert_cmpint(getsockname(fd, (struct sockaddr *)&address, &len), ==, 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+/* Whether the destination says that it has all */
+static bool run_it(Run *run)
+{
+    InetSocketAddress at = { .host = (char *)"127.0.0.1" };
+    bool ok;
+
+    port = find_port();
+    at.port = g_strdup_printf("%d", port);
+    ok = rdma_listen_at(&at, arrived_here, &run->err);
+    current = run;
+    g_free(at.port);
+    if (!ok) {
+        return false;
+    }
+    qemu_thread_create(&run->source, "source", source_thread, run,
+                       QEMU_THREAD_JOINABLE);
+    while (!run->ioc && !qatomic_read(&run->source_done)) {
+        turn();
+    }
+    rdma_listen_stop();
+    if (run->ioc) {
+        QEMUFile *f;
+
+        qemu_thread_create(&run->loader, "loader", loader_thread, run,
+                           QEMU_THREAD_JOINABLE);
+        while (!qatomic_read(&run->loaded)) {
+            turn();
+        }
+        f = qemu_thread_join(&run->loader);
+        qemu_fclose(f);
+        object_unref(OBJECT(run->ioc));
+    }
+    while (!qatomic_read(&run->source_done)) {
+        turn();
+    }
+    qemu_thread_join(&run->source);
+    return run->ioc && !run->err;
+}
+
+/* What is released in threads of its own is released soon. */
+static void assert_nothing_left(void)
+{
+    for (unsigned i = 0; i < 2000 && verbs_objects(); i++) {
+        g_usleep(1000);
+    }
+    g_assert_cmpint(verbs_objects(), ==, 0);
+    g_assert_cmpint(discards, ==, 0);
+}
+
+static void assert_good(Run *run)
+{
+    error_propagate(&error_abort, g_steal_pointer(&run->source_err));
+    error_propagate(&error_abort, g_steal_pointer(&run->err));
+    g_assert_true(same(&run->from, &run->to));
+}
+
+/*
+ * Tests
+ */
+
+static void test_dynamic(void)
+{
+    Run *run = run_new();
+
+    g_assert_true(run_it(run));
+    assert_good(run);
+    /* a span of 16 MiB, one of 4, two blocks; and the link's buffers */
+    g_assert_cmpuint(run->counts.registrations, ==, 5);
+    /* each time as many as there are runs between zeros */
+    g_assert_cmpuint(run->counts.writes, <=, 2 * 25);
+    g_assert_cmpuint(run->counts.write_bytes, <, 2 * 21 * 1024 * 1024);
+    g_assert_cmpuint(run->counts.completions, <=,
+                     run->counts.messages + run->counts.writes /
+                     RDMA_SIGNAL_EVERY + 4);
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_pin_all(void)
+{
+    Run *run = run_new();
+
+    run->hello.pin_all = true;
+    g_assert_true(run_it(run));
+    assert_good(run);
+    g_assert_cmpuint(run->counts.registrations, ==, 1 + BLOCKS);
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_answers(void)
+{
+    for (int first = 0; first < 2; first++) {
+        Run *run = run_new();
+
+        run->hello.ready_first = true;
+        run->answers = true;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+static void test_late(void)
+{
+    Run *run = run_new();
+
+    verbs_late(500);
+    g_assert_true(run_it(run));
+    verbs_late(0);
+    assert_good(run);
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_source_ends(void)
+{
+    Run *run = run_new();
+
+    run->dies = true;
+    g_assert_false(run_it(run));
+    g_assert_nonnull(run->err);
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_blocks_differ(void)
+{
+    Run *run = run_new();
+
+    run->to.list[2].pages--;
+    g_assert_false(run_it(run));
+    g_assert_nonnull(strstr(error_get_pretty(run->source_err), "'vga' has"));
+    run->to.list[2].pages++;
+    run_free(run);
+
+    run = run_new();
+    run->to.list[1].announced = 0;
+    g_assert_false(run_it(run));
+    g_assert_nonnull(strstr(error_get_pretty(run->source_err),
+                            "has 2 RAM blocks, and 3 are here"));
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_nobody_listens(void)
+{
+    Run *run = run_new();
+
+    port = find_port();
+    source_thread(run);
+    g_assert_nonnull(strstr(error_get_pretty(run->source_err),
+                            "no QEMU listens"));
+    run_free(run);
+    assert_nothing_left();
+}
+
+static const char *run_why(Error *err)
+{
+    return err ? error_get_pretty(err) : "nothing";
+}
+
+/*
+ * Lies
+ */
+
+static void test_sources_lie(void)
+{
+    Lie lies[] = {
+        { .type = WIRE_RDMA_NONE, .says = "unknown type 0" },
+        { .type = 12, .says = "unknown type 12" },
+        { .type = WIRE_RDMA_ERROR, .says = "has failed" },
+        { .type = WIRE_RDMA_STREAM, .len = 8, .says = "may not come here" },
+        { .type = WIRE_RDMA_BLOCKS_RESULT, .len = 32,
+          .says = "may not come here" },
+        { .type = WIRE_RDMA_REGISTER_RESULT, .len = 16, .repeat = 1,
+          .says = "may not come here" },
+        { .type = WIRE_RDMA_UNREGISTER_RESULT, .says = "may not come here" },
+        { .type = WIRE_RDMA_BLOCKS_REQUEST, .says = "twice" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "0 bytes" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .early = true,
+          .says = "block 0, where there are 0" },
+        { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 24, .repeat = 1,
+          .early = true, .says = "block 0, where there are 0" },
+        { .type = WIRE_RDMA_UNREGISTER_REQUEST, .len = 24, .repeat = 1,
+          .says = "is not registered" },
+        { .type = WIRE_RDMA_UNREGISTER_REQUEST, .len = 24, .repeat = 1,
+          .early = true, .says = "is not registered" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "are no pages" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "block 3" },
+        { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 24, .repeat = 1,
+          .says = "chunks after chunk 0" },
+        { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 48, .repeat = 2,
+          .says = "where 1048576 have been" },
+    };
+    unsigned n = ARRAY_SIZE(lies);
+
+    stq_be_p(&lies[n - 4].zeros.bytes, 100);
+    stl_be_p(&lies[n - 3].zeros.block, 3);
+    stq_be_p(&lies[n - 2].reg[0].more, UINT64_MAX);
+    stq_be_p(&lies[n - 1].reg[1].more, 1);
+    for (unsigned i = 0; i < n; i++) {
+        Run *run = run_new();
+
+        run->lie = &lies[i];
+        g_assert_false(run_it(run));
+        if (!strstr(error_get_pretty(run->err), lies[i].says)) {
+            g_error("%u: '%s' does not say '%s'", i,
+                    error_get_pretty(run->err), lies[i].says);
+        }
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+static void test_destinations_lie(void)
+{
+    Lie lies[] = {
+        { .type = WIRE_RDMA_ERROR, .at = WIRE_RDMA_BLOCKS_REQUEST,
+          .says = "has failed" },
+        { .type = WIRE_RDMA_REGISTER_RESULT, .len = 16, .repeat = 1,
+          .at = WIRE_RDMA_BLOCKS_REQUEST, .says = "BLOCKS_RESULT was" },
+        { .type = WIRE_RDMA_STREAM, .len = 16, .at = WIRE_RDMA_BLOCKS_REQUEST,
+          .says = "BLOCKS_RESULT was" },
+        { .type = WIRE_RDMA_BLOCKS_RESULT, .len = 32,
+          .at = WIRE_RDMA_BLOCKS_REQUEST, .says = "has 1 RAM blocks" },
+        { .type = WIRE_RDMA_BLOCKS_RESULT, .len = 96,
+          .at = WIRE_RDMA_BLOCKS_REQUEST, .says = "'pc.ram' has" },
+        { .type = WIRE_RDMA_BLOCKS_RESULT, .len = 33,
+          .at = WIRE_RDMA_BLOCKS_REQUEST, .says = "with 33 bytes" },
+        { .type = 77, .at = WIRE_RDMA_REGISTER_REQUEST,
+          .says = "unknown type 77" },
+        { .type = WIRE_RDMA_UNREGISTER_RESULT,
+          .at = WIRE_RDMA_REGISTER_REQUEST, .says = "REGISTER_RESULT was" },
+        { .type = WIRE_RDMA_REGISTER_RESULT, .len = 16, .repeat = 1,
+          .at = WIRE_RDMA_REGISTER_REQUEST, .says = "the block is at 0x0" },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+        Run *run = run_new();
+
+        run->answer = &lies[i];
+        g_assert_false(run_it(run));
+        if (!run->source_err ||
+            !strstr(error_get_pretty(run->source_err), lies[i].says)) {
+            g_error("%u: '%s' does not say '%s'", i,
+                    run->source_err ? error_get_pretty(run->source_err) : "",
+                    lies[i].says);
+        }
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+/* A key that is not the destination's: the device says so. */
+static void test_wrong_key(void)
+{
+    Lie lie = {
+        .type = WIRE_RDMA_REGISTER_RESULT, .len = 16, .repeat = 1,
+        .at = WIRE_RDMA_REGISTER_REQUEST,
+    };
+    Run *run = run_new();
+
+    stl_be_p(&lie.key.rkey, 0xdead);
+    stq_be_p(&lie.key.address, (uintptr_t)run->to.list[0].host);
+    run->answer = &lie;
+    g_assert_false(run_it(run));
+    g_assert_nonnull(strstr(error_get_pretty(run->source_err),
+                            "remote access error"));
+    run_free(run);
+    assert_nothing_left();
+}
+
+/* Nobody reads what is reported while things are made to fail. */
+static void be_quiet(void)
+{
+    if (!freopen("/dev/null", "w", stderr)) {
+        abort();
+    }
+}
+
+/* Each call in turn, whichever function that is of, on either side */
+static void test_failures(bool pin_all, bool answers)
+{
+    unsigned failed = 0;
+
+    be_quiet();
+    pages_of = pages_small;
+    for (unsigned n = 1; ; n++) {
+        Run *run = run_new();
+        bool ok, was_hit;
+
+        run->hello.pin_all = pin_all;
+        run->answers = answers;
+        verbs_fail(NULL, n);
+        ok = run_it(run);
+        was_hit = !verbs_fail_left();
+        verbs_fail(NULL, 0);
+        if (ok) {
+            /* Who says that it has all has all. */
+            g_assert_true(same(&run->from, &run->to));
+        } else {
+            g_assert_true(run->err || run->source_err);
+            failed++;
+        }
+        assert_nothing_left();
+        if (!was_hit) {
+            if (!ok) {
+                g_test_message("call %u: %s; %s", n, run_why(run->err),
+                               run_why(run->source_err));
+            }
+            g_assert_true(ok);
+            run_free(run);
+            break;
+        }
+        run_free(run);
+    }
+    pages_of = pages_large;
+    g_assert_cmpuint(failed, >, 30);
+}
+
+static void test_fail_dynamic(void)
+{
+    test_failures(false, false);
+}
+
+static void test_fail_pin_all(void)
+{
+    test_failures(true, true);
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    g_test_add_func("/rdma/move/dynamic", test_dynamic);
+    g_test_add_func("/rdma/move/pin-all", test_pin_all);
+    g_test_add_func("/rdma/move/answers", test_answers);
+    g_test_add_func("/rdma/move/late", test_late);
+    g_test_add_func("/rdma/fail/source-ends", test_source_ends);
+    g_test_add_func("/rdma/fail/blocks-differ", test_blocks_differ);
+    g_test_add_func("/rdma/fail/nobody-listens", test_nobody_listens);
+    g_test_add_func("/rdma/lies/source", test_sources_lie);
+    g_test_add_func("/rdma/lies/destination", test_destinations_lie);
+    g_test_add_func("/rdma/lies/key", test_wrong_key);
+    g_test_add_func("/rdma/fail/each-call-dynamic", test_fail_dynamic);
+    g_test_add_func("/rdma/fail/each-call-pin-all", test_fail_pin_all);
+    return g_test_run();
+}
