@@ -38,16 +38,37 @@ static MigrationAddress *address_from(const char *uri,
     return transport_parse(uri, channels, &addr, errp) ? addr : NULL;
 }
 
+/* Pages at fixed places: what cannot be written in any order has none. */
+static bool has_places(const MigrationAddress *addr, Error **errp)
+{
+    if (migrate_mapped_ram() &&
+        addr->transport != MIGRATION_ADDRESS_TYPE_FILE) {
+        error_setg(errp, "The capability 'mapped-ram' gives each page a place "
+                   "in a file: migrate to or from file:PATH, or turn it off");
+        return false;
+    }
+    return true;
+}
+
 /* More connections can only be made to what listens. */
 static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
 {
     if ((migrate_postcopy_preempt() || migrate_multifd()) &&
         (addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
          addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD)) {
-        error_setg(errp, "Migration requires multi-channel URIs (e.g. tcp)");
+        error_setg(errp, addr->transport == MIGRATION_ADDRESS_TYPE_FILE
+                   ? "Several channels for a file are not available yet in "
+                     "this version of Ferry: turn the capability 'multifd' off"
+                   : "Migration requires multi-channel URIs (e.g. tcp)");
         return false;
     }
     return true;
+}
+
+static bool can_use(const MigrationAddress *addr, Error **errp)
+{
+    return mode_is_served(errp) && has_places(addr, errp) &&
+           has_enough_channels(addr, errp);
 }
 
 void qmp_migrate(const char *uri, bool has_channels,
@@ -57,7 +78,7 @@ void qmp_migrate(const char *uri, bool has_channels,
     g_autoptr(MigrationAddress) addr = NULL;
 
     addr = address_from(uri, channels, errp);
-    if (!addr || !mode_is_served(errp) || !has_enough_channels(addr, errp)) {
+    if (!addr || !can_use(addr, errp)) {
         return;
     }
     if (has_resume && resume) {
@@ -80,7 +101,7 @@ void qmp_migrate_incoming(const char *uri, bool has_channels,
         return;
     }
     addr = address_from(uri, channels, errp);
-    if (addr && mode_is_served(errp) && has_enough_channels(addr, errp)) {
+    if (addr && can_use(addr, errp)) {
         destination_start(addr, !has_exit_on_error || exit_on_error, errp);
     }
 }

@@ -104,7 +104,6 @@ static const MigrationCapability caps_missing[] = {
     MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT,
     MIGRATION_CAPABILITY_ZERO_COPY_SEND,
     MIGRATION_CAPABILITY_DIRTY_LIMIT,
-    MIGRATION_CAPABILITY_MAPPED_RAM,
 };
 
 bool caps_available(const bool *wanted, Error **errp)

@@ -80,6 +80,7 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
         .ops = &ram_load_ops,
         .page_bits = qemu_target_page_bits(),
         .addresses = migrate_ignore_shared(),
+        .mapped = migrate_mapped_ram(),
         .meet = loading.meet,
         .meet_each = loading.meet_each,
         .hook = loading.hook,

@@ -12,7 +12,8 @@
 #include "qemu/host-utils.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
-#include "load.h"
+#include "load-parts.h"
+#include "mapped.h"
 #include "xbzrle.h"
 
 /* Bytes asked about at once: clearing them all would take 200 ms or so. */
@@ -40,8 +41,7 @@ typedef struct RecordType {
  * Failing
  */
 
-/* Something could not be got. */
-static bool stream_ended(QEMUFile *f, Error **errp)
+bool ram_load_ended(QEMUFile *f, Error **errp)
 {
     if (stream_check(f, errp)) {
         error_setg(errp, "The stream ends");
@@ -65,10 +65,11 @@ static bool cannot_come_now(const RamLoader *l, const char *what, Error **errp)
     return false;
 }
 
-static void tell_arrived(RamLoader *l, const Record *rec, uint64_t pages)
+static void tell_arrived(RamLoader *l, RamRegion *r, uint64_t first,
+                         uint64_t pages)
 {
     if (l->pages && l->pages->arrived) {
-        l->pages->arrived(l->pages_opaque, rec->region, rec->page, pages);
+        l->pages->arrived(l->pages_opaque, r, first, pages);
     }
 }
 
@@ -91,7 +92,7 @@ static RamRegion *coroutine_mixed_fn get_region(QEMUFile *f, RamLoader *l,
     RamRegion *r;
 
     if (qemu_file_get_error(f)) {
-        stream_ended(f, errp);
+        ram_load_ended(f, errp);
         return NULL;
     }
     r = strlen(name) == len ? ram_regions_find(l->regions, name) : NULL;
@@ -133,7 +134,7 @@ static bool coroutine_mixed_fn check_extras(QEMUFile *f, RamLoader *l,
     uint64_t address = l->addresses ? qemu_get_be64(f) : 0;
 
     if (qemu_file_get_error(f)) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (has_page_size && page_size != r->host_page_size) {
         error_setg(errp, "The host's pages have %" PRIu64 " bytes on the "
@@ -176,7 +177,8 @@ static bool coroutine_mixed_fn take_block(QEMUFile *f, RamLoader *l,
 {
     ERRP_GUARD();
 
-    if (!check_extras(f, l, r, errp) || !resize(l, r, bytes, errp)) {
+    if (!check_extras(f, l, r, errp) || !resize(l, r, bytes, errp) ||
+        (l->mapped && !ram_mapped_load(f, l, r, errp))) {
         return list_failed(r, errp);
     }
     return true;
@@ -205,7 +207,7 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
             return false;
         }
         if (qemu_file_get_error(f)) {
-            return stream_ended(f, errp);
+            return ram_load_ended(f, errp);
         }
         if (test_and_set_bit(r->index, seen)) {
             error_setg(errp, "RAM block '%s' is in the list twice", r->name);
@@ -231,38 +233,43 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
  * Memory that cannot be written to: the source's must be the same.
  */
 
-static bool differs(const RamLoader *l, uint64_t page, Error **errp)
+static bool differs(const RamRegion *r, uint64_t page, Error **errp)
 {
     error_setg(errp, "It is read-only here, and on the source page 0x%" PRIx64
-               " has other content", page << l->page_bits);
+               " has other content", page << r->page_bits);
     return false;
 }
 
-static bool compare_zero(const RamLoader *l, const Record *rec, uint64_t pages,
+bool ram_load_compare(const RamRegion *r, uint64_t page, const uint8_t *theirs,
+                      Error **errp)
+{
+    return !memcmp(ram_region_page(r, page), theirs, ram_region_page_size(r)) ||
+           differs(r, page, errp);
+}
+
+static bool compare_zero(const RamRegion *r, uint64_t first, uint64_t pages,
                          Error **errp)
 {
-    for (uint64_t i = rec->page; i < rec->page + pages; i++) {
-        if (!buffer_is_zero(ram_region_page(rec->region, i),
-                            ram_region_page_size(rec->region))) {
-            return differs(l, i, errp);
+    for (uint64_t i = first; i < first + pages; i++) {
+        if (!buffer_is_zero(ram_region_page(r, i), ram_region_page_size(r))) {
+            return differs(r, i, errp);
         }
     }
     return true;
 }
 
-static bool coroutine_mixed_fn compare_pages(QEMUFile *f, const RamLoader *l,
-                                             const Record *rec, uint64_t pages,
-                                             Error **errp)
+static bool coroutine_mixed_fn compare_pages(QEMUFile *f, const Record *rec,
+                                             uint64_t pages, Error **errp)
 {
     size_t size = ram_region_page_size(rec->region);
     g_autofree uint8_t *theirs = g_malloc(size);
 
     for (uint64_t i = rec->page; i < rec->page + pages; i++) {
         if (qemu_get_buffer(f, theirs, size) != size) {
-            return stream_ended(f, errp);
+            return ram_load_ended(f, errp);
         }
-        if (memcmp(ram_region_page(rec->region, i), theirs, size)) {
-            return differs(l, i, errp);
+        if (!ram_load_compare(rec->region, i, theirs, errp)) {
+            return false;
         }
     }
     return true;
@@ -272,8 +279,9 @@ static bool coroutine_mixed_fn compare_pages(QEMUFile *f, const RamLoader *l,
  * Zero pages
  */
 
-static void coroutine_mixed_fn rest_if_due(RamLoader *l)
+void coroutine_mixed_fn ram_load_worked(RamLoader *l, uint64_t bytes)
 {
+    l->work += bytes;
     if (l->work >= RAM_LOAD_STRETCH) {
         l->work = 0;
         if (l->ops->rest) {
@@ -286,7 +294,7 @@ static void coroutine_mixed_fn rest_if_due(RamLoader *l)
  * Piece by piece, as there may be a terabyte of them; larger pieces as long as
  * nothing of it exists.
  */
-static void coroutine_mixed_fn clear_gathered(RamLoader *l)
+void coroutine_mixed_fn ram_load_clear_zeros(RamLoader *l)
 {
     uint64_t piece = RAM_LOAD_STRETCH;
 
@@ -295,25 +303,24 @@ static void coroutine_mixed_fn clear_gathered(RamLoader *l)
                                                piece >> l->page_bits);
 
         piece = looked_at ? RAM_LOAD_STRETCH : MIN(2 * piece, CLEAR_MAX);
-        l->work += looked_at;
-        rest_if_due(l);
+        ram_load_worked(l, looked_at);
     }
 }
 
-static bool coroutine_mixed_fn ram_load_gather(RamLoader *l, const Record *rec,
-                                               uint64_t pages, Error **errp)
+bool coroutine_mixed_fn ram_load_zeros(RamLoader *l, RamRegion *r,
+                                       uint64_t first, uint64_t pages,
+                                       Error **errp)
 {
     if (is_diverted(l)) {
-        return l->pages->zeros(l->pages_opaque, rec->region, rec->page, pages,
-                               errp);
+        return l->pages->zeros(l->pages_opaque, r, first, pages, errp);
     }
-    if (rec->region->read_only) {
-        return compare_zero(l, rec, pages, errp);
+    if (r->read_only) {
+        return compare_zero(r, first, pages, errp);
     }
-    tell_arrived(l, rec, pages);
-    if (!zero_gather_add(&l->zeros, rec->region, rec->page, pages)) {
-        clear_gathered(l);
-        zero_gather_add(&l->zeros, rec->region, rec->page, pages);
+    tell_arrived(l, r, first, pages);
+    if (!zero_gather_add(&l->zeros, r, first, pages)) {
+        ram_load_clear_zeros(l);
+        zero_gather_add(&l->zeros, r, first, pages);
     }
     return true;
 }
@@ -324,13 +331,13 @@ static bool coroutine_mixed_fn take_zero(QEMUFile *f, RamLoader *l,
     int fill = qemu_get_byte(f);
 
     if (qemu_file_get_error(f)) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (fill != WIRE_RAM_ZERO_FILL) {
         error_setg(errp, "A page of zeros is said to hold 0x%02x", fill);
         return false;
     }
-    return ram_load_gather(l, rec, 1, errp);
+    return ram_load_zeros(l, rec->region, rec->page, 1, errp);
 }
 
 static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
@@ -339,14 +346,14 @@ static bool coroutine_mixed_fn take_zero_range(QEMUFile *f, RamLoader *l,
     uint64_t pages = qemu_get_be64(f);
 
     if (qemu_file_get_error(f)) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (!pages || pages > rec->region->pages - rec->page) {
         error_setg(errp, "A range of %" PRIu64 " zero pages, where there are "
                    "%" PRIu64, pages, rec->region->pages - rec->page);
         return false;
     }
-    return ram_load_gather(l, rec, pages, errp);
+    return ram_load_zeros(l, rec->region, rec->page, pages, errp);
 }
 
 /*
@@ -366,12 +373,12 @@ static bool coroutine_mixed_fn get_pages(QEMUFile *f, RamLoader *l,
                               pages, errp);
     }
     if (rec->region->read_only) {
-        return compare_pages(f, l, rec, pages, errp);
+        return compare_pages(f, rec, pages, errp);
     }
     if (qemu_get_buffer(f, host, bytes) != bytes) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
-    tell_arrived(l, rec, pages);
+    tell_arrived(l, rec->region, rec->page, pages);
     return true;
 }
 
@@ -388,7 +395,7 @@ static bool coroutine_mixed_fn ram_load_take_run(QEMUFile *f, RamLoader *l,
     uint32_t pages = qemu_get_be32(f);
 
     if (qemu_file_get_error(f)) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (!pages || pages > WIRE_RAM_RUN_MAX ||
         pages > rec->region->pages - rec->page) {
@@ -410,7 +417,7 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
     uint8_t *code = NULL;
 
     if (qemu_file_get_error(f)) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (cannot_come_now(l, "A change of a page comes", errp)) {
         return false;
@@ -421,17 +428,17 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
         return false;
     }
     if (rec->region->read_only) {
-        return differs(l, rec->page, errp);
+        return differs(rec->region, rec->page, errp);
     }
     if (qemu_peek_buffer(f, &code, len, 0) != len) {
-        return stream_ended(f, errp);
+        return ram_load_ended(f, errp);
     }
     if (xbzrle_decode_buffer(code, len, host, size) < 0) {
         error_setg(errp, "A change of a page is not well-formed");
         return false;
     }
     qemu_file_skip(f, len);
-    tell_arrived(l, rec, 1);
+    tell_arrived(l, rec->region, rec->page, 1);
     l->work += size;
     return true;
 }
@@ -522,7 +529,8 @@ static const RecordType *find_type(const RamLoader *l, const Record *rec,
     }
     if (!type || !type->take ||
         (type->from_peer && 1u << l->page_bits < WIRE_PEER_PAGE_SIZE_MIN) ||
-        (!type->about_pages && rec->flags & WIRE_RAM_CONTINUE)) {
+        (!type->about_pages && rec->flags & WIRE_RAM_CONTINUE) ||
+        (type->about_pages && l->mapped)) {
         error_setg(errp, "A RAM record of unknown type 0x%x: the stream is "
                    "damaged, or the source has capabilities set that this "
                    "side has not", rec->flags);
@@ -593,10 +601,10 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         const RecordType *type;
 
         if (qemu_file_get_error(f)) {
-            return stream_ended(f, errp);
+            return ram_load_ended(f, errp);
         }
         if (rec.flags == WIRE_RAM_EOS) {
-            clear_gathered(l);
+            ram_load_clear_zeros(l);
             return !l->meet_each || meet_others(l, errp);
         }
         if (l->sealed) {
@@ -609,13 +617,12 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         }
         /* What comes may be for a page that is among them. */
         if (!(rec.flags & (WIRE_RAM_ZERO | WIRE_RAM_ZERO_RANGE))) {
-            clear_gathered(l);
+            ram_load_clear_zeros(l);
         }
         if (type->about_pages ? !take_pages(f, l, type, &rec, errp)
                               : !type->take(f, l, &rec, errp)) {
             return false;
         }
-        l->work += RAM_LOAD_RECORD;
-        rest_if_due(l);
+        ram_load_worked(l, RAM_LOAD_RECORD);
     }
 }

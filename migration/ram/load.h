@@ -75,6 +75,7 @@ typedef struct RamLoader {
     /* What else is told of a block in the list, as capabilities say */
     bool page_sizes;            /* of the host, unless it is the usual one */
     bool addresses;             /* of the guest */
+    bool mapped;                /* where its pages are: mapped.h */
 
     bool sealed;                /* the guest was started: nothing may come */
 

@@ -34,6 +34,7 @@
 #include "dirty-claim.h"
 #include "hints.h"
 #include "load.h"
+#include "mapped.h"
 #include "presence.h"
 #include "ram-source.h"
 #include "send.h"
@@ -46,6 +47,8 @@ static struct {
     RamRegions regions;
     RamStreamSink sink;
     RamOtherSink other;         /* .make is NULL: there is none */
+    RamMapped mapped;           /* no places: pages are in the stream */
+    RamMappedSink mapped_sink;
     RamSender sender;
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
@@ -217,6 +220,7 @@ static void save_cleanup(void *opaque)
     ram_hints_end();
     ram_log_stop();
     ram_delta_stop();
+    ram_mapped_free(&sending.mapped);
     ram_blocks_free(&sending.regions);
     memset(&sending, 0, sizeof(sending));
 }
@@ -227,12 +231,21 @@ static unsigned announced(void)
            (migrate_postcopy_ram() ? RAM_ANNOUNCE_HOST_PAGE : 0);
 }
 
-static RamSink *make_sink(void)
+static RamSink *make_places(QEMUFile *f)
 {
-    return sending.other.make
-           ? sending.other.make(sending.other.opaque, &sending.sink,
-                                &sending.regions)
-           : &sending.sink.sink;
+    ram_mapped_begin(&sending.mapped, &sending.regions);
+    ram_mapped_sink_init(&sending.mapped_sink, &sending.mapped, f);
+    return &sending.mapped_sink.sink;
+}
+
+/* Of the thread that writes the stream */
+static RamSink *choose_sink(QEMUFile *f)
+{
+    if (sending.other.make) {
+        return sending.other.make(sending.other.opaque, &sending.sink,
+                                  &sending.regions);
+    }
+    return migrate_mapped_ram() ? make_places(f) : &sending.sink.sink;
 }
 
 static int save_setup(QEMUFile *f, void *opaque, Error **errp)
@@ -256,10 +269,11 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
     }
     ram_hints_begin(&sending.regions);
     ram_stream_sink_init(&sending.sink, f, 0);
-    ram_sender_init(&sending.sender, &sending.regions, make_sink());
+    ram_sender_init(&sending.sender, &sending.regions, choose_sink(f));
     sending.sender.find_zeros = migrate_zero_page_detection() !=
                                 ZERO_PAGE_DETECTION_NONE;
-    ram_stream_sink_announce(&sending.sink, &sending.regions, announced());
+    ram_stream_sink_announce(&sending.sink, &sending.regions, announced(),
+                             sending.mapped.places ? &sending.mapped : NULL);
     ret = end_section(true);
     if (ret && stream_check(f, errp)) {
         error_setg_errno(errp, -ret, "The list of RAM blocks cannot be sent");
@@ -343,7 +357,8 @@ static int save_complete(QEMUFile *f, void *opaque)
             sending.sender.takes_dirty = true;
             ram_sender_run(&sending.sender, true);
         }
-        ret = end_section(true);
+        ret = ram_mapped_end(&sending.mapped, &sending.regions, f) ?:
+              end_section(true);
     }
     count_bytes(before, &mig_stats.downtime_bytes);
     return ret;

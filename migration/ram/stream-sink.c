@@ -192,7 +192,7 @@ int ram_stream_sink_mark(RamStreamSink *s)
 }
 
 void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
-                              unsigned what)
+                              unsigned what, RamMapped *mapped)
 {
     uint64_t usual = qemu_real_host_page_size();
     QEMUFile *f = s->file;
@@ -211,6 +211,9 @@ void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
         }
         if (what & RAM_ANNOUNCE_ADDRESS) {
             qemu_put_be64(f, r->guest_addr);
+        }
+        if (mapped) {
+            ram_mapped_announce(mapped, r, f);
         }
     }
 }

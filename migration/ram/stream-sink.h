@@ -15,6 +15,7 @@
 #define MIGRATION_RAM_STREAM_SINK_H
 
 #include "migration/qemu-file-types.h"
+#include "mapped.h"
 #include "sink.h"
 
 typedef struct RamStreamSink {
@@ -36,9 +37,12 @@ typedef enum RamAnnounce {
     RAM_ANNOUNCE_HOST_PAGE = 1 << 1,    /* postcopy-ram; unless as usual */
 } RamAnnounce;
 
-/* The regions, in the first section.  @what: RAM_ANNOUNCE_* */
+/*
+ * The regions, in the first section.  @what: RAM_ANNOUNCE_*.  @mapped: each is
+ * given its place; NULL: pages follow in the stream.
+ */
 void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
-                              unsigned what);
+                              unsigned what, RamMapped *mapped);
 
 /* The mark of RamChannels; the peer learns of it at once. */
 int ram_stream_sink_mark(RamStreamSink *s);

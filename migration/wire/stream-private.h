@@ -41,6 +41,7 @@ typedef struct Gather {
     struct iovec pieces[STREAM_GATHER_PIECES];
     GArray *release;    /* struct iovec: memory to give back once written */
     bool keep;          /* nothing is to be written */
+    bool placed;        /* positions are used: nothing is kept any more */
     GByteArray *kept;   /* copies of what would have been; NULL: nothing */
 } Gather;
 

@@ -248,6 +248,7 @@ void stream_keep(QEMUFile *f, bool keep)
     Gather *g = f->out;
 
     assert(g);
+    keep = keep && !g->placed;
     if (g->keep && !keep && g->queued) {
         gather_send(f);         /* the last copy */
     }

@@ -341,6 +341,14 @@ static off_t channel_seek(QEMUFile *f, off_t off, int whence)
     return pos;
 }
 
+/* What is kept is to come before what follows; then keeping ends. */
+static bool coroutine_mixed_fn place_output(QEMUFile *f)
+{
+    stream_keep(f, false);
+    f->out->placed = true;
+    return !qemu_fflush(f);
+}
+
 void coroutine_mixed_fn qemu_set_offset(QEMUFile *f, off_t off, int whence)
 {
     if (f->in) {
@@ -349,7 +357,7 @@ void coroutine_mixed_fn qemu_set_offset(QEMUFile *f, off_t off, int whence)
             off -= window_held(f->in);
         }
         f->in->start = f->in->end = 0;
-    } else if (qemu_fflush(f)) {
+    } else if (!place_output(f)) {
         return;
     }
     channel_seek(f, off, whence);
@@ -359,7 +367,7 @@ off_t coroutine_mixed_fn qemu_get_offset(QEMUFile *f)
 {
     off_t pos;
 
-    if (f->out && qemu_fflush(f)) {
+    if (f->out && !place_output(f)) {
         return -1;
     }
     pos = channel_seek(f, 0, SEEK_CUR);
@@ -411,7 +419,7 @@ static bool coroutine_mixed_fn channel_io_at(QEMUFile *f, PositionedIO *io,
 void coroutine_mixed_fn qemu_put_buffer_at(QEMUFile *f, const uint8_t *buf,
                                            size_t buflen, off_t pos)
 {
-    if (qemu_fflush(f) == 0 &&
+    if (place_output(f) &&
         channel_io_at(f, qio_channel_pwrite, G_IO_OUT, (uint8_t *)buf, buflen,
                       pos)) {
         stat64_add(f->counter, buflen);

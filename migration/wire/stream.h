@@ -114,9 +114,11 @@ int64_t stream_arrived_ns(QEMUFile *f);
  * For those who must not wait for the peer, as with the BQL.  What is put
  * counts in stream_position(), as if it was only queued.  After the call with
  * false nothing is referred to any more, and the next flush or a later put
- * writes what was kept, in order; an error drops it.  Meanwhile nothing may be
- * written by position, and a file descriptor is written at once, with all that
- * was kept before it.
+ * writes what was kept, in order; an error drops it.  A file descriptor is
+ * written at once, with all that was kept before it.
+ *
+ * Parts of a file whose place is chosen cannot be kept: once a position was
+ * asked for or set, or something was put at one, nothing is kept any more.
  */
 void stream_keep(QEMUFile *f, bool keep);
 

@@ -438,6 +438,10 @@ class Guest:
                 return Times(clock, asked, time.monotonic_ns(), int(accesses),
                              counts)
 
+    def went_back(self) -> None:
+        """It is that of a snapshot: what it did later has never been."""
+        self._seen_writes = 0
+
     def verify(self, timeout: float = 60) -> Verify:
         """Have the guest recompute and compare all of its pages."""
         with self._changed:

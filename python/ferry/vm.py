@@ -130,8 +130,12 @@ class VM:
 
     # Life
 
-    def start(self) -> VM:
-        """Start QEMU and wait until its monitor answers."""
+    def start(self, wait: bool = True) -> VM:
+        """Start QEMU and wait until its monitor answers.
+
+        Without WAIT that is left to connect(): for a QEMU that has no monitor
+        before it has been given something.
+        """
         if self._process is not None:
             raise FerryError(f'{self.name} was started already')
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -145,12 +149,17 @@ class VM:
                     preexec_fn=_die_with_parent)
         except OSError as err:
             raise FerryError(f'cannot start {self.name}: {err}') from err
+        if wait:
+            self.connect()
+        return self
+
+    def connect(self) -> None:
+        """Wait until the monitor answers."""
         try:
             self._qmp = self._connect()
         except BaseException:
             self.stop()
             raise
-        return self
 
     def _connect(self) -> QMP:
         deadline = time.monotonic() + START_TIMEOUT

@@ -12,6 +12,7 @@ A need is written as
     NAME            a migration capability that can be turned on
     NAME=VALUE      a value of a migration parameter
     SCHEME:         a transport that the source can connect by
+    NAME+SCHEME:    both together
     COMMAND.MEMBER  a member of what a QMP command returns
 
 What a capability needs of the kernel is asked of the kernel itself.
@@ -68,13 +69,15 @@ def _refusal(act: Callable[[], Any]) -> str | None:
     return None
 
 
+def _turn(vm: VM, name: str, state: bool) -> None:
+    vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
+        {'capability': name, 'state': state}]})
+
+
 def _capability(vm: VM, name: str) -> str | None:
-    def turn(state: bool) -> None:
-        vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
-            {'capability': name, 'state': state}]})
-    reason = _refusal(lambda: turn(True))
+    reason = _refusal(lambda: _turn(vm, name, True))
     if reason is None:
-        turn(False)
+        _turn(vm, name, False)
     return reason
 
 
@@ -123,7 +126,17 @@ def _member(vm: VM, command: str, member: str) -> str | None:
     return f'{command} has no {member} here'
 
 
+def _together(vm: VM, name: str, scheme: str) -> str | None:
+    reason = _refusal(lambda: _turn(vm, name, True))
+    if reason is None:
+        reason = _scheme(vm, scheme)
+        _turn(vm, name, False)
+    return reason
+
+
 def _ask(vm: VM, need: str) -> str | None:
+    if '+' in need:
+        return _together(vm, *need.split('+', 1))
     if need.endswith(':'):
         return _scheme(vm, need)
     if '=' in need:

@@ -91,7 +91,7 @@ class Lab(suite.Lab):
         return self._observer
 
     def vm(self, kind: str, mem: int = MEMORY, modules: bool = False,
-           disk: bool = False, **more: Any) -> VM:
+           disk: bool = False, wait: bool = True, **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
         name = f'{Path(kind).name}{next(self._numbers)}'
         vm = VM(kind, name, self.workdir, mem,
@@ -99,7 +99,7 @@ class Lab(suite.Lab):
                 append=guest_args(FILL, WORK, RATE, modules=modules,
                                     disk=disk), **more)
         self.vms.append(vm)
-        return vm.start()
+        return vm.start(wait)
 
     def target(self, kind: str, **more: Any) -> VM:
         """Start a QEMU that waits for a guest."""

@@ -315,7 +315,7 @@ static void rig_begin(Rig *new, const Plan *plan, QemuSemaphore *gate)
     qemu_thread_create(&rig->thread, "main", load_main, NULL,
                        QEMU_THREAD_JOINABLE);
     begin_section();
-    ram_stream_sink_announce(&rig->sink, &rig->from.regions, 0);
+    ram_stream_sink_announce(&rig->sink, &rig->from.regions, 0, NULL);
     end_section(true);
 }
 
@@ -603,11 +603,11 @@ static void test_list(void)
         };
         ram_stream_sink_init(&sink, out, 0);
         if (lies[i].lists) {
-            ram_stream_sink_announce(&sink, &side.regions, 0);
+            ram_stream_sink_announce(&sink, &side.regions, 0, NULL);
         }
         ram_stream_sink_mark(&sink);
         if (lies[i].again) {
-            ram_stream_sink_announce(&sink, &side.regions, 0);
+            ram_stream_sink_announce(&sink, &side.regions, 0, NULL);
         }
         ram_sink_end(&sink.sink);
         in = test_input(buffer->data, buffer->usage);

@@ -1,0 +1,258 @@
+# Migrations to a file and from it.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations to a file and from it.
+
+The guest writes to its memory while it is saved, so most pages are written to
+the file more than once.  Then another QEMU loads the file.  What is compared is
+the memory of the guest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+
+from ferry.errors import FerryError
+from ferry.migrate import ENDED, set_caps, set_params
+from ferry.qmp import QMPError
+from ferry.vm import VM
+from ferrytest.suite import Case
+
+from lab import FAST, Lab, check, wait_completed
+
+MAPPED = {'mapped-ram': True}
+PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
+WRITES = 3000           # pages/s, of a guest that is saved
+SLOW = 60 << 20         # bytes/s: some passes are needed
+OFFSET = 1000           # of what somebody else has at the start of the file
+NUMBERS = itertools.count(1)
+
+
+def fresh(lab: Lab) -> Path:
+    """The name of a file that is not there."""
+    return lab.workdir / f'saved-{next(NUMBERS)}'
+
+
+def save(lab: Lab, path: Path, offset: int = 0,
+         caps: dict[str, bool] | None = None, **params: Any) -> dict:
+    """Save the guest while it runs; what query-migrate says then."""
+    source = lab.source
+    lab.guest.set_rate(WRITES)
+    set_caps(source, caps or MAPPED)
+    set_params(source, {**FAST, 'max-bandwidth': SLOW, **params})
+    source.qmp.cmd('migrate', {'uri': f'file:{path},offset={offset}'})
+    wait_completed(source)
+    return source.qmp.cmd('query-migrate')
+
+
+def load(lab: Lab, target: VM, path: Path, offset: int = 0,
+         caps: dict[str, bool] | None = None) -> None:
+    """Have the guest go on in TARGET; all of its memory must be right."""
+    set_caps(target, caps or MAPPED)
+    lab.guest.expect(target)
+    target.qmp.cmd('migrate-incoming', {'uri': f'file:{path},offset={offset}'})
+    wait_completed(target)
+    arrived(lab, target)
+
+
+def arrived(lab: Lab, target: VM, went_back: bool = False) -> None:
+    """The guest runs in TARGET now; all of its memory must be right."""
+    lab.observer.attach(target)
+    lab.guest.move_to(target)
+    if went_back:
+        lab.guest.went_back()
+    lab.moved(target)
+    lab.began = time.monotonic_ns()
+    verdict = lab.guest.verify()
+    check(verdict.ok, verdict.detail)
+
+
+def moves(source: str, target: str, *, offset: int = 0,
+          name: str = 'mapped', caps: dict[str, bool] | None = None,
+          full: bool = False) -> Case:
+    """Saved by one, loaded by the other."""
+    def run(lab: Lab) -> str:
+        lab.boot(source)
+        path = fresh(lab)
+        path.write_bytes(b'x' * offset)
+        info = save(lab, path, offset, caps)
+        ram = info['ram']
+        load(lab, lab.target(target), path, offset, caps)
+        check(path.read_bytes()[:offset] == b'x' * offset,
+              'what was in the file before is still there')
+        if caps is None:
+            used = path.stat().st_blocks * 512
+            check(used < ram['total'], 'the file has holes where the guest '
+                  f'never wrote: {used} of {ram["total"]}')
+        path.unlink()
+        return (f'{ram["dirty-sync-count"]} passes, {ram["normal-bytes"] >> 20}'
+                f' MiB written in {info["total-time"]} ms')
+    return Case(f'file-{name}-{source}-{target}', run, full=full,
+                kinds=(source, target), needs=('file:', 'mapped-ram'))
+
+
+def refused(lab: Lab) -> str:
+    """Pages at fixed places need something that has such."""
+    source = lab.boot('ferry')
+    set_caps(source, MAPPED)
+    target = lab.target('ferry')
+    set_caps(target, MAPPED)
+    said = []
+    for command, vm in (('migrate', source), ('migrate-incoming', target)):
+        for uri in (lab.uri('tcp'), 'exec:cat'):
+            error = ''
+            try:
+                vm.qmp.cmd(command, {'uri': uri})
+            except QMPError as err:
+                error = err.desc
+            check('mapped-ram' in error and 'file:' in error,
+                  f'{command} to {uri} is refused with a way out: "{error}"')
+            said.append(error)
+    lab.drop(target)
+    lab.must_go_on()
+    set_caps(source, {'mapped-ram': False})
+    lab.must_move(lab.target('ferry'))
+    return f'"{said[0]}"'
+
+
+def only_one_side(saver: str, caps: dict[str, bool],
+                  loads: dict[str, bool]) -> Case:
+    """A file of one kind is not loaded as if it was of the other."""
+    def run(lab: Lab) -> str:
+        lab.boot(saver)
+        path = fresh(lab)
+        save(lab, path, caps=caps)
+        target = lab.target('ferry')
+        set_caps(target, loads)
+        target.qmp.cmd('migrate-incoming', {'uri': f'file:{path}',
+                                            'exit-on-error': False})
+        error = ended(target)['error-desc']
+        check('mapped-ram' in error, f'the error names it: {error}')
+        lab.drop(target)
+        load(lab, lab.target('ferry'), path, caps=caps)
+        path.unlink()
+        return f'"{error}"'
+    which = 'saved' if caps.get('mapped-ram') else 'loaded'
+    return Case(f'file-mapped-only-{which}-by-{saver}', run,
+                kinds=(saver, 'ferry'), needs=('file:', 'mapped-ram'))
+
+
+def ended(vm: VM, within: float = 20) -> dict:
+    """Until the migration has failed; what it says of it."""
+    end = time.monotonic() + within
+    while (info := vm.qmp.cmd('query-migrate')).get('status') not in ENDED:
+        check(time.monotonic() < end, f'it ends: {info}')
+        time.sleep(0.02)
+    check(info['status'] == 'failed', f'it failed: {info}')
+    return info
+
+
+def cancelled(lab: Lab) -> str:
+    """In the middle; the guest goes on, and is saved to the same file."""
+    source = lab.boot('ferry')
+    path = fresh(lab)
+    lab.guest.set_rate(WRITES)
+    set_caps(source, MAPPED)
+    set_params(source, {**FAST, 'max-bandwidth': 10 << 20})
+    source.qmp.cmd('migrate', {'uri': f'file:{path}'})
+    end = time.monotonic() + 20
+    while source.qmp.cmd('query-migrate').get('ram', {}).get(
+            'transferred', 0) < 5 << 20:
+        check(time.monotonic() < end, 'pages are written')
+        time.sleep(0.01)
+    source.qmp.cmd('migrate_cancel')
+    while source.qmp.cmd('query-migrate')['status'] != 'cancelled':
+        check(time.monotonic() < end, 'it is cancelled')
+        time.sleep(0.01)
+    lab.must_go_on()
+    target = lab.target('ferry')
+    set_caps(target, MAPPED)
+    target.qmp.cmd('migrate-incoming', {'uri': f'file:{path}',
+                                        'exit-on-error': False})
+    error = ended(target)['error-desc']
+    lab.drop(target)
+    save(lab, path)
+    load(lab, lab.target('ferry'), path)
+    path.unlink()
+    return f'half a file: "{error}"'
+
+
+@contextmanager
+def small_disk(lab: Lab, mib: int) -> Iterator[Path]:
+    """A file system with little room."""
+    where = lab.workdir / f'small-{next(NUMBERS)}'
+    where.mkdir()
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={mib}m', 'tmpfs',
+                    where], check=True)
+    try:
+        yield where
+    finally:
+        subprocess.run(['umount', where], check=True)
+
+
+def disk_full(lab: Lab) -> str:
+    """The disk is full: the guest runs on, and can be saved elsewhere."""
+    if os.geteuid():
+        raise FerryError('only root can mount a small file system')
+    source = lab.boot('ferry')
+    lab.guest.set_rate(WRITES)
+    set_caps(source, MAPPED)
+    set_params(source, FAST)
+    with small_disk(lab, 40) as where:
+        source.qmp.cmd('migrate', {'uri': f'file:{where}/saved'})
+        error = ended(source)['error-desc']
+        check('No space left' in error, f'the error says why: {error}')
+    lab.must_go_on()
+    path = fresh(lab)
+    save(lab, path)
+    load(lab, lab.target('ferry'), path)
+    path.unlink()
+    return f'"{error}"'
+
+
+def cut_off(lab: Lab) -> str:
+    """A file of which the end is missing is refused, wherever it ends."""
+    lab.boot('ferry')
+    path = fresh(lab)
+    save(lab, path)
+    part = fresh(lab)
+    size = path.stat().st_size
+    said = set()
+    for length in (100, 4096, size // 3, size // 2, size - 100_000, size - 1):
+        subprocess.run(['cp', '--sparse=always', path, part], check=True)
+        os.truncate(part, length)
+        target = lab.target('ferry')
+        set_caps(target, MAPPED)
+        target.qmp.cmd('migrate-incoming', {'uri': f'file:{part}',
+                                            'exit-on-error': False})
+        said.add(ended(target)['error-desc'])
+        lab.drop(target)
+    load(lab, lab.target('ferry'), path)
+    path.unlink()
+    part.unlink()
+    return '; '.join(f'"{error}"' for error in sorted(said))
+
+
+def all_cases() -> list[Case]:
+    """Each pair, then what may go wrong."""
+    ours = {'kinds': ('ferry',), 'needs': ('file:', 'mapped-ram')}
+    return [
+        *(moves(*pair) for pair in PAIRS),
+        *(moves(*pair, offset=OFFSET, name='mapped-offset', full=True)
+          for pair in PAIRS),
+        *(moves(*pair, name='stream', caps={'mapped-ram': False}, full=True)
+          for pair in PAIRS),
+        only_one_side('ferry', MAPPED, {'mapped-ram': False}),
+        only_one_side('pristine', MAPPED, {'mapped-ram': False}),
+        only_one_side('ferry', {'mapped-ram': False}, MAPPED),
+        Case('file-mapped-refused', refused, **ours),
+        Case('file-mapped-cancelled', cancelled, **ours),
+        Case('file-mapped-disk-full', disk_full, **ours),
+        Case('file-mapped-cut-off', cut_off, **ours),
+    ]
