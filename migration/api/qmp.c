@@ -17,17 +17,6 @@
 #include "migration/source/state.h"
 #include "migration/transport/transport.h"
 
-/* What the mode in force would need.  BQL. */
-static bool mode_is_served(Error **errp)
-{
-    if (migrate_mode() != MIG_MODE_NORMAL) {
-        error_setg(errp, "Any other migration mode than 'normal' is not "
-                   "available yet in this version of Ferry");
-        return false;
-    }
-    return true;
-}
-
 /* The address is the caller's to free.  Any thread. */
 static MigrationAddress *address_from(const char *uri,
                                       MigrationChannelList *channels,
@@ -67,8 +56,7 @@ static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
 
 static bool can_use(const MigrationAddress *addr, Error **errp)
 {
-    return mode_is_served(errp) && has_places(addr, errp) &&
-           has_enough_channels(addr, errp);
+    return has_places(addr, errp) && has_enough_channels(addr, errp);
 }
 
 void qmp_migrate(const char *uri, bool has_channels,
@@ -84,7 +72,7 @@ void qmp_migrate(const char *uri, bool has_channels,
     if (has_resume && resume) {
         source_resume(addr, errp);
     } else {
-        source_start(addr, errp);
+        source_start(addr, has_channels ? channels : NULL, errp);
     }
 }
 

@@ -163,11 +163,6 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
         !cache_may_fit(params, errp)) {
         return false;
     }
-    if (params->mode != MIG_MODE_NORMAL) {
-        error_setg(errp, "Migration mode '%s' is not available yet in this "
-                   "version of Ferry", MigMode_str(params->mode));
-        return false;
-    }
     if (params->has_block_bitmap_mapping &&
         !check_dirty_bitmap_mig_alias_map(params->block_bitmap_mapping,
                                           errp)) {

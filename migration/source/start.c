@@ -28,6 +28,7 @@
 #include "migration/yank_functions.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
+#include "cpr-source.h"
 #include "loop-latency.h"
 #include "multifd.h"
 #include "postcopy-resume.h"
@@ -89,6 +90,7 @@ static void source_finish(bool succeeded)
     source_close_streams(succeeded);
     postcopy_cleanup();
     qemu_savevm_state_cleanup();
+    cpr_hand_over_end();
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.total_ms = now_ms() - source.view.start_ms;
     }
@@ -162,6 +164,7 @@ static bool source_begin(Error **errp)
     qatomic_set(&source.go_on, false);
     qatomic_set(&source.start_postcopy, false);
     source.succeeded = source.lost = source.stopped_guest = false;
+    source.stopped_first = false;
     source.state_saved = source.start_sent = source.holds = false;
     source.unsettled = 0;
     source.postcopy = false;
@@ -202,21 +205,35 @@ static void source_connected(QIOChannel *ioc, Error *err, void *opaque)
                        source_thread_ended, QEMU_THREAD_JOINABLE);
 }
 
-bool source_start(MigrationAddress *addr, Error **errp)
+static void connect_to_address(void)
+{
+    Error *err = NULL;
+
+    if (!transport_connect(source.addr, source_needs_answers(),
+                           source_connected, NULL, &err)) {
+        source.connecting = false;
+        source_fail_early(err);
+    }
+}
+
+bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
+                  Error **errp)
 {
     Error *err = NULL;
 
     if (!vm_may_leave(errp) || !rdma_permits(addr, errp) ||
+        !cpr_possible(channels, errp) ||
         !source_begin(errp)) {
         return false;
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!transport_connect(addr, source_needs_answers(), source_connected, NULL,
-                           &err)) {
+    if (!cpr_hand_over(channels, connect_to_address, &err)) {
         source.connecting = false;
-        error_propagate(errp, error_copy(err));
         source_fail_early(err);
+    }
+    if (phase_get(&source_phase) == MIGRATION_STATUS_FAILED) {
+        error_propagate(errp, notify_first_error());
         return false;
     }
     return true;
@@ -261,6 +278,7 @@ bool source_cancel(Error **errp)
     throttle_set(0);
     if (source.connecting) {
         source.connecting = false;
+        cpr_hand_over_end();
         transport_connect_cancel();
         source_finish(false);
         return true;

@@ -22,9 +22,11 @@ void source_init(void);
 
 /*
  * Starts a migration to @addr.  BQL.  What can be found wrong at once is told
- * at once; all else later, by the phase and the error.
+ * at once; all else later, by the phase and the error.  @channels: what the
+ * user gave besides @addr, or NULL.
  */
-bool source_start(MigrationAddress *addr, Error **errp);
+bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
+                  Error **errp);
 
 /*
  * Has a migration end as soon as it can, if there is one. BQL.  Fails if the

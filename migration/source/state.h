@@ -72,8 +72,9 @@ typedef struct Source {
     bool holds;                 /* strict_may_hold(); migration thread */
     uint32_t unsettled;         /* attempt whose ABORT is not answered, or 0 */
     bool stopped_guest;         /* by us, who was vm_before */
+    bool stopped_first;         /* before anything was sent; migration thread */
     RunState vm_before;
-    int64_t downtime_start_ms;
+    int64_t stopped_ns;         /* when it was to stop: downtime begins */
 } Source;
 
 extern Source source;

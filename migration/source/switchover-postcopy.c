@@ -117,7 +117,7 @@ static void enter_postcopy(void)
 static void left(const Switchover *s, bool loaded)
 {
     trace_vmstate_downtime_checkpoint("src-downtime-end");
-    switchover_show(s, now_ms() - source.downtime_start_ms);
+    switchover_show(s, (now_ns() - source.stopped_ns) / SCALE_MS);
     switchover_expect_start(s, loaded);
     enter_postcopy();
 }

@@ -63,12 +63,11 @@ void switchover_part(Switchover *s, DowntimePart part)
     s->since_ns = now;
 }
 
-static bool stop_guest(Switchover *s, Error **errp)
+static bool stop_guest(Error **errp)
 {
     int ret;
 
-    s->since_ns = now_ns();
-    source.downtime_start_ms = s->since_ns / SCALE_MS;
+    source.stopped_ns = now_ns();
     trace_vmstate_downtime_checkpoint("src-downtime-start");
     source.vm_before = runstate_get();
     source.stopped_guest = true;
@@ -83,17 +82,34 @@ static bool stop_guest(Switchover *s, Error **errp)
 }
 
 /* A vCPU may have requested something with the last it did. */
-static bool stop_for_good(Switchover *s, Error **errp)
+static bool stop_for_good(Error **errp)
 {
     do {
         switchover_undo();
-        if (!requests_settle(errp) || !stop_guest(s, errp)) {
+        if (!requests_settle(errp) || !stop_guest(errp)) {
             return false;
         }
         requests_note_stop();
     } while (qemu_system_requests_pending());
+    return true;
+}
+
+bool switchover_stop_first(Error **errp)
+{
+    source.stopped_first = stop_for_good(errp);
+    return source.stopped_first;
+}
+
+/* What was sent of a guest that had stopped before is memory. */
+static bool stop_now(Switchover *s, Error **errp)
+{
+    if (!source.stopped_first && !stop_for_good(errp)) {
+        return false;
+    }
     fault_inject_delay(DOWNTIME_PART_STOP);
-    switchover_part(s, DOWNTIME_PART_STOP);
+    s->since_ns = source.stopped_ns;
+    switchover_part(s, source.stopped_first ? DOWNTIME_PART_RAM
+                                            : DOWNTIME_PART_STOP);
     return true;
 }
 
@@ -139,7 +155,7 @@ static bool enter_device(Switchover *s, Error **errp)
 
 bool switchover_begin(Switchover *s, Error **errp)
 {
-    return stop_for_good(s, errp) && enter_device(s, errp);
+    return stop_now(s, errp) && enter_device(s, errp);
 }
 
 void switchover_prepare(void)
@@ -449,7 +465,7 @@ bool switchover_run(Policy *policy, Error **errp)
     error_propagate(errp, err);
 
     trace_vmstate_downtime_checkpoint("src-downtime-end");
-    switchover_show(&s, ok ? end_ns / SCALE_MS - source.downtime_start_ms : 0);
+    switchover_show(&s, ok ? (end_ns - source.stopped_ns) / SCALE_MS : 0);
     return ok;
 }
 

@@ -41,6 +41,12 @@ void switchover_part(Switchover *s, DowntimePart part);
 bool switchover_begin(Switchover *s, Error **errp);
 
 /*
+ * The guest is stopped before anything is sent, and switchover_begin() will not
+ * do so.  Migration thread, with the BQL, which it lets go for a while.
+ */
+bool switchover_stop_first(Error **errp);
+
+/*
  * The second: the bandwidth is not limited any more, no more free page hints
  * come, and a destination that expects it is sent SWITCHOVER_START, once.
  */

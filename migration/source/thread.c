@@ -31,6 +31,7 @@
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
+#include "cpr-source.h"
 #include "failure.h"
 #include "multifd.h"
 #include "postcopy.h"
@@ -475,11 +476,17 @@ static bool source_send_guest(Policy *policy, Error **errp)
     }
 }
 
+static bool stop_first(Error **errp)
+{
+    BQL_LOCK_GUARD();
+    return switchover_stop_first(errp);
+}
+
 static bool source_run(Error **errp)
 {
     Policy policy;
 
-    if (!source_set_up(errp)) {
+    if ((cpr_stops_guest() && !stop_first(errp)) || !source_set_up(errp)) {
         end_unplug();
         return false;
     }

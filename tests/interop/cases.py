@@ -15,6 +15,7 @@ import time
 
 import broken
 import converge
+import cpr
 import failures
 import files
 import held
@@ -271,7 +272,7 @@ def all_cases() -> list[Case]:
     cases += failures.all_cases() + postcopy.all_cases()
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
-    cases += multifd.all_cases() + files.all_cases()
+    cases += multifd.all_cases() + files.all_cases() + cpr.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),

@@ -184,6 +184,17 @@ void cpr_set_incoming_mode(MigMode mode)
 {
 }
 
+int cpr_state_save(MigrationChannel *channel, Error **errp)
+{
+    error_setg(errp, "no CPR");
+    return -1;
+}
+
+QIOChannel *cpr_state_ioc(void)
+{
+    return NULL;
+}
+
 void cpr_state_close(void)
 {
 }
