@@ -13,15 +13,6 @@
 #include "migration/misc.h"
 
 /*
- * Background snapshots: the balloon asks whether there is one.
- */
-
-bool migration_in_bg_snapshot(void)
-{
-    return false;
-}
-
-/*
  * Device state over multifd: VFIO asks whether that is possible, and does
  * without if it is not.
  */

@@ -26,6 +26,7 @@
 #include "migration/options.h"
 #include "migration/permit.h"
 #include "migration/postcopy-ram.h"
+#include "migration/postcopy/write-watch.h"
 #include "migration/ram.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
@@ -71,8 +72,7 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
         return !runstate_check(RUN_STATE_INMIGRATE) ||
                postcopy_possible_here(errp);
     case CAP_HOST_TRACKS_WRITES:
-        /* Nobody can ask for what is missing, see caps_available(). */
-        return lacks(errp, cap, "is not available yet");
+        return write_watch_possible(errp);
     case CAP_HOST_SENDS_IN_PLACE:
 #ifndef CONFIG_LINUX
         return lacks(errp, cap, "requires a Linux host");

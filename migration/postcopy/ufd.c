@@ -1,5 +1,5 @@
 /*
- * userfaultfd: what postcopy needs of it
+ * userfaultfd: what postcopy and background snapshots need of it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -30,13 +30,14 @@ void ufd_probe(UfdSupport *support)
     support->minor_hugetlb = features & UFFD_FEATURE_MINOR_HUGETLBFS;
     support->minor_shmem = features & UFFD_FEATURE_MINOR_SHMEM;
     support->thread_id = features & UFFD_FEATURE_THREAD_ID;
+    support->writes = features & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+    support->shared_writes = features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    support->missing_writes = features & UFFD_FEATURE_WP_UNPOPULATED;
 }
 
-int ufd_open(Error **errp)
+/* With those of the features @useful that there are */
+static int open_with(uint64_t useful, Error **errp)
 {
-    const uint64_t useful = UFFD_FEATURE_THREAD_ID |
-                            UFFD_FEATURE_MINOR_HUGETLBFS |
-                            UFFD_FEATURE_MINOR_SHMEM;
     uint64_t features = 0;
     int ufd = -1;
 
@@ -48,6 +49,53 @@ int ufd_open(Error **errp)
         return -1;
     }
     return ufd;
+}
+
+int ufd_open(Error **errp)
+{
+    return open_with(UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_MINOR_HUGETLBFS |
+                     UFFD_FEATURE_MINOR_SHMEM, errp);
+}
+
+int ufd_open_for_writes(Error **errp)
+{
+    return open_with(UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                     UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+                     UFFD_FEATURE_WP_UNPOPULATED, errp);
+}
+
+bool ufd_register_writes(int ufd, void *at, uint64_t len, Error **errp)
+{
+    struct uffdio_register reg = {
+        .range = { .start = (uintptr_t)at, .len = len },
+        .mode = UFFDIO_REGISTER_MODE_WP,
+    };
+
+    if (ioctl(ufd, UFFDIO_REGISTER, &reg)) {
+        error_setg_errno(errp, errno, "The kernel cannot protect this memory");
+        return false;
+    }
+    if (!(reg.ioctls & (1ull << _UFFDIO_WRITEPROTECT))) {
+        error_setg(errp, "The kernel cannot protect memory of this kind");
+        return false;
+    }
+    return true;
+}
+
+int ufd_protect(int ufd, void *at, uint64_t len, bool on)
+{
+    struct uffdio_writeprotect change = {
+        .range = { .start = (uintptr_t)at, .len = len },
+        .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+    };
+
+    while (ioctl(ufd, UFFDIO_WRITEPROTECT, &change)) {
+        /* Somebody changes the mappings of this process right now. */
+        if (errno != EAGAIN) {
+            return -errno;
+        }
+    }
+    return 0;
 }
 
 bool ufd_register(int ufd, void *at, uint64_t len, bool minor, unsigned *ways,
@@ -203,6 +251,21 @@ bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp)
 {
     error_setg(errp, "This host has no userfaultfd");
     return false;
+}
+
+int ufd_open_for_writes(Error **errp)
+{
+    return ufd_open(errp);
+}
+
+bool ufd_register_writes(int ufd, void *at, uint64_t len, Error **errp)
+{
+    return ufd_unregister(ufd, at, len, errp);
+}
+
+int ufd_protect(int ufd, void *at, uint64_t len, bool on)
+{
+    return -ENOSYS;
 }
 
 int ufd_place(int ufd, UfdWay way, void *to, const void *from, uint64_t len,

@@ -1,9 +1,10 @@
 /*
- * userfaultfd: what postcopy needs of it
+ * userfaultfd: what postcopy and background snapshots need of it
  *
- * Memory that is registered stops whoever touches a page that is not there, in
- * this process or, where the memory is shared, in the one that registered its
- * mapping.  All of this fails with an error where the host is not Linux.
+ * Memory that is registered stops whoever touches a page that is not there, or
+ * writes to one that is protected, in this process or, where the memory is
+ * shared, in the one that registered its mapping.  All of this fails with an
+ * error where the host is not Linux.
  *
  * Any thread may call these; the kernel serializes what has to be.
  *
@@ -27,6 +28,9 @@ typedef struct UfdSupport {
     bool hugetlb, shmem;        /* pages missing from such memory */
     bool minor_hugetlb, minor_shmem;    /* UFD_CONTINUE */
     bool thread_id;             /* faults tell who waits */
+    bool writes;                /* pages can be protected */
+    bool shared_writes;         /* those of shmem and hugetlb as well */
+    bool missing_writes;        /* and where no page is yet */
 } UfdSupport;
 
 /* A fault that somebody waits for */
@@ -49,6 +53,18 @@ int ufd_open(Error **errp);
  */
 bool ufd_register(int ufd, void *at, uint64_t len, bool minor, unsigned *ways,
                   Error **errp);
+
+/* One for memory that is to be protected, or -1 */
+int ufd_open_for_writes(Error **errp);
+
+/* [@at, @at + @len) can be protected from now on. */
+bool ufd_register_writes(int ufd, void *at, uint64_t len, Error **errp);
+
+/*
+ * @on: whoever writes to these pages is stopped.  Otherwise they may be written
+ * to, and who waits goes on.  Returns zero or a negative errno.
+ */
+int ufd_protect(int ufd, void *at, uint64_t len, bool on);
 
 /* Who waits goes on; missing pages are zero from now on. */
 bool ufd_unregister(int ufd, void *at, uint64_t len, Error **errp);

@@ -65,10 +65,13 @@ static void notify_around_sync(PrecopyNotifyReason reason)
     }
 }
 
-/* One that is plugged in just now is told after the next sync. */
+/*
+ * One that is plugged in just now is told after the next sync.  A snapshot has
+ * no regions here: a page that is free now was not at its moment, perhaps.
+ */
 static bool somebody_listens(void)
 {
-    return !QLIST_EMPTY_RCU(&precopy_notifiers.notifiers);
+    return hints.regions && !QLIST_EMPTY_RCU(&precopy_notifiers.notifiers);
 }
 
 /*

@@ -264,10 +264,13 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
                          qemu_target_page_size(), errp)) {
         return -ENOMEM;
     }
-    if (!ram_log_start(errp)) {
-        return -EINVAL;
+    /* The guest's writes are waited for, so nobody has to record them. */
+    if (!migrate_background_snapshot()) {
+        if (!ram_log_start(errp)) {
+            return -EINVAL;
+        }
+        ram_hints_begin(&sending.regions);
     }
-    ram_hints_begin(&sending.regions);
     ram_stream_sink_init(&sending.sink, f, 0);
     ram_sender_init(&sending.sender, &sending.regions, choose_sink(f));
     sending.sender.find_zeros = migrate_zero_page_detection() !=
@@ -284,7 +287,9 @@ static int save_setup(QEMUFile *f, void *opaque, Error **errp)
 /* Account for what was sent since the sink was at @before. */
 static void count_bytes(uint64_t before, Stat64 *stat)
 {
-    stat64_add(sending.run ? &mig_stats.postcopy_bytes : stat,
+    bool postcopy = sending.run && !migrate_background_snapshot();
+
+    stat64_add(postcopy ? &mig_stats.postcopy_bytes : stat,
                ram_sink_position(sending.sender.sink) - before);
 }
 

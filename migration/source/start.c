@@ -79,7 +79,8 @@ static void source_finish(bool succeeded)
     loop_latency_forget();
     if (main_loop_is_ending()) {
         /* The guest stays as it is. */
-    } else if (succeeded || source.lost) {
+    } else if (source.lost ||
+               (succeeded && !migrate_background_snapshot())) {
         guest_left();
         requests_drop();
     } else {

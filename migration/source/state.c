@@ -175,6 +175,10 @@ void source_open_return_path(const ReturnPathUser *user)
     QIOChannel *ioc = qemu_file_get_ioc(source.to_dst);
     ReturnPath *rp;
 
+    /* Whoever reads a snapshot has nothing to say to the guest. */
+    if (migrate_background_snapshot()) {
+        return;
+    }
     if (!source_needs_answers() &&
         !object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET)) {
         return;

@@ -31,6 +31,7 @@
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
+#include "background-snapshot.h"
 #include "cpr-source.h"
 #include "failure.h"
 #include "multifd.h"
@@ -490,6 +491,9 @@ static bool source_run(Error **errp)
         end_unplug();
         return false;
     }
+    if (migrate_background_snapshot()) {
+        return background_snapshot_run(errp);
+    }
     begin_to_send(&policy);
     if (migrate_strict_downtime()) {
         strict_rehearse(&policy);
@@ -517,6 +521,12 @@ static bool source_accepted(Error **errp)
     source_waits_for("the channel to end");
     if (transport_finish(qemu_file_get_ioc(source.to_dst), &err)) {
         return true;
+    }
+    if (migrate_background_snapshot()) {
+        error_setg(errp, "All of the snapshot was written, but %s",
+                   error_get_pretty(err));
+        error_free(err);
+        return false;
     }
     source.lost = true;
     error_setg(errp, "All of the guest was sent, but %s.  The guest stays "

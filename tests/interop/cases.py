@@ -13,6 +13,7 @@ import itertools
 import socket
 import time
 
+import background
 import broken
 import converge
 import cpr
@@ -273,6 +274,7 @@ def all_cases() -> list[Case]:
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
     cases += multifd.all_cases() + files.all_cases() + cpr.all_cases()
+    cases += background.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),

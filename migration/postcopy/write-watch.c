@@ -1,0 +1,301 @@
+/*
+ * Memory as it is at one moment, while the guest goes on writing to it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/madvise.h"
+#include "qemu/rcu.h"
+#include "migration/base/clock.h"
+#include "migration/ram/dirty.h"
+#include "ufd.h"
+#include "write-watch.h"
+
+/* Faults taken at once */
+#define FAULTS 16
+/* How often it is looked whether pages are being saved, while one is awaited */
+#define LOOK_MS 500
+
+static uint64_t protected_bytes(const RamRegion *r)
+{
+    return ROUND_UP(ram_region_bytes(r), r->host_page_size);
+}
+
+bool write_watch_possible(Error **errp)
+{
+    UfdSupport support;
+
+    ufd_probe(&support);
+    if (support.error == EPERM || support.error == EACCES) {
+        error_setg_errno(errp, support.error, "Memory cannot be protected: "
+                         "QEMU may not use userfaultfd; give it access to "
+                         "/dev/userfaultfd, or set the sysctl "
+                         "vm.unprivileged_userfaultfd to 1");
+        return false;
+    }
+    if (support.error || !support.writes) {
+        error_setg(errp, "Memory cannot be protected: the host's kernel has "
+                   "no userfaultfd that does so, which Linux has since 5.7");
+        return false;
+    }
+    return true;
+}
+
+/*
+ * What faults
+ */
+
+static RamRegion *region_with(const RamRegions *regions, uint64_t address,
+                              uint64_t *offset)
+{
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        *offset = address - (uintptr_t)r->host;
+        if (address >= (uintptr_t)r->host && *offset < ram_region_bytes(r)) {
+            *offset = QEMU_ALIGN_DOWN(*offset, r->host_page_size);
+            return r;
+        }
+    }
+    return NULL;
+}
+
+/* One that has been saved meanwhile was released then, and is not sent again */
+static void have_saved(WriteWatch *w, const UfdFault *fault)
+{
+    uint64_t offset;
+    RamRegion *r = region_with(w->regions, fault->address, &offset);
+
+    if (r) {
+        postcopy_sender_ask(w->sender, r->name, offset, r->host_page_size,
+                            NULL);
+    }
+}
+
+static bool take_faults(WriteWatch *w)
+{
+    UfdFault faults[FAULTS];
+    int count = ufd_read(w->ufd, faults, FAULTS);
+
+    for (int i = 0; i < count; i++) {
+        have_saved(w, &faults[i]);
+    }
+    if (count < 0) {
+        qatomic_set(&w->error, count);
+    }
+    return count >= 0;
+}
+
+/* All may write, and are seen no more. */
+static void unprotect_all(WriteWatch *w)
+{
+    RCU_READ_LOCK_GUARD();
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        if (!r->read_only && ram_region_here(r)) {
+            ufd_unregister(w->ufd, r->host, protected_bytes(r), NULL);
+        }
+    }
+}
+
+/*
+ * Somebody waits since @since_ms, who is served next.  A page that has been
+ * saved since then may not have been that one, but it shows that all goes on.
+ */
+static bool watch_patience(WriteWatch *w, bool waited_for, int64_t *since_ms,
+                           uint64_t *seen)
+{
+    uint64_t saved = qatomic_read_u64(&w->saved);
+
+    if (saved != *seen || !waited_for) {
+        *seen = saved;
+        *since_ms = now_ms();
+        return true;
+    }
+    return now_ms() - *since_ms < WRITE_WATCH_PATIENCE_MS;
+}
+
+static void *write_watch_thread(void *opaque)
+{
+    WriteWatch *w = opaque;
+    bool waited_for = false;
+    int64_t since_ms = 0;
+    uint64_t seen = UINT64_MAX;
+    GPollFD fds[] = {
+        { .fd = w->ufd, .events = G_IO_IN },
+#ifdef CONFIG_POSIX
+        { .fd = event_notifier_get_fd(&w->wake), .events = G_IO_IN },
+#endif
+    };
+
+    rcu_register_thread();
+    while (!qatomic_read(&w->quit)) {
+        g_poll(fds, ARRAY_SIZE(fds), waited_for ? LOOK_MS : -1);
+        if (fds[0].revents && !take_faults(w)) {
+            break;
+        }
+        waited_for = fds[0].revents ||
+                     (waited_for && qatomic_read_u64(&w->saved) == seen);
+        if (!watch_patience(w, waited_for, &since_ms, &seen)) {
+            qatomic_set(&w->error, -ETIMEDOUT);
+            unprotect_all(w);
+            w->stuck();
+            break;
+        }
+    }
+    rcu_unregister_thread();
+    return NULL;
+}
+
+/*
+ * What is protected
+ */
+
+/*
+ * An older kernel protects only pages that exist.  Those that do not read as
+ * zero, and are made to exist by that.
+ */
+static int make_exist(void *at, uint64_t len)
+{
+#ifdef MADV_POPULATE_READ
+    return madvise(at, len, MADV_POPULATE_READ) ? -errno : 0;
+#else
+    return -ENOSYS;
+#endif
+}
+
+static bool protect_run(WriteWatch *w, const RamRegion *r, uint64_t first,
+                        uint64_t count, bool populate, Error **errp)
+{
+    uint8_t *at = ram_region_page(r, first);
+    uint64_t len = count << r->page_bits;
+    uint64_t skip = (uintptr_t)at & (r->host_page_size - 1);
+    int ret = 0;
+
+    at -= skip;
+    len = ROUND_UP(len + skip, r->host_page_size);
+    if (populate) {
+        ret = make_exist(at, len);
+    }
+    ret = ret ?: ufd_protect(w->ufd, at, len, true);
+    if (ret) {
+        error_setg_errno(errp, -ret, "RAM block '%s' cannot be protected",
+                         r->name);
+    }
+    return !ret;
+}
+
+static bool protect_region(WriteWatch *w, const RamRegion *r, bool populate,
+                           Error **errp)
+{
+    uint64_t at = 0, first, count;
+
+    if (!ram_region_here(r)) {
+        return true;
+    }
+    if (!ufd_register_writes(w->ufd, r->host, protected_bytes(r), errp)) {
+        error_prepend(errp, "RAM block '%s': ", r->name);
+        return false;
+    }
+    while ((count = dirty_map_find(r->map, at, UINT64_MAX, &first))) {
+        if (!protect_run(w, r, first, count, populate, errp)) {
+            return false;
+        }
+        at = first + count;
+    }
+    return true;
+}
+
+static bool protect_all(WriteWatch *w, Error **errp)
+{
+    UfdSupport support;
+
+    ufd_probe(&support);
+    RCU_READ_LOCK_GUARD();
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        if (!r->read_only &&
+            !protect_region(w, r, !support.missing_writes, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* To close it releases all that it protects. */
+static void close_ufd(WriteWatch *w)
+{
+    close(w->ufd);
+    w->ufd = -1;
+}
+
+bool write_watch_begin(WriteWatch *w, Error **errp)
+{
+    int ret;
+
+    w->quit = false;
+    w->error = 0;
+    w->saved = 0;
+    w->ufd = ufd_open_for_writes(errp);
+    if (w->ufd < 0) {
+        return false;
+    }
+    ret = event_notifier_init(&w->wake, false);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Cannot make an event descriptor");
+        close_ufd(w);
+        return false;
+    }
+    if (!protect_all(w, errp)) {
+        close_ufd(w);
+        event_notifier_cleanup(&w->wake);
+        return false;
+    }
+    qemu_thread_create(&w->thread, "mig/src/writes", write_watch_thread, w,
+                       QEMU_THREAD_JOINABLE);
+    return true;
+}
+
+void write_watch_release(WriteWatch *w, const RamRegion *r, uint64_t first,
+                         uint64_t count)
+{
+    int ret;
+
+    if (r->read_only || !ram_region_here(r)) {
+        return;
+    }
+    ret = ufd_protect(w->ufd, ram_region_page(r, first),
+                      ROUND_UP(count << r->page_bits, r->host_page_size),
+                      false);
+    if (ret && !qatomic_read(&w->error)) {
+        qatomic_set(&w->error, ret);
+    }
+    qatomic_set_u64(&w->saved, w->saved + 1);
+}
+
+bool write_watch_check(const WriteWatch *w, Error **errp)
+{
+    int ret = qatomic_read(&w->error);
+
+    if (ret == -ETIMEDOUT) {
+        error_setg(errp, "The guest waited for %d s to write to a page that "
+                   "was to be saved first, and none was: what the snapshot is "
+                   "written to does not take it",
+                   WRITE_WATCH_PATIENCE_MS / 1000);
+    } else if (ret) {
+        error_setg_errno(errp, -ret, "The guest's memory cannot be watched "
+                         "any more");
+    }
+    return !ret;
+}
+
+void write_watch_end(WriteWatch *w)
+{
+    if (w->ufd < 0) {
+        return;
+    }
+    qatomic_set(&w->quit, true);
+    event_notifier_set(&w->wake);
+    qemu_thread_join(&w->thread);
+    close_ufd(w);
+    event_notifier_cleanup(&w->wake);
+}

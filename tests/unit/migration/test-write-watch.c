@@ -1,0 +1,270 @@
+/*
+ * Unit tests of memory that is saved as it is at one moment while threads go on
+ * writing to it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/memfd.h"
+#include "qemu/rcu.h"
+#include "io/channel-buffer.h"
+#include "setup.h"
+#include "migration/postcopy/sender.h"
+#include "migration/postcopy/ufd.h"
+#include "migration/postcopy/write-watch.h"
+#include "migration/ram/dirty-claim.h"
+#include "migration/ram/load.h"
+#include "migration/ram/stream-sink.h"
+#include "migration/wire/wire.h"
+
+#include <sys/mman.h>
+
+#define PAGE 4096u
+#define PAGES 2048u
+#define WRITERS 3
+#define PERIODS 20000           /* writes of each, at most */
+
+typedef struct Rig {
+    RamRegion region;
+    RamRegions regions;
+    uint8_t *moment;            /* what it was then */
+    PostcopySender sender;
+    WriteWatch watch;
+    QIOChannelBuffer *buffer;
+    QEMUFile *f;
+    RamStreamSink sink;
+    RamSender main;
+    bool stop;                  /* atomic */
+    unsigned writes;            /* atomic */
+} Rig;
+
+static bool available(bool shared)
+{
+    UfdSupport support;
+
+    ufd_probe(&support);
+    if (support.error || !support.writes ||
+        (shared && !support.shared_writes)) {
+        g_test_skip("pages cannot be protected here");
+        return false;
+    }
+    return true;
+}
+
+static void wake(void *opaque)
+{
+}
+
+static void released(void *opaque, const RamRegion *r, uint64_t first,
+                     uint64_t count)
+{
+    write_watch_release(&((Rig *)opaque)->watch, r, first, count);
+}
+
+static const PostcopySenderOps ops = { .wake = wake, .release = released };
+
+static void stuck(void)
+{
+    g_assert_not_reached();
+}
+
+static uint8_t *map_memory(int fd)
+{
+    int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+    uint8_t *host = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, flags, fd,
+                         0);
+
+    g_assert_true(host != MAP_FAILED);
+    return host;
+}
+
+/* Every third page was never written to, and is to be saved all the same. */
+static void rig_init(Rig *rig, int fd)
+{
+    uint8_t *host = map_memory(fd);
+
+    *rig = (Rig) {
+        .region = {
+            .name = (char *)"pc.ram", .page_bits = 12, .host = host,
+            .pages = PAGES, .max_pages = PAGES,
+            .host_page_size = qemu_real_host_page_size(),
+            .area = { .kind = POPULATED_ANON, .host = host,
+                      .size = PAGES * PAGE },
+            .map = dirty_map_new(PAGES, 18, NULL, NULL),
+        },
+    };
+    rig->regions = (RamRegions) { &rig->region, 1 };
+    for (unsigned i = 0; i < PAGES; i++) {
+        if (i % 3) {
+            memset(host + i * PAGE, 1 + i % 200, PAGE);
+        }
+    }
+    dirty_map_set(rig->region.map, 0, PAGES);
+    dirty_map_freeze(rig->region.map);
+    rig->buffer = qio_channel_buffer_new(PAGES * PAGE);
+    rig->f = qemu_file_new_output(QIO_CHANNEL(rig->buffer));
+    ram_stream_sink_init(&rig->sink, rig->f, 0);
+    ram_sender_init(&rig->main, &rig->regions, &rig->sink.sink);
+    postcopy_sender_init(&rig->sender, &rig->regions, &ops, rig);
+    postcopy_sender_open(&rig->sender);
+}
+
+static void rig_destroy(Rig *rig)
+{
+    qemu_fclose(rig->f);
+    object_unref(OBJECT(rig->buffer));
+    dirty_map_free(rig->region.map);
+    munmap(rig->region.host, PAGES * PAGE);
+    g_free(rig->moment);
+}
+
+static void begin(Rig *rig)
+{
+    rig->moment = g_memdup2(rig->region.host, PAGES * PAGE);
+    rig->watch = (WriteWatch) {
+        .regions = &rig->regions, .sender = &rig->sender, .stuck = stuck,
+    };
+    g_assert_true(write_watch_begin(&rig->watch, &error_abort));
+}
+
+static void *writer(void *opaque)
+{
+    Rig *rig = opaque;
+    g_autoptr(GRand) random = g_rand_new();
+
+    for (unsigned i = 0; i < PERIODS && !qatomic_read(&rig->stop); i++) {
+        rig->region.host[g_rand_int_range(random, 0, PAGES * PAGE)] = 0xee;
+        qatomic_inc(&rig->writes);
+    }
+    return NULL;
+}
+
+static void send_all(Rig *rig)
+{
+    RamSendResult result;
+
+    do {
+        result = postcopy_sender_run(&rig->sender, &rig->main, false);
+        g_assert_cmpint(result, !=, RAM_SEND_ERROR);
+        g_assert_true(write_watch_check(&rig->watch, &error_abort));
+    } while (result != RAM_SEND_ALL);
+    g_assert_cmpint(ram_sink_end(&rig->sink.sink), ==, 0);
+}
+
+static bool no_resize(void *opaque, RamRegion *r, uint64_t bytes, Error **errp)
+{
+    g_assert_not_reached();
+}
+
+/* What was saved, loaded into other memory */
+static void expect_moment(Rig *rig)
+{
+    static const RamLoadOps load_ops = { .resize = no_resize };
+    RamRegion there = rig->region;
+    RamRegions regions = { &there, 1 };
+    RamLoader loader = { .regions = &regions, .ops = &load_ops,
+                         .page_bits = 12 };
+    QEMUFile *in = test_input(rig->buffer->data, rig->buffer->usage);
+
+    there.read_only = false;
+    there.host = map_memory(-1);
+    there.area.host = there.host;
+    memset(there.host, 0x77, PAGES * PAGE);
+    g_assert_true(ram_load_records(in, &loader, &error_abort));
+    g_assert_cmpmem(there.host, PAGES * PAGE, rig->moment, PAGES * PAGE);
+    munmap(there.host, PAGES * PAGE);
+    qemu_fclose(in);
+}
+
+static void run_writers(Rig *rig)
+{
+    GThread *threads[WRITERS];
+
+    for (unsigned i = 0; i < WRITERS; i++) {
+        threads[i] = g_thread_new("writer", writer, rig);
+    }
+    send_all(rig);
+    qatomic_set(&rig->stop, true);
+    for (unsigned i = 0; i < WRITERS; i++) {
+        g_thread_join(threads[i]);
+    }
+}
+
+static void test_moment(gconstpointer shared)
+{
+    int fd;
+    Rig rig;
+
+    if (!available(shared)) {
+        return;
+    }
+    fd = shared ? memfd_create("memory", 0) : -1;
+    if (fd >= 0) {
+        g_assert_cmpint(ftruncate(fd, PAGES * PAGE), ==, 0);
+    }
+    rig_init(&rig, fd);
+    begin(&rig);
+    run_writers(&rig);
+    write_watch_end(&rig.watch);
+    g_test_message("%u writes meanwhile", rig.writes);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/* Whoever waits for a page that is never saved goes on when it ends. */
+static void test_given_up(void)
+{
+    GThread *thread;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    begin(&rig);
+    thread = g_thread_new("writer", writer, &rig);
+    while (!postcopy_sender_asked(&rig.sender)) {
+        g_usleep(1000);
+    }
+    g_usleep(20 * 1000);
+    g_assert_cmpuint(qatomic_read(&rig.writes), ==, 0);
+    postcopy_sender_close(&rig.sender);
+    write_watch_end(&rig.watch);
+    write_watch_end(&rig.watch);
+    g_thread_join(thread);
+    g_assert_cmpuint(qatomic_read(&rig.writes), ==, PERIODS);
+    rig_destroy(&rig);
+}
+
+/* What cannot be written to needs no protection. */
+static void test_read_only(void)
+{
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    g_assert_cmpint(mprotect(rig.region.host, PAGES * PAGE, PROT_READ), ==, 0);
+    rig.region.read_only = true;
+    begin(&rig);
+    send_all(&rig);
+    write_watch_end(&rig.watch);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
+int main(int argc, char **argv)
+{
+    test_setup(&argc, &argv);
+    g_test_add_data_func("/write-watch/moment", NULL, test_moment);
+    g_test_add_data_func("/write-watch/moment/shared", "", test_moment);
+    g_test_add_func("/write-watch/given-up", test_given_up);
+    g_test_add_func("/write-watch/read-only", test_read_only);
+    return g_test_run();
+}
