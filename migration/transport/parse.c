@@ -16,7 +16,7 @@
 #define FILE_OFFSET ",offset="
 
 #define KNOWN_FORMS "tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, fd:NAME, " \
-                    "exec:COMMAND, file:PATH[,offset=BYTES]"
+                    "exec:COMMAND, file:PATH[,offset=BYTES], rdma:HOST:PORT"
 
 /* Each fills in @addr from what follows the scheme. */
 typedef bool ParseScheme(const char *uri, const char *rest,
@@ -169,9 +169,13 @@ static bool check_address(const MigrationAddress *addr, Error **errp)
         }
         return true;
     case MIGRATION_ADDRESS_TYPE_RDMA:
-        error_setg(errp, "Migration over RDMA is not available yet in this "
-                   "version of Ferry; use tcp:HOST:PORT");
+#ifdef CONFIG_RDMA
+        return true;
+#else
+        error_setg(errp, "this QEMU was built without RDMA; use "
+                   "tcp:HOST:PORT");
         return false;
+#endif
     default:
         g_assert_not_reached();
     }

@@ -1,0 +1,267 @@
+# Migrations over RDMA, on whatever device there is.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Migrations over RDMA, on whatever device there is.
+
+The guest is a firmware that changes 2 MiB of memory all the time; 16 MiB more
+are random.  After each migration the memory of both sides is compared byte for
+byte: the source has stopped, and the destination waits for 'cont'.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import time
+from pathlib import Path
+from typing import Callable, Iterator
+
+from ferry.errors import FerryError
+from ferry.migrate import set_caps, set_params
+from ferry.qmp import QMPError
+from ferry.vm import VM
+from ferrytest.suite import Case, check
+
+MEMORY = 64                     # MiB
+RANDOM = (16 << 20, 16 << 20)   # where, and how much
+LOW = 1 << 20                   # below are holes
+CHANGED = 0x400000              # a page that the firmware changes
+ENDED = ('completed', 'failed', 'cancelled')
+PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
+
+
+class Place:
+    """Where cases run: the address, the firmware, how patient to be."""
+
+    def __init__(self, address: str, firmware: Path, patience: float) -> None:
+        self.address = address
+        self.firmware = firmware
+        self.patience = patience
+        self._port = 7800
+
+    def uri(self) -> str:
+        """A new address to listen at."""
+        self._port += 1
+        return f'rdma:{self.address}:{self._port}'
+
+
+class Pair:
+    """A source whose guest runs, and destinations."""
+
+    def __init__(self, place: Place, folder: Path, kinds: tuple[str, str],
+                 caps: tuple[str, ...] = (), paused: bool = False) -> None:
+        self.place = place
+        self.folder = folder
+        self.kinds = kinds
+        self.caps = {name: True for name in caps}
+        self._ended: list[VM] = []
+        noise = folder / 'random'
+        noise.write_bytes(os.urandom(RANDOM[1]))
+        self.src = self._vm('src', kinds[0], paused=paused, more=(
+            '-device', f'loader,file={noise},addr={RANDOM[0]:#x},'
+                       'force-raw=on'))
+        self.uri = ''
+        self.dst = self.listen()
+
+    def _vm(self, name: str, kind: str, *, paused: bool = False,
+            incoming: str | None = None, more: tuple[str, ...] = ()) -> VM:
+        vm = VM(kind, name, self.folder, MEMORY, serial=False, paused=paused,
+                incoming=incoming, accelerator='tcg',
+                args=('-bios', str(self.place.firmware), *more))
+        self._ended.append(vm)
+        vm.start()
+        set_caps(vm, self.caps)
+        return vm
+
+    def listen(self) -> VM:
+        """One more destination, at a new address."""
+        self.uri = self.place.uri()
+        self.dst = self._vm(f'dst{len(self._ended)}', self.kinds[1],
+                            paused=True, incoming='defer')
+        self.dst.qmp.cmd('migrate-incoming', {'uri': self.uri})
+        return self.dst
+
+    def wait(self, phases: tuple[str, ...] = ENDED) -> dict:
+        """Until the source says that one of PHASES has come."""
+        end = time.monotonic() + 30 * self.place.patience
+        while time.monotonic() < end:
+            info = self.src.qmp.cmd('query-migrate')
+            if info.get('status') in phases:
+                return info
+            time.sleep(0.02)
+        raise FerryError(f'the source is still "{info.get("status")}"')
+
+    def migrate(self, uri: str = '') -> dict:
+        """Migrate, and return what the source says at the end."""
+        self.src.qmp.cmd('migrate', {'uri': uri or self.uri})
+        return self.wait()
+
+    def same_memory(self) -> None:
+        """Compare all of it, and see that the guest can go on."""
+        files = [self.folder / 'src.ram', self.folder / 'dst.ram']
+        end = time.monotonic() + 10 * self.place.patience
+        while self.dst.qmp.cmd('query-status')['status'] == 'inmigrate':
+            check(time.monotonic() < end, 'the destination has the guest')
+            time.sleep(0.02)
+        for vm, file in zip((self.src, self.dst), files):
+            vm.qmp.cmd('pmemsave', {'val': LOW, 'filename': str(file),
+                                    'size': (MEMORY << 20) - LOW})
+        check(filecmp.cmp(*files, shallow=False),
+              'memory is the same on both sides')
+        with open(files[1], 'rb') as ram:
+            ram.seek(RANDOM[0] - LOW)
+            check((self.folder / 'random').read_bytes() == ram.read(RANDOM[1]),
+                  'the random part is what it was')
+        self.dst.qmp.cmd('cont')
+        self.runs(self.dst)
+
+    def runs(self, vm: VM) -> None:
+        """The guest changes its memory on this side."""
+        def word() -> bytes:
+            file = self.folder / 'word'
+            vm.qmp.cmd('pmemsave', {'val': CHANGED, 'size': 4,
+                                    'filename': str(file)})
+            return file.read_bytes()
+        before = word()
+        end = time.monotonic() + 10 * self.place.patience
+        while word() == before:
+            check(time.monotonic() < end, f'the guest runs on {vm.name}')
+            time.sleep(0.02)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for vm in self._ended:
+            vm.stop()
+
+
+def completed(info: dict) -> str:
+    """The figures of a migration that must have succeeded."""
+    check(info['status'] == 'completed',
+          f'the migration is completed: {info["status"]}, '
+          f'{info.get("error-desc", "")}')
+    return (f'total {info["total-time"]} ms, downtime {info["downtime"]} ms, '
+            f'{info["ram"]["transferred"] >> 10} KiB')
+
+
+def failed(info: dict, *words: str) -> str:
+    """Why it failed, which must have WORDS in it."""
+    why = info.get('error-desc', '')
+    check(info['status'] == 'failed', f'it fails: {info["status"]}')
+    for word in words:
+        check(word in why, f'"{word}" is said: {why}')
+    return why
+
+
+def moves(place: Place, kinds: tuple[str, str], caps: tuple[str, ...],
+          paused: bool) -> Callable[[Path], str]:
+    """A migration that must succeed."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, kinds, caps, paused) as pair:
+            if not paused:
+                pair.runs(pair.src)
+            said = completed(pair.migrate())
+            pair.same_memory()
+            return said
+    return run
+
+
+def bad_port(place: Place) -> Callable[[Path], str]:
+    """Nobody listens; then somebody does."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, ('ferry', 'ferry')) as pair:
+            said = failed(pair.migrate(place.uri()), 'RDMA connection to',
+                          'no QEMU listens')
+            pair.runs(pair.src)
+            completed(pair.migrate())
+            pair.same_memory()
+            return said
+    return run
+
+
+def killed(place: Place) -> Callable[[Path], str]:
+    """The destination ends in the middle; another one gets the guest."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, ('ferry', 'ferry'),
+                  ('return-path',)) as pair:
+            set_params(pair.src, {'max-bandwidth': 4 << 20})
+            pair.src.qmp.cmd('migrate', {'uri': pair.uri})
+            pair.wait(('active',))
+            time.sleep(0.3)
+            pair.dst.kill()
+            said = failed(pair.wait())
+            pair.runs(pair.src)
+            set_params(pair.src, {'max-bandwidth': 1 << 30})
+            pair.listen()
+            completed(pair.migrate())
+            pair.same_memory()
+            return said
+    return run
+
+
+def stopped(place: Place, how: str) -> Callable[[Path], str]:
+    """Cancelled or yanked in the middle, and then migrated."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, ('ferry', 'ferry'),
+                  ('return-path',)) as pair:
+            set_params(pair.src, {'max-bandwidth': 4 << 20})
+            pair.src.qmp.cmd('migrate', {'uri': pair.uri})
+            pair.wait(('active',))
+            time.sleep(0.3)
+            if how == 'yank':
+                pair.src.qmp.cmd('yank', {'instances': [
+                    {'type': 'migration'}]})
+                said = failed(pair.wait())
+            else:
+                pair.src.qmp.cmd('migrate_cancel')
+                said = pair.wait()['status']
+                check(said == 'cancelled', f'it is cancelled: {said}')
+            pair.runs(pair.src)
+            set_params(pair.src, {'max-bandwidth': 1 << 30})
+            pair.listen()
+            completed(pair.migrate())
+            pair.same_memory()
+            return said
+    return run
+
+
+def refused(place: Place) -> Callable[[Path], str]:
+    """What is not possible over RDMA is said before anything is done."""
+    def run(folder: Path) -> str:
+        names = {'multifd': 'multi-channel', 'xbzrle': 'xbzrle',
+                 'postcopy-ram': 'postcopy-ram',
+                 'x-ignore-shared': 'x-ignore-shared',
+                 'strict-downtime': 'strict-downtime'}
+        with Pair(place, folder, ('ferry', 'ferry')) as pair:
+            for name, word in names.items():
+                caps = {name: True, 'return-path': True}
+                set_caps(pair.src, caps)
+                try:
+                    pair.src.qmp.cmd('migrate', {'uri': pair.uri})
+                except QMPError as err:
+                    check(word in str(err), f'{word} is named: {err}')
+                else:
+                    raise FerryError(f'{name} is not refused')
+                set_caps(pair.src, {name: False})
+        return f'{len(names)} capabilities'
+    return run
+
+
+def all_cases(place: Place) -> Iterator[Case]:
+    """All cases, those that matter most first."""
+    quick = place.patience > 1
+    for kinds in PAIRS:
+        name = '-to-'.join(kinds)
+        for what, caps in (('live', ()), ('live-answers', ('return-path',)),
+                           ('live-pin-all', ('rdma-pin-all',))):
+            yield Case(f'{what}-{name}', moves(place, kinds, caps, False),
+                       quick=what == 'live', what=f'a guest that runs, {name}')
+    if not quick:
+        yield Case('paused-ferry-to-ferry',
+                   moves(place, ('ferry', 'ferry'), (), True))
+        yield Case('refused', refused(place))
+    yield Case('bad-port', bad_port(place), quick=True)
+    yield Case('destination-killed', killed(place))
+    yield Case('cancelled', stopped(place, 'cancel'))
+    yield Case('yanked', stopped(place, 'yank'))
