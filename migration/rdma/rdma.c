@@ -23,6 +23,11 @@
  * What is not possible over it
  */
 
+static bool is_cpr(void)
+{
+    return migrate_mode() != MIG_MODE_NORMAL;
+}
+
 static const struct {
     bool (*is_set)(void);
     const char *what;
@@ -32,6 +37,9 @@ static const struct {
     { migrate_xbzrle, "capability 'xbzrle'" },
     { migrate_ignore_shared, "capability 'x-ignore-shared'" },
     { migrate_strict_downtime, "capability 'strict-downtime'" },
+    { migrate_mapped_ram, "capability 'mapped-ram'" },
+    { migrate_background_snapshot, "capability 'background-snapshot'" },
+    { is_cpr, "parameter 'mode'" },
     { migrate_tls, "parameter 'tls-creds'" },
 };
 
