@@ -39,15 +39,21 @@ static bool has_places(const MigrationAddress *addr, Error **errp)
     return true;
 }
 
-/* More connections can only be made to what listens. */
+/*
+ * More connections can only be made to what listens; more channels to a file
+ * are for pages that have places there.
+ */
 static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
 {
+    if (migrate_file_channels()) {
+        return true;
+    }
     if ((migrate_postcopy_preempt() || migrate_multifd()) &&
         (addr->transport != MIGRATION_ADDRESS_TYPE_SOCKET ||
          addr->u.socket.type == SOCKET_ADDRESS_TYPE_FD)) {
         error_setg(errp, addr->transport == MIGRATION_ADDRESS_TYPE_FILE
-                   ? "Several channels for a file are not available yet in "
-                     "this version of Ferry: turn the capability 'multifd' off"
+                   ? "Several channels to a file are for pages with places "
+                     "there: turn 'mapped-ram' on, or 'multifd' off"
                    : "Migration requires multi-channel URIs (e.g. tcp)");
         return false;
     }

@@ -82,14 +82,19 @@ bool migrate_tls(void)
     return params_have_tls(in_force());
 }
 
+/* What has channels of multifd besides the main one is a file. */
+bool migrate_file_channels(void)
+{
+    return migrate_multifd() && migrate_mapped_ram();
+}
+
 /*
  * Files take unbuffered I/O at aligned places only.  Those are what mapped-ram
  * gives pages, and multifd keeps everything else on a channel of its own.
  */
 bool migrate_direct_io(void)
 {
-    return migrate_direct_io_wanted() && migrate_mapped_ram() &&
-           migrate_multifd();
+    return migrate_direct_io_wanted() && migrate_file_channels();
 }
 
 /* On the destination of a CPR transfer the mode comes with the CPR state. */

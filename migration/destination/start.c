@@ -26,6 +26,7 @@
 #include "migration/yank_functions.h"
 #include "system/cpus.h"
 #include "system/runstate.h"
+#include "file-channels.h"
 #include "guest-start.h"
 #include "multifd.h"
 #include "postcopy.h"
@@ -80,6 +81,7 @@ static QEMUFile *let_go(void)
 
     multifd_incoming_end();
     vmstate_load_cleanup();
+    file_channels_close();
     rdma_destination_end();
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
@@ -189,6 +191,7 @@ static void destination_fail_early(Error *err)
     notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
     cpr_set_incoming_mode(MIG_MODE_NONE);
     multifd_incoming_end();
+    file_channels_close();
     transport_end();
     end_if_asked_to();
 }
@@ -245,7 +248,7 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
         destination_fail_early(err);
         return false;
     }
-    if (migrate_multifd()) {
+    if (migrate_multifd() && !migrate_file_channels()) {
         multifd_incoming_offer(ioc);
         return true;
     }
@@ -316,13 +319,17 @@ bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         return false;
     }
     if (!can_start_over(errp) || !rdma_permits(addr, errp) ||
-        !transport_listen(addr, incoming_accepted, NULL, errp)) {
+        (migrate_file_channels() && !file_channels_open(addr, errp))) {
+        return false;
+    }
+    if (!transport_listen(addr, incoming_accepted, NULL, errp)) {
+        file_channels_close();
         return false;
     }
     destination_start_over();
     destination.exit_on_error = exit_on_error;
     notify_clear_error();
-    if (migrate_multifd()) {
+    if (migrate_multifd() && !migrate_file_channels()) {
         multifd_incoming_begin(take_main_stream);
     }
     notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);

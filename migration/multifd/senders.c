@@ -22,7 +22,8 @@ typedef struct ChannelSender {
     Senders *all;
     QEMUFile *file;
     PacketSink sink;
-    RamSender ram;
+    RamMappedSink places;       /* of a file, in its place */
+    RamSender ram;              /* its sink is one of these */
     QemuThread thread;
     QemuSemaphore go;           /* a mark, a turn, or to quit */
     unsigned marks;             /* to be made before another turn; atomic */
@@ -49,15 +50,15 @@ static void sender_act(ChannelSender *c)
     }
     RCU_READ_LOCK_GUARD();
     ram_sender_run(&c->ram, c->all->drain);
-    ram_sink_flush(&c->sink.sink);
+    ram_sink_flush(c->ram.sink);
 }
 
 static void show(ChannelSender *c, int64_t began)
 {
     SenderView *v = &c->view;
 
-    qatomic_set_u64(&v->bytes, ram_sink_position(&c->sink.sink));
-    qatomic_set_u64(&v->memory, c->sink.memory);
+    qatomic_set_u64(&v->bytes, ram_sink_position(c->ram.sink));
+    qatomic_set_u64(&v->memory, c->sink.memory + c->places.written);
     qatomic_set_u64(&v->busy_ns, v->busy_ns + (now_ns() - began));
 }
 
@@ -178,6 +179,15 @@ int senders_settle(Senders *s, RamSender *main)
     return tell_main(s, main);
 }
 
+/* Where the main channel is a file, the others write to its places. */
+static void sender_take_places(ChannelSender *c, RamMapped *places)
+{
+    if (places && !c->places.file) {
+        ram_mapped_sink_init(&c->places, places, c->file);
+        c->ram.sink = &c->places.sink;
+    }
+}
+
 RamSendResult senders_run(void *opaque, RamSender *main, bool all)
 {
     Senders *s = opaque;
@@ -193,6 +203,7 @@ RamSendResult senders_run(void *opaque, RamSender *main, bool all)
     qatomic_set(&s->stop, false);
     for (unsigned i = 0; i < s->count; i++) {
         s->list[i].ram.regions = main->regions;
+        sender_take_places(&s->list[i], ram_mapped_of(main->sink));
     }
     post(s);
     main->takes_dirty = false;

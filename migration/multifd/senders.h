@@ -20,6 +20,7 @@
 #define MIGRATION_MULTIFD_SENDERS_H
 
 #include "qemu/thread.h"
+#include "migration/ram/mapped.h"
 #include "migration/ram/send.h"
 #include "packet-sink.h"
 

@@ -32,6 +32,8 @@ static struct {
     bool (*meet)(Error **errp);
     bool meet_each;
     bool (*hook)(RamRegions *regions, Error **errp);
+    bool (*read_places)(const RamPlace *place, RamRegion *region,
+                        Error **errp);
 } loading;
 
 /* Whoever looks at the block's size holds the BQL; whoever loads may not. */
@@ -81,6 +83,7 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
         .page_bits = qemu_target_page_bits(),
         .addresses = migrate_ignore_shared(),
         .mapped = migrate_mapped_ram(),
+        .read_places = loading.read_places,
         .meet = loading.meet,
         .meet_each = loading.meet_each,
         .hook = loading.hook,
@@ -158,6 +161,12 @@ void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each)
 void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp))
 {
     loading.hook = hook;
+}
+
+void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
+                                              RamRegion *region, Error **errp))
+{
+    loading.read_places = read_places;
 }
 
 void ram_load_divert(const RamPagesOps *pages, void *opaque)

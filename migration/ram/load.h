@@ -15,6 +15,8 @@
 #include "region.h"
 #include "zero-gather.h"
 
+typedef struct RamPlace RamPlace;
+
 typedef struct RamLoadOps {
     /*
      * Make @region hold @bytes, a multiple of the target page and at most what
@@ -76,6 +78,9 @@ typedef struct RamLoader {
     bool page_sizes;            /* of the host, unless it is the usual one */
     bool addresses;             /* of the guest */
     bool mapped;                /* where its pages are: mapped.h */
+    /* These are read by others, who have done so when it returns; or NULL */
+    bool (*read_places)(const RamPlace *place, RamRegion *region,
+                        Error **errp);
 
     bool sealed;                /* the guest was started: nothing may come */
 
@@ -130,6 +135,13 @@ void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each);
  * load, or after one.  BQL.
  */
 void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp));
+
+/*
+ * Who reads places, see RamLoader; or NULL.  Before a load, or after one.  BQL.
+ */
+void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
+                                              RamRegion *region,
+                                              Error **errp));
 
 /*
  * What the sections "ram" bring goes there from now on; NULL: to memory.  While

@@ -133,20 +133,21 @@ static bool coroutine_mixed_fn get_at_place(QEMUFile *f, RamLoader *l,
     return true;
 }
 
-static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
-                                          const RamPlace *p, RamRegion *r,
-                                          Error **errp)
+bool coroutine_mixed_fn ram_mapped_load_range(QEMUFile *f, RamLoader *l,
+                                              const RamPlace *p, RamRegion *r,
+                                              uint64_t first, uint64_t count,
+                                              Error **errp)
 {
     const uint64_t piece = RAM_LOAD_STRETCH >> r->page_bits;
-    uint64_t at = 0, end;
+    uint64_t at = first, limit = first + count, end;
 
-    while (at < r->pages) {
-        end = find_next_bit(p->present, r->pages, at);
+    while (at < limit) {
+        end = find_next_bit(p->present, limit, at);
         if (end > at && !ram_load_zeros(l, r, at, end - at, errp)) {
             return false;
         }
         at = end;
-        end = find_next_zero_bit(p->present, r->pages, at);
+        end = find_next_zero_bit(p->present, limit, at);
         for (; at < end; at += MIN(piece, end - at)) {
             if (!get_at_place(f, l, p, r, at, MIN(piece, end - at), errp)) {
                 return false;
@@ -155,6 +156,15 @@ static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
     }
     ram_load_clear_zeros(l);
     return true;
+}
+
+static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
+                                          const RamPlace *p, RamRegion *r,
+                                          Error **errp)
+{
+    return l->read_places
+           ? l->read_places(p, r, errp)
+           : ram_mapped_load_range(f, l, p, r, 0, r->pages, errp);
 }
 
 bool coroutine_mixed_fn ram_mapped_load(QEMUFile *f, RamLoader *l, RamRegion *r,

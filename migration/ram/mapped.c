@@ -159,3 +159,8 @@ void ram_mapped_sink_init(RamMappedSink *s, RamMapped *mapped, QEMUFile *file)
         .file = file,
     };
 }
+
+RamMapped *ram_mapped_of(RamSink *sink)
+{
+    return sink->ops == &mapped_sink_ops ? mapped_sink(sink)->mapped : NULL;
+}

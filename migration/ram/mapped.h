@@ -29,11 +29,11 @@
 #include "sink.h"
 
 /* Of one block; positions in the file, bytes */
-typedef struct RamPlace {
+struct RamPlace {
     uint64_t bitmap_at;
     uint64_t pages_at;
-    unsigned long *present;     /* source: what is in the file; or NULL */
-} RamPlace;
+    unsigned long *present;     /* what is in the file; or NULL */
+};
 
 typedef struct RamMapped {
     RamPlace *places;           /* by RamRegion.index */
@@ -67,6 +67,9 @@ typedef struct RamMappedSink {
  */
 void ram_mapped_sink_init(RamMappedSink *s, RamMapped *mapped, QEMUFile *file);
 
+/* The places that @sink writes to; NULL if it is of another kind */
+RamMapped *ram_mapped_of(RamSink *sink);
+
 /*
  * Destination: what follows in the list of blocks is the place of @r; loads all
  * of its pages, and has @f go on behind them.  Pages that are not in the file
@@ -74,5 +77,15 @@ void ram_mapped_sink_init(RamMappedSink *s, RamMapped *mapped, QEMUFile *file);
  */
 bool coroutine_mixed_fn ram_mapped_load(QEMUFile *f, RamLoader *l, RamRegion *r,
                                         Error **errp);
+
+/*
+ * Loads @count pages of @r from @first on, whose place is @p, by way of @f.
+ * Several threads may do so at once, for different pages and each with a file
+ * and a loader of its own.
+ */
+bool coroutine_mixed_fn ram_mapped_load_range(QEMUFile *f, RamLoader *l,
+                                              const RamPlace *p, RamRegion *r,
+                                              uint64_t first, uint64_t count,
+                                              Error **errp);
 
 #endif

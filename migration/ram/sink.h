@@ -24,16 +24,16 @@
  * Errors are latched: from the first one on everything is dropped, and each
  * function that returns an int returns it, a negative errno value.
  *
- * What the sinks to come may assume, and must not:
+ * What other sinks may assume, and must not:
  *
  *   many channels   one sink a channel, each with a thread of its own and a
  *                   RamSender that claims runs from the same dirty maps;
  *                   end_pass() of the sink of the main channel waits for all
  *                   others.  Memory may be read after the call returns (zero
  *                   copy), until flush().
- *   a file with a   zeros() may leave a hole only for a page that was never
- *   place for each  given before; the last write to a place wins, so end_pass()
- *   page            waits for writes that are under way.
+ *   a file with a   mapped.h: a bitmap says which pages count, so zeros() only
+ *   place for each  clears bits; the last write to a place wins, and each has
+ *   page            ended when the call returns.
  *   RDMA writes     pages() posts writes straight from guest memory, which is
  *                   registered; flush() waits for their completions, as does
  *                   end_pass().  There is no delta, and no page in two forms.

@@ -86,7 +86,8 @@ void ram_source_set_sink(const RamOtherSink *other)
  */
 static int mark_channels(void)
 {
-    if (!sending.channels.run || sending.marked) {
+    /* To a file all was written when the channels rest. */
+    if (!sending.channels.run || sending.marked || sending.mapped.places) {
         return 0;
     }
     sending.channels.mark(sending.channels.opaque);

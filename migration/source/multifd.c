@@ -12,6 +12,7 @@
 #include "migration/base/stats.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
+#include "migration/transport/transport.h"
 #include "migration/wire/packet.h"
 #include "migration/wire/stream.h"
 #include "channel.h"
@@ -64,6 +65,22 @@ static QEMUFile *connect_one(unsigned id, Error **errp)
     return f;
 }
 
+/* A file is there already: it is opened once more. */
+static QEMUFile *open_one(unsigned id, Error **errp)
+{
+    QIOChannel *ioc = transport_reopen_file(source.addr, false,
+                                            migrate_direct_io(), errp);
+    QEMUFile *f;
+
+    if (!ioc) {
+        return NULL;
+    }
+    f = qemu_file_new_output(ioc);
+    object_unref(OBJECT(ioc));
+    stream_count_in(f, &mig_stats.multifd_bytes);
+    return f;
+}
+
 static void close_files(QEMUFile **files, unsigned count)
 {
     for (unsigned i = 0; i < count; i++) {
@@ -102,7 +119,8 @@ bool multifd_connect(Error **errp)
         return true;
     }
     while (made < count && source_may_go_on(errp)) {
-        files[made] = connect_one(made, errp);
+        files[made] = migrate_file_channels() ? open_one(made, errp)
+                                              : connect_one(made, errp);
         if (!files[made]) {
             break;
         }

@@ -132,6 +132,26 @@ static QIOChannel *open_plain_file(const MigrationAddress *addr, bool incoming,
     return QIO_CHANNEL(g_steal_pointer(&file));
 }
 
+QIOChannel *transport_reopen_file(const MigrationAddress *addr, bool incoming,
+                                  bool direct, Error **errp)
+{
+    ERRP_GUARD();
+    int flags = incoming ? O_RDONLY : O_WRONLY;
+    QIOChannelFile *file;
+
+#ifdef O_DIRECT
+    flags |= direct ? O_DIRECT : 0;
+#endif
+    file = open_path(addr->u.file.filename, flags, errp);
+    if (!file) {
+        error_prepend(errp, "One more channel to the file cannot be opened%s: ",
+                      direct ? " with 'direct-io'" : "");
+        return NULL;
+    }
+    qio_channel_set_name(QIO_CHANNEL(file), "migration-file");
+    return QIO_CHANNEL(file);
+}
+
 static const struct {
     QIOChannel *(*open)(const MigrationAddress *addr, bool incoming,
                         Error **errp);

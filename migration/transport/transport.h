@@ -97,6 +97,14 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
 void transport_connect_cancel(void);
 
 /*
+ * One more channel to the file at @addr, with a position of its own; what is in
+ * the file stays.  @direct: without the host's page cache (O_DIRECT).  `yank`
+ * does not know it, as nobody is waited for.  Any thread.
+ */
+QIOChannel *transport_reopen_file(const MigrationAddress *addr, bool incoming,
+                                  bool direct, Error **errp);
+
+/*
  * A peer is there.  The reference to @ioc passes to the callee.  Listening
  * stops when the callback returns, unless it returns true: then it will be
  * called again for the next channel.  It may stop to listen by itself, but not

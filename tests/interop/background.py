@@ -170,12 +170,13 @@ def all_cases() -> list[Case]:
     """Forms of files and memory, then what may go wrong."""
     return [
         taken('ferry', 'plain', SNAPSHOT),
-        taken('pristine', 'plain', SNAPSHOT),
-        taken('ferry', 'mapped', MAPPED),
+        taken('pristine', 'plain', SNAPSHOT, full=True),
+        taken('ferry', 'mapped', MAPPED, full=True),
         taken('pristine', 'mapped', MAPPED),
         taken('ferry', 'shared', SNAPSHOT, SHARED),
         Case('background-paused', paused, needs=NEEDS),
         Case('background-cancelled', cancelled, needs=(*NEEDS, 'exec:')),
-        Case('background-stalled', stalled, needs=(*NEEDS, 'exec:')),
+        Case('background-stalled', stalled, full=True,
+             needs=(*NEEDS, 'exec:')),
         Case('background-disk-full', disk_full, needs=NEEDS),
     ]

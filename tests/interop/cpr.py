@@ -158,7 +158,7 @@ def refused(lab: Lab) -> str:
     return '; '.join(said)
 
 
-def reboot(source: str, target: str, shared: bool) -> Case:
+def reboot(source: str, target: str, shared: bool, full: bool) -> Case:
     """By way of a file, while no QEMU has the guest."""
     def run(lab: Lab) -> str:
         memory = Path('/dev/shm') / f'ferry-{lab.workdir.name}-{next(NUMBERS)}'
@@ -189,7 +189,7 @@ def reboot(source: str, target: str, shared: bool) -> Case:
         state.unlink()
         return f'{sent} bytes sent'
     return Case(f'cpr-reboot-{"shared" if shared else "sent"}-{source}-'
-                f'{target}', run, kinds=(source, target),
+                f'{target}', run, full=full, kinds=(source, target),
                 needs=('mode=cpr-reboot', 'x-ignore-shared', 'file:'))
 
 
@@ -200,6 +200,6 @@ def all_cases() -> list[Case]:
         *(hand_over(*pair) for pair in PAIRS),
         Case('cpr-transfer-new-one-ends', new_one_ends, **ours),
         Case('cpr-transfer-refused', refused, **ours),
-        *(reboot(*pair, shared=True) for pair in PAIRS),
-        reboot('ferry', 'ferry', shared=False),
+        *(reboot(*pair, shared=True, full=pair != PAIRS[0]) for pair in PAIRS),
+        reboot('ferry', 'ferry', shared=False, full=True),
     ]

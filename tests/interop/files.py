@@ -22,11 +22,13 @@ from ferry.errors import FerryError
 from ferry.migrate import ENDED, set_caps, set_params
 from ferry.qmp import QMPError
 from ferry.vm import VM
+from ferrytest.abilities import Skip, turned_on
 from ferrytest.suite import Case
 
 from lab import FAST, Lab, check, wait_completed
 
 MAPPED = {'mapped-ram': True}
+CHANNELS = {'mapped-ram': True, 'multifd': True}
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 WRITES = 3000           # pages/s, of a guest that is saved
 SLOW = 60 << 20         # bytes/s: some passes are needed
@@ -52,9 +54,10 @@ def save(lab: Lab, path: Path, offset: int = 0,
 
 
 def load(lab: Lab, target: VM, path: Path, offset: int = 0,
-         caps: dict[str, bool] | None = None) -> None:
+         caps: dict[str, bool] | None = None, **params: Any) -> None:
     """Have the guest go on in TARGET; all of its memory must be right."""
     set_caps(target, caps or MAPPED)
+    set_params(target, params)
     lab.guest.expect(target)
     target.qmp.cmd('migrate-incoming', {'uri': f'file:{path},offset={offset}'})
     wait_completed(target)
@@ -75,18 +78,25 @@ def arrived(lab: Lab, target: VM, went_back: bool = False) -> None:
 
 def moves(source: str, target: str, *, offset: int = 0,
           name: str = 'mapped', caps: dict[str, bool] | None = None,
-          full: bool = False) -> Case:
+          full: bool = False, **params: Any) -> Case:
     """Saved by one, loaded by the other."""
+    caps = caps or MAPPED
+
     def run(lab: Lab) -> str:
         lab.boot(source)
         path = fresh(lab)
+        if params.get('direct-io'):
+            takes_direct(path)
         path.write_bytes(b'x' * offset)
-        info = save(lab, path, offset, caps)
+        info = save(lab, path, offset, caps, **params)
         ram = info['ram']
-        load(lab, lab.target(target), path, offset, caps)
+        load(lab, lab.target(target), path, offset, caps, **params)
         check(path.read_bytes()[:offset] == b'x' * offset,
               'what was in the file before is still there')
-        if caps is None:
+        if 'multifd' in caps:
+            check(ram['multifd-bytes'] > 60 << 20,
+                  f'the channels wrote memory: {ram["multifd-bytes"]}')
+        if caps['mapped-ram']:
             used = path.stat().st_blocks * 512
             check(used < ram['total'], 'the file has holes where the guest '
                   f'never wrote: {used} of {ram["total"]}')
@@ -94,7 +104,16 @@ def moves(source: str, target: str, *, offset: int = 0,
         return (f'{ram["dirty-sync-count"]} passes, {ram["normal-bytes"] >> 20}'
                 f' MiB written in {info["total-time"]} ms')
     return Case(f'file-{name}-{source}-{target}', run, full=full,
-                kinds=(source, target), needs=('file:', 'mapped-ram'))
+                kinds=(source, target), needs=(
+                    'file:', *turned_on(caps)))
+
+
+def takes_direct(path: Path) -> None:
+    """Skip unless the file system knows O_DIRECT."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_DIRECT))
+    except OSError as err:
+        raise Skip(f'{path.parent} has no O_DIRECT: {err.strerror}') from err
 
 
 def refused(lab: Lab) -> str:
@@ -216,11 +235,11 @@ def disk_full(lab: Lab) -> str:
     return f'"{error}"'
 
 
-def cut_off(lab: Lab) -> str:
+def cut_off(lab: Lab, caps: dict[str, bool] | None = None) -> str:
     """A file of which the end is missing is refused, wherever it ends."""
     lab.boot('ferry')
     path = fresh(lab)
-    save(lab, path)
+    save(lab, path, caps=caps)
     part = fresh(lab)
     size = path.stat().st_size
     said = set()
@@ -228,12 +247,12 @@ def cut_off(lab: Lab) -> str:
         subprocess.run(['cp', '--sparse=always', path, part], check=True)
         os.truncate(part, length)
         target = lab.target('ferry')
-        set_caps(target, MAPPED)
+        set_caps(target, caps or MAPPED)
         target.qmp.cmd('migrate-incoming', {'uri': f'file:{part}',
                                             'exit-on-error': False})
         said.add(ended(target)['error-desc'])
         lab.drop(target)
-    load(lab, lab.target('ferry'), path)
+    load(lab, lab.target('ferry'), path, caps=caps)
     path.unlink()
     part.unlink()
     return '; '.join(f'"{error}"' for error in sorted(said))
@@ -246,6 +265,14 @@ def all_cases() -> list[Case]:
         *(moves(*pair) for pair in PAIRS),
         *(moves(*pair, offset=OFFSET, name='mapped-offset', full=True)
           for pair in PAIRS),
+        *(moves(*pair, name='mapped-channels', caps=CHANNELS,
+                **{'multifd-channels': 3}) for pair in PAIRS),
+        *(moves(*pair, name='mapped-direct', caps=CHANNELS,
+                full=pair != PAIRS[0],
+                **{'multifd-channels': 2, 'direct-io': True})
+          for pair in PAIRS),
+        moves('ferry', 'ferry', name='mapped-fewer-readers', caps=CHANNELS,
+              full=True, **{'multifd-channels': 1}),
         *(moves(*pair, name='stream', caps={'mapped-ram': False}, full=True)
           for pair in PAIRS),
         only_one_side('ferry', MAPPED, {'mapped-ram': False}),
@@ -255,4 +282,6 @@ def all_cases() -> list[Case]:
         Case('file-mapped-cancelled', cancelled, **ours),
         Case('file-mapped-disk-full', disk_full, **ours),
         Case('file-mapped-cut-off', cut_off, **ours),
+        Case('file-mapped-channels-cut-off',
+             lambda lab: cut_off(lab, CHANNELS), **ours),
     ]
