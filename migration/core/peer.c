@@ -20,6 +20,7 @@ static const struct {
     { WIRE_PEER_STRICT, "strict-downtime" },
     { WIRE_PEER_URGENT_COPY, "urgent-copy" },
     { WIRE_PEER_ERROR, "error" },
+    { WIRE_PEER_CHANNEL_RECORDS, "channel-records" },
 };
 
 static uint32_t known_features(void)

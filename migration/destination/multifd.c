@@ -182,6 +182,7 @@ void multifd_incoming_begin(MultifdMain *main)
         .page_bits = qemu_target_page_bits(),
         .method = migrate_multifd_compression(),
         .regions = ram_load_regions,
+        .arrived = ram_load_arrived,
         .failed = channel_failed,
     };
 

@@ -229,6 +229,12 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
     return codec_exists(method, errp);
 }
 
+void packet_sink_leave(PacketSink *s)
+{
+    assert(!s->normal && !s->zeros && !s->codec);
+    put_packet_head(s, WIRE_MULTIFD_RECORDS, 0);
+}
+
 void packet_sink_destroy(PacketSink *s)
 {
     if (s->encoder) {

@@ -58,6 +58,12 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
                       unsigned id, unsigned channels, MultiFDCompression method,
                       int level, bool tells_zeros, Error **errp);
 
+/*
+ * The last packet: the receiver is told that records follow, which somebody
+ * else puts into the file.  While nothing is gathered.
+ */
+void packet_sink_leave(PacketSink *s);
+
 /* Frees all but the file; also after packet_sink_init() has failed. */
 void packet_sink_destroy(PacketSink *s);
 

@@ -13,6 +13,7 @@
 #include "migration/base/clock.h"
 #include "migration/base/first-error.h"
 #include "migration/migration.h"
+#include "migration/ram/load.h"
 #include "migration/ram/zero-gather.h"
 #include "migration/wire/packet.h"
 #include "migration/wire/stream.h"
@@ -192,6 +193,13 @@ static bool page_differs(const RamRegion *r, uint64_t page, Error **errp)
     return false;
 }
 
+static void channel_arrived(RamRegion *r, uint64_t page, uint64_t pages)
+{
+    if (receivers.config.arrived && !r->read_only) {
+        receivers.config.arrived(r, page, pages);
+    }
+}
+
 static void clear_zeros(Receiver *c)
 {
     while (c->zeros.pages) {
@@ -218,6 +226,7 @@ static bool take_zero_entries(Receiver *c, RamRegion *r,
             clear_zeros(c);
             zero_gather_add(&c->zeros, r, page, 1);
         }
+        channel_arrived(r, page, 1);
     }
     clear_zeros(c);
     return true;
@@ -263,6 +272,16 @@ static bool compare_spare(const Receiver *c, const RamRegion *r, unsigned count,
         }
     }
     return true;
+}
+
+static void normal_arrived(const Receiver *c, RamRegion *r, unsigned runs)
+{
+    for (unsigned i = 0; i < runs && !r->read_only; i++) {
+        const struct iovec *run = &c->runs[i];
+
+        channel_arrived(r, ((uint8_t *)run->iov_base - r->host) >> r->page_bits,
+                        run->iov_len >> r->page_bits);
+    }
 }
 
 static bool get_plain(Receiver *c, unsigned runs)
@@ -314,10 +333,12 @@ static bool take_packet_pages(Receiver *c, const WireMultifdPages *head,
         return true;
     }
     runs = find_runs(c, r, p->normal, errp);
-    return runs &&
-           (c->codec ? get_encoded(c, runs, p->payload, errp)
-                     : get_plain(c, runs)) &&
-           (!r->read_only || compare_spare(c, r, p->normal, errp));
+    if (!runs || !(c->codec ? get_encoded(c, runs, p->payload, errp)
+                            : get_plain(c, runs))) {
+        return false;
+    }
+    normal_arrived(c, r, runs);
+    return !r->read_only || compare_spare(c, r, p->normal, errp);
 }
 
 static bool get_packet(Receiver *c, WireMultifdPages *head, Packet *p,
@@ -338,6 +359,67 @@ static bool get_packet(Receiver *c, WireMultifdPages *head, Packet *p,
 }
 
 /*
+ * Records
+ */
+
+static void record_arrived(void *opaque, RamRegion *r, uint64_t page,
+                           uint64_t pages)
+{
+    channel_arrived(r, page, pages);
+}
+
+static bool meet_main(Error **errp)
+{
+    return wait_for_main();
+}
+
+static bool records_possible(const Receiver *c, const Packet *p, bool ready,
+                             Error **errp)
+{
+    if (p->flags != WIRE_MULTIFD_RECORDS || p->normal || p->zeros ||
+        p->payload) {
+        error_setg(errp, "The last packet has pages or other flags: 0x%" PRIx32,
+                   p->flags);
+        return false;
+    }
+    if (!ready) {
+        error_setg(errp, "Records come before the list of RAM blocks");
+        return false;
+    }
+    if (c->codec) {
+        error_setg(errp, "The source does not compress: 'multifd-compression' "
+                   "must be the same on both sides");
+        return false;
+    }
+    return true;
+}
+
+/* Up to the end of the channel, or of all */
+static bool receive_records(Receiver *c, Error **errp)
+{
+    static const RamPagesOps pages = { .arrived = record_arrived };
+    static const RamLoadOps ops = { };
+    RamLoader loader = {
+        .regions = receivers.config.regions(),
+        .ops = &ops,
+        .page_bits = receivers.config.page_bits,
+        .pages = &pages,
+        .meet = meet_main,
+        .beside = true,
+    };
+    Error *err = NULL;
+
+    ram_load_records(c->f, &loader, &err);
+    if (qemu_file_get_error(c->f)) {
+        /* It has ended, whatever was missing then. */
+        error_free(err);
+        return false;
+    }
+    error_propagate(errp, err);
+    return !err;
+}
+
+/*
  * A channel
  */
 
@@ -351,6 +433,10 @@ static bool receive(Receiver *c, Error **errp)
     for (;;) {
         if (!get_packet(c, &head, &p, errp)) {
             return false;
+        }
+        if (p.flags & WIRE_MULTIFD_RECORDS) {
+            return records_possible(c, &p, ready, errp) &&
+                   receive_records(c, errp);
         }
         if (p.normal || p.zeros) {
             if (!ready) {

@@ -3,14 +3,15 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The source sends packets on its channels, and on each of them now and then a
- * mark, SYNC.  There a receiver waits until receivers_meet() is called by
- * whoever loads the main channel, which has a mark in the same place.  So what
- * comes after the mark is never overtaken by what came before, on whichever
- * channel.
+ * The source sends packets on its channels, or after those records, and on
+ * each of them now and then a mark, SYNC or MULTIFD_FLUSH.  There a receiver
+ * waits until receivers_meet() is called by whoever loads the main channel,
+ * which has a mark in the same place.  So what comes after the mark is never
+ * overtaken by what came before, on whichever channel.
  *
- * Nothing in a packet is believed.  No page is put in place before the main
- * channel has come to its first mark: then the list of RAM blocks is known.
+ * Nothing in a packet or record is believed.  No page is put in place before
+ * the main channel has come to its first mark: then the list of RAM blocks is
+ * known.
  *
  * Threads.  receivers_meet(): who loads the main channel, without the BQL.  All
  * others: with the BQL.  One lock, `meeting.lock`, is taken at the marks, and
@@ -30,6 +31,8 @@ typedef struct ReceiversConfig {
     MultiFDCompression method;
     /* What is loaded to; called after the first mark. */
     RamRegions *(*regions)(void);
+    /* Pages have been put in place, by any of the threads; or NULL. */
+    void (*arrived)(RamRegion *region, uint64_t page, uint64_t pages);
     /* A channel has failed: in its thread.  The error stays the receivers'. */
     void (*failed)(const Error *err);
 } ReceiversConfig;

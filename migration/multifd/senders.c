@@ -21,7 +21,8 @@
 typedef struct ChannelSender {
     Senders *all;
     QEMUFile *file;
-    PacketSink sink;
+    PacketSink packets;
+    RamStreamSink records;      /* once the peer is known to understand them */
     RamMappedSink places;       /* of a file, in its place */
     RamSender ram;              /* its sink is one of these */
     QemuThread thread;
@@ -40,12 +41,26 @@ struct Senders {
     bool quit;                  /* there is nothing more to do; atomic */
 };
 
+static bool has_records(const ChannelSender *c)
+{
+    return c->ram.sink == &c->records.sink;
+}
+
+static void sender_mark(ChannelSender *c)
+{
+    if (has_records(c)) {
+        ram_stream_sink_mark(&c->records);
+    } else {
+        ram_sink_end_pass(&c->packets.sink);
+    }
+}
+
 /* Marks come before the turn that was begun after them. */
 static void sender_act(ChannelSender *c)
 {
     if (qatomic_read(&c->marks)) {
         qatomic_dec(&c->marks);
-        ram_sink_end_pass(&c->sink.sink);
+        sender_mark(c);
         return;
     }
     RCU_READ_LOCK_GUARD();
@@ -58,7 +73,8 @@ static void show(ChannelSender *c, int64_t began)
     SenderView *v = &c->view;
 
     qatomic_set_u64(&v->bytes, ram_sink_position(c->ram.sink));
-    qatomic_set_u64(&v->memory, c->sink.memory + c->places.written);
+    qatomic_set_u64(&v->memory, c->packets.memory + c->records.memory +
+                                c->places.written);
     qatomic_set_u64(&v->busy_ns, v->busy_ns + (now_ns() - began));
 }
 
@@ -92,7 +108,7 @@ static void post(Senders *s)
 
 static void channel_sender_free(ChannelSender *c)
 {
-    packet_sink_destroy(&c->sink);
+    packet_sink_destroy(&c->packets);
     qemu_sem_destroy(&c->go);
 }
 
@@ -110,13 +126,13 @@ Senders *senders_start(QEMUFile **files, unsigned count,
 
         c->all = s;
         qemu_sem_init(&c->go, 0);
-        ram_sender_init(&c->ram, NULL, &c->sink.sink);
+        ram_sender_init(&c->ram, NULL, &c->packets.sink);
         c->ram.find_zeros = config->find_zeros;
         c->ram.tells_untouched = false;
         c->ram.share = count;
         c->ram.stop = &s->stop;
-        ok = ok && packet_sink_init(&c->sink, files[i], config->page_bits, i,
-                                    count, config->method, config->level,
+        ok = ok && packet_sink_init(&c->packets, files[i], config->page_bits,
+                                    i, count, config->method, config->level,
                                     config->tells_zeros, errp);
     }
     if (!ok) {
@@ -179,6 +195,27 @@ int senders_settle(Senders *s, RamSender *main)
     return tell_main(s, main);
 }
 
+/* The packet that says so goes out with the first of the records. */
+static void channel_begin_records(ChannelSender *c, uint32_t features)
+{
+    packet_sink_leave(&c->packets);
+    ram_stream_sink_init(&c->records, c->file, features);
+    c->ram.sink = &c->records.sink;
+}
+
+void senders_set_peer(Senders *s, uint32_t features)
+{
+    pace(s, true, 0);
+    for (unsigned i = 0; i < s->count; i++) {
+        ChannelSender *c = &s->list[i];
+
+        if ((features & WIRE_PEER_CHANNEL_RECORDS) && !c->packets.codec &&
+            !has_records(c)) {
+            channel_begin_records(c, features);
+        }
+    }
+}
+
 /* Where the main channel is a file, the others write to its places. */
 static void sender_take_places(ChannelSender *c, RamMapped *places)
 {
@@ -210,7 +247,7 @@ RamSendResult senders_run(void *opaque, RamSender *main, bool all)
     ram_sender_run(main, all);
     pace(s, all, end);
     for (unsigned i = 0; i < s->count; i++) {
-        packet_sink_tell_zeros(&s->list[i].sink, main->sink);
+        packet_sink_tell_zeros(&s->list[i].packets, main->sink);
     }
     if (tell_main(s, main)) {
         return RAM_SEND_ERROR;

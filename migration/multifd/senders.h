@@ -22,6 +22,7 @@
 #include "qemu/thread.h"
 #include "migration/ram/mapped.h"
 #include "migration/ram/send.h"
+#include "migration/ram/stream-sink.h"
 #include "packet-sink.h"
 
 typedef struct Senders Senders;
@@ -49,6 +50,13 @@ typedef struct SenderView {
  */
 Senders *senders_start(QEMUFile **files, unsigned count,
                        const SendersConfig *config, Error **errp);
+
+/*
+ * The peer understands @features, WIRE_PEER_*: if it knows of records on
+ * channels, they have these from now on, unless they are compressed.  Waits for
+ * the threads; without the BQL, before the first turn.
+ */
+void senders_set_peer(Senders *s, uint32_t features);
 
 /*
  * A turn: pages of the regions of @main, which itself tells of those that

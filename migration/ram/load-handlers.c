@@ -147,6 +147,15 @@ RamRegions *ram_load_regions(void)
     return &loading.regions;
 }
 
+void ram_load_arrived(RamRegion *region, uint64_t page, uint64_t pages)
+{
+    const RamPagesOps *ops = loading.loader.pages;
+
+    if (ops && ops->arrived) {
+        ops->arrived(loading.loader.pages_opaque, region, page, pages);
+    }
+}
+
 void ram_load_seal(void)
 {
     loading.loader.sealed = true;

@@ -73,6 +73,16 @@ static void tell_arrived(RamLoader *l, RamRegion *r, uint64_t first,
     }
 }
 
+static bool only_on_main(const RamLoader *l, const char *what, Error **errp)
+{
+    if (l->beside) {
+        error_setg(errp, "%s on a channel of multifd, and may only be on the "
+                   "main one", what);
+        return true;
+    }
+    return false;
+}
+
 static bool list_failed(const RamRegion *r, Error **errp)
 {
     error_prepend(errp, "RAM block '%s': ", r->name);
@@ -191,7 +201,8 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
     uint64_t left = rec->value;
     unsigned count = 0;
 
-    if (cannot_come_now(l, "The list of RAM blocks comes", errp)) {
+    if (only_on_main(l, "The list of RAM blocks is", errp) ||
+        cannot_come_now(l, "The list of RAM blocks comes", errp)) {
         return false;
     }
     if (l->met) {
@@ -419,7 +430,8 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
     if (qemu_file_get_error(f)) {
         return ram_load_ended(f, errp);
     }
-    if (cannot_come_now(l, "A change of a page comes", errp)) {
+    if (only_on_main(l, "A change of a page is", errp) ||
+        cannot_come_now(l, "A change of a page comes", errp)) {
         return false;
     }
     if (encoding != WIRE_XBZRLE_ENCODING || len > size) {
@@ -450,7 +462,7 @@ static bool coroutine_mixed_fn take_xbzrle(QEMUFile *f, RamLoader *l,
 /* From now on these put pages in place, while nobody resizes a block. */
 static bool coroutine_mixed_fn meet_others(RamLoader *l, Error **errp)
 {
-    if (!l->listed) {
+    if (!l->listed && !l->beside) {
         error_setg(errp, "A mark of multifd comes before the list of RAM "
                    "blocks");
         return false;
@@ -605,6 +617,9 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         }
         if (rec.flags == WIRE_RAM_EOS) {
             ram_load_clear_zeros(l);
+            if (only_on_main(l, "The end of a section is", errp)) {
+                return false;
+            }
             return !l->meet_each || meet_others(l, errp);
         }
         if (l->sealed) {

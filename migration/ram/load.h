@@ -73,6 +73,11 @@ typedef struct RamLoader {
      * loads one.  NULL: it does not.
      */
     bool (*hook)(RamRegions *regions, Error **errp);
+    /*
+     * It is one of these others: nothing but whole pages, zeros and marks, of
+     * which each is waited for with meet().  The list of blocks is known.
+     */
+    bool beside;
 
     /* What else is told of a block in the list, as capabilities say */
     bool page_sizes;            /* of the host, unless it is the usual one */
@@ -96,6 +101,14 @@ typedef struct RamLoader {
  * Load the records of one section up to its end.  In the thread or coroutine
  * that reads @f; takes no lock.  After a failure neither @loader nor @f may be
  * used for more.
+ *
+ * With several channels as many threads load at once, each with a loader of
+ * its own, to the same regions.  They share nothing else that is written to:
+ * sizes and flags of regions do not change after the list of blocks, and the
+ * bits of pages that have arrived are atomic (postcopy/received.h).  No page is
+ * given to two of them without a mark in between, and before a mark each has
+ * cleared the zeros that it has gathered, of which only the pages themselves
+ * are written to.
  */
 bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *loader,
                                          Error **errp);
@@ -117,6 +130,13 @@ void ram_load_unplugged(const void *host);
 
 /* What is loaded to; from ram_load_setup() to ram_load_cleanup(). */
 RamRegions *ram_load_regions(void);
+
+/*
+ * @pages from @page on have been put in place by whoever loads another channel:
+ * that is told to who wants to know it, as of pages in sections.  Between the
+ * first mark and the end of the channels; any thread.
+ */
+void ram_load_arrived(RamRegion *region, uint64_t page, uint64_t pages);
 
 /*
  * The guest is about to be started with all of its memory: from now on the

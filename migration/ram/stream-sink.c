@@ -54,6 +54,7 @@ static void stream_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
     RamStreamSink *sink = stream_sink(base);
     uint64_t page_size = ram_region_page_size(r);
 
+    sink->memory += count * page_size;
     if (count > 1 && peer_has(sink, r, WIRE_PEER_PAGE_RUN)) {
         put_header(sink, r, first, WIRE_RAM_RUN);
         qemu_put_be32(sink->file, count);

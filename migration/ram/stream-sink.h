@@ -23,6 +23,7 @@ typedef struct RamStreamSink {
     QEMUFile *file;
     uint32_t peer;              /* WIRE_PEER_*; 0: any QEMU */
     const RamRegion *named;     /* the region of the record before, or NULL */
+    uint64_t memory;            /* bytes of pages with content, so far */
 } RamStreamSink;
 
 /* Records for @file, whose peer understands @features */
@@ -44,7 +45,10 @@ typedef enum RamAnnounce {
 void ram_stream_sink_announce(RamStreamSink *s, const RamRegions *regions,
                               unsigned what, RamMapped *mapped);
 
-/* The mark of RamChannels; the peer learns of it at once. */
+/*
+ * The mark of RamChannels, on the main channel or on another one that has
+ * records; the peer learns of it at once.
+ */
 int ram_stream_sink_mark(RamStreamSink *s);
 
 #endif

@@ -133,6 +133,13 @@ bool multifd_connect(Error **errp)
     return source_may_go_on(errp);
 }
 
+void multifd_meet(uint32_t features)
+{
+    if (source.senders) {
+        senders_set_peer(source.senders, features);
+    }
+}
+
 bool multifd_settle(Error **errp)
 {
     if (source.senders &&

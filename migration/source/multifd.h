@@ -19,6 +19,9 @@
  */
 bool multifd_connect(Error **errp);
 
+/* The destination understands @features, WIRE_PEER_*.  Like multifd_settle() */
+void multifd_meet(uint32_t features);
+
 /*
  * All that was given to the channels so far has been written to them.  Without
  * the BQL.  Migration thread.

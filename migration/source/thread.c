@@ -116,6 +116,7 @@ static void meet(void)
     }
     trace_migration_peer(peer.version, peer.features);
     ram_source_set_peer(peer.features);
+    multifd_meet(peer.features);
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.peer = peer;
     }

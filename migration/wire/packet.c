@@ -117,7 +117,7 @@ bool packet_check(const WireMultifdPages *wire, unsigned pages_max,
                     errp)) {
         return false;
     }
-    if (packet->flags & ~WIRE_MULTIFD_FLAGS) {
+    if (packet->flags & ~(WIRE_MULTIFD_FLAGS | WIRE_MULTIFD_RECORDS)) {
         error_setg(errp, "A packet has unknown flags: 0x%" PRIx32,
                    packet->flags);
         return false;

@@ -245,6 +245,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_URGENT_COPY           0x0010u /* pages on two channels */
 #define WIRE_PEER_ERROR                 0x0040u /* WIRE_RP_ERROR */
 #define WIRE_PEER_STRICT                0x0100u /* WIRE_CMD_HOLD and so on */
+#define WIRE_PEER_CHANNEL_RECORDS       0x0200u /* WIRE_MULTIFD_RECORDS */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -574,6 +575,14 @@ WIRE_ASSERT_AT(WireMultifdInit, channel, 24);
 #define WIRE_MULTIFD_QATZIP             0x020   /* since 9.2 */
 #define WIRE_MULTIFD_DEVICE_STATE       0x040   /* since 10.0 */
 #define WIRE_MULTIFD_FLAGS              0x07f
+/*
+ * Only to a peer with WIRE_PEER_CHANNEL_RECORDS, alone, in a packet without
+ * pages, after the first mark, and where nothing is compressed: no packet
+ * follows.  From there on the channel has the records of section 6 that are
+ * about whole pages and zeros; its marks are MULTIFD_FLUSH, and EOS does not
+ * occur.
+ */
+#define WIRE_MULTIFD_RECORDS            0x40000000u
 
 /* Every packet begins with this; the flags say how it goes on. */
 typedef struct WireMultifdHead {

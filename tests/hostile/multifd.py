@@ -33,6 +33,7 @@ CHANNELS = 2
 PAGES_MAX = 128         # of a packet
 MAGIC, VERSION = 0x11223344, 1
 SYNC, ZLIB, ZSTD, QPL, DEVICE_STATE = 0x01, 0x02, 0x04, 0x08, 0x40
+RECORDS = 0x40000000    # follow, and no other packet
 BLOCK, SIZE = b'pc.ram', 16 << 20
 PAGE = b'\x5a' * r.PAGE_SIZE
 HERE = 0x400000         # bytes, in BLOCK
@@ -170,6 +171,15 @@ class Source:
         """All that is left on the main channel"""
         send(self.main, b''.join(one.pack() for one in self.rest))
 
+    def end(self) -> None:
+        """The same without memory"""
+        self.rest = [one for one in self.rest
+                     if not (one.type == r.PART
+                             and one.number == self.setup.number)]
+        end = next(i for i, one in enumerate(self.rest) if one.type == r.END)
+        self.rest[end] = self.rest[end].but(body=r.ram(r.EOS))
+        self.finish()
+
     def say(self, *packets: Packet, channel: int = 0) -> None:
         """Packets on a channel"""
         send(self.others[channel], b''.join(one.pack() for one in packets))
@@ -217,6 +227,36 @@ def packets(name: str, error: str | None, *lies: Packet,
                f'multifd channel 0: {error}', method)
 
 
+def recorded(name: str, error: str | None, *entries: bytes,
+             look: Callable[[VM], None] | None = None) -> Lie:
+    """Records on channel 0, and then marks."""
+    def act(src: Source) -> None:
+        src.begin()
+        src.say(Packet(flags=RECORDS))
+        send(src.others[0], b''.join(entries) + r.ram(r.FLUSH))
+        send(src.others[1], MARK)
+        src.mark()
+        if error is None:
+            src.end()
+    return Lie(f'records-{name}', act, error if error is None else
+               f'multifd channel 0: {error}', look=look)
+
+
+def run(count: int, offset: int = HERE, data: bytes = b'') -> bytes:
+    """A record of pages that follow each other"""
+    return r.ram(r.PAGE_RUN, offset, BLOCK, struct.pack('>I', count) + data)
+
+
+def zero_range(count: int, offset: int = HERE) -> bytes:
+    """A record of zero pages that follow each other"""
+    return r.ram(r.ZERO_RANGE, offset, BLOCK, struct.pack('>Q', count))
+
+
+def page(offset: int = HERE, block: bytes = BLOCK) -> bytes:
+    """A record of one page"""
+    return r.ram(r.PAGE, offset, block, PAGE)
+
+
 ONE = Packet((HERE,))
 ZERO = Packet(zeros=(HERE,))
 
@@ -236,12 +276,7 @@ def honest(src: Source) -> None:
     src.marks()
     # The last mark, for the pages of the main channel that follow.
     src.part(r.ram(r.PAGE, HERE + 3 * step, BLOCK, b'\x11' * step))
-    src.rest = [one for one in src.rest
-                if not (one.type == r.PART
-                        and one.number == src.setup.number)]
-    end = next(i for i, one in enumerate(src.rest) if one.type == r.END)
-    src.rest[end] = src.rest[end].but(body=r.ram(r.EOS))
-    src.finish()
+    src.end()
 
 
 def seen(vm: VM) -> None:
@@ -461,6 +496,7 @@ def flushed(data: bytes) -> bytes:
 
 
 SMALLER = Packet((HERE,), data=PAGE[:-1])
+OF_PAGE = f"RAM block 'pc.ram' at 0x{HERE:x}: "
 
 LIES = [
     Lie('honest', honest, None, look=seen),
@@ -557,6 +593,39 @@ LIES = [
         flags=ZLIB, data=flushed(PAGE + b'x')), method='zlib'),
     packets('zlib-bomb', 'A packet holds more', ONE.but(
         flags=ZLIB, data=bomb()), method='zlib'),
+
+    recorded('honest', None, run(5, HERE, PAGE * 5),
+             zero_range(1, HERE + 2 * r.PAGE_SIZE),
+             r.ram(r.PAGE, HERE + r.PAGE_SIZE, BLOCK, b'\x77' * r.PAGE_SIZE),
+             r.ram(r.PAGE | r.CONTINUE, HERE + 3 * r.PAGE_SIZE, None,
+                   b'\x11' * r.PAGE_SIZE), look=seen),
+    recorded('nothing', None),
+    recorded('run-of-none', f"{OF_PAGE}A run of 0 pages", run(0)),
+    recorded('run-too-long', f"{OF_PAGE}A run of 513 pages", run(513)),
+    recorded('run-4-G', f"{OF_PAGE}A run of 4294967295", run(0xffffffff)),
+    recorded('run-behind-end', "RAM block 'pc.ram' at",
+             run(2, SIZE - r.PAGE_SIZE)),
+    recorded('page-behind-end', "RAM block 'pc.ram' has", page(SIZE)),
+    recorded('page-far', "RAM block 'pc.ram' has", page(HUGE)),
+    recorded('zeros-too-many', f"{OF_PAGE}A range of", zero_range(1 << 63)),
+    recorded('zeros-of-none', f"{OF_PAGE}A range of 0", zero_range(0)),
+    recorded('unknown-block', "There is no RAM block 'nosuch'",
+             page(block=b'nosuch')),
+    recorded('no-block', 'The first page does not say',
+             r.ram(r.PAGE | r.CONTINUE, HERE, None, PAGE)),
+    recorded('list', 'The list of RAM blocks is on a channel',
+             r.ram(r.MEM_SIZE, SIZE)),
+    recorded('end', 'The end of a section is on a channel', r.ram(r.EOS)),
+    recorded('difference', f'{OF_PAGE}A change of a page is on a channel',
+             r.ram(r.XBZRLE, HERE, BLOCK, b'\x01\0\x03\0\x01\x09')),
+    recorded('packet', 'A RAM record of unknown type', ONE.pack()),
+    recorded('noise', 'A RAM record of unknown type', b'\xff' * 99),
+    packets('records-and-page', 'The last packet has pages',
+            ONE.but(flags=RECORDS)),
+    packets('records-and-mark', 'The last packet has pages',
+            Packet(flags=RECORDS | SYNC)),
+    packets('records-for-zlib', 'The source does not compress',
+            Packet(flags=RECORDS), method='zlib'),
 
     *(Lie(f'stalls-after-{size}', stalls(size), 'multifd channel 0: ')
       for size in (0, 1, 319, 321, 2000)),

@@ -133,6 +133,15 @@ static void close_file(QEMUFile *f)
 }
 
 static unsigned failures;       /* channels that said so; atomic */
+static unsigned long arrived[REGIONS][BITS_TO_LONGS(LOW_PAGES)]; /* atomic */
+
+static void note_arrived(RamRegion *r, uint64_t page, uint64_t pages)
+{
+    g_assert_cmpuint(page + pages, <=, r->pages);
+    for (; pages; pages--) {
+        set_bit_atomic(page++, arrived[r->index]);
+    }
+}
 
 static void channel_failed(const Error *err)
 {
@@ -149,10 +158,12 @@ static void receive_from(const int *fds, unsigned channels, unsigned bits,
         .page_bits = bits,
         .method = method,
         .regions = loaded_regions,
+        .arrived = note_arrived,
         .failed = channel_failed,
     };
 
     qatomic_set(&failures, 0);
+    memset(arrived, 0, sizeof(arrived));
     receivers_begin(&config);
     for (unsigned i = 0; i < channels; i++) {
         QEMUFile *f = file_of(fds[i], false);
@@ -194,6 +205,7 @@ typedef struct Plan {
     bool each_section;          /* is a mark at its end */
     bool end_on_main;           /* what is left at the end goes there */
     uint32_t peer;              /* what the main channel's loader knows */
+    bool records;               /* channels have records after the list */
 } Plan;
 
 typedef struct Rig {
@@ -317,6 +329,8 @@ static void rig_begin(Rig *new, const Plan *plan, QemuSemaphore *gate)
     begin_section();
     ram_stream_sink_announce(&rig->sink, &rig->from.regions, 0, NULL);
     end_section(true);
+    senders_set_peer(rig->senders,
+                     plan->records ? PEER | WIRE_PEER_CHANNEL_RECORDS : PEER);
 }
 
 /* One section */
@@ -558,6 +572,18 @@ static const Plan plans[] = {
     { "no-zeros", 3, .zeros_on_main = true },
     { "small-pages", 3, .bits = 10, .zeros_looked_for = true },
     { "any-peer", 2, .zeros_looked_for = true, .end_on_main = true },
+
+    { "records", 3, PLAIN, .records = true },
+    { "records-of-one", 1, PLAIN, .records = true },
+    { "records-end-on-main", 2, PLAIN, .records = true, .end_on_main = true },
+    { "records-each-section", 3, PLAIN, .records = true, .each_section = true },
+    { "records-legacy-zeros", 3, PLAIN, .records = true,
+      .zeros_on_main = true },
+    { "records-no-zeros", 3, .records = true, .zeros_on_main = true },
+    { "records-small-pages", 3, .bits = 10, .zeros_looked_for = true,
+      .records = true },
+    { "packets-if-compressed", 2, PLAIN, .records = true,
+      .method = MULTIFD_COMPRESSION_ZLIB },
 };
 
 static const Plan three = { "three", 3, PLAIN };
@@ -648,12 +674,52 @@ static void test_zeros(void)
     static const Plan in_packets = { "", 3, PLAIN };
     static const Plan on_main = { "", 3, PLAIN, .zeros_on_main = true };
     static const Plan none = { "", 3, .peer = PEER, .zeros_on_main = true };
+    static const Plan records = { "", 3, PLAIN, .records = true };
     uint64_t packet = sizeof(WireMultifdPages) + PAGES_MAX * sizeof(uint64_t);
     uint64_t marks = 3 * 4 * packet;
 
     count_zeros(&in_packets, 1000, 8 * packet, 40 * packet);
     count_zeros(&on_main, 1000, 0, marks);
+    count_zeros(&records, 1000, 0, marks);
     count_zeros(&none, 0, 1000 * PAGE, 1000 * PAGE + marks + 40 * packet);
+}
+
+/* Who asks is told of each page that takes a channel, and of no other. */
+static void check_arrived(const Plan *plan)
+{
+    RamRegion *low;
+    Rig new;
+
+    rig_begin(&new, plan, NULL);
+    low = &rig->from.list[LOW];
+    for (unsigned i = 0; i < low->pages; i++) {
+        if (i % 7 == 0) {
+            continue;
+        } else if (i % 5 == 0) {
+            dirty_map_set(low->map, i, 1);
+        } else {
+            write_page(low, i);
+        }
+    }
+    send_pass();
+    rig_end(false);
+    assert_equal();
+    for (unsigned i = 0; i < low->pages; i++) {
+        g_assert_cmpint(test_bit(i, arrived[LOW]), ==, i % 7 != 0);
+    }
+    rig_free();
+}
+
+static void test_arrived(void)
+{
+    static const Plan packets = { "", 3, PLAIN };
+    static const Plan zlib = { "", 2, PLAIN,
+                               .method = MULTIFD_COMPRESSION_ZLIB };
+    static const Plan records = { "", 3, PLAIN, .records = true };
+
+    check_arrived(&packets);
+    check_arrived(&zlib);
+    check_arrived(&records);
 }
 
 /* More runs of zeros than are remembered: the others travel as they are. */
@@ -930,6 +996,7 @@ typedef struct Raw {
     int fds[CHANNELS_MAX];      /* what is written there they receive */
     QemuThread thread;          /* meets them */
     bool met, done;             /* whether it did; atomic */
+    bool records;               /* what channels have, see begin_records() */
     Error *err;
 } Raw;
 
@@ -1060,10 +1127,63 @@ static void say_draft(const Raw *raw, unsigned channel, Draft *d)
     say_part(raw, channel, d, SIZE_MAX);
 }
 
+static void add_be64(GByteArray *bytes, uint64_t value)
+{
+    uint64_t be = cpu_to_be64(value);
+
+    g_byte_array_append(bytes, (uint8_t *)&be, sizeof(be));
+}
+
+static void add_be32(GByteArray *bytes, uint32_t value)
+{
+    uint32_t be = cpu_to_be32(value);
+
+    g_byte_array_append(bytes, (uint8_t *)&be, sizeof(be));
+}
+
+static void add_name(GByteArray *bytes, const char *name)
+{
+    uint8_t len = strlen(name);
+
+    g_byte_array_append(bytes, &len, 1);
+    g_byte_array_append(bytes, (uint8_t *)name, len);
+}
+
+/* A record with @flags about a page of pc.ram, up to what is special in it */
+static void add_record(GByteArray *bytes, unsigned flags, uint64_t offset)
+{
+    add_be64(bytes, offset | flags);
+    if (!(flags & WIRE_RAM_CONTINUE)) {
+        add_name(bytes, "pc.ram");
+    }
+}
+
+static void add_content(GByteArray *bytes, unsigned pages, uint8_t fill)
+{
+    unsigned before = bytes->len;
+
+    g_byte_array_set_size(bytes, before + pages * PAGE);
+    memset(bytes->data + before, fill, pages * PAGE);
+}
+
+/* Frees @bytes. */
+static void say_bytes(const Raw *raw, unsigned channel, GByteArray *bytes)
+{
+    say(raw, channel, bytes->data, bytes->len);
+    g_byte_array_free(bytes, true);
+}
+
 static void say_mark(const Raw *raw, unsigned channel)
 {
     Draft d = draft(WIRE_MULTIFD_SYNC, NULL);
 
+    if (raw->records) {
+        uint64_t mark = cpu_to_be64(WIRE_RAM_MULTIFD_FLUSH);
+
+        say(raw, channel, &mark, sizeof(mark));
+        g_byte_array_free(d.payload, true);
+        return;
+    }
     say_draft(raw, channel, &d);
 }
 
@@ -1072,6 +1192,15 @@ static void say_page(const Raw *raw, unsigned channel, uint64_t offset,
 {
     Draft d = draft(0, "pc.ram");
 
+    if (raw->records) {
+        GByteArray *bytes = g_byte_array_new();
+
+        add_record(bytes, WIRE_RAM_PAGE, offset);
+        add_content(bytes, 1, fill);
+        say_bytes(raw, channel, bytes);
+        g_byte_array_free(d.payload, true);
+        return;
+    }
     add_page(&d, offset, fill);
     say_draft(raw, channel, &d);
 }
@@ -1083,6 +1212,23 @@ static void begin_meeting(Raw *raw)
         say_mark(raw, i);
     }
     g_assert_true(receivers_meet(&error_abort));
+}
+
+/* The last packet of a channel */
+static void say_records_follow(Raw *raw, unsigned channel)
+{
+    Draft d = draft(WIRE_MULTIFD_RECORDS, NULL);
+
+    say_draft(raw, channel, &d);
+}
+
+/* After the first mark: from now on all have records. */
+static void begin_records(Raw *raw)
+{
+    for (unsigned i = 0; i < raw->channels; i++) {
+        say_records_follow(raw, i);
+    }
+    raw->records = true;
 }
 
 /* All channels and the main one come to a mark. */
@@ -1111,13 +1257,16 @@ static void assert_untouched(const Raw *raw)
  * The older version of a page is late on one channel; the newer one is there
  * long before, on another, behind a mark.
  */
-static void test_older_is_late(void)
+static void older_is_late(bool records)
 {
     uint8_t *page;
     Raw raw;
 
     raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
     begin_meeting(&raw);
+    if (records) {
+        begin_records(&raw);
+    }
     page = ram_region_page(&raw.to.list[LOW], 7);
     for (uint8_t version = 2; version < 12; version += 2) {
         unsigned late = version / 2 % 2;
@@ -1135,6 +1284,37 @@ static void test_older_is_late(void)
         g_assert_true(receivers_meet(&error_abort));
         g_assert_cmpuint(*page, ==, version);
     }
+    raw_end(&raw);
+}
+
+static void test_older_is_late(void)
+{
+    older_is_late(false);
+    older_is_late(true);
+}
+
+/* Zeros that are gathered are cleared before a channel comes to its mark. */
+static void test_zeros_before_mark(void)
+{
+    GByteArray *bytes = g_byte_array_new();
+    uint8_t *page;
+    Raw raw;
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    begin_records(&raw);
+    page = ram_region_page(&raw.to.list[LOW], 7);
+    memset(page, 1, 3 * PAGE);
+    add_record(bytes, WIRE_RAM_ZERO_RANGE, 7 * PAGE);
+    add_be64(bytes, 3);
+    say_bytes(&raw, 0, bytes);
+    meet_all(&raw);
+    g_assert_true(buffer_is_zero(page, 3 * PAGE));
+    say_page(&raw, 1, 8 * PAGE, 5);
+    meet_all(&raw);
+    g_assert_true(buffer_is_zero(page, PAGE));
+    g_assert_cmpuint(page[PAGE], ==, 5);
+    g_assert_true(buffer_is_zero(page + 2 * PAGE, PAGE));
     raw_end(&raw);
 }
 
@@ -1643,6 +1823,252 @@ static void test_lie(const void *opaque)
     check_lie(opaque, 3);
 }
 
+/*
+ * Records that lie
+ */
+
+typedef struct RecordLie {
+    const char *name;
+    void (*make)(GByteArray *bytes);
+    const char *text;           /* a part of the error; NULL: it is none */
+} RecordLie;
+
+static void records_of_page(GByteArray *b, unsigned flags, uint64_t offset)
+{
+    add_record(b, flags, offset);
+    add_content(b, 1, 1);
+}
+
+static void record_run_behind_end(GByteArray *b)
+{
+    add_record(b, WIRE_RAM_RUN, (LOW_PAGES - 1) * PAGE);
+    add_be32(b, 2);
+    add_content(b, 2, 1);
+}
+
+static void record_run_too_long(GByteArray *b)
+{
+    add_record(b, WIRE_RAM_RUN, 0);
+    add_be32(b, WIRE_RAM_RUN_MAX + 1);
+}
+
+static void record_run_of_none(GByteArray *b)
+{
+    add_record(b, WIRE_RAM_RUN, 0);
+    add_be32(b, 0);
+}
+
+static void record_page_behind_end(GByteArray *b)
+{
+    records_of_page(b, WIRE_RAM_PAGE, LOW_PAGES * PAGE);
+}
+
+static void record_zeros_behind_end(GByteArray *b)
+{
+    add_record(b, WIRE_RAM_ZERO_RANGE, PAGE);
+    add_be64(b, UINT64_MAX);
+}
+
+static void record_of_no_block(GByteArray *b)
+{
+    records_of_page(b, WIRE_RAM_PAGE | WIRE_RAM_CONTINUE, 0);
+}
+
+static void record_unknown_block(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_PAGE);
+    add_name(b, "nosuch");
+}
+
+static void record_ignored(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_PAGE);
+    add_name(b, "shared");
+    add_content(b, 1, 1);
+}
+
+static void record_rom(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_PAGE);
+    add_name(b, "pc.rom");
+    add_content(b, 1, 0xce);
+}
+
+static void record_list(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_MEM_SIZE | LOW_PAGES * PAGE);
+    add_name(b, "pc.ram");
+    add_be64(b, LOW_PAGES * PAGE);
+}
+
+static void record_end(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_EOS);
+}
+
+static void record_difference(GByteArray *b)
+{
+    static const uint8_t code[] = { WIRE_XBZRLE_ENCODING, 0, 3, 0, 1, 9 };
+
+    add_record(b, WIRE_RAM_XBZRLE, 0);
+    g_byte_array_append(b, code, sizeof(code));
+}
+
+static void record_hook(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_HOOK);
+}
+
+static void record_two_kinds(GByteArray *b)
+{
+    add_be64(b, WIRE_RAM_PAGE | WIRE_RAM_ZERO);
+}
+
+static void record_packet(GByteArray *b)
+{
+    WireMultifdPages wire;
+    Packet packet = { .flags = WIRE_MULTIFD_SYNC, .pages_max = PAGES_MAX };
+
+    packet_fill(&wire, &packet, NULL);
+    g_byte_array_append(b, (uint8_t *)&wire, sizeof(wire));
+}
+
+static const RecordLie record_lies[] = {
+    { "run-behind-end", record_run_behind_end, "'pc.ram' at 0x" },
+    { "run-too-long", record_run_too_long, "513 pages" },
+    { "run-of-none", record_run_of_none, "A run of 0 pages" },
+    { "page-behind-end", record_page_behind_end, "no page at 0x898000" },
+    { "zeros-behind-end", record_zeros_behind_end, "zero pages" },
+    { "no-block", record_of_no_block, "does not say of which RAM block" },
+    { "unknown-block", record_unknown_block, "no RAM block 'nosuch'" },
+    { "ignored", record_ignored, "'shared' is shared" },
+    { "rom", record_rom, "read-only" },
+    { "list", record_list, "may only be on the main one" },
+    { "end-of-section", record_end, "may only be on the main one" },
+    { "difference", record_difference, "may only be on the main one" },
+    { "hook", record_hook, "RDMA" },
+    { "two-kinds", record_two_kinds, "unknown type 0xa" },
+    { "packet", record_packet, "unknown type 0x1" },
+};
+
+static void assert_refused(Raw *raw, unsigned liar, const char *text)
+{
+    g_autofree char *who = g_strdup_printf("multifd channel %u: ", liar);
+    Error *err = NULL;
+
+    g_assert_false(receivers_meet(&err));
+    g_assert_true(g_str_has_prefix(error_get_pretty(err), who));
+    assert_says(err, text);
+    receivers_end();
+    g_assert_cmpuint(qatomic_read(&failures), ==, 1);
+    assert_untouched(raw);
+    raw_end(raw);
+}
+
+static void test_record_lie(const void *opaque)
+{
+    const RecordLie *lie = opaque;
+
+    for (unsigned channels = 1; channels < 4; channels += 2) {
+        GByteArray *bytes = g_byte_array_new();
+        Raw raw;
+
+        raw_begin(&raw, channels, MULTIFD_COMPRESSION_NONE);
+        begin_meeting(&raw);
+        begin_records(&raw);
+        lie->make(bytes);
+        say_bytes(&raw, channels - 1, bytes);
+        assert_refused(&raw, channels - 1, lie->text);
+    }
+}
+
+/* The packet that says that records follow, where they may not, or with more */
+static void test_records_not_now(void)
+{
+    Draft d;
+    Raw raw;
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    say_records_follow(&raw, 1);
+    assert_refused(&raw, 1, "before the list");
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_ZLIB);
+    begin_meeting(&raw);
+    say_records_follow(&raw, 1);
+    assert_refused(&raw, 1, "multifd-compression");
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    d = draft(WIRE_MULTIFD_RECORDS | WIRE_MULTIFD_SYNC, NULL);
+    say_draft(&raw, 1, &d);
+    assert_refused(&raw, 1, "0x40000001");
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    d = draft(WIRE_MULTIFD_RECORDS, "pc.ram");
+    add_page(&d, 0, 1);
+    say_draft(&raw, 1, &d);
+    assert_refused(&raw, 1, "has pages");
+}
+
+/* Channels that end within a record, or between two */
+static void test_records_closed(void)
+{
+    static const size_t lens[] = {
+        0, 1, 7, 8, 9, 14, 15, 18, 19, 20, 18 + PAGE, 18 + 2 * PAGE
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(lens); i++) {
+        GByteArray *bytes = g_byte_array_new();
+        Raw raw;
+
+        raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+        begin_meeting(&raw);
+        begin_records(&raw);
+        add_record(bytes, WIRE_RAM_RUN, 0);
+        add_be32(bytes, 2);
+        add_content(bytes, 2, 1);
+        g_byte_array_set_size(bytes, MIN(lens[i], bytes->len));
+        say_bytes(&raw, 1, bytes);
+        raw_close(&raw, 1);
+        say_mark(&raw, 0);
+        start_to_meet(&raw);
+        g_assert_false(has_met(&raw));
+        assert_says(raw.err, "multifd channel 1: ");
+        raw_end(&raw);
+    }
+}
+
+/* Records changed in a few bits: nothing but memory of regions is written. */
+static void test_records_damaged(void)
+{
+    for (unsigned round = 0; round < 150; round++) {
+        GByteArray *bytes = g_byte_array_new();
+        Error *err = NULL;
+        Raw raw;
+
+        raw_begin(&raw, 1, MULTIFD_COMPRESSION_NONE);
+        begin_meeting(&raw);
+        begin_records(&raw);
+        add_record(bytes, WIRE_RAM_ZERO_RANGE, 40 * PAGE);
+        add_be64(bytes, 9);
+        add_record(bytes, WIRE_RAM_RUN | WIRE_RAM_CONTINUE, 7 * PAGE);
+        add_be32(bytes, 3);
+        for (int n = g_test_rand_int_range(1, 4); n; n--) {
+            bytes->data[g_test_rand_int_range(0, bytes->len)] ^=
+                1 << g_test_rand_int_range(0, 8);
+        }
+        add_content(bytes, 3, 1);
+        say_bytes(&raw, 0, bytes);
+        say_mark(&raw, 0);
+        raw_close(&raw, 0);
+        if (!receivers_meet(&err)) {
+            error_free_or_abort(&err);
+        }
+        raw_end(&raw);
+    }
+}
+
 /* What is not a packet at all */
 static void test_noise(void)
 {
@@ -1716,6 +2142,12 @@ static void add_lies(void)
 
         g_test_add_data_func(path, &lies[i], test_lie);
     }
+    for (unsigned i = 0; i < ARRAY_SIZE(record_lies); i++) {
+        g_autofree char *path = g_strdup_printf("/multifd/records/lie/%s",
+                                                record_lies[i].name);
+
+        g_test_add_data_func(path, &record_lies[i], test_record_lie);
+    }
 }
 
 int main(int argc, char **argv)
@@ -1729,6 +2161,7 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/many-zero-runs", test_many_zero_runs);
     g_test_add_func("/multifd/untouched-then-written",
                     test_untouched_then_written);
+    g_test_add_func("/multifd/arrived", test_arrived);
     g_test_add_func("/multifd/rate", test_rate);
     g_test_add_func("/multifd/send/shutdown", test_send_shutdown);
     g_test_add_func("/multifd/send/shutdown-marks", test_send_shutdown_marks);
@@ -1736,6 +2169,7 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/send/start-failed", test_start_failed);
     g_test_add_func("/multifd/mark/older-is-late", test_older_is_late);
     g_test_add_func("/multifd/mark/main-is-late", test_main_is_late);
+    g_test_add_func("/multifd/mark/zeros-before", test_zeros_before_mark);
     g_test_add_func("/multifd/mark/with-pages", test_mark_with_pages);
     g_test_add_func("/multifd/shutdown", test_shutdown);
     g_test_add_func("/multifd/not-begun", test_not_begun);
@@ -1744,6 +2178,9 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/closed", test_closed);
     g_test_add_func("/multifd/closed-at-end", test_closed_at_end);
     add_lies();
+    g_test_add_func("/multifd/records/not-now", test_records_not_now);
+    g_test_add_func("/multifd/records/closed", test_records_closed);
+    g_test_add_func("/multifd/records/damaged", test_records_damaged);
     g_test_add_func("/multifd/noise", test_noise);
     g_test_add_func("/multifd/damaged", test_damaged);
     return g_test_run();

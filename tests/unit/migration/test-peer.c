@@ -10,7 +10,8 @@
 #include "migration/wire/wire.h"
 
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
-             WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR)
+             WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR | \
+             WIRE_PEER_CHANNEL_RECORDS)
 
 static void test_introduction(void)
 {
@@ -66,6 +67,8 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "urgent-copy");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "error");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "channel-records");
     g_assert_null(last->next);
     qapi_free_strList(names);
     g_assert_null(peer_feature_names(0));

@@ -83,7 +83,8 @@ static void test_introduction(void)
     g_assert_cmphex(peer.features, ==,
                     WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
-                    WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR);
+                    WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR |
+                    WIRE_PEER_CHANNEL_RECORDS);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));

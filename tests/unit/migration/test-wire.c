@@ -372,6 +372,7 @@ static void test_flags(void)
     assert_bits(ram, ARRAY_SIZE(ram), WIRE_RAM_FLAGS);
     assert_bits(multifd, ARRAY_SIZE(multifd), WIRE_MULTIFD_FLAGS);
     assert_bits(multifd + 1, 5, WIRE_MULTIFD_METHOD);
+    g_assert_cmphex(WIRE_MULTIFD_RECORDS & WIRE_MULTIFD_FLAGS, ==, 0);
 }
 
 /* A PONG is the answer to one purpose only. */
