@@ -44,8 +44,6 @@ static const CapRule rules[] = {
     CONDITION(POSTCOPY_RAM, NEEDS_TRUE_ONCE, HOST_CAN_POSTCOPY),
     RULE(POSTCOPY_RAM, EXCLUDES, X_IGNORE_SHARED,
          "memory that is not sent cannot be asked for"),
-    RULE(POSTCOPY_RAM, EXCLUDES, MULTIFD,
-         "its pages come on channels that cannot answer a page fault"),
 
     CONDITION(BACKGROUND_SNAPSHOT, NEEDS_TRUE, HOST_TRACKS_WRITES),
     SNAPSHOT_EXCLUDES(POSTCOPY_RAM),

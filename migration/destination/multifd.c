@@ -40,7 +40,7 @@ static struct {
     MultifdMain *main;
     bool has_main;
     bool begun;
-    bool met;                   /* the channels have met once; who loads */
+    bool met;                   /* the channels have met once; atomic */
     unsigned channels;
     unsigned waiting;           /* connections that do */
     QLIST_HEAD(, Connection) list;
@@ -168,11 +168,18 @@ static bool meet_channels(Error **errp)
 {
     bool ok = receivers_meet(errp);
 
-    if (ok && !incoming.met) {
-        incoming.met = true;
-        main_loop_run(stop_to_listen, NULL);
+    if (ok && !multifd_incoming_met()) {
+        qatomic_set(&incoming.met, true);
+        if (!migrate_postcopy_preempt()) {
+            main_loop_run(stop_to_listen, NULL);
+        }
     }
     return ok;
+}
+
+bool multifd_incoming_met(void)
+{
+    return qatomic_read(&incoming.met);
 }
 
 void multifd_incoming_begin(MultifdMain *main)
@@ -188,7 +195,8 @@ void multifd_incoming_begin(MultifdMain *main)
 
     multifd_incoming_end();
     incoming.main = main;
-    incoming.has_main = incoming.met = false;
+    incoming.has_main = false;
+    qatomic_set(&incoming.met, false);
     incoming.begun = true;
     incoming.channels = config.channels;
     receivers_begin(&config);

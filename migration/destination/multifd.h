@@ -5,7 +5,7 @@
  * order in which they come: the main one and those of multifd are told apart,
  * and others are closed.
  *
- * All functions: BQL.
+ * All functions: BQL, but for multifd_incoming_met().
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -23,9 +23,15 @@ void multifd_incoming_begin(MultifdMain *main);
 
 /*
  * A connection; takes over @ioc.  Listening ends when memory is about to come,
- * as all channels are there then.
+ * as all channels are there then, unless there may be one for urgent pages.
  */
 void multifd_incoming_offer(QIOChannel *ioc);
+
+/*
+ * All channels have come, and memory may come on them, or has.  A connection
+ * that comes later is none of them.  Any thread.
+ */
+bool multifd_incoming_met(void);
 
 /* False if there was a channel that cannot be taken, which says why. */
 bool multifd_incoming_check(Error **errp);

@@ -24,6 +24,7 @@
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "multifd.h"
 #include "postcopy-quit.h"
 #include "postcopy.h"
 #include "return-path.h"
@@ -292,6 +293,11 @@ bool coroutine_mixed_fn postcopy_dest_advise(QEMUFile *f, uint16_t len,
     uint64_t host_page_sizes, target_page_size;
 
     trace_loadvm_postcopy_handle_advise();
+    if (migrate_multifd() && multifd_incoming_met()) {
+        error_setg(errp, "postcopy is announced after memory could come on "
+                   "channels of multifd");
+        return false;
+    }
     if (!len != !migrate_postcopy_ram()) {
         error_setg(errp, len ? "capability 'postcopy-ram' is enabled on the "
                    "source but not here; set it on both sides"
@@ -383,9 +389,15 @@ static void start_urgent_thread(void)
     }
 }
 
+/*
+ * Memory comes on the main channel from here on, and on the one for urgent
+ * pages: nobody else may write to memory that is watched for faults.  What had
+ * come on others was loaded when the last mark was.
+ */
 bool postcopy_dest_listen(Error **errp)
 {
     trace_loadvm_postcopy_handle_listen("enter");
+    multifd_incoming_end();
     if (pc.ram && !listen_for_faults(errp)) {
         return false;
     }
@@ -410,6 +422,7 @@ bool postcopy_dest_hold(Error **errp)
         return false;
     }
     trace_loadvm_postcopy_handle_listen("held");
+    multifd_incoming_end();
     return listen_for_faults(errp);
 }
 

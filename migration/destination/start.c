@@ -240,7 +240,7 @@ static void take_main_stream(QEMUFile *f)
 
 /*
  * Without multifd the first connection is the main one, as the source makes
- * the other one later.
+ * the other one later; with it, when all others are there.
  */
 static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
 {
@@ -248,12 +248,15 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
         destination_fail_early(err);
         return false;
     }
-    if (migrate_multifd() && !migrate_file_channels()) {
+    if (migrate_multifd() && !migrate_file_channels() &&
+        !(migrate_postcopy_preempt() && multifd_incoming_met())) {
         multifd_incoming_offer(ioc);
         return true;
     }
-    /* It may have been turned off since listening began. */
-    multifd_incoming_end();
+    if (!migrate_multifd()) {
+        /* It may have been turned off since listening began. */
+        multifd_incoming_end();
+    }
     if (destination.from_src) {
         bool more = postcopy_dest_urgent_channel(ioc);
 

@@ -100,6 +100,13 @@ typedef struct RamChannels {
 void ram_source_set_channels(const RamChannels *channels);
 
 /*
+ * The next section has nothing but a mark, the last one: what comes after it is
+ * sent on the section's own channel.  False if there are no others, or not any
+ * more: then nothing has changed.  Migration thread.
+ */
+bool ram_source_leave_channels(void);
+
+/*
  * Postcopy
  */
 

@@ -55,6 +55,7 @@ static struct {
     bool reported;              /* by ram_source_last_sync() */
     RamChannels channels;       /* .run is NULL: there are no others */
     bool marked;                /* nothing came on these since their mark */
+    bool leaving;               /* their last mark is the next section */
     bool passed;                /* there was a sync since the last section */
     RamRunFn *run;              /* postcopy: who sends; or NULL */
     void *run_opaque;
@@ -96,6 +97,12 @@ static int mark_channels(void)
                                          : ram_stream_sink_mark(&sending.sink);
 }
 
+bool ram_source_leave_channels(void)
+{
+    sending.leaving = sending.channels.run;
+    return sending.leaving;
+}
+
 /* @mark: all that was sent arrives before what comes after the section. */
 static int end_section(bool mark)
 {
@@ -108,6 +115,16 @@ static int end_section(bool mark)
         sending.marked = false;
     }
     return ret ?: ram_sink_end(sending.sender.sink);
+}
+
+static int end_channels(void)
+{
+    int ret = end_section(true);
+
+    sending.channels = (RamChannels) { };
+    sending.leaving = false;
+    sending.sender.takes_dirty = true;
+    return ret;
 }
 
 /*
@@ -324,6 +341,11 @@ static int save_iterate(QEMUFile *f, void *opaque)
     RamSendResult result;
     int ret;
 
+    if (sending.leaving) {
+        ret = end_channels();
+        count_bytes(before, &mig_stats.precopy_bytes);
+        return ret;
+    }
     if (!sending.filled) {
         sync_maps(false);
     }

@@ -10,6 +10,7 @@
 #include "exec/target_page.h"
 #include "system/system.h"
 #include "migration/base/stats.h"
+#include "migration/migration.h"
 #include "migration/options.h"
 #include "migration/ram/ram-source.h"
 #include "migration/transport/transport.h"
@@ -17,6 +18,7 @@
 #include "migration/wire/stream.h"
 #include "channel.h"
 #include "multifd.h"
+#include "save.h"
 #include "state.h"
 
 static int level_of(MultiFDCompression method)
@@ -145,6 +147,42 @@ bool multifd_settle(Error **errp)
     if (source.senders &&
         senders_settle(source.senders, ram_source_sender())) {
         stream_check(source.to_dst, errp);
+        return false;
+    }
+    return true;
+}
+
+/*
+ * They stay open, although nothing more comes there: a socket that is closed
+ * before the destination has read all of it may lose the rest.
+ */
+bool multifd_leave(Error **errp)
+{
+    if (!migrate_postcopy_ram() || ram_source_must_precopy() ||
+        !ram_source_leave_channels()) {
+        return true;
+    }
+    if (vmstate_save_ram(source.to_dst) < 0 || qemu_fflush(source.to_dst)) {
+        stream_check(source.to_dst, errp);
+        return false;
+    }
+    return multifd_settle(errp);
+}
+
+/*
+ * With an old machine type each section ends with a mark, also after the
+ * channels have ended; and before 7.2 the channel for urgent pages is connected
+ * so early that it cannot be told from others.
+ */
+bool multifd_possible(Error **errp)
+{
+    const MigrationState *s = migrate_get_current();
+
+    if (migrate_multifd() && migrate_postcopy_ram() &&
+        (s->multifd_flush_after_each_section || s->preempt_pre_7_2)) {
+        error_setg(errp, "Capabilities 'multifd' and 'postcopy-ram' need a "
+                   "machine type of version 8.1 or later when they are used "
+                   "together: turn one of them off");
         return false;
     }
     return true;

@@ -29,6 +29,17 @@ void multifd_meet(uint32_t features);
 bool multifd_settle(Error **errp);
 
 /*
+ * Before a switchover to postcopy of memory: all that was sent on the channels
+ * is loaded before anything that follows on the main channel, which has all
+ * memory from now on.  The guest runs, as this waits for the channels.  Without
+ * the BQL.  Migration thread.
+ */
+bool multifd_leave(Error **errp);
+
+/* The settings go together with those of others.  BQL. */
+bool multifd_possible(Error **errp);
+
+/*
  * Channel @i of the migration that runs, or of the last one.  False if it had
  * fewer.  Any thread.
  */

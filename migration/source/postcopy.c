@@ -106,6 +106,26 @@ static const PostcopySenderOps releasing = {
     .wake = changed, .release = postcopy_release
 };
 
+/*
+ * The destination tells the channel for urgent pages from those of multifd by
+ * its coming later: when this is answered, it has come to the first mark and
+ * so has met all of these.
+ */
+static bool others_have_met(Error **errp)
+{
+    if (!source.senders) {
+        return true;
+    }
+    switchover_drain(0, 0);
+    while (!return_path_ponged(source.return_path,
+                               LIMIT_POLL_NS / SCALE_MS)) {
+        if (!source_may_go_on(errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool postcopy_channels_ready(Error **errp)
 {
     if (!migrate_postcopy_preempt() || source.urgent) {
@@ -118,7 +138,7 @@ bool postcopy_channels_ready(Error **errp)
         }
         qemu_sem_timedwait(&source.wake, LIMIT_POLL_NS / SCALE_MS);
     }
-    return urgent_channel_connect(errp);
+    return others_have_met(errp) && urgent_channel_connect(errp);
 }
 
 static void postcopy_begin(void)

@@ -143,7 +143,7 @@ static bool vm_may_leave(Error **errp)
         error_setg(errp, "%s", why);
     }
     return !why && migration_permits(MIGRATION_ACT_MIGRATE, errp) &&
-           !migration_is_blocked(errp);
+           !migration_is_blocked(errp) && multifd_possible(errp);
 }
 
 /* Nothing of the last migration is left. */

@@ -569,7 +569,7 @@ static bool commit(Strict *a, Error **errp)
 static bool attempt_it(Strict *a, Error **errp)
 {
     if (a->postcopy) {
-        if (!postcopy_channels_ready(errp)) {
+        if (!postcopy_channels_ready(errp) || !multifd_leave(errp)) {
             return false;
         }
         a->begun_ns = now_ns();

@@ -397,7 +397,7 @@ static StrictResult leave_for_postcopy(Policy *policy, Error **errp)
     if (migrate_strict_downtime() || source.holds) {
         return strict_run(policy, true, errp);
     }
-    return postcopy_channels_ready(errp) &&
+    return postcopy_channels_ready(errp) && multifd_leave(errp) &&
            switchover_to_postcopy(policy, errp) ? STRICT_POSTCOPY
                                                 : STRICT_FAILED;
 }

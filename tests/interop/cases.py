@@ -21,6 +21,7 @@ import failures
 import files
 import held
 import multifd
+import multifd_postcopy
 import postcopy
 import postcopy_memory
 import promised
@@ -273,7 +274,8 @@ def all_cases() -> list[Case]:
     cases += failures.all_cases() + postcopy.all_cases()
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
-    cases += multifd.all_cases() + files.all_cases() + cpr.all_cases()
+    cases += multifd.all_cases() + multifd_postcopy.all_cases()
+    cases += files.all_cases() + cpr.all_cases()
     cases += background.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (

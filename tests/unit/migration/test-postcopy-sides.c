@@ -21,6 +21,7 @@ typedef struct Way {
     const char *name;
     bool package;               /* not held; in vain is what fails then */
     bool preempt;
+    bool multifd;               /* memory has channels up to the switchover */
 } Way;
 
 static const Way ways[] = {
@@ -28,6 +29,10 @@ static const Way ways[] = {
     { "held-preempt", false, true },
     { "package", true, false },
     { "package-preempt", true, true },
+    { "held-multifd", false, false, true },
+    { "package-multifd", true, false, true },
+    { "held-multifd-preempt", false, true, true },
+    { "package-multifd-preempt", true, true, true },
 };
 
 #define HELD (&ways[0])
@@ -85,6 +90,9 @@ static bool begin(const Way *way)
     sides_capability(MIGRATION_CAPABILITY_POSTCOPY_RAM);
     if (way->preempt) {
         sides_capability(MIGRATION_CAPABILITY_POSTCOPY_PREEMPT);
+    }
+    if (way->multifd) {
+        sides_capability(MIGRATION_CAPABILITY_MULTIFD);
     }
     set_limit(way->package ? 0 : LIMIT_MS);
     set_speed(4 * 1024 * 1024, 1024 * 1024);

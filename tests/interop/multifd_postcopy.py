@@ -1,0 +1,279 @@
+# Postcopy after memory was sent on several channels.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Postcopy after memory was sent on several channels.
+
+Up to the switchover memory takes channels of its own; then the main one has all
+of it, and the one for urgent pages if there is one.  A page that was sent on a
+channel and is discarded, or one that was loaded and is not known to be, would
+show in the guest's memory.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator
+
+from ferry.migrate import set_caps, set_params, tcp_uri
+from ferrytest.postcopy import ACTIVE
+from ferrytest.suite import Case
+
+from common import SLOW as SLOWLY
+from common import UNDER_WAY
+from failures import Mode, cancelled
+from lab import FAST, Lab, check
+from multifd import CHANNELS, both, params
+from postcopy import (POINTS, TRICKLE, Move, Way, cut, moving, pause_source,
+                      pause_target, refused, summary)
+from promised import (DELAY, DEVICE, PLENTY, SLOW, SOON, Promised, promised,
+                      stays)
+
+MULTIFD = {'multifd': True}
+PREEMPT = {'postcopy-preempt': True}
+PLAIN = Way('multifd', MULTIFD)
+URGENT = Way('multifd-preempt', {**MULTIFD, **PREEMPT})
+TLS = Way('multifd-tls', MULTIFD, True)
+URGENT_TLS = Way('multifd-preempt-tls', {**MULTIFD, **PREEMPT}, True)
+PARAMS: dict[str, Any] = {
+    'multifd-channels': CHANNELS, 'multifd-compression': 'none',
+    'zero-page-detection': 'multifd'}
+STALL = 1.0             # s
+TOO_FAR = 0             # ms of the downtime limit: no round trip is as short
+
+
+def on_channels(move: Move) -> int:
+    """MiB that took the channels; they are told of."""
+    sent = move.info['ram']['multifd-bytes']
+    check(sent > UNDER_WAY // 2, f'memory took the channels: {sent} bytes')
+    told = move.info['progress']['channels']
+    check(len(told) == CHANNELS, f'channels are told of: {told}')
+    return sent >> 20
+
+
+@contextmanager
+def several(lab: Lab, way: Way, **params: int) -> Iterator[Move]:
+    """A migration about to begin."""
+    with moving(lab, 'ferry', 'ferry', way, **PARAMS, **params) as move:
+        yield move
+
+
+def case(way: Way, name: str, run: Callable[[Lab], str],
+         full: bool = False) -> Case:
+    """One case; such a guest moves between two Ferrys alone."""
+    return Case(f'ferry-ferry-postcopy-{way.name}-{name}', run, False,
+                ('ferry', 'ferry'), way.needs, full)
+
+
+def plain(way: Way, point: str) -> Case:
+    """Nothing goes wrong."""
+    def run(lab: Lab) -> str:
+        with several(lab, way) as move:
+            move.start(POINTS[point])
+            move.finish()
+            if point == 'at-once':
+                return summary(move)
+            return f'{summary(move)}, {on_channels(move)} MiB on channels'
+    return case(way, point, run, point == 'nearly-done')
+
+
+def again(way: Way, breaking: Callable[[Move], None]) -> Case:
+    """The network fails in postcopy; channels are not made anew."""
+    def run(lab: Lab) -> str:
+        with several(lab, way, **TRICKLE) as move:
+            move.start(POINTS['midway'])
+            for _ in range(2):
+                move.wait_beats(0)
+                check(move.source.status == ACTIVE, 'something is left to do')
+                breaking(move)
+                move.wait_paused()
+                move.check_once()
+                move.again()
+            move.let_go()
+            move.finish()
+            return f'{summary(move)}, {on_channels(move)} MiB on channels'
+    return case(way, breaking.__name__.replace('_', '-'), run)
+
+
+def stalled(lab: Lab) -> str:
+    """The network stops when postcopy is requested; nobody gives up."""
+    with several(lab, PLAIN) as move:
+        move.begin(tcp_uri(), move.via)
+        move.wait_sent(POINTS['midway'])
+        move.link.hold()
+        time.sleep(0.2)
+        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        time.sleep(STALL)
+        move.link.hold(False)
+        move.finish()
+        return f'{summary(move)}, {on_channels(move)} MiB on channels'
+
+
+def channel_cut(lab: Lab) -> str:
+    """A channel is cut when postcopy is requested: the guest goes on here."""
+    with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, strict=False) as move:
+        move.begin(tcp_uri(), move.via)
+        move.wait_sent(POINTS['midway'])
+        move.link.hold()
+        time.sleep(0.2)
+        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        time.sleep(0.1)
+        check(move.link.cut(1) == 1, 'there was a channel to cut')
+        why = stays(lab, move)
+        move.reset_caps()
+        lab.must_move(lab.target('ferry', args=list(DEVICE)))
+        return f'"{why}"'
+
+
+def cancelled_while_stalled(lab: Lab) -> str:
+    """The user need not wait for a channel that does not move."""
+    with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, strict=False) as move:
+        move.begin(tcp_uri(), move.via)
+        move.wait_sent(POINTS['midway'])
+        move.link.hold()
+        time.sleep(0.2)
+        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        time.sleep(0.2)
+        began = time.monotonic()
+        move.source.vm.qmp.cmd('migrate_cancel')
+        move.until(lambda: move.source.status == 'cancelled',
+                   'it is not cancelled')
+        took = time.monotonic() - began
+        move.link.hold(False)
+        stays(lab, move, 'cancelled')
+        return f'{took:.2f} s'
+
+
+def held_cancelled(move: Promised) -> None:
+    """It is cancelled while the destination has the state."""
+    move.source.vm.qmp.cmd('migrate-start-postcopy')
+    move.wait_held()
+    move.source.vm.qmp.cmd('migrate_cancel')
+
+
+def held_killed(move: Promised) -> None:
+    """The destination ends, which had closed the channels."""
+    move.source.vm.qmp.cmd('migrate-start-postcopy')
+    move.wait_held()
+    move.target.vm.kill()
+
+
+def stays_here(act: Callable[[Promised], None], status: str) -> Case:
+    """Pages were discarded at the destination; the guest is here."""
+    def run(lab: Lab) -> str:
+        with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, SLOW['ferry'],
+                      strict=False) as move:
+            move.begin(tcp_uri(), move.via)
+            move.wait_sent(POINTS['midway'])
+            act(move)
+            why = stays(lab, move, status)
+            move.reset_caps()
+            lab.must_move(lab.target('ferry', args=list(DEVICE)))
+            return f'"{why}"'
+    return case(PLAIN, act.__name__.replace('_', '-'), run)
+
+
+def far(way: Way) -> Case:
+    """Too far for another round trip: devices are the order to start."""
+    def run(lab: Lab) -> str:
+        with promised(lab, 'ferry', 'ferry', way, TOO_FAR,
+                      strict=False) as move:
+            move.begin(tcp_uri(), move.via)
+            move.wait_sent(POINTS['midway'])
+            move.source.vm.qmp.cmd('migrate-start-postcopy')
+            move.wait_gone()
+            move.finish()
+            return summary(move)
+    return case(way, 'far', run)
+
+
+def strict(way: Way) -> Case:
+    """The limit of the downtime is a promise, and is kept."""
+    def run(lab: Lab) -> str:
+        with promised(lab, 'ferry', 'ferry', way, PLENTY) as move:
+            move.ask('midway')
+            move.wait_gone()
+            move.finish()
+            parts = move.check_promise(False, PLENTY)
+            return f'{summary(move)}; {parts}'
+    return case(way, 'strict', run)
+
+
+def strict_later(lab: Lab) -> str:
+    """Attempts are given up after the channels have ended; then one is not.
+
+    In between precopy goes on, on the main channel.
+    """
+    with promised(lab, 'ferry', 'ferry', PLAIN, DELAY // 3,
+                  SLOW['ferry']) as move:
+        move.ask('midway')
+        move.wait_aborted(3)
+        check(not move.target.when('RESUME'), 'it is still here')
+        move.set(downtime_limit=PLENTY)
+        move.wait_gone()
+        move.finish()
+        move.check_aborts(PLENTY)
+        return summary(move)
+
+
+def precopy_after(lab: Lab) -> str:
+    """Postcopy is possible and nobody requests it."""
+    lab.boot('ferry')
+    target = lab.target('ferry')
+    set_caps(target, {**MULTIFD, **PREEMPT, 'postcopy-ram': True})
+    result = lab.must_move(target, caps={
+        **MULTIFD, **PREEMPT, 'postcopy-ram': True}, params=params())
+    sent = result.samples[-1]['ram'].get('multifd-bytes', 0)
+    check(sent > UNDER_WAY // 2, f'memory took the channels: {sent} bytes')
+    return f'{sent >> 20} MiB on channels'
+
+
+def to_pristine(lab: Lab) -> str:
+    """A destination that cannot have both fails before anything is sent."""
+    source = lab.boot('ferry')
+    target = lab.target('pristine')
+    set_caps(target, MULTIFD)
+    set_params(target, params())
+    uri = lab.uri('tcp')
+    target.qmp.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
+    set_caps(source, {'postcopy-ram': True})
+    said = both(lab, target, uri, 'failed', SOON)
+    check('postcopy' in target.log_tail(3), 'the destination says why: '
+          f'{target.log_tail(3)}')
+    lab.must_go_on()
+    return f'"{said}"'
+
+
+def old_machine(lab: Lab) -> str:
+    """An old machine type is refused with the reason; each alone is not."""
+    vm = lab.boot_anew('ferry', args=[
+        '-global', 'migration.multifd-flush-after-each-section=on'])
+    set_caps(vm, {**MULTIFD, 'postcopy-ram': True})
+    said = refused(vm, 'migrate', {'uri': lab.uri('tcp')})
+    check('machine type' in said, f'it says why: {said}')
+    lab.must_go_on()
+    lab.clear()
+    return f'"{said}"'
+
+
+def all_cases() -> list[Case]:
+    """What nothing disturbs, and then what may go wrong."""
+    cases = [plain(PLAIN, point) for point in POINTS]
+    cases += [plain(way, 'midway') for way in (URGENT, TLS, URGENT_TLS)]
+    cases += [plain(URGENT, 'at-once')]
+    cases += [again(way, breaking) for way, breaking in (
+        (PLAIN, cut), (URGENT, cut), (PLAIN, pause_source),
+        (PLAIN, pause_target))]
+    cases += [cancelled('ferry', 'ferry', Mode(
+        'postcopy-multifd', {'postcopy-ram': True, **MULTIFD},
+        slow={**SLOWLY, **PARAMS}, fast={**FAST, **PARAMS}))]
+    cases += [stays_here(held_cancelled, 'cancelled'),
+              stays_here(held_killed, 'failed')]
+    cases += [far(PLAIN), far(URGENT), strict(PLAIN), strict(URGENT)]
+    return cases + [case(PLAIN, name, run) for name, run in (
+        ('stalled', stalled), ('channel-cut', channel_cut),
+        ('cancelled-while-stalled', cancelled_while_stalled),
+        ('strict-later', strict_later), ('not-requested', precopy_after),
+        ('old-machine', old_machine))] + [
+            Case('ferry-pristine-postcopy-multifd', to_pristine, False,
+                 ('ferry', 'pristine'), PLAIN.needs)]
