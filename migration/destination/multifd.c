@@ -11,6 +11,7 @@
 #include "qemu/error-report.h"
 #include "qemu/queue.h"
 #include "exec/target_page.h"
+#include "migration/base/clock.h"
 #include "system/system.h"
 #include "migration/core/main-loop.h"
 #include "migration/migration.h"
@@ -26,6 +27,11 @@
 
 /* Connections whose first bytes are waited for, besides those needed */
 #define STRANGERS_MAX 8
+/*
+ * How long one of them may say nothing when there are more.  The main one of an
+ * honest source does so until all others have been connected.
+ */
+#define SILENT_MS (60 * 1000)
 /* What tells them apart */
 #define FIRST_BYTES sizeof(uint32_t)
 
@@ -33,6 +39,7 @@ typedef struct Connection {
     QEMUFile *f;
     bool waits;                 /* for its first bytes, in a coroutine */
     bool dropped;               /* nobody is interested any more */
+    int64_t since_ms;           /* when it came */
     QLIST_ENTRY(Connection) next;
 } Connection;
 
@@ -150,29 +157,76 @@ static void coroutine_fn connection_co(void *opaque)
     }
 }
 
+/* A coroutine that waits finds that the connection has ended. */
+static void drop_connection(Connection *c)
+{
+    QLIST_REMOVE(c, next);
+    if (!c->waits) {
+        stream_close(c->f);
+        g_free(c);
+        return;
+    }
+    incoming.waiting--;
+    c->dropped = true;
+    migration_ioc_unregister_yank_from_file(c->f);
+    qemu_file_shutdown(c->f);
+}
+
+static void drop_connections(bool silent_only)
+{
+    Connection *c, *next;
+
+    QLIST_FOREACH_SAFE(c, &incoming.list, next, next) {
+        if (c->waits || !silent_only) {
+            drop_connection(c);
+        }
+    }
+}
+
+/* False if there is none that has said nothing for long. */
+static bool drop_oldest(void)
+{
+    Connection *c, *oldest = NULL;
+
+    QLIST_FOREACH(c, &incoming.list, next) {
+        if (c->waits && (!oldest || c->since_ms < oldest->since_ms)) {
+            oldest = c;
+        }
+    }
+    if (!oldest || now_ms() - oldest->since_ms < SILENT_MS) {
+        return false;
+    }
+    warn_report("multifd: a connection is closed: it has said nothing for %d "
+                "seconds", SILENT_MS / 1000);
+    drop_connection(oldest);
+    return true;
+}
+
 bool multifd_incoming_check(Error **errp)
 {
     return !incoming.begun || receivers_check(errp);
 }
 
-static void stop_to_listen(void *opaque)
+/*
+ * There are all channels that are needed.  One too many may still be about to
+ * be accepted, and that for urgent pages comes later.
+ */
+static void all_have_come(void *opaque)
 {
-    transport_listen_stop();
+    drop_connections(true);
+    if (!migrate_postcopy_preempt()) {
+        transport_listen_stop();
+    }
 }
 
-/*
- * At the first mark there are all channels that are needed.  One too many may
- * still be about to be accepted.
- */
+/* At the first mark that is known. */
 static bool meet_channels(Error **errp)
 {
     bool ok = receivers_meet(errp);
 
     if (ok && !multifd_incoming_met()) {
         qatomic_set(&incoming.met, true);
-        if (!migrate_postcopy_preempt()) {
-            main_loop_run(stop_to_listen, NULL);
-        }
+        main_loop_run(all_have_come, NULL);
     }
     return ok;
 }
@@ -210,7 +264,8 @@ void multifd_incoming_offer(QIOChannel *ioc)
     Connection *c;
 
     object_unref(OBJECT(ioc));
-    if (incoming.waiting > incoming.channels + STRANGERS_MAX) {
+    if (incoming.waiting > incoming.channels + STRANGERS_MAX &&
+        !drop_oldest()) {
         Error *err = NULL;
 
         error_setg(&err, "too many are there that say nothing");
@@ -219,7 +274,7 @@ void multifd_incoming_offer(QIOChannel *ioc)
     }
     qemu_file_set_blocking(f, false);
     c = g_new(Connection, 1);
-    *c = (Connection) { .f = f, .waits = true };
+    *c = (Connection) { .f = f, .waits = true, .since_ms = now_ms() };
     QLIST_INSERT_HEAD(&incoming.list, c, next);
     incoming.waiting++;
     qemu_coroutine_enter(qemu_coroutine_create(connection_co, c));
@@ -230,30 +285,11 @@ void multifd_incoming_shutdown(void)
     receivers_shutdown();
 }
 
-/* A coroutine that waits finds that the connection has ended. */
-static void drop_connections(void)
-{
-    Connection *c, *next;
-
-    QLIST_FOREACH_SAFE(c, &incoming.list, next, next) {
-        QLIST_REMOVE(c, next);
-        if (!c->waits) {
-            stream_close(c->f);
-            g_free(c);
-            continue;
-        }
-        c->dropped = true;
-        migration_ioc_unregister_yank_from_file(c->f);
-        qemu_file_shutdown(c->f);
-    }
-    incoming.waiting = 0;
-}
-
 void multifd_incoming_end(void)
 {
     if (incoming.begun) {
         incoming.begun = false;
-        drop_connections();
+        drop_connections(false);
         receivers_end();
         ram_load_set_channels(NULL, false);
     }
