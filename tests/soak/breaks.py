@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Callable
 
+from common import SLOW, halfway
 from ferry.errors import FerryError
 from ferry.link import Link
 from ferry.migrate import tcp_uri
 from ferry.qmp import QMPError
+from ferry.vm import VM
 from ferrytest.postcopy import ACTIVE, PAUSED
 from lab import FILL, Lab
 from levels import Levels
@@ -19,6 +22,7 @@ from postcopy import Move, Way
 
 MIB = 1 << 20
 MOST_CUTS = 3
+MOST_CHANNELS = 4
 PATIENCE = 20.0         # s for a cut to come, or the end of the migration
 OVER = 'completed'
 
@@ -32,8 +36,14 @@ class Journey:
         self._rng = rng
         self._source, self._target = source, target
         preempt, tls = rng.random() < 0.5, rng.random() < 0.25
-        self._way = Way('soak', {'postcopy-preempt': True} if preempt else {},
-                        tls)
+        # QEMU 10.0 does not have both.
+        multifd = source == target == 'ferry' and rng.random() < 0.5
+        self._channels = rng.randint(1, MOST_CHANNELS) if multifd else 0
+        self._way = Way('soak', {
+            **({'postcopy-preempt': True} if preempt else {}),
+            **({'multifd': True} if multifd else {})}, tls)
+        self._vain = rng.choice((None, None, self._killed, self._cancelled,
+                                 self._gone)) if multifd else None
         self._rate = rng.choice((0, 500, 4000, 12000))
         self._speed = rng.choice((8, 16, 32)) * MIB
         self._switch_at = rng.choice((0, rng.randrange(FILL * MIB)))
@@ -42,6 +52,7 @@ class Journey:
         self._done = [
             ', '.join(filter(None, (
                 'preempt' if preempt else 'plain', 'TLS' if tls else '',
+                f'{self._channels} channels' if multifd else '',
                 f'{self._rate} pages/s', f'{self._speed // MIB} MiB/s',
                 f'switched at {self._switch_at / MIB:.1f} MiB')))]
 
@@ -55,10 +66,13 @@ class Journey:
         source = lab.boot(self._source)
         lab.guest.set_rate(self._rate)
         before = levels.before(source)
+        if self._vain is not None:
+            self._in_vain(self._vain)
         target = lab.target(self._target)
         with Link() as link:
             with Move(lab, target, self._way, link, **{
-                    'max-postcopy-bandwidth': self._speed}) as move:
+                    'max-postcopy-bandwidth': self._speed,
+                    **self._settings()}) as move:
                 move.begin(tcp_uri(), move.via)
                 move.wait_sent(
                     lambda ram: ram['transferred'] >= self._switch_at)
@@ -76,6 +90,46 @@ class Journey:
             levels.check_source(source, before)
             levels.check_target(target)
         lab.moved(target)
+
+    def _settings(self) -> dict[str, int]:
+        return ({'multifd-channels': self._channels} if self._channels
+                else {})
+
+    # Attempts in vain, before the guest is switched over
+
+    def _in_vain(self, how: Callable[[VM, Link], None]) -> None:
+        """Precopy on several channels ends early; the guest goes on."""
+        lab, at = self._lab, self._rng.randrange(FILL * MIB)
+        target = lab.target(self._target)
+        with Link() as link:
+            def via(uri: str) -> str:
+                link.aim(uri)
+                return link.uri
+            on_sample, done = halfway(
+                lambda: how(target, link), lambda sample:
+                sample['phase'] == 'active' and sample['transferred'] >= at)
+            result = lab.move(target, caps={'postcopy-ram': True,
+                                            **self._way.caps},
+                              params={**SLOW, **self._settings()},
+                              tls=self._way.tls, on_sample=on_sample, via=via)
+        if not done or result.ok:
+            raise FerryError(f'it has moved before {at} bytes were sent')
+        lab.must_go_on()
+        lab.drop(target)
+        self._done.append(f'{result.status} after {at / MIB:.1f} MiB '
+                          f'({how.__name__.strip("_")})')
+
+    @staticmethod
+    def _killed(target: VM, _link: Link) -> None:
+        target.kill()
+
+    def _cancelled(self, _target: VM, _link: Link) -> None:
+        assert self._lab.source is not None
+        self._lab.source.qmp.cmd('migrate_cancel')
+
+    @staticmethod
+    def _gone(_target: VM, link: Link) -> None:
+        link.cut()
 
     # Cuts
 
@@ -124,6 +178,8 @@ class Journey:
 
     def _one_of_them(self, move: Move) -> str:
         which = self._rng.randrange(2) if self._way.caps else 0
+        if self._channels:
+            which = 0   # what comes next is one that is not used any more
         move.link.cut(which)
         return f'connection {which} cut'
 
