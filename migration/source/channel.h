@@ -1,5 +1,5 @@
 /*
- * The source: one more channel to where the main one goes
+ * The source: more channels to where the main one goes
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,5 +16,18 @@
  * and its channel known to `yank`.
  */
 QEMUFile *source_channel_connect(const char *name, Error **errp);
+
+/* Channel @i is there: in the main loop, with the BQL; must not wait. */
+typedef void SourceChannelMade(QEMUFile *f, unsigned i);
+
+/*
+ * The same @count times, several at once, so that their handshakes overlap.
+ * Their names are @name and their numbers.  @files are set in their order,
+ * which need not be that of @made.  False if one fails, number *@failed: then
+ * there are none.
+ */
+bool source_channels_connect(const char *name, QEMUFile **files, unsigned count,
+                             SourceChannelMade *made, unsigned *failed,
+                             Error **errp);
 
 #endif

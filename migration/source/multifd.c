@@ -47,40 +47,15 @@ static SendersConfig multifd_config(void)
     };
 }
 
-static QEMUFile *connect_one(unsigned id, Error **errp)
+/* The destination knows by this which of them it is. */
+static void introduce_channel(QEMUFile *f, unsigned id)
 {
-    ERRP_GUARD();
-    g_autofree char *name = g_strdup_printf("multifd-%u", id);
-    QEMUFile *f = source_channel_connect(name, errp);
     WireMultifdInit init;
 
-    if (!f) {
-        error_prepend(errp, "multifd channel %u of %u cannot be connected; "
-                      "the destination must have the capability set as well: ",
-                      id, migrate_multifd_channels());
-        return NULL;
-    }
     stream_count_in(f, &mig_stats.multifd_bytes);
     packet_fill_init(&init, &qemu_uuid, id);
     qemu_put_buffer(f, (uint8_t *)&init, sizeof(init));
     qemu_fflush(f);
-    return f;
-}
-
-/* A file is there already: it is opened once more. */
-static QEMUFile *open_one(unsigned id, Error **errp)
-{
-    QIOChannel *ioc = transport_reopen_file(source.addr, false,
-                                            migrate_direct_io(), errp);
-    QEMUFile *f;
-
-    if (!ioc) {
-        return NULL;
-    }
-    f = qemu_file_new_output(ioc);
-    object_unref(OBJECT(ioc));
-    stream_count_in(f, &mig_stats.multifd_bytes);
-    return f;
 }
 
 static void close_files(QEMUFile **files, unsigned count)
@@ -112,24 +87,53 @@ static bool start(QEMUFile **files, unsigned count, Error **errp)
     return true;
 }
 
+static bool connect_channels(QEMUFile **files, unsigned count, Error **errp)
+{
+    ERRP_GUARD();
+    unsigned failed;
+
+    if (source_channels_connect("multifd", files, count, introduce_channel,
+                                &failed, errp)) {
+        return true;
+    }
+    error_prepend(errp, "multifd channel %u of %u cannot be connected; the "
+                  "destination must have the capability set as well: ", failed,
+                  count);
+    return false;
+}
+
+/* A file is there already: it is opened once more for each. */
+static bool open_channels(QEMUFile **files, unsigned count, Error **errp)
+{
+    for (unsigned made = 0; made < count; made++) {
+        QIOChannel *ioc = transport_reopen_file(source.addr, false,
+                                                migrate_direct_io(), errp);
+
+        if (!ioc) {
+            close_files(files, made);
+            return false;
+        }
+        files[made] = qemu_file_new_output(ioc);
+        object_unref(OBJECT(ioc));
+        stream_count_in(files[made], &mig_stats.multifd_bytes);
+    }
+    return true;
+}
+
 bool multifd_connect(Error **errp)
 {
-    unsigned count = migrate_multifd_channels(), made = 0;
+    unsigned count = migrate_multifd_channels();
     g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
 
     if (!migrate_multifd()) {
         return true;
     }
-    while (made < count && source_may_go_on(errp)) {
-        files[made] = migrate_file_channels() ? open_one(made, errp)
-                                              : connect_one(made, errp);
-        if (!files[made]) {
-            break;
-        }
-        made++;
+    if (!(migrate_file_channels() ? open_channels(files, count, errp)
+                                  : connect_channels(files, count, errp))) {
+        return false;
     }
-    if (made < count || !start(files, count, errp)) {
-        close_files(files, made);
+    if (!start(files, count, errp)) {
+        close_files(files, count);
         return false;
     }
     return source_may_go_on(errp);

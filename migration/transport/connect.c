@@ -1,5 +1,5 @@
 /*
- * The way out: one attempt to connect, from the address to the channel
+ * The way out: attempts to connect, from the address to the channel
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -8,6 +8,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-migration.h"
+#include "qemu/queue.h"
 #include "io/channel-socket.h"
 #include "migration/options.h"
 #include "migration/trace.h"
@@ -28,10 +29,12 @@ typedef struct Attempt {
     bool both_ways;
     guint idle;
     TransportTLS *tls;
+    bool called_off;        /* not in the list, and its thread frees it */
+    QLIST_ENTRY(Attempt) next;
 } Attempt;
 
-/* NULL also if the thread of one that was called off still holds on to it. */
-static Attempt *current;
+/* What is under way */
+static QLIST_HEAD(, Attempt) attempts;
 
 static void attempt_free(Attempt *attempt)
 {
@@ -46,11 +49,15 @@ static void attempt_free(Attempt *attempt)
 /* Whatever the attempt holds is gone, but its thread. */
 static void connect_end(Attempt *attempt, bool failed)
 {
-    assert(attempt == current);
-    current = NULL;
+    QLIST_REMOVE(attempt, next);
     if (failed && attempt->in_yank) {
-        transport_yank_leave();
+        if (QLIST_EMPTY(&attempts)) {
+            transport_yank_leave();
+        } else {
+            QLIST_FIRST(&attempts)->in_yank = true;
+        }
     }
+    attempt->called_off = attempt->in_thread;
     if (!attempt->in_thread) {
         attempt_free(attempt);
     }
@@ -120,7 +127,7 @@ static void connect_thread_ended(QIOTask *task, void *opaque)
     Error *err = NULL;
 
     attempt->in_thread = false;
-    if (attempt != current) {
+    if (attempt->called_off) {
         attempt_free(attempt);
     } else if (qio_task_propagate_error(task, &err)) {
         connect_finish(attempt, err);
@@ -190,17 +197,27 @@ static QIOChannel *open_now(const MigrationAddress *addr, bool both_ways,
     return ioc;
 }
 
-bool transport_connect(const MigrationAddress *addr, bool both_ways,
-                       TransportConnected *cb, void *opaque, Error **errp)
+static void connect_begin(Attempt *attempt, const MigrationAddress *addr,
+                          const SocketAddress *to, bool both_ways)
+{
+    QLIST_INSERT_HEAD(&attempts, attempt, next);
+    if (to) {
+        start_thread(attempt, to);
+    } else if (transport_foreign(addr)) {
+        start_foreign(attempt, addr, both_ways);
+    } else {
+        attempt->idle = g_idle_add(opened_idle, attempt);
+    }
+}
+
+bool transport_connect_more(const MigrationAddress *addr, bool both_ways,
+                            TransportConnected *cb, void *opaque, Error **errp)
 {
     const SocketAddress *to = transport_endpoint(addr);
     g_autoptr(QIOChannel) ioc = NULL;
+    Attempt *attempt;
     bool in_yank;
 
-    if (current) {
-        error_setg(errp, "A migration is about to connect already");
-        return false;
-    }
     /* Better said now than after the peer was bothered. */
     if (migrate_tls() &&
         !transport_tls_creds(QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT, errp)) {
@@ -215,22 +232,28 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
     if (!transport_yank_enter(&in_yank, errp)) {
         return false;
     }
-    current = g_new(Attempt, 1);
-    *current = (Attempt) { .cb = cb, .opaque = opaque, .in_yank = in_yank };
-    if (to) {
-        start_thread(current, to);
-    } else if (transport_foreign(addr)) {
-        start_foreign(current, addr, both_ways);
-    } else {
-        current->ioc = g_steal_pointer(&ioc);
-        current->idle = g_idle_add(opened_idle, current);
-    }
+    attempt = g_new(Attempt, 1);
+    *attempt = (Attempt) {
+        .cb = cb, .opaque = opaque, .in_yank = in_yank,
+        .ioc = g_steal_pointer(&ioc),
+    };
+    connect_begin(attempt, addr, to, both_ways);
     return true;
+}
+
+bool transport_connect(const MigrationAddress *addr, bool both_ways,
+                       TransportConnected *cb, void *opaque, Error **errp)
+{
+    if (!QLIST_EMPTY(&attempts)) {
+        error_setg(errp, "A migration is about to connect already");
+        return false;
+    }
+    return transport_connect_more(addr, both_ways, cb, opaque, errp);
 }
 
 void transport_connect_cancel(void)
 {
-    if (current) {
-        connect_end(current, true);
+    while (!QLIST_EMPTY(&attempts)) {
+        connect_end(QLIST_FIRST(&attempts), true);
     }
 }

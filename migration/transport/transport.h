@@ -15,7 +15,8 @@
  *   file:PATH[,offset=BYTES]                     written or read from there on
  *   rdma:HOST:PORT                               see transport_set_foreign()
  *
- * There is at most one attempt to connect and one listener at a time.
+ * There is at most one migration that connects, with one channel or several at
+ * once, and one listener at a time.
  *
  * Threads: everything is called in the main loop with the BQL held, and calls
  * back there.  No callback is made from inside the function it was given to.
@@ -90,7 +91,14 @@ bool transport_connect(const MigrationAddress *addr, bool both_ways,
                        TransportConnected *cb, void *opaque, Error **errp);
 
 /*
- * Give up the attempt that is under way, if any: its callback will not be
+ * The same beside others that are under way, for a migration with several
+ * channels.
+ */
+bool transport_connect_more(const MigrationAddress *addr, bool both_ways,
+                            TransportConnected *cb, void *opaque, Error **errp);
+
+/*
+ * Give up what is under way, if anything is: no callback of it will be
  * called.  What the kernel or a name server does not release at once ends
  * by itself, out of sight; another attempt may start right away.
  */

@@ -658,6 +658,61 @@ static void test_one_at_a_time(void)
     close_all();
 }
 
+#define SEVERAL 20
+
+static void connect_several(const char *uri, End *ends)
+{
+    MigrationAddress *addr;
+
+    transport_parse(uri, NULL, &addr, &error_abort);
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        ends[i] = (End) { 0 };
+        g_assert_true(transport_connect_more(addr, false, connected, &ends[i],
+                                             &error_abort));
+    }
+    qapi_free_MigrationAddress(addr);
+}
+
+/* All of them arrive, fail, or are called off; yank does not know them then. */
+static void test_several(void)
+{
+    g_autofree char *at = unix_uri();
+    End ends[SEVERAL];
+
+    dest.wanted = SEVERAL;
+    try_listen(at, &error_abort);
+    connect_several(at, ends);
+    check_refused(try_connect, at, "already");
+    wait_for(&dest, SEVERAL);
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        wait_for(&ends[i], 1);
+        g_assert_nonnull(ends[i].ioc);
+        close_end(&ends[i]);
+    }
+    close_all();
+
+    connect_several("unix:/nobody/there", ends);
+    for (unsigned i = 0; i < SEVERAL; i++) {
+        wait_for(&ends[i], 1);
+        g_assert_nonnull(ends[i].err);
+        close_end(&ends[i]);
+    }
+    g_assert_false(in_yank());
+
+    for (unsigned turns = 0; turns < 3; turns++) {
+        connect_several("unix:/nobody/there", ends);
+        for (unsigned i = 0; i < turns; i++) {
+            main_loop_wait(true);
+        }
+        transport_connect_cancel();
+        g_assert_false(in_yank());
+        for (unsigned i = 0; i < SEVERAL; i++) {
+            close_end(&ends[i]);
+        }
+    }
+    close_all();
+}
+
 static void test_listen_fails(void)
 {
     g_autofree char *at = unix_uri();
@@ -1110,6 +1165,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/transport/again", test_again_from_callback);
     g_test_add_func("/migration/transport/cancel", test_cancel);
     g_test_add_func("/migration/transport/one-at-a-time", test_one_at_a_time);
+    g_test_add_func("/migration/transport/several", test_several);
     g_test_add_func("/migration/transport/listen-fails", test_listen_fails);
     g_test_add_func("/migration/transport/more", test_more);
     g_test_add_func("/migration/transport/stop", test_stop);
