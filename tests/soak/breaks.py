@@ -23,6 +23,7 @@ from postcopy import Move, Way
 MIB = 1 << 20
 MOST_CUTS = 3
 MOST_CHANNELS = 4
+SOME_RATE = 500
 PATIENCE = 20.0         # s for a cut to come, or the end of the migration
 OVER = 'completed'
 
@@ -68,6 +69,7 @@ class Journey:
         before = levels.before(source)
         if self._vain is not None:
             self._in_vain(self._vain)
+            lab.guest.set_rate(self._rate)
         target = lab.target(self._target)
         with Link() as link:
             with Move(lab, target, self._way, link, **{
@@ -100,6 +102,7 @@ class Journey:
     def _in_vain(self, how: Callable[[VM, Link], None]) -> None:
         """Precopy on several channels ends early; the guest goes on."""
         lab, at = self._lab, self._rng.randrange(FILL * MIB)
+        lab.guest.set_rate(self._rate or SOME_RATE)     # it is seen to go on
         target = lab.target(self._target)
         with Link() as link:
             def via(uri: str) -> str:
