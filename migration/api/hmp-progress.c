@@ -121,8 +121,13 @@ static void print_channels(Monitor *mon,
 
         channels = channels->next;
         monitor_printf(mon, "%s%u wrote %" PRIu64 " bytes for %" PRIu64
-                       " bytes of memory, busy %u %%%s", sep, c->id, c->bytes,
-                       c->memory, c->busy, channels ? "" : "\n");
+                       " bytes of memory, busy %u %%, compression %s", sep,
+                       c->id, c->bytes, c->memory, c->busy,
+                       MultiFDCompression_str(c->compression));
+        if (c->has_level) {
+            monitor_printf(mon, " at level %d", c->level);
+        }
+        monitor_printf(mon, ", ratio %u %%%s", c->ratio, channels ? "" : "\n");
     }
 }
 

@@ -113,6 +113,10 @@ static MigrationChannelStatsList *channel_stats(uint64_t ms)
         one->id = i;
         one->bytes = view.bytes;
         one->memory = view.memory;
+        one->compression = view.method;
+        one->has_level = view.method != MULTIFD_COMPRESSION_NONE;
+        one->level = view.level;
+        one->ratio = view.ratio;
         one->busy = ms ? MIN(view.busy_ns / 10000 / ms, 100) : 0;
         QAPI_LIST_APPEND(tail, one);
     }

@@ -21,6 +21,9 @@ static const struct {
     { WIRE_PEER_URGENT_COPY, "urgent-copy" },
     { WIRE_PEER_ERROR, "error" },
     { WIRE_PEER_CHANNEL_RECORDS, "channel-records" },
+#ifdef CONFIG_ZSTD
+    { WIRE_PEER_ANY_METHOD, "any-method" },
+#endif
 };
 
 static uint32_t known_features(void)

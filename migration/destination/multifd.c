@@ -23,6 +23,7 @@
 #include "migration/wire/stream.h"
 #include "migration/yank_functions.h"
 #include "multifd.h"
+#include "return-path.h"
 #include "state.h"
 
 /* Connections whose first bytes are waited for, besides those needed */
@@ -202,6 +203,12 @@ static bool drop_oldest(void)
     return true;
 }
 
+/* It knows what we understand once we know that of it. */
+static bool source_changes_method(void)
+{
+    return reply_peer_features() & WIRE_PEER_ANY_METHOD;
+}
+
 bool multifd_incoming_check(Error **errp)
 {
     return !incoming.begun || receivers_check(errp);
@@ -242,6 +249,7 @@ void multifd_incoming_begin(MultifdMain *main)
         .channels = migrate_multifd_channels(),
         .page_bits = qemu_target_page_bits(),
         .method = migrate_multifd_compression(),
+        .takes_any = source_changes_method,
         .regions = ram_load_regions,
         .arrived = ram_load_arrived,
         .failed = channel_failed,

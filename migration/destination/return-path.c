@@ -104,6 +104,12 @@ bool reply_pong(uint32_t value)
             say_number(WIRE_RP_PONG, peer_introduction()));
 }
 
+uint32_t reply_peer_features(void)
+{
+    QEMU_LOCK_GUARD(&reply_lock);
+    return source_peer.features;
+}
+
 bool reply_report(uint16_t type, const DowntimeReport *report)
 {
     uint8_t payload[WIRE_RP_REPORT_MAX];

@@ -25,6 +25,9 @@ bool reply_is_open(void);
  */
 bool reply_pong(uint32_t value);
 
+/* What the source says that it understands, WIRE_PEER_*; any thread */
+uint32_t reply_peer_features(void);
+
 /*
  * READY or STARTED, to a source that understands them.  Does not wait: if the
  * source has left so much unread that there is no room for it, false.

@@ -15,6 +15,7 @@
 
 typedef struct Encoder {
     z_stream zs;
+    int level, wanted;
     uint8_t piece[PIECE_BYTES];
 } Encoder;
 
@@ -30,6 +31,7 @@ static void *zlib_encoder_new(int level, Error **errp)
     Encoder *e = g_new0(Encoder, 1);
     int ret = deflateInit(&e->zs, level);
 
+    e->level = e->wanted = level;
     if (ret != Z_OK) {
         zlib_failed("be started", ret, errp);
         g_clear_pointer(&e, g_free);
@@ -43,6 +45,13 @@ static void zlib_encoder_free(void *opaque)
 
     deflateEnd(&e->zs);
     g_free(e);
+}
+
+static void zlib_encoder_level(void *opaque, int level)
+{
+    Encoder *e = opaque;
+
+    e->wanted = level;
 }
 
 /* All that was put in before comes out with @flush. */
@@ -60,6 +69,20 @@ static bool put_in(Encoder *e, int flush, Error **errp)
     return true;
 }
 
+/* Between packets there is nothing left to be encoded at the former level. */
+static bool change_level(Encoder *e, Error **errp)
+{
+    int ret;
+
+    if (e->level == e->wanted) {
+        return true;
+    }
+    e->level = e->wanted;
+    ret = deflateParams(&e->zs, e->level, Z_DEFAULT_STRATEGY);
+    return ret == Z_OK || ret == Z_BUF_ERROR ||
+           zlib_failed("change its level", ret, errp);
+}
+
 static ssize_t zlib_encode(void *opaque, const struct iovec *runs, unsigned n,
                            uint8_t *out, size_t room, Error **errp)
 {
@@ -67,6 +90,10 @@ static ssize_t zlib_encode(void *opaque, const struct iovec *runs, unsigned n,
 
     e->zs.next_out = out;
     e->zs.avail_out = room;
+    e->zs.avail_in = 0;
+    if (!change_level(e, errp)) {
+        return -1;
+    }
     for (; n; runs++, n--) {
         for (size_t at = 0; at < runs->iov_len; at += PIECE_BYTES) {
             size_t len = MIN(runs->iov_len - at, PIECE_BYTES);
@@ -152,6 +179,7 @@ const Codec codec_zlib = {
     .name = "zlib",
     .encoder_new = zlib_encoder_new,
     .encoder_free = zlib_encoder_free,
+    .encoder_level = zlib_encoder_level,
     .encode = zlib_encode,
     .decoder_new = zlib_decoder_new,
     .decoder_free = zlib_decoder_free,

@@ -1,6 +1,8 @@
 /*
  * Pages in the format of Zstandard: one frame a channel, flushed at each packet
  *
+ * Another level begins another frame.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -22,54 +24,108 @@ static bool zstd_failed(const char *what, size_t ret, Error **errp)
     return false;
 }
 
-static void *zstd_encoder_new(int level, Error **errp)
-{
-    ZSTD_CCtx *encoder = ZSTD_createCCtx();
-    size_t ret;
+typedef struct ZstdEncoder {
+    ZSTD_CCtx *frames;
+    int level, wanted;
+    bool begun;                 /* a frame, at that level */
+} ZstdEncoder;
 
-    if (!encoder) {
-        error_setg(errp, "There is no memory for Zstandard");
-        return NULL;
-    }
-    ret = ZSTD_CCtx_setParameter(encoder, ZSTD_c_compressionLevel, level);
+static bool set_level(ZstdEncoder *e, int level, Error **errp)
+{
+    size_t ret = ZSTD_CCtx_setParameter(e->frames, ZSTD_c_compressionLevel,
+                                        level);
+
     if (ZSTD_isError(ret)) {
-        zstd_failed("be started", ret, errp);
-        ZSTD_freeCCtx(encoder);
-        return NULL;
+        return zstd_failed("set its level", ret, errp);
     }
-    return encoder;
+    e->level = e->wanted = level;
+    return true;
 }
 
-static void zstd_encoder_free(void *encoder)
+static void zstd_encoder_free(void *opaque)
 {
-    ZSTD_freeCCtx(encoder);
+    ZstdEncoder *e = opaque;
+
+    ZSTD_freeCCtx(e->frames);
+    g_free(e);
+}
+
+static void *zstd_encoder_new(int level, Error **errp)
+{
+    ZstdEncoder *e = g_new0(ZstdEncoder, 1);
+
+    e->frames = ZSTD_createCCtx();
+    if (!e->frames) {
+        error_setg(errp, "There is no memory for Zstandard");
+        g_free(e);
+        return NULL;
+    }
+    if (!set_level(e, level, errp)) {
+        zstd_encoder_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static void zstd_encoder_level(void *opaque, int level)
+{
+    ZstdEncoder *e = opaque;
+
+    e->wanted = level;
+}
+
+/* All of @from; with a directive other than CONTINUE all that was kept, too */
+static bool compress(ZstdEncoder *e, ZSTD_outBuffer *to, ZSTD_inBuffer *from,
+                     ZSTD_EndDirective how, Error **errp)
+{
+    size_t left;
+
+    do {
+        left = ZSTD_compressStream2(e->frames, to, from, how);
+        if (ZSTD_isError(left)) {
+            return zstd_failed("compress", left, errp);
+        }
+        if (to->pos == to->size) {
+            error_setg(errp, "Zstandard needs more than %zu bytes for the "
+                       "pages of a packet", to->size);
+            return false;
+        }
+    } while (from->pos < from->size || (how != ZSTD_e_continue && left));
+    return true;
+}
+
+/* A frame has one level: another level begins another frame. */
+static bool change_frame(ZstdEncoder *e, ZSTD_outBuffer *to, Error **errp)
+{
+    ZSTD_inBuffer none = { };
+
+    if (e->level == e->wanted) {
+        return true;
+    }
+    return (!e->begun || compress(e, to, &none, ZSTD_e_end, errp)) &&
+           set_level(e, e->wanted, errp);
 }
 
 /* What it reads is copied before it is looked at, so it may change. */
-static ssize_t zstd_encode(void *encoder, const struct iovec *runs, unsigned n,
+static ssize_t zstd_encode(void *opaque, const struct iovec *runs, unsigned n,
                            uint8_t *out, size_t room, Error **errp)
 {
     ZSTD_outBuffer to = { .dst = out, .size = room };
+    ZstdEncoder *e = opaque;
 
+    if (!change_frame(e, &to, errp)) {
+        return -1;
+    }
+    e->begun = true;
     for (unsigned i = 0; i < n; i++) {
         ZSTD_EndDirective how = i + 1 < n ? ZSTD_e_continue : ZSTD_e_flush;
         ZSTD_inBuffer from = {
             .src = runs[i].iov_base, .size = runs[i].iov_len,
         };
-        size_t left;
 
-        do {
-            left = ZSTD_compressStream2(encoder, &to, &from, how);
-            if (ZSTD_isError(left)) {
-                zstd_failed("compress", left, errp);
-                return -1;
-            }
-            if (to.pos == to.size) {
-                error_setg(errp, "Zstandard needs more than %zu bytes for the "
-                           "pages of a packet", room);
-                return -1;
-            }
-        } while (from.pos < from.size || (how == ZSTD_e_flush && left));
+        if (!compress(e, &to, &from, how, errp)) {
+            return -1;
+        }
     }
     return to.pos;
 }
@@ -156,6 +212,7 @@ const Codec codec_zstd = {
     .name = "zstd",
     .encoder_new = zstd_encoder_new,
     .encoder_free = zstd_encoder_free,
+    .encoder_level = zstd_encoder_level,
     .encode = zstd_encode,
     .decoder_new = zstd_decoder_new,
     .decoder_free = zstd_decoder_free,

@@ -4,8 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
  * An encoder and a decoder belong to one channel, and to one thread: what they
- * saw of one packet may shorten the next one.  So packets of a channel are
- * decoded in the order in which they were encoded, and none is left out.
+ * saw of one packet may shorten the next one.  So packets of a channel that
+ * have the same method are decoded in the order in which they were encoded, and
+ * none is left out.  A pristine decoder does not take a change of the level.
  */
 
 #ifndef MIGRATION_MULTIFD_CODEC_H
@@ -20,6 +21,8 @@ typedef struct Codec {
     /* At that level, as 'multifd-NAME-level' has it */
     void *(*encoder_new)(int level, Error **errp);
     void (*encoder_free)(void *encoder);
+    /* What is encoded from now on is at that level. */
+    void (*encoder_level)(void *encoder, int level);
     /*
      * Memory of @runs, @n of them, to at most @room bytes at @out.  Somebody
      * may write to that memory meanwhile.  Returns how many bytes, or -1.
@@ -42,8 +45,17 @@ extern const Codec codec_zlib;
 extern const Codec codec_zstd;
 #endif
 
-/* NULL for MULTIFD_COMPRESSION_NONE, and for what was not compiled in */
+/* NULL for all that is not a method of compression that was compiled in */
 const Codec *codec_find(MultiFDCompression method);
+
+/* What MULTIFD_COMPRESSION_AUTO uses while it compresses; or NULL */
+const Codec *codec_automatic(void);
+
+/*
+ * The method with @flag, WIRE_MULTIFD_*; NONE is one as well.  False if it is
+ * not known here.
+ */
+bool codec_by_flag(uint32_t flag, MultiFDCompression *method);
 
 /* False if the method was not compiled in, or is not available here. */
 bool codec_exists(MultiFDCompression method, Error **errp);

@@ -45,41 +45,41 @@ static void put_packet_head(PacketSink *s, uint32_t flags, uint32_t payload)
     s->sequence += s->step;
 }
 
-static void put_plain(PacketSink *s)
+static void put_memory(PacketSink *s)
 {
-    put_packet_head(s, WIRE_MULTIFD_NONE, s->normal << s->page_bits);
     for (unsigned i = 0; i < s->run_count; i++) {
         qemu_put_buffer_async(s->file, s->runs[i].iov_base, s->runs[i].iov_len,
                               false);
     }
 }
 
-static void put_encoded(PacketSink *s)
+static void put_pages(PacketSink *s)
 {
+    uint64_t before = stream_position(s->file);
+    const uint8_t *encoded;
     Error *err = NULL;
-    ssize_t len = 0;
+    uint32_t flag;
+    ssize_t len = packet_encoder_encode(&s->encoder, s->runs, s->run_count,
+                                        &encoded, &flag, &err);
 
-    if (s->normal) {
-        len = s->codec->encode(s->encoder, s->runs, s->run_count, s->encoded,
-                               WIRE_MULTIFD_PAYLOAD_MAX, &err);
-    }
     if (len < 0) {
         qemu_file_set_error_obj(s->file, -EINVAL, err);
         return;
     }
-    put_packet_head(s, s->codec->flag, len);
-    qemu_put_buffer(s->file, s->encoded, len);
+    put_packet_head(s, flag, len);
+    if (encoded) {
+        qemu_put_buffer(s->file, encoded, len);
+    } else {
+        put_memory(s);
+    }
+    packet_encoder_sent(&s->encoder, stream_position(s->file) - before);
 }
 
 /* What has been gathered, if anything was */
 static void put_packet(PacketSink *s)
 {
     if (s->normal || s->zeros) {
-        if (s->codec) {
-            put_encoded(s);
-        } else {
-            put_plain(s);
-        }
+        put_pages(s);
     }
     s->memory += (uint64_t)s->normal << s->page_bits;
     s->region = NULL;
@@ -157,9 +157,12 @@ static void packet_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
 static int packet_sink_flush(RamSink *base)
 {
     PacketSink *s = packet_sink(base);
+    int ret;
 
     put_packet(s);
-    return qemu_fflush(s->file);
+    ret = qemu_fflush(s->file);
+    packet_encoder_rest(&s->encoder);
+    return ret;
 }
 
 static int packet_sink_end_pass(RamSink *base)
@@ -211,7 +214,6 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
         .tells_zeros = tells_zeros,
         .sequence = id,
         .step = channels,
-        .codec = codec_find(method),
         .head = g_malloc(sizeof(WireMultifdPages) +
                          pages_max * sizeof(uint64_t)),
         .normal_at = g_new(uint64_t, pages_max),
@@ -219,28 +221,24 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
         .runs = g_new(struct iovec, pages_max),
         .zero_runs = g_new(RamRun, tells_zeros ? 0 : PACKET_SINK_ZERO_RUNS),
     };
-    if (s->codec) {
-        s->encoder = s->codec->encoder_new(level, errp);
-        if (!s->encoder) {
-            return false;
-        }
-        s->encoded = g_malloc(WIRE_MULTIFD_PAYLOAD_MAX);
-    }
-    return codec_exists(method, errp);
+    return packet_encoder_init(&s->encoder, method, level, channels, errp);
+}
+
+bool packet_sink_set_method(PacketSink *s, MultiFDCompression method, int level,
+                            Error **errp)
+{
+    return packet_encoder_set(&s->encoder, method, level, errp);
 }
 
 void packet_sink_leave(PacketSink *s)
 {
-    assert(!s->normal && !s->zeros && !s->codec);
+    assert(!s->normal && !s->zeros);
     put_packet_head(s, WIRE_MULTIFD_RECORDS, 0);
 }
 
 void packet_sink_destroy(PacketSink *s)
 {
-    if (s->encoder) {
-        s->codec->encoder_free(s->encoder);
-    }
-    g_free(s->encoded);
+    packet_encoder_destroy(&s->encoder);
     g_free(s->head);
     g_free(s->normal_at);
     g_free(s->zeros_at);

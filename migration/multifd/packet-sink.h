@@ -20,7 +20,7 @@
 #include "migration/qemu-file-types.h"
 #include "migration/ram/sink.h"
 #include "migration/wire/packet.h"
-#include "codec.h"
+#include "packet-encoder.h"
 
 /* Runs of zero pages that are remembered at most */
 #define PACKET_SINK_ZERO_RUNS 1024
@@ -33,10 +33,7 @@ typedef struct PacketSink {
     uint64_t sequence, step;    /* of the next packet, and to the one after */
     uint64_t memory;            /* bytes of pages with content, so far */
 
-    const Codec *codec;         /* or NULL */
-    void *encoder;
-    uint8_t *encoded;
-
+    PacketEncoder encoder;
     WireMultifdPages *head;     /* room for one, and its table */
 
     /* The packet that is being filled */
@@ -63,6 +60,10 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
  * else puts into the file.  While nothing is gathered.
  */
 void packet_sink_leave(PacketSink *s);
+
+/* See packet_encoder_set(). */
+bool packet_sink_set_method(PacketSink *s, MultiFDCompression method, int level,
+                            Error **errp);
 
 /* Frees all but the file; also after packet_sink_init() has failed. */
 void packet_sink_destroy(PacketSink *s);

@@ -30,9 +30,8 @@ typedef struct Receiver {
     unsigned id;
     QEMUFile *f;                /* NULL: it has not come yet */
     QemuThread thread;
-    const Codec *codec;         /* or NULL */
-    void *decoder;
-    uint8_t *encoded;           /* room for a payload */
+    void *decoders[MULTIFD_COMPRESSION__MAX];   /* NULL: not used yet */
+    uint8_t *encoded;           /* room for a payload, once there is one */
     uint8_t *spare;             /* for pages that cannot be written to */
     uint64_t *table;
     struct iovec *runs;
@@ -292,25 +291,49 @@ static bool get_plain(Receiver *c, unsigned runs)
     return !qemu_file_get_error(c->f);
 }
 
-static bool get_encoded(Receiver *c, unsigned runs, size_t len, Error **errp)
+static bool prepare_decoder(Receiver *c, MultiFDCompression method,
+                            Error **errp)
 {
-    return qemu_get_buffer(c->f, c->encoded, len) == len &&
-           c->codec->decode(c->decoder, c->encoded, len, c->runs, runs, errp);
+    void **decoder = &c->decoders[method];
+
+    if (!*decoder) {
+        *decoder = codec_find(method)->decoder_new(errp);
+    }
+    if (!c->encoded) {
+        c->encoded = g_malloc(WIRE_MULTIFD_PAYLOAD_MAX);
+    }
+    return *decoder;
 }
 
-/* What its flags and length have to be */
-static bool is_expected(const Receiver *c, const RamRegion *r, const Packet *p,
-                        Error **errp)
+static bool get_encoded(Receiver *c, MultiFDCompression method, unsigned runs,
+                        size_t len, Error **errp)
 {
-    uint32_t method = p->flags & WIRE_MULTIFD_METHOD;
+    return prepare_decoder(c, method, errp) &&
+           qemu_get_buffer(c->f, c->encoded, len) == len &&
+           codec_find(method)->decode(c->decoders[method], c->encoded, len,
+                                      c->runs, runs, errp);
+}
 
-    if (method != (c->codec ? c->codec->flag : WIRE_MULTIFD_NONE)) {
+/* A source that knows it of us may change the method from packet to packet. */
+static bool takes_method(MultiFDCompression method)
+{
+    return method == receivers.config.method ||
+           receivers.config.method == MULTIFD_COMPRESSION_AUTO ||
+           (receivers.config.takes_any && receivers.config.takes_any());
+}
+
+/* What its flags and length have to be; sets *@method. */
+static bool is_expected(const RamRegion *r, const Packet *p,
+                        MultiFDCompression *method, Error **errp)
+{
+    if (!codec_by_flag(p->flags & WIRE_MULTIFD_METHOD, method) ||
+        !takes_method(*method)) {
         error_setg(errp, "A packet is compressed in another way than is set "
                    "here: 'multifd-compression' must be the same on both "
                    "sides");
         return false;
     }
-    if (!c->codec && p->payload &&
+    if (*method == MULTIFD_COMPRESSION_NONE && p->payload &&
         p->payload != (uint64_t)p->normal << r->page_bits) {
         error_setg(errp, "A packet of %" PRIu32 " pages has %" PRIu32 " bytes",
                    p->normal, p->payload);
@@ -323,9 +346,10 @@ static bool take_packet_pages(Receiver *c, const WireMultifdPages *head,
                               const Packet *p, Error **errp)
 {
     RamRegion *r = find_region(head, errp);
+    MultiFDCompression method;
     unsigned runs;
 
-    if (!r || !is_expected(c, r, p, errp) ||
+    if (!r || !is_expected(r, p, &method, errp) ||
         !take_zero_entries(c, r, c->table + p->normal, p->zeros, errp)) {
         return false;
     }
@@ -333,8 +357,9 @@ static bool take_packet_pages(Receiver *c, const WireMultifdPages *head,
         return true;
     }
     runs = find_runs(c, r, p->normal, errp);
-    if (!runs || !(c->codec ? get_encoded(c, runs, p->payload, errp)
-                            : get_plain(c, runs))) {
+    if (!runs || !(method == MULTIFD_COMPRESSION_NONE
+                   ? get_plain(c, runs)
+                   : get_encoded(c, method, runs, p->payload, errp))) {
         return false;
     }
     normal_arrived(c, r, runs);
@@ -386,7 +411,7 @@ static bool records_possible(const Receiver *c, const Packet *p, bool ready,
         error_setg(errp, "Records come before the list of RAM blocks");
         return false;
     }
-    if (c->codec) {
+    if (!takes_method(MULTIFD_COMPRESSION_NONE)) {
         error_setg(errp, "The source does not compress: 'multifd-compression' "
                    "must be the same on both sides");
         return false;
@@ -521,13 +546,9 @@ static bool receiver_prepare(Receiver *c, Error **errp)
 {
     unsigned max = receivers.pages_max;
 
-    c->codec = codec_find(receivers.config.method);
-    if (c->codec) {
-        c->decoder = c->codec->decoder_new(errp);
-        if (!c->decoder) {
-            return false;
-        }
-        c->encoded = g_malloc(WIRE_MULTIFD_PAYLOAD_MAX);
+    if (codec_find(receivers.config.method) &&
+        !prepare_decoder(c, receivers.config.method, errp)) {
+        return false;
     }
     c->spare = g_malloc((size_t)max << receivers.config.page_bits);
     c->table = g_new(uint64_t, max);
@@ -574,8 +595,10 @@ static void receiver_free(Receiver *c)
         qemu_thread_join(&c->thread);
         stream_close(c->f);
     }
-    if (c->decoder) {
-        c->codec->decoder_free(c->decoder);
+    for (int i = 0; i < MULTIFD_COMPRESSION__MAX; i++) {
+        if (c->decoders[i]) {
+            codec_find(i)->decoder_free(c->decoders[i]);
+        }
     }
     g_free(c->encoded);
     g_free(c->spare);

@@ -28,7 +28,13 @@
 typedef struct ReceiversConfig {
     unsigned channels;
     unsigned page_bits;         /* of the target */
+    /* AUTO: whichever a packet has */
     MultiFDCompression method;
+    /*
+     * The source may use any method, whatever is set here; or NULL.  In the
+     * threads, when a packet has another one.
+     */
+    bool (*takes_any)(void);
     /* What is loaded to; called after the first mark. */
     RamRegions *(*regions)(void);
     /* Pages have been put in place, by any of the threads; or NULL. */

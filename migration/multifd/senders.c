@@ -15,6 +15,8 @@
 #include "migration/wire/stream.h"
 #include "senders.h"
 
+/* The time that the ratio of a channel is about, at least */
+#define RATIO_NS (NANOSECONDS_PER_SECOND / 2)
 /* How often the migration thread looks at rate and clock in a turn */
 #define PACE_MS 1
 
@@ -29,6 +31,8 @@ typedef struct ChannelSender {
     QemuSemaphore go;           /* a mark, a turn, or to quit */
     unsigned marks;             /* to be made before another turn; atomic */
     SenderView view;            /* written by the thread; atomic */
+    SenderView earlier;         /* what view was when ratio was counted last */
+    int64_t earlier_ns;
 } ChannelSender;
 
 struct Senders {
@@ -68,14 +72,31 @@ static void sender_act(ChannelSender *c)
     ram_sink_flush(c->ram.sink);
 }
 
+/* Of what was sent since it was counted last */
+static void show_ratio(ChannelSender *c, int64_t now)
+{
+    SenderView *v = &c->view;
+    uint64_t bytes = v->bytes - c->earlier.bytes;
+
+    if (bytes && now - c->earlier_ns >= RATIO_NS) {
+        qatomic_set(&v->ratio, (v->memory - c->earlier.memory) * 100 / bytes);
+        c->earlier = *v;
+        c->earlier_ns = now;
+    }
+}
+
 static void show(ChannelSender *c, int64_t began)
 {
     SenderView *v = &c->view;
+    int64_t now = now_ns();
 
     qatomic_set_u64(&v->bytes, ram_sink_position(c->ram.sink));
     qatomic_set_u64(&v->memory, c->packets.memory + c->records.memory +
                                 c->places.written);
-    qatomic_set_u64(&v->busy_ns, v->busy_ns + (now_ns() - began));
+    qatomic_set_u64(&v->busy_ns, v->busy_ns + (now - began));
+    qatomic_set(&v->method, c->packets.encoder.last_method);
+    qatomic_set(&v->level, c->packets.encoder.last_level);
+    show_ratio(c, now);
 }
 
 static void *channel_sender_thread(void *opaque)
@@ -209,8 +230,8 @@ void senders_set_peer(Senders *s, uint32_t features)
     for (unsigned i = 0; i < s->count; i++) {
         ChannelSender *c = &s->list[i];
 
-        if ((features & WIRE_PEER_CHANNEL_RECORDS) && !c->packets.codec &&
-            !has_records(c)) {
+        if ((features & WIRE_PEER_CHANNEL_RECORDS) && !has_records(c) &&
+            !packet_encoder_compresses(&c->packets.encoder)) {
             channel_begin_records(c, features);
         }
     }
@@ -223,6 +244,25 @@ static void sender_take_places(ChannelSender *c, RamMapped *places)
         ram_mapped_sink_init(&c->places, places, c->file);
         c->ram.sink = &c->places.sink;
     }
+}
+
+bool senders_set_method(Senders *s, MultiFDCompression method, int level,
+                        Error **errp)
+{
+    pace(s, true, 0);
+    for (unsigned i = 0; i < s->count; i++) {
+        ChannelSender *c = &s->list[i];
+
+        if (has_records(c) && method != MULTIFD_COMPRESSION_NONE) {
+            error_setg(errp, "channels that began without compression go on "
+                       "without");
+            return false;
+        }
+        if (!packet_sink_set_method(&c->packets, method, level, errp)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 RamSendResult senders_run(void *opaque, RamSender *main, bool all)
@@ -278,6 +318,9 @@ bool senders_look(Senders *s, unsigned i, SenderView *view)
         .bytes = qatomic_read_u64(&v->bytes),
         .memory = qatomic_read_u64(&v->memory),
         .busy_ns = qatomic_read_u64(&v->busy_ns),
+        .method = qatomic_read(&v->method),
+        .level = qatomic_read(&v->level),
+        .ratio = qatomic_read(&v->ratio),
     };
     return true;
 }

@@ -42,6 +42,9 @@ typedef struct SenderView {
     uint64_t bytes;             /* written to the channel */
     uint64_t memory;            /* bytes of guest memory in these, no zeros */
     uint64_t busy_ns;           /* claiming, encoding and writing */
+    MultiFDCompression method;  /* of what it sent last */
+    int level;                  /* of that method */
+    unsigned ratio;             /* percent, within about a second; 0: unknown */
 } SenderView;
 
 /*
@@ -57,6 +60,14 @@ Senders *senders_start(QEMUFile **files, unsigned count,
  * the threads; without the BQL, before the first turn.
  */
 void senders_set_peer(Senders *s, uint32_t features);
+
+/*
+ * What is sent from now on is compressed with @method at @level.  False if that
+ * is not available, or if channels have records; then nothing changes.  Only for
+ * peers that have WIRE_PEER_ANY_METHOD.  Waits for the threads; without the BQL.
+ */
+bool senders_set_method(Senders *s, MultiFDCompression method, int level,
+                        Error **errp);
 
 /*
  * A turn: pages of the regions of @main, which itself tells of those that

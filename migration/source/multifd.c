@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "exec/target_page.h"
 #include "system/system.h"
@@ -33,15 +34,75 @@ static int level_of(MultiFDCompression method)
     }
 }
 
+/* The compression that was requested last, whether it was possible or not */
+static struct {
+    MultiFDCompression method;
+    int level;
+} requested;
+
+static void read_request(void)
+{
+    requested.method = migrate_multifd_compression();
+    requested.level = level_of(requested.method);
+}
+
+static bool peer_takes_any_method(void)
+{
+    return ram_source_peer() & WIRE_PEER_ANY_METHOD;
+}
+
+/*
+ * A migration goes on with what it began with where the destination does not
+ * know that it may change.
+ */
+static void change_method(Senders *s)
+{
+    Error *err = NULL;
+
+    read_request();
+    if (!peer_takes_any_method()) {
+        error_setg(&err, "the destination does not understand that");
+    } else if (senders_set_method(s, requested.method, requested.level, &err)) {
+        return;
+    }
+    warn_reportf_err(err, "multifd: the compression cannot be changed to '%s', "
+                     "and stays as it was: ",
+                     MultiFDCompression_str(requested.method));
+}
+
+/* Before the first turn: what the destination understands is known. */
+static void begin_automatic(Senders *s)
+{
+    if (requested.method == MULTIFD_COMPRESSION_AUTO &&
+        !peer_takes_any_method()) {
+        warn_report("multifd: the destination is not known to understand "
+                    "'multifd-compression' 'auto', so nothing is compressed; "
+                    "it needs the capability 'return-path', and the same "
+                    "version on the other side");
+        senders_set_method(s, MULTIFD_COMPRESSION_NONE, 0, &error_abort);
+    }
+}
+
+/* A RamRunFn: a turn, with the settings as they are */
+static RamSendResult multifd_run(void *opaque, RamSender *main, bool all)
+{
+    MultiFDCompression method = migrate_multifd_compression();
+
+    if (method != requested.method || level_of(method) != requested.level) {
+        change_method(opaque);
+    }
+    return senders_run(opaque, main, all);
+}
+
 static SendersConfig multifd_config(void)
 {
     ZeroPageDetection zeros = migrate_zero_page_detection();
-    MultiFDCompression method = migrate_multifd_compression();
 
+    read_request();
     return (SendersConfig) {
         .page_bits = qemu_target_page_bits(),
-        .method = method,
-        .level = level_of(method),
+        .method = requested.method,
+        .level = requested.level,
         .find_zeros = zeros != ZERO_PAGE_DETECTION_NONE,
         .tells_zeros = zeros == ZERO_PAGE_DETECTION_MULTIFD,
     };
@@ -71,7 +132,7 @@ static bool start(QEMUFile **files, unsigned count, Error **errp)
     SendersConfig config = multifd_config();
     Senders *s = senders_start(files, count, &config, errp);
     RamChannels channels = {
-        .run = senders_run,
+        .run = multifd_run,
         .mark = senders_mark,
         .each_section = migrate_multifd_flush_after_each_section(),
         .opaque = s,
@@ -142,6 +203,7 @@ bool multifd_connect(Error **errp)
 void multifd_meet(uint32_t features)
 {
     if (source.senders) {
+        begin_automatic(source.senders);
         senders_set_peer(source.senders, features);
     }
 }

@@ -246,6 +246,12 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_ERROR                 0x0040u /* WIRE_RP_ERROR */
 #define WIRE_PEER_STRICT                0x0100u /* WIRE_CMD_HOLD and so on */
 #define WIRE_PEER_CHANNEL_RECORDS       0x0200u /* WIRE_MULTIFD_RECORDS */
+/*
+ * Each packet of multifd may have another method of NONE, ZLIB and ZSTD,
+ * whatever is set on the destination, and what is compressed by Zstandard may
+ * consist of several frames.
+ */
+#define WIRE_PEER_ANY_METHOD            0x0400u
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */

@@ -627,6 +627,21 @@ LIES = [
     packets('records-for-zlib', 'The source does not compress',
             Packet(flags=RECORDS), method='zlib'),
 
+    packets('auto-mixed', None, ONE, ONE.but(flags=ZLIB, data=flushed(PAGE)),
+            ONE, ZERO, method='auto'),
+    packets('auto-qpl', 'A packet is compressed in another way',
+            ONE.but(flags=QPL), method='auto'),
+    packets('auto-two-methods', 'A packet is compressed in another way',
+            ONE.but(flags=ZLIB | ZSTD), method='auto'),
+    packets('auto-zlib-noise', 'zlib cannot decompress', ONE,
+            ONE.but(flags=ZLIB), method='auto'),
+    packets('auto-zstd-noise', 'Zstandard cannot decompress', ONE,
+            ONE.but(flags=ZSTD), method='auto'),
+    packets('auto-bomb', 'A packet holds more', ONE.but(
+        flags=ZLIB, data=bomb()), method='auto'),
+    packets('auto-plain-short', 'A packet of 1 pages has 4095 bytes', SMALLER,
+            method='auto'),
+
     *(Lie(f'stalls-after-{size}', stalls(size), 'multifd channel 0: ')
       for size in (0, 1, 319, 321, 2000)),
     *(Lie(f'main-closes-with-{count}', main_closes(count), 'stream ends')

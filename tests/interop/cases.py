@@ -15,6 +15,7 @@ import time
 
 import background
 import broken
+import compression
 import converge
 import cpr
 import failures
@@ -277,6 +278,7 @@ def all_cases() -> list[Case]:
     cases += multifd.all_cases() + multifd_postcopy.all_cases()
     cases += files.all_cases() + cpr.all_cases()
     cases += background.all_cases()
+    cases += compression.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),

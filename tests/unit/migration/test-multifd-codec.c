@@ -270,6 +270,22 @@ static void test_history(const void *codec)
     pair_free(p);
 }
 
+/* The level changes on the way. */
+static void test_other_level(const void *codec)
+{
+    Pair *p = pair_new(codec, 1);
+
+    for (unsigned i = 0; i < 40; i++) {
+        if (i % 3) {
+            p->codec->encoder_level(p->encoder, g_test_rand_int_range(0, 10));
+        }
+        encode_new(p, g_test_rand_int_range(0, CONTENTS),
+                   g_test_rand_int_range(1, PAGES + 1));
+        assert_arrives(p);
+    }
+    pair_free(p);
+}
+
 /* Every packet that is as large as it can be fits. */
 static void test_largest(const void *codec)
 {
@@ -652,6 +668,8 @@ static void test_find(void)
             g_assert_true(codec_exists(i, &error_abort));
             g_assert_cmpuint(codec->flag & ~WIRE_MULTIFD_METHOD, ==, 0);
             g_assert_cmpint(ctpop32(codec->flag), ==, 1);
+        } else if (i == MULTIFD_COMPRESSION_AUTO && codec_automatic()) {
+            g_assert_true(codec_exists(i, &error_abort));
         } else if (i != MULTIFD_COMPRESSION_NONE) {
             g_assert_false(codec_exists(i, &err));
             g_assert_nonnull(strstr(error_get_pretty(err),
@@ -675,6 +693,7 @@ static void add_all(const Codec *codec)
     add(codec, "contents", test_contents);
     add(codec, "many", test_many);
     add(codec, "history", test_history);
+    add(codec, "other-level", test_other_level);
     add(codec, "largest", test_largest);
     add(codec, "no-room", test_no_room);
     add(codec, "written", test_written);

@@ -9,9 +9,14 @@
 #include "migration/core/peer.h"
 #include "migration/wire/wire.h"
 
+#ifdef CONFIG_ZSTD
+#define METHODS WIRE_PEER_ANY_METHOD
+#else
+#define METHODS 0
+#endif
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
              WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR | \
-             WIRE_PEER_CHANNEL_RECORDS)
+             WIRE_PEER_CHANNEL_RECORDS | METHODS)
 
 static void test_introduction(void)
 {
@@ -69,6 +74,10 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "error");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "channel-records");
+    if (METHODS) {
+        last = last->next;
+        g_assert_cmpstr(last->value, ==, "any-method");
+    }
     g_assert_null(last->next);
     qapi_free_strList(names);
     g_assert_null(peer_feature_names(0));
