@@ -98,7 +98,6 @@ static const CapRule rules[] = {
 /* They can be turned off, as management tools do, but not on. */
 static const MigrationCapability caps_missing[] = {
     MIGRATION_CAPABILITY_X_COLO,
-    MIGRATION_CAPABILITY_ZERO_COPY_SEND,
     MIGRATION_CAPABILITY_DIRTY_LIMIT,
 };
 

@@ -65,6 +65,7 @@ static void sender_act(ChannelSender *c)
     if (qatomic_read(&c->marks)) {
         qatomic_dec(&c->marks);
         sender_mark(c);
+        stream_await_in_place(c->file);
         return;
     }
     RCU_READ_LOCK_GUARD();

@@ -127,6 +127,17 @@ static void close_files(QEMUFile **files, unsigned count)
     }
 }
 
+/* Each channel, if the capability is set */
+static bool send_in_place(QEMUFile **files, unsigned count, Error **errp)
+{
+    bool ok = true;
+
+    for (unsigned i = 0; ok && migrate_zero_copy_send() && i < count; i++) {
+        ok = stream_send_in_place(files[i], errp);
+    }
+    return ok;
+}
+
 static bool start(QEMUFile **files, unsigned count, Error **errp)
 {
     SendersConfig config = multifd_config();
@@ -193,7 +204,7 @@ bool multifd_connect(Error **errp)
                                   : connect_channels(files, count, errp))) {
         return false;
     }
-    if (!start(files, count, errp)) {
+    if (!send_in_place(files, count, errp) || !start(files, count, errp)) {
         close_files(files, count);
         return false;
     }

@@ -60,6 +60,8 @@ typedef struct Window {
     GQueue fds;         /* received descriptors that nobody took yet */
 } Window;
 
+typedef struct InPlace InPlace;
+
 struct QEMUFile {
     QIOChannel *ioc;
     QIOChannelSocket *socket;   /* the same, if it is one; else NULL */
@@ -70,6 +72,11 @@ struct QEMUFile {
     uint64_t moved;     /* bytes that went through the channel in sequence */
     Stat64 *counter;    /* output: where they are counted for the limit */
     int64_t arrived_ns; /* input: when the last of them came */
+    InPlace *in_place;  /* output that was to be sent so; or NULL */
+    /* Takes what would end a poll; or NULL */
+    void (*before_park)(QEMUFile *f);
+    /* As stream_channel_write(), in place; NULL: everything is copied */
+    bool (*write_in_place)(QEMUFile *f, struct iovec *vec, size_t n);
     Gather *out;        /* exactly one of out and in is set */
     Window *in;
 };
@@ -99,6 +106,12 @@ void stream_fault_io(QEMUFile *f, Error *err);
 bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
                                              size_t n, int *fds, size_t nfds);
 
+/* @len bytes of @vec were written; returns how many pieces are gone. */
+size_t stream_written_more(QEMUFile *f, struct iovec *vec, size_t len);
+
+/* Returns when it may be worth to try again, or after STREAM_PARK_MS. */
+void coroutine_mixed_fn stream_channel_park(QEMUFile *f, GIOCondition cond);
+
 /*
  * Reads once: as much as there is, up to all of @vec, where the caller cannot
  * do with less than @need bytes in the end.  Returns the number of bytes, or
@@ -107,6 +120,17 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
 size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
                                               const struct iovec *vec,
                                               size_t n, size_t need);
+
+/* stream-in-place.c */
+
+/* Whether memory that is referred to is sent in place */
+static inline bool stream_in_place(const QEMUFile *f)
+{
+    return f->write_in_place;
+}
+
+/* For tests: goes on although the kernel copies. */
+void stream_in_place_stays(QEMUFile *f);
 
 /* stream-put.c */
 

@@ -153,6 +153,47 @@ static bool coroutine_mixed_fn gather_write_kept(QEMUFile *f)
     return ok;
 }
 
+static bool is_staged(const Gather *g, const struct iovec *piece)
+{
+    const uint8_t *base = piece->iov_base;
+
+    return g->stage && base >= g->stage && base < g->stage + STREAM_STAGE_SIZE;
+}
+
+/* How many pieces from @first on, of @n, are alike; all @bytes of them */
+static size_t same_kind(const Gather *g, size_t first, size_t n, size_t *bytes)
+{
+    bool staged = is_staged(g, &g->pieces[first]);
+    size_t end = first;
+
+    *bytes = 0;
+    while (end < n && is_staged(g, &g->pieces[end]) == staged) {
+        *bytes += g->pieces[end++].iov_len;
+    }
+    return end - first;
+}
+
+/* The stage is used again at once: what lies there is copied. */
+static bool coroutine_mixed_fn gather_write(QEMUFile *f)
+{
+    Gather *g = f->out;
+    bool ok = true;
+    size_t count, bytes;
+
+    if (!stream_in_place(f)) {
+        return stream_channel_write(f, g->pieces, g->npieces, NULL, 0);
+    }
+    for (size_t at = 0; ok && at < g->npieces; at += count) {
+        bool staged = is_staged(g, &g->pieces[at]);
+
+        count = same_kind(g, at, g->npieces, &bytes);
+        ok = staged || bytes < STREAM_IN_PLACE_MIN
+             ? stream_channel_write(f, &g->pieces[at], count, NULL, 0)
+             : f->write_in_place(f, &g->pieces[at], count);
+    }
+    return ok;
+}
+
 /*
  * Writes the queue, or drops it if an error is latched meanwhile.  Memory that
  * is to be given back stays until what is kept of it is written.
@@ -164,8 +205,7 @@ static void coroutine_mixed_fn gather_send(QEMUFile *f)
     gather_seal(g);
     if (g->keep && gather_held(g) <= STREAM_KEEP_MAX) {
         gather_keep(g);
-    } else if (gather_write_kept(f) &&
-               stream_channel_write(f, g->pieces, g->npieces, NULL, 0)) {
+    } else if (gather_write_kept(f) && gather_write(f)) {
         release_now(g);
     }
     g->staged = g->sealed = g->queued = g->npieces = 0;
@@ -276,7 +316,8 @@ void coroutine_mixed_fn qemu_put_buffer_async(QEMUFile *f, const uint8_t *buf,
 void coroutine_mixed_fn qemu_put_buffer(QEMUFile *f, const uint8_t *buf,
                                         size_t size)
 {
-    if (size >= STREAM_DIRECT_PUT) {
+    /* What is sent in place is not the caller's again when this returns. */
+    if (size >= STREAM_DIRECT_PUT && !stream_in_place(f)) {
         assert(f->out);
         if (!stream_fault(f)) {
             gather_refer(f, buf, size);
@@ -287,7 +328,7 @@ void coroutine_mixed_fn qemu_put_buffer(QEMUFile *f, const uint8_t *buf,
     while (size) {
         Gather *g = f->out;
         size_t room = g && g->stage ? STREAM_STAGE_SIZE - g->staged : 0;
-        size_t len = room ? MIN(room, size) : size;
+        size_t len = MIN(room ?: STREAM_STAGE_SIZE, size);
         uint8_t *p = stage_take(f, len);
 
         if (!p) {

@@ -3,7 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * stream-put.c and stream-get.c hold the two directions.  The first error is
+ * stream-put.c and stream-get.c hold the two directions, stream-in-place.c output
+ * that is not copied.  The first error is
  * published with one atomic store and never changes after that, so any thread
  * may look at it without a lock.
  */
@@ -163,9 +164,11 @@ static void park_fd(int fd, GIOCondition cond)
 }
 #endif
 
-/* Returns when it may be worth to try again. */
-static void coroutine_mixed_fn channel_park(QEMUFile *f, GIOCondition cond)
+void coroutine_mixed_fn stream_channel_park(QEMUFile *f, GIOCondition cond)
 {
+    if (f->before_park) {
+        f->before_park(f);
+    }
     if (qemu_in_coroutine()) {
         qio_channel_yield(f->ioc, cond);
         return;
@@ -194,6 +197,13 @@ static size_t pieces_advance(struct iovec *vec, size_t len)
     return gone;
 }
 
+size_t stream_written_more(QEMUFile *f, struct iovec *vec, size_t len)
+{
+    f->moved += len;
+    stat64_add(f->counter, len);
+    return pieces_advance(vec, len);
+}
+
 bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
                                              size_t n, int *fds, size_t nfds)
 {
@@ -206,7 +216,7 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
         }
         len = qio_channel_writev_full(f->ioc, vec, n, fds, nfds, 0, &err);
         if (len == QIO_CHANNEL_ERR_BLOCK) {
-            channel_park(f, G_IO_OUT);
+            stream_channel_park(f, G_IO_OUT);
             continue;
         }
         if (len == 0) {
@@ -218,13 +228,11 @@ bool coroutine_mixed_fn stream_channel_write(QEMUFile *f, struct iovec *vec,
             return false;
         }
 
-        size_t gone = pieces_advance(vec, len);
+        size_t gone = stream_written_more(f, vec, len);
         vec += gone;
         n -= gone;
         fds = NULL;
         nfds = 0;
-        f->moved += len;
-        stat64_add(f->counter, len);
     }
     return true;
 }
@@ -281,7 +289,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
         keep_fds(f, fds, nfds);
         if (len == QIO_CHANNEL_ERR_BLOCK) {
             wake_at(f, need);
-            channel_park(f, G_IO_IN);
+            stream_channel_park(f, G_IO_IN);
             continue;
         }
         if (len > 0) {
@@ -397,7 +405,7 @@ static bool coroutine_mixed_fn channel_io_at(QEMUFile *f, PositionedIO *io,
         }
         done = io(f->ioc, (char *)buf, len, pos, &err);
         if (done == QIO_CHANNEL_ERR_BLOCK) {
-            channel_park(f, cond);
+            stream_channel_park(f, cond);
             continue;
         }
         if (done == 0) {
@@ -552,6 +560,7 @@ int qemu_fclose(QEMUFile *f)
     g_clear_pointer(&f->out, stream_gather_free);
     g_clear_pointer(&f->in, stream_window_free);
     fault_free(f->fault);
+    g_free(f->in_place);
     g_free(f);
     trace_qemu_file_fclose();
     return ret ?: closed;

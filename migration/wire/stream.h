@@ -37,6 +37,9 @@
 /* Output: pieces gathered for one write at most. */
 #define STREAM_GATHER_PIECES    MIN_CONST(IOV_MAX, 1024)
 
+/* Output in place: less than this is faster copied. */
+#define STREAM_IN_PLACE_MIN     (16 * KiB)
+
 /*
  * Output: bytes gathered before a put blocks to write them.  Few and large
  * writes are what a socket is fastest with.  But the rate limit sees bytes
@@ -97,6 +100,31 @@ void stream_read_ahead(QEMUFile *f, size_t bytes);
  * base/stats.h adds up; at first it is that of the main channel.
  */
 void stream_count_in(QEMUFile *f, Stat64 *counter);
+
+/**
+ * stream_send_in_place: send memory that is referred to without a copy
+ * @f: output over TCP, before anything is put
+ *
+ * What qemu_put_buffer_async() refers to is read by the kernel until some time
+ * after a flush, from pages that it keeps: they may be unmapped or discarded.
+ * They may also be written to, and what arrives then is any mixture.  So this
+ * is for pages that are sent again after they were written to; a page in
+ * transit that the guest writes to is dirty by that, and is sent once more
+ * behind it.
+ *
+ * Returns: false if the socket cannot do that.
+ */
+bool stream_send_in_place(QEMUFile *f, Error **errp);
+
+/**
+ * stream_await_in_place: wait until the kernel reads nothing any more
+ * @f: output; only from the thread that uses @f; any other stream is ready
+ *
+ * Ends early when an error is latched, by whomever.  If all was copied since the
+ * last call this counts as dirty_sync_missed_zero_copy, and from the first such
+ * time on everything is copied here, which costs less.
+ */
+void stream_await_in_place(QEMUFile *f);
 
 /**
  * stream_arrived_ns: when the last bytes were read from the channel

@@ -29,6 +29,7 @@ import promised
 import responsive
 import told
 import vhost_user
+import zero_copy
 from ferry.errors import FerryError
 from ferry.migrate import ENDED
 from ferry.qmp import QMPError
@@ -279,6 +280,7 @@ def all_cases() -> list[Case]:
     cases += files.all_cases() + cpr.all_cases()
     cases += background.all_cases()
     cases += compression.all_cases()
+    cases += zero_copy.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
