@@ -155,18 +155,33 @@ static uint64_t ram_send_take_run(RamSender *s, uint64_t limit,
     return 0;
 }
 
+/*
+ * The counters of all are lines that all senders write to: once a batch, as
+ * pages may take turns in being zero.
+ */
+static void ram_send_count(RamSender *s)
+{
+    if (s->normal) {
+        stat64_add(&mig_stats.normal_pages, s->normal);
+    }
+    if (s->zero) {
+        stat64_add(&mig_stats.zero_pages, s->zero);
+    }
+    s->normal = s->zero = 0;
+}
+
 static void send_content(RamSender *s, const RamRegion *r, uint64_t first,
                          unsigned count)
 {
     ram_sink_pages(s->sink, r, first, count);
-    stat64_add(&mig_stats.normal_pages, count);
+    s->normal += count;
 }
 
 static void send_zeros(RamSender *s, const RamRegion *r, uint64_t first,
                        unsigned count)
 {
     ram_sink_zeros(s->sink, r, first, count);
-    stat64_add(&mig_stats.zero_pages, count);
+    s->zero += count;
 }
 
 static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
@@ -203,6 +218,7 @@ void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
     for (uint64_t done = 0; done < count; done += CLASSIFY_MAX) {
         send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX));
     }
+    ram_send_count(s);
 }
 
 /* The pages of @runs after the first @done are to be sent after all. */
@@ -280,6 +296,7 @@ static bool ram_send_send_batch(RamSender *s, unsigned pages)
         pages -= count;
         some = true;
     }
+    ram_send_count(s);
     return some;
 }
 

@@ -38,6 +38,7 @@ typedef struct RamSender {
     bool tells_untouched;       /* of pages that nobody ever wrote to */
     bool takes_dirty;           /* pages of the maps */
     unsigned share;             /* it has one of so many shares of the rate */
+    uint64_t normal, zero;      /* pages sent and not counted for others yet */
     const bool *stop;           /* who paces it says so here; or NULL; atomic */
     RamRun runs[RAM_SEND_BATCH];        /* of the batch, when sent as deltas */
 } RamSender;
