@@ -12,27 +12,6 @@
 #include "qapi/qapi-commands-migration.h"
 #include "migration/misc.h"
 
-/*
- * Device state over multifd: VFIO asks whether that is possible, and does
- * without if it is not.
- */
-
-bool multifd_device_state_supported(void)
-{
-    return false;
-}
-
-bool multifd_queue_device_state(char *idstr, uint32_t instance_id,
-                                char *data, size_t len)
-{
-    return false;
-}
-
-bool multifd_device_state_save_thread_should_exit(void)
-{
-    return true;
-}
-
 #ifdef CONFIG_REPLICATION
 
 /*

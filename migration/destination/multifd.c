@@ -14,6 +14,8 @@
 #include "migration/base/clock.h"
 #include "system/system.h"
 #include "migration/core/main-loop.h"
+#include "migration/device/load-threads.h"
+#include "migration/device/load.h"
 #include "migration/migration.h"
 #include "migration/multifd/receivers.h"
 #include "migration/options.h"
@@ -69,6 +71,8 @@ static void channel_failed(const Error *err)
 {
     QEMUFile *f = qatomic_read(&destination.from_src);
 
+    /* Who waits for a device's state on this channel does so in vain. */
+    load_threads_give_up();
     if (f) {
         qemu_file_set_error_obj(f, -EIO, error_copy(err));
     }
@@ -252,6 +256,7 @@ void multifd_incoming_begin(MultifdMain *main)
         .takes_any = source_changes_method,
         .regions = ram_load_regions,
         .arrived = ram_load_arrived,
+        .load_device = device_load_buffer,
         .failed = channel_failed,
     };
 

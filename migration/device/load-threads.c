@@ -21,6 +21,7 @@ typedef struct LoadThread {
 static ThreadPool *pool;
 static bool used;               /* atomic; there is something to wait for */
 static bool closing;            /* atomic; read by the threads */
+static bool joined;             /* BQL; no more are started */
 static FirstError load_error;
 
 static void __attribute__((constructor)) load_threads_init(void)
@@ -48,7 +49,7 @@ void qemu_loadvm_start_load_thread(MigrationLoadThread function, void *opaque)
     LoadThread *thread = g_new(LoadThread, 1);
 
     /* It would never be waited for. */
-    assert(pool && !closing);
+    assert(pool && !joined);
     *thread = (LoadThread) { .function = function, .opaque = opaque };
     qatomic_set(&used, true);
     thread_pool_submit_immediate(pool, load_thread, thread, g_free);
@@ -57,7 +58,7 @@ void qemu_loadvm_start_load_thread(MigrationLoadThread function, void *opaque)
 void load_threads_open(void)
 {
     assert(!pool);
-    closing = used = false;
+    closing = used = joined = false;
     pool = thread_pool_new();
 }
 
@@ -72,10 +73,16 @@ bool load_threads_join(Error **errp)
         bql_lock();
     }
 
+    joined = true;
     qatomic_set(&closing, true);
     err = first_error_get(&load_error);
     error_propagate(errp, err);
     return !err;
+}
+
+void load_threads_give_up(void)
+{
+    qatomic_set(&closing, true);
 }
 
 void load_threads_close(void)
@@ -83,6 +90,7 @@ void load_threads_close(void)
     if (!pool) {
         return;
     }
+    joined = true;
     qatomic_set(&closing, true);
     bql_unlock();
     g_clear_pointer(&pool, thread_pool_free);

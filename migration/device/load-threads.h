@@ -19,6 +19,9 @@ void load_threads_open(void);
  */
 bool load_threads_join(Error **errp);
 
+/* Asks all of them to stop: what they wait for does not come.  Any thread. */
+void load_threads_give_up(void);
+
 /* Asks all of them to stop and waits. May be called at any time. */
 void load_threads_close(void);
 

@@ -707,6 +707,32 @@ unsigned device_load_count_acks(void)
     return needed;
 }
 
+/* Devices come and go under the BQL, but for those with handlers. */
+bool device_load_buffer(const char *name, uint32_t instance_id, char *data,
+                        size_t len, Error **errp)
+{
+    g_autofree char *shown = NULL;
+    Section *s;
+
+    FOR_EACH_SECTION_WITH(s, load_state_buffer) {
+        if (s->instance_id == instance_id && !strcmp(s->name, name)) {
+            ERRP_GUARD();
+
+            if (s->ops->load_state_buffer(s->opaque, data, len, errp)) {
+                return true;
+            }
+            error_prepend(errp, "Device '%s' instance %" PRIu32 ": ", s->name,
+                          instance_id);
+            return false;
+        }
+    }
+    shown = g_strescape(name, NULL);
+    error_setg(errp, "No device '%s' instance %" PRIu32 " here takes state "
+               "from a channel of multifd: this VM must have the same devices "
+               "as the source, with the same settings", shown, instance_id);
+    return false;
+}
+
 bool device_load_switchover_start(Error **errp)
 {
     Section *s;

@@ -127,6 +127,13 @@ bool device_load_description(QEMUFile *f, Error **errp);
 /* Sections that have to agree before the source stops. */
 unsigned device_load_count_acks(void);
 
+/*
+ * Part of the state of a section that did not come on the main channel.
+ * Without the BQL, after load_set_up, in any thread.
+ */
+bool device_load_buffer(const char *name, uint32_t instance_id, char *data,
+                        size_t len, Error **errp);
+
 /* The source has stopped. */
 bool device_load_switchover_start(Error **errp);
 

@@ -10,6 +10,7 @@
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
+#include "qemu/units.h"
 #include "migration/base/clock.h"
 #include "migration/base/first-error.h"
 #include "migration/migration.h"
@@ -23,6 +24,8 @@
 #define CHANNEL_MS (10 * 1000)
 /* How often it is looked whether it was, and whether one has failed */
 #define LOOK_MS 100
+/* Of a device's state, what is read at once */
+#define DEVICE_STATE_PIECE (1 * MiB)
 /* Enough for the head of the next packet, and little of its pages */
 #define READ_AHEAD 4096
 
@@ -366,21 +369,60 @@ static bool take_packet_pages(Receiver *c, const WireMultifdPages *head,
     return !r->read_only || compare_spare(c, r, p->normal, errp);
 }
 
+/* The rest of something that begins with what has been read, @done bytes */
+static bool get_rest(Receiver *c, void *head, size_t done, size_t size)
+{
+    return qemu_get_buffer(c->f, (uint8_t *)head + done, size - done) ==
+           size - done;
+}
+
+/* Memory for so much is there only once it has come, or some of it. */
+static char *get_device_bytes(Receiver *c, uint32_t len)
+{
+    g_autofree char *bytes = NULL;
+
+    for (size_t done = 0; done < len || !bytes; ) {
+        size_t more = MIN(len - done, DEVICE_STATE_PIECE);
+
+        bytes = g_realloc(bytes, done + more + 1);
+        if (qemu_get_buffer(c->f, (uint8_t *)bytes + done, more) != more) {
+            return NULL;
+        }
+        done += more;
+    }
+    return g_steal_pointer(&bytes);
+}
+
+/* A packet that begins with @head; the guest's devices are known to be there */
+static bool take_device_state(Receiver *c, const WireMultifdHead *head,
+                              Error **errp)
+{
+    WireMultifdDeviceState state = { .head = *head };
+    g_autofree char *bytes = NULL;
+    uint32_t instance_id, len;
+
+    if (!get_rest(c, &state, sizeof(*head), sizeof(state)) ||
+        !packet_check_device_state(&state, &instance_id, &len, errp)) {
+        return false;
+    }
+    if (!receivers.config.load_device) {
+        error_setg(errp, "A packet has the state of a device, and none is "
+                   "expected");
+        return false;
+    }
+    bytes = get_device_bytes(c, len);
+    return bytes && receivers.config.load_device(state.name, instance_id,
+                                                 bytes, len, errp);
+}
+
 static bool get_packet(Receiver *c, WireMultifdPages *head, Packet *p,
                        Error **errp)
 {
     size_t table = receivers.pages_max * sizeof(*c->table);
 
-    if (qemu_get_buffer(c->f, (uint8_t *)head, sizeof(*head)) !=
-        sizeof(*head) || !packet_check(head, receivers.pages_max, p, errp)) {
-        return false;
-    }
-    if (p->flags & WIRE_MULTIFD_DEVICE_STATE) {
-        error_setg(errp, "A packet brings the state of a device, which is not "
-                   "available in this version of Ferry");
-        return false;
-    }
-    return qemu_get_buffer(c->f, (uint8_t *)c->table, table) == table;
+    return get_rest(c, head, sizeof(head->head), sizeof(*head)) &&
+           packet_check(head, receivers.pages_max, p, errp) &&
+           qemu_get_buffer(c->f, (uint8_t *)c->table, table) == table;
 }
 
 /*
@@ -453,9 +495,25 @@ static bool receive(Receiver *c, Error **errp)
 {
     bool ready = false;         /* there was a mark */
     WireMultifdPages head;
+    uint32_t flags;
     Packet p;
 
     for (;;) {
+        if (!get_rest(c, &head, 0, sizeof(head.head)) ||
+            !packet_check_head(&head.head, &flags, errp)) {
+            return false;
+        }
+        if (flags & WIRE_MULTIFD_DEVICE_STATE) {
+            if (!ready) {
+                error_setg(errp, "The state of a device comes before the list "
+                           "of RAM blocks");
+                return false;
+            }
+            if (!take_device_state(c, &head.head, errp)) {
+                return false;
+            }
+            continue;
+        }
         if (!get_packet(c, &head, &p, errp)) {
             return false;
         }

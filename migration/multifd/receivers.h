@@ -39,6 +39,12 @@ typedef struct ReceiversConfig {
     RamRegions *(*regions)(void);
     /* Pages have been put in place, by any of the threads; or NULL. */
     void (*arrived)(RamRegion *region, uint64_t page, uint64_t pages);
+    /*
+     * Part of the state of a section, in the thread of a channel, without the
+     * BQL; NULL: none is expected.
+     */
+    bool (*load_device)(const char *name, uint32_t instance_id, char *data,
+                        size_t len, Error **errp);
     /* A channel has failed: in its thread.  The error stays the receivers'. */
     void (*failed)(const Error *err);
 } ReceiversConfig;

@@ -13,6 +13,8 @@
 #include "migration/migration.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/stream.h"
+#include "migration/wire/packet.h"
+#include "device-queue.h"
 #include "senders.h"
 
 /* The time that the ratio of a channel is about, at least */
@@ -30,6 +32,7 @@ typedef struct ChannelSender {
     QemuThread thread;
     QemuSemaphore go;           /* a mark, a turn, or to quit */
     unsigned marks;             /* to be made before another turn; atomic */
+    unsigned pieces;            /* of device state to be written; atomic */
     SenderView view;            /* written by the thread; atomic */
     SenderView earlier;         /* what view was when ratio was counted last */
     int64_t earlier_ns;
@@ -40,6 +43,8 @@ struct Senders {
     unsigned count;
     unsigned awaited;           /* posts of rests that are to come */
     QemuSemaphore rests;        /* one of them has done what it was to do */
+    DeviceQueue devices;
+    unsigned next;              /* channel that writes of them; atomic */
     bool drain;                 /* of a turn: until nothing is left */
     bool stop;                  /* of a turn: atomic */
     bool quit;                  /* there is nothing more to do; atomic */
@@ -57,6 +62,31 @@ static void sender_mark(ChannelSender *c)
     } else {
         ram_sink_end_pass(&c->packets.sink);
     }
+}
+
+/* If there is an error nothing is written. */
+static void write_device(ChannelSender *c)
+{
+    DevicePiece *piece = device_queue_take(&c->all->devices);
+    WireMultifdDeviceState head;
+
+    packet_fill_device_state(&head, piece->name, piece->instance_id,
+                             piece->len);
+    qemu_put_buffer(c->file, (uint8_t *)&head, sizeof(head));
+    qemu_put_buffer(c->file, piece->data, piece->len);
+    qemu_fflush(c->file);
+    device_queue_done(&c->all->devices, piece);
+}
+
+/* Each post of `go` is for one of these.  Nobody waits for this one to rest. */
+static bool sender_act_for_device(ChannelSender *c)
+{
+    if (!qatomic_read(&c->pieces)) {
+        return false;
+    }
+    qatomic_dec(&c->pieces);
+    write_device(c);
+    return true;
 }
 
 /* Marks come before the turn that was begun after them. */
@@ -110,9 +140,11 @@ static void *channel_sender_thread(void *opaque)
     while (!qatomic_read(&c->all->quit)) {
         int64_t began = now_ns();
 
-        sender_act(c);
+        if (!sender_act_for_device(c)) {
+            sender_act(c);
+            qemu_sem_post(&c->all->rests);
+        }
         show(c, began);
-        qemu_sem_post(&c->all->rests);
         qemu_sem_wait(&c->go);
     }
     rcu_unregister_thread();
@@ -134,6 +166,14 @@ static void channel_sender_free(ChannelSender *c)
     qemu_sem_destroy(&c->go);
 }
 
+static void senders_free(Senders *s)
+{
+    device_queue_destroy(&s->devices);
+    qemu_sem_destroy(&s->rests);
+    g_free(s->list);
+    g_free(s);
+}
+
 Senders *senders_start(QEMUFile **files, unsigned count,
                        const SendersConfig *config, Error **errp)
 {
@@ -143,6 +183,7 @@ Senders *senders_start(QEMUFile **files, unsigned count,
     s->list = g_new0(ChannelSender, count);
     s->count = count;
     qemu_sem_init(&s->rests, 0);
+    device_queue_init(&s->devices, 2 * count);
     for (unsigned i = 0; i < count; i++) {
         ChannelSender *c = &s->list[i];
 
@@ -161,9 +202,7 @@ Senders *senders_start(QEMUFile **files, unsigned count,
         for (unsigned i = 0; i < count; i++) {
             channel_sender_free(&s->list[i]);
         }
-        qemu_sem_destroy(&s->rests);
-        g_free(s->list);
-        g_free(s);
+        senders_free(s);
         return NULL;
     }
     for (unsigned i = 0; i < count; i++) {
@@ -306,6 +345,31 @@ void senders_mark(void *opaque)
     post(s);
 }
 
+bool senders_queue_device(Senders *s, const char *name, uint32_t instance_id,
+                          const void *data, size_t len)
+{
+    ChannelSender *c;
+
+    assert(len <= WIRE_MULTIFD_DEVICE_STATE_MAX);
+    if (!device_queue_put(&s->devices, name, instance_id, data, len)) {
+        return false;
+    }
+    c = &s->list[qatomic_fetch_inc(&s->next) % s->count];
+    qatomic_inc(&c->pieces);
+    qemu_sem_post(&c->go);
+    return !qemu_file_get_error(c->file);
+}
+
+bool senders_settle_devices(Senders *s)
+{
+    return device_queue_wait(&s->devices);
+}
+
+void senders_drop_devices(Senders *s)
+{
+    device_queue_end(&s->devices);
+}
+
 bool senders_look(Senders *s, unsigned i, SenderView *view)
 {
     const SenderView *v;
@@ -328,6 +392,7 @@ bool senders_look(Senders *s, unsigned i, SenderView *view)
 
 void senders_shutdown(Senders *s)
 {
+    device_queue_end(&s->devices);
     for (unsigned i = 0; i < s->count; i++) {
         qemu_file_shutdown(s->list[i].file);
     }
@@ -345,6 +410,7 @@ static void end_encryption(QEMUFile *f)
 
 void senders_end(Senders *s, bool ok)
 {
+    device_queue_end(&s->devices);
     qatomic_set(&s->quit, true);
     post(s);
     for (unsigned i = 0; i < s->count; i++) {
@@ -359,7 +425,5 @@ void senders_end(Senders *s, bool ok)
         stream_close(c->file);
         channel_sender_free(c);
     }
-    qemu_sem_destroy(&s->rests);
-    g_free(s->list);
-    g_free(s);
+    senders_free(s);
 }

@@ -94,6 +94,24 @@ int senders_settle(Senders *s, RamSender *main);
  */
 bool senders_look(Senders *s, unsigned i, SenderView *view);
 
+/*
+ * A copy of @len bytes of the state of section @name, on any of the channels.
+ * Waits while many are on their way.  False if a channel has failed, or the
+ * senders were shut down.  Threads that save devices, while the senders are
+ * there.
+ */
+bool senders_queue_device(Senders *s, const char *name, uint32_t instance_id,
+                          const void *data, size_t len);
+
+/*
+ * Waits until all of that has been written.  False if the senders were shut
+ * down.  Migration thread, without the BQL.
+ */
+bool senders_settle_devices(Senders *s);
+
+/* Device state that is not written yet is dropped, and no more is taken. */
+void senders_drop_devices(Senders *s);
+
 /* Cuts all channels, so that nobody waits for them. */
 void senders_shutdown(Senders *s);
 

@@ -29,6 +29,7 @@
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
+#include "device-state.h"
 #include "multifd.h"
 #include "requests.h"
 #include "save.h"
@@ -246,6 +247,7 @@ static bool keep_rest(Switchover *s, Error **errp)
 {
     int ret;
 
+    save_threads_begin();
     ret = qemu_savevm_state_complete_precopy_iterable(source.to_dst, false);
     fault_inject_delay(DOWNTIME_PART_RAM);
     switchover_memory_sent(s);
@@ -284,8 +286,8 @@ static bool switchover_send_end(Switchover *s, Error **errp)
     int ret = qemu_fflush(source.to_dst);
     uint64_t before = stream_written(source.to_dst);
 
-    if (switchover_saved(ret, errp) && multifd_settle(errp) &&
-        source_hand_over(errp)) {
+    if (switchover_saved(ret, errp) && save_threads_join(errp) &&
+        multifd_settle(errp) && source_hand_over(errp)) {
         fault_inject_delay(DOWNTIME_PART_FLUSH);
         qemu_savevm_state_end(source.to_dst);
         ret = qemu_fflush(source.to_dst);
@@ -322,7 +324,9 @@ static bool send_rest(Switchover *s, Error **errp)
             bql_unlock();
         }
     }
-    return ok && switchover_send_end(s, errp);
+    ok = ok && switchover_send_end(s, errp);
+    save_threads_abort();
+    return ok;
 }
 
 /* There is a QEMU on the other side, and it talks to us. */

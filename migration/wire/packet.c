@@ -102,24 +102,69 @@ static bool counts_fit(const Packet *p, unsigned pages_max, Error **errp)
     return true;
 }
 
+bool packet_check_head(const WireMultifdHead *wire, uint32_t *flags,
+                       Error **errp)
+{
+    *flags = ldl_be_p(&wire->flags);
+    if (!check_kind(ldl_be_p(&wire->magic), ldl_be_p(&wire->version), errp)) {
+        return false;
+    }
+    if (*flags & ~(WIRE_MULTIFD_FLAGS | WIRE_MULTIFD_RECORDS)) {
+        error_setg(errp, "A packet has unknown flags: 0x%" PRIx32, *flags);
+        return false;
+    }
+    return true;
+}
+
+void packet_fill_device_state(WireMultifdDeviceState *wire, const char *name,
+                              uint32_t instance_id, uint32_t len)
+{
+    *wire = (WireMultifdDeviceState) { };
+    stl_be_p(&wire->head.magic, WIRE_MULTIFD_MAGIC);
+    stl_be_p(&wire->head.version, WIRE_MULTIFD_VERSION);
+    stl_be_p(&wire->head.flags, WIRE_MULTIFD_DEVICE_STATE | WIRE_MULTIFD_NONE);
+    stl_be_p(&wire->instance_id, instance_id);
+    stl_be_p(&wire->payload_len, len);
+    g_strlcpy(wire->name, name, sizeof(wire->name));
+}
+
+bool packet_check_device_state(const WireMultifdDeviceState *wire,
+                               uint32_t *instance_id, uint32_t *len,
+                               Error **errp)
+{
+    uint32_t flags = ldl_be_p(&wire->head.flags);
+
+    *instance_id = ldl_be_p(&wire->instance_id);
+    *len = ldl_be_p(&wire->payload_len);
+    if (flags != (WIRE_MULTIFD_DEVICE_STATE | WIRE_MULTIFD_NONE)) {
+        error_setg(errp, "A packet with the state of a device has other "
+                   "flags: 0x%" PRIx32, flags);
+        return false;
+    }
+    if (!memchr(wire->name, 0, sizeof(wire->name))) {
+        error_setg(errp, "The name of a device does not end");
+        return false;
+    }
+    if (*len > WIRE_MULTIFD_DEVICE_STATE_MAX) {
+        error_setg(errp, "A packet has %" PRIu32 " bytes of the state of a "
+                   "device, where %d are the limit", *len,
+                   WIRE_MULTIFD_DEVICE_STATE_MAX);
+        return false;
+    }
+    return true;
+}
+
 bool packet_check(const WireMultifdPages *wire, unsigned pages_max,
                   Packet *packet, Error **errp)
 {
     *packet = (Packet) {
-        .flags = ldl_be_p(&wire->head.flags),
         .pages_max = ldl_be_p(&wire->pages_max),
         .normal = ldl_be_p(&wire->normal_pages),
         .zeros = ldl_be_p(&wire->zero_pages),
         .payload = ldl_be_p(&wire->payload_len),
         .sequence = ldq_be_p(&wire->sequence),
     };
-    if (!check_kind(ldl_be_p(&wire->head.magic), ldl_be_p(&wire->head.version),
-                    errp)) {
-        return false;
-    }
-    if (packet->flags & ~(WIRE_MULTIFD_FLAGS | WIRE_MULTIFD_RECORDS)) {
-        error_setg(errp, "A packet has unknown flags: 0x%" PRIx32,
-                   packet->flags);
+    if (!packet_check_head(&wire->head, &packet->flags, errp)) {
         return false;
     }
     if (!memchr(wire->block, 0, sizeof(wire->block))) {

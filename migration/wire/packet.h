@@ -56,4 +56,23 @@ void packet_fill(WireMultifdPages *wire, const Packet *packet,
 bool packet_check(const WireMultifdPages *wire, unsigned pages_max,
                   Packet *packet, Error **errp);
 
+/* What the head that all packets have in common says */
+bool packet_check_head(const WireMultifdHead *wire, uint32_t *flags,
+                       Error **errp);
+
+/*
+ * The head of @len bytes of the state of section @name, which is no longer
+ * than its field.
+ */
+void packet_fill_device_state(WireMultifdDeviceState *wire, const char *name,
+                              uint32_t instance_id, uint32_t len);
+
+/*
+ * Such a head whose flags are known; the name ends within its field, if this is
+ * true.
+ */
+bool packet_check_device_state(const WireMultifdDeviceState *wire,
+                               uint32_t *instance_id, uint32_t *len,
+                               Error **errp);
+
 #endif

@@ -152,7 +152,7 @@ static void count_copies(QEMUFile *f)
  * Sending
  */
 
-/* There is no memory to be locked, or to tell us by: neither comes by itself. */
+/* There is no memory to be locked, or to tell us by, and none will come. */
 static void no_room(QEMUFile *f, size_t bytes)
 {
     struct rlimit limit = { };

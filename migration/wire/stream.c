@@ -3,10 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- * stream-put.c and stream-get.c hold the two directions, stream-in-place.c output
- * that is not copied.  The first error is
- * published with one atomic store and never changes after that, so any thread
- * may look at it without a lock.
+ * stream-put.c and stream-get.c hold the two directions, and stream-in-place.c
+ * has output that is not copied.  The first error is published with one atomic
+ * store and never changes after that, so any thread may look at it without a
+ * lock.
  */
 
 #include "qemu/osdep.h"

@@ -120,9 +120,9 @@ bool stream_send_in_place(QEMUFile *f, Error **errp);
  * stream_await_in_place: wait until the kernel reads nothing any more
  * @f: output; only from the thread that uses @f; any other stream is ready
  *
- * Ends early when an error is latched, by whomever.  If all was copied since the
- * last call this counts as dirty_sync_missed_zero_copy, and from the first such
- * time on everything is copied here, which costs less.
+ * Ends early when an error is latched, by whomever.  If all was copied since
+ * the last call this counts as dirty_sync_missed_zero_copy, and from the first
+ * such time on everything is copied here, which costs less.
  */
 void stream_await_in_place(QEMUFile *f);
 

@@ -18,6 +18,7 @@ import broken
 import compression
 import converge
 import cpr
+import device_state
 import failures
 import files
 import held
@@ -281,6 +282,7 @@ def all_cases() -> list[Case]:
     cases += background.all_cases()
     cases += compression.all_cases()
     cases += zero_copy.all_cases()
+    cases += device_state.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),
