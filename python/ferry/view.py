@@ -432,7 +432,20 @@ def channel_parts(info: Optional[Progress]) -> list[str]:
         parts.append(f'busy {min(busy):.0f} to {max(busy):.0f} %')
     if sent and memory > 1.1 * sent:
         parts.append(f'compressed to {100 * sent / memory:.0f} %')
+    now = sorted({present(one) for one in channels} - {''})
+    if now:
+        parts.append(f'now {", ".join(now)}')
     return parts
+
+
+def present(channel: Progress) -> str:
+    """How a channel compresses at present; '' if it does not."""
+    method = channel.text('compression')
+    if method in ('', 'none'):
+        return ''
+    ratio = number(channel.number('ratio'), 0)
+    return (f'{method} {number(channel.number("level"), 0):.0f}'
+            + (f' to {10000 / ratio:.0f} %' if ratio else ''))
 
 
 def xbzrle_parts(cache: dict) -> list[str]:

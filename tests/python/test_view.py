@@ -409,6 +409,13 @@ class TheBlock(unittest.TestCase):
         self.assertNotIn('compressed', shown)
         self.assertIn('compressed to 50 %', said((50, 100, 9), (25, 50, 9)))
         self.assertNotIn('busy', said())
+        shown = lines_of(active(ram={'multifd-bytes': 200 * MIB}, progress={
+            'phase': 'first-pass', 'channels': [
+                {'id': 0, 'bytes': MIB, 'memory': 3 * MIB, 'busy': 50,
+                 'compression': 'zstd', 'level': -1, 'ratio': 400},
+                {'id': 1, 'bytes': MIB, 'memory': MIB, 'busy': 50,
+                 'compression': 'none', 'ratio': 100}]}))
+        self.assertIn('now zstd -1 to 25 %', shown)
 
     def test_postcopy(self):
         said = lines_of({**active(ram={'postcopy-requests': 1234,
