@@ -461,8 +461,13 @@ static bool records_possible(const Receiver *c, const Packet *p, bool ready,
     return true;
 }
 
-/* Up to the end of the channel, or of all */
-static bool receive_records(Receiver *c, Error **errp)
+typedef enum RecordsEnd {
+    RECORDS_FAILED,             /* with an error, or the channel has ended */
+    RECORDS_OVER,               /* nobody needs more of them */
+    RECORDS_BEFORE_PACKETS,
+} RecordsEnd;
+
+static RecordsEnd receive_records(Receiver *c, Error **errp)
 {
     static const RamPagesOps pages = { .arrived = record_arrived };
     static const RamLoadOps ops = { };
@@ -476,14 +481,16 @@ static bool receive_records(Receiver *c, Error **errp)
     };
     Error *err = NULL;
 
-    ram_load_records(c->f, &loader, &err);
+    if (ram_load_records(c->f, &loader, &err)) {
+        return RECORDS_BEFORE_PACKETS;
+    }
     if (qemu_file_get_error(c->f)) {
         /* It has ended, whatever was missing then. */
         error_free(err);
-        return false;
+        return RECORDS_FAILED;
     }
     error_propagate(errp, err);
-    return !err;
+    return err ? RECORDS_FAILED : RECORDS_OVER;
 }
 
 /*
@@ -495,6 +502,7 @@ static bool receive(Receiver *c, Error **errp)
 {
     bool ready = false;         /* there was a mark */
     WireMultifdPages head;
+    RecordsEnd end;
     uint32_t flags;
     Packet p;
 
@@ -518,8 +526,14 @@ static bool receive(Receiver *c, Error **errp)
             return false;
         }
         if (p.flags & WIRE_MULTIFD_RECORDS) {
-            return records_possible(c, &p, ready, errp) &&
-                   receive_records(c, errp);
+            if (!records_possible(c, &p, ready, errp)) {
+                return false;
+            }
+            end = receive_records(c, errp);
+            if (end != RECORDS_BEFORE_PACKETS) {
+                return end == RECORDS_OVER;
+            }
+            continue;
         }
         if (p.normal || p.zeros) {
             if (!ready) {

@@ -26,7 +26,7 @@ typedef struct ChannelSender {
     Senders *all;
     QEMUFile *file;
     PacketSink packets;
-    RamStreamSink records;      /* once the peer is known to understand them */
+    RamStreamSink records;      /* of peers that understand them, for a time */
     RamMappedSink places;       /* of a file, in its place */
     RamSender ram;              /* its sink is one of these */
     QemuThread thread;
@@ -64,12 +64,22 @@ static void sender_mark(ChannelSender *c)
     }
 }
 
+/* Packets again; while nothing is gathered. */
+static void end_records(ChannelSender *c)
+{
+    if (has_records(c)) {
+        ram_sink_end(&c->records.sink);
+        c->ram.sink = &c->packets.sink;
+    }
+}
+
 /* If there is an error nothing is written. */
 static void write_device(ChannelSender *c)
 {
     DevicePiece *piece = device_queue_take(&c->all->devices);
     WireMultifdDeviceState head;
 
+    end_records(c);
     packet_fill_device_state(&head, piece->name, piece->instance_id,
                              piece->len);
     qemu_put_buffer(c->file, (uint8_t *)&head, sizeof(head));
@@ -293,13 +303,11 @@ bool senders_set_method(Senders *s, MultiFDCompression method, int level,
     for (unsigned i = 0; i < s->count; i++) {
         ChannelSender *c = &s->list[i];
 
-        if (has_records(c) && method != MULTIFD_COMPRESSION_NONE) {
-            error_setg(errp, "channels that began without compression go on "
-                       "without");
-            return false;
-        }
         if (!packet_sink_set_method(&c->packets, method, level, errp)) {
             return false;
+        }
+        if (method != MULTIFD_COMPRESSION_NONE) {
+            end_records(c);
         }
     }
     return true;

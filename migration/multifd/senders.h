@@ -62,9 +62,9 @@ Senders *senders_start(QEMUFile **files, unsigned count,
 void senders_set_peer(Senders *s, uint32_t features);
 
 /*
- * What is sent from now on is compressed with @method at @level.  False if that
- * is not available, or if channels have records; then nothing changes.  Only for
- * peers that have WIRE_PEER_ANY_METHOD.  Waits for the threads; without the BQL.
+ * What is sent from now on is compressed with @method at @level, in packets.
+ * False if that is not available; then nothing changes.  Only for peers that
+ * have WIRE_PEER_ANY_METHOD.  Waits for the threads; without the BQL.
  */
 bool senders_set_method(Senders *s, MultiFDCompression method, int level,
                         Error **errp);

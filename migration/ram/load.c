@@ -617,9 +617,6 @@ bool coroutine_mixed_fn ram_load_records(QEMUFile *f, RamLoader *l,
         }
         if (rec.flags == WIRE_RAM_EOS) {
             ram_load_clear_zeros(l);
-            if (only_on_main(l, "The end of a section is", errp)) {
-                return false;
-            }
             return !l->meet_each || meet_others(l, errp);
         }
         if (l->sealed) {

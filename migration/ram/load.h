@@ -74,8 +74,9 @@ typedef struct RamLoader {
      */
     bool (*hook)(RamRegions *regions, Error **errp);
     /*
-     * It loads one of these other channels: whole pages, zeros and marks, at
-     * which meet() waits for the main one.  The list of blocks is known.
+     * It is one of these others: nothing but whole pages, zeros and marks, of
+     * which each is waited for with meet(), up to EOS, which is no mark.  The
+     * list of blocks is known.
      */
     bool beside;
 

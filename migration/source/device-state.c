@@ -92,13 +92,6 @@ static void start_save_thread(const Section *s)
     g_ptr_array_add(save_threads, t);
 }
 
-bool save_threads_expected(void)
-{
-    return multifd_device_state_supported() &&
-           section_next_with(NULL, offsetof(SaveVMHandlers,
-                                            save_live_complete_precopy_thread));
-}
-
 void save_threads_begin(void)
 {
     Section *s;

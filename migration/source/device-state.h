@@ -14,12 +14,6 @@
 #ifndef MIGRATION_SOURCE_DEVICE_STATE_H
 #define MIGRATION_SOURCE_DEVICE_STATE_H
 
-/*
- * Whether there will be such threads.  Then channels have packets to the end,
- * as there is no record for the state of a device.  Migration thread.
- */
-bool save_threads_expected(void);
-
 /* Starts the threads.  Migration thread, with the BQL. */
 void save_threads_begin(void);
 

@@ -18,7 +18,6 @@
 #include "migration/wire/packet.h"
 #include "migration/wire/stream.h"
 #include "channel.h"
-#include "device-state.h"
 #include "multifd.h"
 #include "save.h"
 #include "state.h"
@@ -216,9 +215,6 @@ void multifd_meet(uint32_t features)
 {
     if (source.senders) {
         begin_automatic(source.senders);
-        if (save_threads_expected()) {
-            features &= ~WIRE_PEER_CHANNEL_RECORDS;
-        }
         senders_set_peer(source.senders, features);
     }
 }

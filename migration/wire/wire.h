@@ -583,10 +583,9 @@ WIRE_ASSERT_AT(WireMultifdInit, channel, 24);
 #define WIRE_MULTIFD_FLAGS              0x07f
 /*
  * Only to a peer with WIRE_PEER_CHANNEL_RECORDS, alone, in a packet without
- * pages, after the first mark, and where nothing is compressed: no packet
- * follows.  From there on the channel has the records of section 6 that are
- * about whole pages and zeros; its marks are MULTIFD_FLUSH, and EOS does not
- * occur.
+ * pages, after the first mark, and where nothing is compressed.  From there on
+ * the channel has the records of section 6 that are about whole pages and
+ * zeros, and its marks are MULTIFD_FLUSH.  After EOS it has packets again.
  */
 #define WIRE_MULTIFD_RECORDS            0x40000000u
 

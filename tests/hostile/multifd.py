@@ -242,6 +242,21 @@ def recorded(name: str, error: str | None, *entries: bytes,
                f'multifd channel 0: {error}', look=look)
 
 
+def packets_again(src: Source) -> None:
+    """Records end, and packets follow, and records once more."""
+    src.begin()
+    src.say(Packet(flags=RECORDS))
+    send(src.others[0], run(5, HERE, PAGE * 5)
+         + zero_range(1, HERE + 2 * r.PAGE_SIZE) + r.ram(r.EOS)
+         + Packet((HERE + r.PAGE_SIZE,), data=b'\x77' * r.PAGE_SIZE).pack()
+         + Packet(flags=RECORDS).pack()
+         + r.ram(r.PAGE, HERE + 3 * r.PAGE_SIZE, BLOCK, b'\x11' * r.PAGE_SIZE)
+         + r.ram(r.EOS) + MARK)
+    send(src.others[1], MARK)
+    src.mark()
+    src.end()
+
+
 def run(count: int, offset: int = HERE, data: bytes = b'') -> bytes:
     """A record of pages that follow each other"""
     return r.ram(r.PAGE_RUN, offset, BLOCK, struct.pack('>I', count) + data)
@@ -617,7 +632,8 @@ LIES = [
              r.ram(r.PAGE | r.CONTINUE, HERE, None, PAGE)),
     recorded('list', 'The list of RAM blocks is on a channel',
              r.ram(r.MEM_SIZE, SIZE)),
-    recorded('end', 'The end of a section is on a channel', r.ram(r.EOS)),
+    recorded('end', '0x00000000 stands', r.ram(r.EOS) + bytes(16)),
+    Lie('records-and-packets', packets_again, None, look=seen),
     recorded('difference', f'{OF_PAGE}A change of a page is on a channel',
              r.ram(r.XBZRLE, HERE, BLOCK, b'\x01\0\x03\0\x01\x09')),
     recorded('packet', 'A RAM record of unknown type', ONE.pack()),

@@ -149,6 +149,13 @@ static void channel_failed(const Error *err)
     qatomic_inc(&failures);
 }
 
+static bool any_method;         /* the plan of both sides has changes */
+
+static bool takes_any(void)
+{
+    return any_method;
+}
+
 /* Receivers, of which channel i reads from @fds[i] */
 static void receive_from(const int *fds, unsigned channels, unsigned bits,
                          MultiFDCompression method)
@@ -160,6 +167,7 @@ static void receive_from(const int *fds, unsigned channels, unsigned bits,
         .regions = loaded_regions,
         .arrived = note_arrived,
         .failed = channel_failed,
+        .takes_any = takes_any,
     };
 
     qatomic_set(&failures, 0);
@@ -206,6 +214,7 @@ typedef struct Plan {
     bool end_on_main;           /* what is left at the end goes there */
     uint32_t peer;              /* what the main channel's loader knows */
     bool records;               /* channels have records after the list */
+    bool changes;               /* the method does, now and then */
 } Plan;
 
 typedef struct Rig {
@@ -276,6 +285,7 @@ static void rig_connect(const Plan *plan, unsigned bits)
         stream_count_in(files[i], &mig_stats.multifd_bytes);
         ends[i] = fds[1];
     }
+    any_method = plan->changes;
     receive_from(ends, plan->channels, bits, plan->method);
     rig->senders = senders_start(files, plan->channels, &config, &error_abort);
     socket_pair(fds);
@@ -333,12 +343,33 @@ static void rig_begin(Rig *new, const Plan *plan, QemuSemaphore *gate)
                      plan->records ? PEER | WIRE_PEER_CHANNEL_RECORDS : PEER);
 }
 
+/* As settings are changed in the middle of a migration */
+static void change_method(void)
+{
+    static const MultiFDCompression methods[] = {
+        MULTIFD_COMPRESSION_NONE, MULTIFD_COMPRESSION_ZLIB,
+#ifdef CONFIG_ZSTD
+        MULTIFD_COMPRESSION_ZSTD, MULTIFD_COMPRESSION_AUTO,
+#endif
+    };
+    unsigned i = g_test_rand_int_range(0, ARRAY_SIZE(methods));
+
+    if (g_test_rand_bit()) {
+        g_assert_true(senders_set_method(rig->senders, methods[i],
+                                         g_test_rand_int_range(1, 9),
+                                         &error_abort));
+    }
+}
+
 /* One section */
 static RamSendResult send_section(bool all, bool mark)
 {
     RamSendResult result;
 
     begin_section();
+    if (rig->plan->changes) {
+        change_method();
+    }
     if (mark && !rig->plan->each_section) {
         send_mark();
     }
@@ -582,6 +613,8 @@ static const Plan plans[] = {
     { "records-no-zeros", 3, .records = true, .zeros_on_main = true },
     { "records-small-pages", 3, .bits = 10, .zeros_looked_for = true,
       .records = true },
+    { "changes", 3, PLAIN, .changes = true },
+    { "changes-records", 3, PLAIN, .records = true, .changes = true },
     { "packets-if-compressed", 2, PLAIN, .records = true,
       .method = MULTIFD_COMPRESSION_ZLIB },
 };
@@ -1904,6 +1937,8 @@ static void record_list(GByteArray *b)
 static void record_end(GByteArray *b)
 {
     add_be64(b, WIRE_RAM_EOS);
+    add_be64(b, 0);
+    add_be64(b, 0);
 }
 
 static void record_difference(GByteArray *b)
@@ -1944,7 +1979,7 @@ static const RecordLie record_lies[] = {
     { "ignored", record_ignored, "'shared' is shared" },
     { "rom", record_rom, "read-only" },
     { "list", record_list, "may only be on the main one" },
-    { "end-of-section", record_end, "may only be on the main one" },
+    { "end-of-section", record_end, "stands where each packet has" },
     { "difference", record_difference, "may only be on the main one" },
     { "hook", record_hook, "RDMA" },
     { "two-kinds", record_two_kinds, "unknown type 0xa" },
