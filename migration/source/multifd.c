@@ -76,9 +76,7 @@ static void begin_automatic(Senders *s)
     if (requested.method == MULTIFD_COMPRESSION_AUTO &&
         !peer_takes_any_method()) {
         warn_report("multifd: the destination is not known to understand "
-                    "'multifd-compression' 'auto', so nothing is compressed; "
-                    "it needs the capability 'return-path', and the same "
-                    "version on the other side");
+                    "'multifd-compression' 'auto', so nothing is compressed");
         senders_set_method(s, MULTIFD_COMPRESSION_NONE, 0, &error_abort);
     }
 }

@@ -577,9 +577,9 @@ LIES = [
             Packet(zeros=(SIZE,))),
     packets('zero-far', "RAM block 'pc.ram' has", Packet(zeros=(HUGE,))),
     packets('zero-odd', "RAM block 'pc.ram' has", Packet(zeros=(HERE + 8,))),
-    packets('device-state', 'takes state from a channel of multifd',
+    packets('device-state', "No device '' instance 0 here takes state",
             Packet(flags=DEVICE_STATE)),
-    packets('device-state-sync', 'has other flags',
+    packets('device-state-sync', 'A packet with the state of a device has',
             Packet(flags=DEVICE_STATE | SYNC)),
     packets('noise', '0xa5a5a5a5', Packet(
         magic=0xa5a5a5a5, data=b'\xa5' * 9999)),

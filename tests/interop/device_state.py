@@ -104,9 +104,9 @@ def all_cases() -> list[Case]:
     """What goes where, then what may go wrong."""
     cases = [moves('channels'), moves('tls', tls=True),
              moves('one', **{'multifd-channels': 1}),
-             moves('compressed', **{'multifd-compression': 'zlib'}),
-             moves('strict', caps={'return-path': True,
-                                   'strict-downtime': True}),
+             moves('compressed', **{'multifd-compression': 'zlib',
+                                    'max-bandwidth': 0,
+                                    'downtime-limit': 3000}),
              moves('main', plain=True)]
     return cases + [
         Case(f'device-state-{name}', run, needs=('multifd',))
