@@ -530,6 +530,7 @@ typedef struct Pair {
     pthread_cond_t changed;
     Work sends[QUEUE_MAX], receives[QUEUE_MAX];
     uint64_t posted, sent, done;        /* sends, counted from 0 */
+    uint64_t written;                   /* of those sent, which are read */
     uint64_t received_posted, received; /* receives */
     unsigned max_sends, max_receives;
     bool dead;                  /* all that is posted is flushed */
@@ -721,6 +722,8 @@ static void *send_thread(void *opaque)
                             (void *)(uintptr_t)w.sge.addr);
         }
         pthread_mutex_lock(&p->lock);
+        p->written = p->sent;
+        pthread_cond_broadcast(&p->changed);
         if ((!fits || !ok) && !p->dead) {
             kill_pair(p, fits ? IBV_WC_RETRY_EXC_ERR : IBV_WC_LOC_PROT_ERR);
         }
@@ -814,6 +817,9 @@ static void take_ack(Pair *p, const Frame *f)
         usleep(late_us);
     }
     pthread_mutex_lock(&p->lock);
+    while (!p->dead && p->written <= f->number) {
+        pthread_cond_wait(&p->changed, &p->lock);
+    }
     while (!p->dead && p->done <= f->number) {
         Work w = p->sends[p->done++ % QUEUE_MAX];
 
@@ -895,7 +901,7 @@ typedef struct Id {
     int fd;
     pthread_t thread;           /* that listens, or connects and receives */
     bool has_thread;
-    bool connected;
+    bool connected;             /* atomic */
     struct rdma_conn_param param;
     uint8_t data[64];
 } Id;
@@ -977,6 +983,7 @@ static void tell(Id *id, struct rdma_cm_id *listener,
                  size_t len)
 {
     Event *event = calloc(1, sizeof(*event));
+    Events *e;
 
     event->base.event = type;
     event->base.status = status;
@@ -988,8 +995,12 @@ static void tell(Id *id, struct rdma_cm_id *listener,
         event->base.param.conn.private_data_len = sizeof(event->data);
     }
     pthread_mutex_lock(&id->lock);
-    queue_event(id->events, event);
+    e = id->events;
+    __atomic_add_fetch(&e->users, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_unlock(&id->lock);
+    /* Who gets the event may destroy the ID. */
+    queue_event(e, event);
+    leave_events(e);
 }
 
 int rdma_get_cm_event(struct rdma_event_channel *channel,
@@ -1303,7 +1314,7 @@ static void *connect_thread(void *opaque)
         return NULL;
     }
     start_pair(p, id->fd);
-    id->connected = true;
+    __atomic_store_n(&id->connected, true, __ATOMIC_SEQ_CST);
     tell(id, NULL, RDMA_CM_EVENT_ESTABLISHED, 0, data, f.len);
     carry(id);
     return NULL;
@@ -1337,7 +1348,7 @@ static void *accepted_thread(void *opaque)
     Frame f;
 
     if (read_all(id->fd, &f, sizeof(f)) && f.type == FRAME_USE) {
-        id->connected = true;
+        __atomic_store_n(&id->connected, true, __ATOMIC_SEQ_CST);
         /* What is sent because of the event comes after that. */
         pthread_mutex_lock(&p->write_lock);
         tell(id, NULL, RDMA_CM_EVENT_ESTABLISHED, 0, NULL, 0);
@@ -1384,7 +1395,7 @@ int rdma_disconnect(struct rdma_cm_id *base)
     Pair *p = pair_of(id);
     Frame bye = { .type = FRAME_BYE };
 
-    if (!id->connected || !p) {
+    if (!__atomic_load_n(&id->connected, __ATOMIC_SEQ_CST) || !p) {
         errno = EINVAL;
         return -1;
     }

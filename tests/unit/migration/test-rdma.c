@@ -34,11 +34,11 @@ static const uint64_t pages_large[BLOCKS] = { 5 * 1024, 1, 300 };
 static const uint64_t pages_small[BLOCKS] = { 300, 1, 20 };
 static const uint64_t *pages_of = pages_large;
 static int port;
-static int discards;            /* how often it was disabled */
+static int discards;            /* how often it was disabled; atomic */
 
 int ram_block_discard_disable(bool state)
 {
-    discards += state ? 1 : -1;
+    qatomic_add(&discards, state ? 1 : -1);
     return 0;
 }
 
@@ -443,7 +443,7 @@ static void assert_nothing_left(void)
         g_usleep(1000);
     }
     g_assert_cmpint(verbs_objects(), ==, 0);
-    g_assert_cmpint(discards, ==, 0);
+    g_assert_cmpint(qatomic_read(&discards), ==, 0);
 }
 
 static void assert_good(Run *run)
