@@ -47,9 +47,9 @@ RdmaLink *rdma_channel_main(RdmaChannel *channel)
     return channel->main;
 }
 
-bool rdma_channel_pins_all(const RdmaChannel *channel)
+const RdmaHello *rdma_channel_hello(const RdmaChannel *channel)
 {
-    return channel->hello.pin_all;
+    return &channel->hello;
 }
 
 void rdma_channel_on_close(RdmaChannel *channel, void (*closed)(void *opaque),
@@ -86,7 +86,7 @@ RdmaChannel *rdma_channel_new(RdmaLink *main, RdmaLink *back, bool incoming,
     channel->incoming = incoming;
     channel->hello = *hello;
     /* A destination of another version begins without it: see wire/rdma.h. */
-    channel->may_ask = incoming || hello->ready_first;
+    channel->may_ask = incoming || hello->peers;
     channel->no_discard = true;
     qio_channel_set_feature(QIO_CHANNEL(channel), QIO_CHANNEL_FEATURE_SHUTDOWN);
     return channel;

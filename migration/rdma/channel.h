@@ -43,7 +43,8 @@ RdmaChannel *rdma_channel_of(QIOChannel *ioc);
 
 /* Valid until the channel is closed */
 RdmaLink *rdma_channel_main(RdmaChannel *channel);
-bool rdma_channel_pins_all(const RdmaChannel *channel);
+/* What was agreed upon */
+const RdmaHello *rdma_channel_hello(const RdmaChannel *channel);
 
 /*
  * Called once when it is closed, in whatever thread that is; before, the links

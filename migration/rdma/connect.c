@@ -172,7 +172,7 @@ static bool connect_answered(struct rdma_event_channel *events,
     }
     rdma_ack_cm_event(event);
     hello->pin_all = hello->pin_all && granted.pin_all;
-    hello->ready_first = hello->ready_first && granted.ready_first;
+    hello->peers = hello->peers && granted.peers;
     return ok;
 }
 

@@ -222,14 +222,14 @@ static bool take_unregister(RdmaLoad *load, const RdmaMessage *m,
  * Zeros
  */
 
-static bool load_zeros(RdmaLoad *load, const RdmaMessage *m,
-                       RamRegions *regions, Error **errp)
+static bool clear_extent(RdmaLoad *load, const WireRdmaZeros *wire,
+                         Error **errp)
 {
     ZeroGather zeros = { };
     RdmaExtent extent;
     RamRegion *r;
 
-    if (!rdma_check_zeros(m->data, load->blocks, load->count, &extent, errp)) {
+    if (!rdma_check_zeros(wire, load->blocks, load->count, &extent, errp)) {
         return false;
     }
     r = load->listed[extent.block].region;
@@ -245,6 +245,19 @@ static bool load_zeros(RdmaLoad *load, const RdmaMessage *m,
                     extent.bytes >> r->page_bits);
     while (zeros.pages) {
         zero_gather_clear(&zeros, UINT64_MAX);
+    }
+    return true;
+}
+
+static bool load_zeros(RdmaLoad *load, const RdmaMessage *m,
+                       RamRegions *regions, Error **errp)
+{
+    const WireRdmaZeros *wire = m->data;
+
+    for (unsigned i = 0; i < m->head.repeat; i++) {
+        if (!clear_extent(load, &wire[i], errp)) {
+            return false;
+        }
     }
     return true;
 }

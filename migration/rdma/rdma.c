@@ -74,7 +74,7 @@ static RamSink *sending_make(void *opaque, RamStreamSink *stream,
     Sending *s = opaque;
 
     s->sink = rdma_sink_new(rdma_channel_main(s->channel),
-                            rdma_channel_pins_all(s->channel), stream,
+                            rdma_channel_hello(s->channel), stream,
                             regions);
     return rdma_sink_base(s->sink);
 }
@@ -128,7 +128,7 @@ void rdma_destination_begin(QIOChannel *ioc)
 
     if (channel) {
         rdma_loading = rdma_load_new(rdma_channel_main(channel),
-                                rdma_channel_pins_all(channel));
+                                rdma_channel_hello(channel)->pin_all);
         ram_load_set_hook(load_hook);
     }
 }
@@ -148,7 +148,7 @@ static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
                              Error **errp)
 {
     bool wanted = migrate_rdma_pin_all();
-    RdmaHello hello = { .pin_all = wanted, .ready_first = true };
+    RdmaHello hello = { .pin_all = wanted, .peers = true };
     RdmaLink *main = rdma_connect_to(&addr->u.rdma, &hello, errp);
     RdmaLink *back = NULL;
     RdmaChannel *channel = NULL;

@@ -12,6 +12,7 @@
 #include "migration/wire/wire.h"
 #include "sink.h"
 
+QEMU_BUILD_BUG_ON(RDMA_ZEROS_RANGES > WIRE_RDMA_ENTRIES_MAX);
 QEMU_BUILD_BUG_ON(RDMA_SPAN & ((1ull << WIRE_RDMA_CHUNK_BITS) - 1));
 
 /* Memory that was registered together, here and there */
@@ -34,12 +35,23 @@ typedef struct Gathered {
     uint64_t offset, bytes;     /* bytes 0: none */
 } Gathered;
 
+/*
+ * Ranges of zeros that the destination is not told of yet, ascending, in one
+ * region.  Nothing that was given since the first of them lies before @end.
+ */
+typedef struct ZeroRanges {
+    Target *target;
+    RdmaExtent list[RDMA_ZEROS_RANGES];
+    unsigned count;
+    uint64_t end;               /* of all that was given */
+} ZeroRanges;
+
 struct RdmaSink {
     RamSink base;
     RamStreamSink *stream;
     QEMUFile *file;
     RdmaLink *link;
-    bool pin_all;
+    RdmaHello hello;
 
     Target *targets;
     unsigned count;
@@ -49,6 +61,7 @@ struct RdmaSink {
     bool open;                  /* HOOK was sent, and FINISHED was not */
     bool settled;               /* the destination has done all it was told */
     Gathered run;
+    ZeroRanges zeros;
     uint64_t written;           /* bytes */
 };
 
@@ -124,11 +137,17 @@ static bool sink_settle(RdmaSink *sink, Error **errp)
     return true;
 }
 
+static bool sink_tell_many(RdmaSink *sink, WireRdmaType type, uint32_t repeat,
+                           const void *data, uint32_t len, Error **errp)
+{
+    sink->settled = false;
+    return rdma_link_send(sink->link, type, repeat, data, len, false, errp);
+}
+
 static bool sink_tell(RdmaSink *sink, WireRdmaType type, const void *data,
                       uint32_t len, Error **errp)
 {
-    sink->settled = false;
-    return rdma_link_send(sink->link, type, 1, data, len, false, errp);
+    return sink_tell_many(sink, type, 1, data, len, errp);
 }
 
 /*
@@ -183,7 +202,7 @@ static bool introduce(RdmaSink *sink, Error **errp)
 
     return sink_open(sink, errp) &&
            sink_tell(sink, WIRE_RDMA_BLOCKS_REQUEST, NULL, 0, errp) &&
-           (!sink->pin_all || pin_everything(sink, errp)) &&
+           (!sink->hello.pin_all || pin_everything(sink, errp)) &&
            sink_answer(sink, WIRE_RDMA_BLOCKS_RESULT, &m, errp) &&
            learn_blocks(sink, &m, errp) &&
            rdma_link_done(sink->link, &m, errp);
@@ -260,7 +279,7 @@ static bool find_keys(RdmaSink *sink, Target *t, uint64_t offset, Span *keys,
 {
     uint64_t index = offset / RDMA_SPAN;
 
-    if (sink->pin_all) {
+    if (sink->hello.pin_all) {
         *keys = (Span) { .mr = t->mr, .rkey = t->block.rkey };
         *bytes = t->block.bytes - offset;
         return true;
@@ -329,6 +348,68 @@ static bool use_stream(RdmaSink *sink)
     return !sink->introduced || stream_is_kept(sink->file);
 }
 
+/*
+ * Zeros that were gathered
+ */
+
+/* The destination is told of them. */
+static bool tell_gathered(RdmaSink *sink)
+{
+    ZeroRanges *z = &sink->zeros;
+    g_autofree WireRdmaZeros *wire = NULL;
+    unsigned count = z->count;
+    Error *err = NULL;
+
+    z->count = 0;
+    if (!count) {
+        return true;
+    }
+    wire = g_new(WireRdmaZeros, count);
+    for (unsigned i = 0; i < count; i++) {
+        rdma_fill_zeros(&wire[i], &z->list[i], z->target->block.start);
+    }
+    return (sink_open(sink, &err) &&
+            sink_tell_many(sink, WIRE_RDMA_ZEROS, count, wire,
+                           count * sizeof(*wire), &err)) ||
+           sink_fail(sink, err);
+}
+
+/* @bytes at @offset are given: what is before @zeros.end may be in them. */
+static bool pass_by(RdmaSink *sink, Target *t, uint64_t offset, uint64_t bytes)
+{
+    ZeroRanges *z = &sink->zeros;
+
+    if ((z->target != t || offset < z->end) && !tell_gathered(sink)) {
+        return false;
+    }
+    z->target = t;
+    z->end = offset + bytes;
+    return true;
+}
+
+static bool sink_gather_zeros(RdmaSink *sink, Target *t, uint64_t offset,
+                              uint64_t bytes)
+{
+    ZeroRanges *z = &sink->zeros;
+    RdmaExtent *last = z->count ? &z->list[z->count - 1] : NULL;
+    bool follows;
+
+    /* If it is not behind all that was given, the last one is told of now. */
+    follows = last && z->target == t && z->end == offset &&
+              last->offset + last->bytes == offset;
+    if (!pass_by(sink, t, offset, bytes)) {
+        return false;
+    }
+    if (follows) {
+        last->bytes += bytes;
+        return true;
+    }
+    z->list[z->count++] = (RdmaExtent) {
+        .block = t - sink->targets, .offset = offset, .bytes = bytes,
+    };
+    return z->count < RDMA_ZEROS_RANGES || tell_gathered(sink);
+}
+
 static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
                             unsigned count)
 {
@@ -343,6 +424,9 @@ static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
     }
     if (use_stream(sink)) {
         ram_sink_pages(&sink->stream->sink, r, first, count);
+        return;
+    }
+    if (!pass_by(sink, t, offset, bytes)) {
         return;
     }
     if (run->bytes && (run->target != t ||
@@ -369,13 +453,11 @@ static void rdma_sink_copy(RamSink *base, const RamRegion *r, uint64_t page,
 static bool sink_tell_zeros(RdmaSink *sink, Target *t, uint64_t offset,
                             uint64_t bytes, Error **errp)
 {
-    bool known = sink->stream->peer & WIRE_PEER_ZERO_RANGE;
-
     while (bytes) {
         RdmaExtent zeros = {
             .block = t - sink->targets,
             .offset = offset,
-            .bytes = known ? bytes : MIN(bytes, RDMA_ZEROS_MAX),
+            .bytes = MIN(bytes, RDMA_ZEROS_MAX),
         };
         WireRdmaZeros wire;
 
@@ -395,23 +477,29 @@ static void rdma_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
     RdmaSink *sink = rdma_sink(base);
     uint64_t offset = first << r->page_bits, bytes = count << r->page_bits;
     bool has_range = sink->stream->peer & WIRE_PEER_ZERO_RANGE;
+    Target *t = sink->by_region[r->index];
     Error *err = NULL;
 
     if (sink_error(sink) || !count) {
         return;
     }
-    if (use_stream(sink) || (has_range && !sink->open && !sink->run.bytes)) {
+    if (use_stream(sink) || (has_range && !sink->open && !sink->run.bytes &&
+                             !sink->zeros.count)) {
         ram_sink_zeros(&sink->stream->sink, r, first, count);
         return;
     }
-    if (bytes < RDMA_ZEROS_MIN && ram_region_here(r)) {
+    if (bytes < (sink->hello.peers ? RDMA_ZEROS_MANY : RDMA_ZEROS_ONE) &&
+        ram_region_here(r)) {
         rdma_sink_pages(base, r, first, count);
+        return;
+    }
+    if (sink->hello.peers) {
+        sink_gather_zeros(sink, t, offset, bytes);
         return;
     }
     if (write_gathered(sink) &&
         (!sink_open(sink, &err) ||
-         !sink_tell_zeros(sink, sink->by_region[r->index], offset, bytes,
-                          &err))) {
+         !sink_tell_zeros(sink, t, offset, bytes, &err))) {
         sink_fail(sink, err);
     }
 }
@@ -421,7 +509,7 @@ static int rdma_sink_flush(RamSink *base)
     RdmaSink *sink = rdma_sink(base);
     Error *err = NULL;
 
-    if (!sink_error(sink) && write_gathered(sink) &&
+    if (!sink_error(sink) && write_gathered(sink) && tell_gathered(sink) &&
         !rdma_link_drain(sink->link, &err)) {
         sink_fail(sink, err);
     }
@@ -431,10 +519,12 @@ static int rdma_sink_flush(RamSink *base)
 static int rdma_sink_end_pass(RamSink *base)
 {
     /* Writes and messages arrive in order, but for what was gathered. */
-    if (!sink_error(rdma_sink(base))) {
-        write_gathered(rdma_sink(base));
+    RdmaSink *sink = rdma_sink(base);
+
+    if (!sink_error(sink) && write_gathered(sink)) {
+        tell_gathered(sink);
     }
-    return sink_error(rdma_sink(base));
+    return sink_error(sink);
 }
 
 static int rdma_sink_end(RamSink *base)
@@ -484,8 +574,8 @@ static const RamSinkOps rdma_sink_ops = {
     .fail = rdma_sink_fail,
 };
 
-RdmaSink *rdma_sink_new(RdmaLink *link, bool pin_all, RamStreamSink *stream,
-                        const RamRegions *regions)
+RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
+                        RamStreamSink *stream, const RamRegions *regions)
 {
     RdmaSink *sink = g_new0(RdmaSink, 1);
 
@@ -494,7 +584,7 @@ RdmaSink *rdma_sink_new(RdmaLink *link, bool pin_all, RamStreamSink *stream,
     sink->stream = stream;
     sink->file = stream->file;
     sink->link = link;
-    sink->pin_all = pin_all;
+    sink->hello = *hello;
     sink->targets = g_new0(Target, regions->count);
     sink->by_region = g_new0(Target *, regions->count);
     RAM_REGIONS_FOREACH(r, regions) {

@@ -7,12 +7,16 @@
  * on both sides when something of it is written for the first time, in spans of
  * RDMA_SPAN bytes, or all at once (rdma-pin-all).
  *
- * Zeros: at least RDMA_ZEROS_MIN bytes together are a message, or a record of
- * the stream where the peer knows one for ranges.  Fewer are written like any
- * other page, as a message has to be waited for.
+ * Zeros: at least so many bytes together are told of, by a message, or by a
+ * record of the stream where a section begins with them.  Fewer are written
+ * like any other page.  A message has to be waited for, so to one of ours many
+ * ranges of zeros go in one message: RDMA_ZEROS_MANY bytes are enough then, and
+ * RDMA_ZEROS_ONE otherwise.
  *
  * Order: a write could overtake what the destination has been told but not done
  * yet.  So nothing is written before it says READY after the last message.
+ * Ranges of zeros that were gathered are told of before a page is written that
+ * is not behind all of them, in the same region: no page can be in both.
  *
  * Where the stream keeps what it is given (stream_keep()), the peer cannot be
  * waited for, and pages are records of the stream.
@@ -30,8 +34,11 @@
 
 /* Bytes that are registered together: a multiple of a chunk */
 #define RDMA_SPAN (16ull << 20)
-/* Bytes of zeros that are worth a message */
-#define RDMA_ZEROS_MIN (64ull << 10)
+/* Bytes of zeros that are worth a message, or being one of many in it */
+#define RDMA_ZEROS_ONE (1ull << 20)
+#define RDMA_ZEROS_MANY (64ull << 10)
+/* Ranges of zeros in a message */
+#define RDMA_ZEROS_RANGES 1024
 /*
  * Bytes of zeros in a message to a peer of which nothing is known: some clear
  * all of them before their main loop goes on.
@@ -41,12 +48,13 @@
 typedef struct RdmaSink RdmaSink;
 
 /*
- * A sink for @regions that uses @link, and @stream for what goes with the
- * stream; errors are latched there.  All three are the caller's and stay.
- * Whoever owns the sink calls it in the thread that uses @link.
+ * A sink for @regions that uses @link, where @hello was agreed upon, and
+ * @stream for what goes with the stream; errors are latched there.  All three
+ * are the caller's and stay.  Whoever owns the sink calls it in the thread that
+ * uses @link.
  */
-RdmaSink *rdma_sink_new(RdmaLink *link, bool pin_all, RamStreamSink *stream,
-                        const RamRegions *regions);
+RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
+                        RamStreamSink *stream, const RamRegions *regions);
 void rdma_sink_free(RdmaSink *sink);
 
 RamSink *rdma_sink_base(RdmaSink *sink);

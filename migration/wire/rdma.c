@@ -33,7 +33,10 @@ static const DataShape shapes[WIRE_RDMA_TYPES] = {
     [WIRE_RDMA_BLOCKS_RESULT] = {
         "BLOCKS_RESULT", ENTRIES(WireRdmaBlock, WIRE_RDMA_BLOCKS_MAX),
     },
-    [WIRE_RDMA_ZEROS] = { "ZEROS", ENTRIES(WireRdmaZeros, 1) },
+    [WIRE_RDMA_ZEROS] = {
+        "ZEROS", ENTRIES(WireRdmaZeros, WIRE_RDMA_ENTRIES_MAX),
+        .counted = true,
+    },
     [WIRE_RDMA_REGISTER_REQUEST] = {
         "REGISTER_REQUEST", ENTRIES(WireRdmaRegister, WIRE_RDMA_ENTRIES_MAX),
         .counted = true,
@@ -65,7 +68,7 @@ void rdma_fill_hello(WireRdmaHello *wire, const RdmaHello *hello)
     stl_be_p(&wire->version, WIRE_RDMA_VERSION);
     stl_be_p(&wire->flags,
              (hello->pin_all ? WIRE_RDMA_PIN_ALL : 0) |
-             (hello->ready_first ? WIRE_RDMA_READY_FIRST : 0));
+             (hello->peers ? WIRE_RDMA_PEERS : 0));
 }
 
 bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
@@ -88,7 +91,7 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
         return false;
     }
     hello->pin_all = ldl_be_p(&wire->flags) & WIRE_RDMA_PIN_ALL;
-    hello->ready_first = ldl_be_p(&wire->flags) & WIRE_RDMA_READY_FIRST;
+    hello->peers = ldl_be_p(&wire->flags) & WIRE_RDMA_PEERS;
     return true;
 }
 

@@ -9,7 +9,8 @@
  *   STREAM         bytes of the stream
  *   BLOCKS_*       a request without data; the result is a WireRdmaBlock for
  *                  each RAM block, in the order of the list in the stream
- *   ZEROS          a WireRdmaZeros: clear so much of a block
+ *   ZEROS          a WireRdmaZeros: clear so much of a block; several of them
+ *                  if that was agreed upon
  *   REGISTER_*     a WireRdmaRegister: make memory writable; the result is a
  *                  WireRdmaKey
  *   FINISHED       no more of this in this section; the stream goes on
@@ -55,11 +56,12 @@ WIRE_ASSERT_SIZE(WireRdmaHello, 8);
 
 #define WIRE_RDMA_PIN_ALL               0x00000001u
 /*
- * Ours: also the first answer of the destination waits for READY.  Others send
- * that one without, and have room for one READY only: it must not come before.
+ * Ours: ZEROS may have several entries, and also the first answer of the
+ * destination waits for READY.  Others send that answer without, and have room
+ * for one READY only: it must not come before.
  */
-#define WIRE_RDMA_READY_FIRST           0x80000000u
-#define WIRE_RDMA_FLAGS  (WIRE_RDMA_PIN_ALL | WIRE_RDMA_READY_FIRST)
+#define WIRE_RDMA_PEERS           0x80000000u
+#define WIRE_RDMA_FLAGS  (WIRE_RDMA_PIN_ALL | WIRE_RDMA_PEERS)
 
 typedef enum WireRdmaType {
     WIRE_RDMA_NONE = 0,                 /* never sent */
@@ -128,7 +130,7 @@ WIRE_ASSERT_SIZE(WireRdmaKey, 16);
 
 typedef struct RdmaHello {
     bool pin_all;
-    bool ready_first;
+    bool peers;
 } RdmaHello;
 
 typedef struct RdmaHead {

@@ -43,7 +43,7 @@ static void test_hello_bytes(void)
     g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
     rdma_fill_hello(&wire, &(RdmaHello) { .pin_all = true });
     g_assert_cmpmem(&wire, sizeof(wire), pinned, sizeof(pinned));
-    rdma_fill_hello(&wire, &(RdmaHello) { .ready_first = true });
+    rdma_fill_hello(&wire, &(RdmaHello) { .peers = true });
     g_assert_cmpmem(&wire, sizeof(wire), ours, sizeof(ours));
 }
 
@@ -60,10 +60,10 @@ static void test_hello(void)
     stl_be_p(bytes + 4, 0x7ffffffe);
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_false(hello.pin_all);
-    g_assert_false(hello.ready_first);
+    g_assert_false(hello.peers);
     stl_be_p(bytes + 4, 0x80000000);
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
-    g_assert_true(hello.ready_first);
+    g_assert_true(hello.peers);
 }
 
 static void test_hello_refused(void)
@@ -122,6 +122,7 @@ static const HeadCase head_cases[] = {
     { WIRE_RDMA_BLOCKS_RESULT, 32, 1 },
     { WIRE_RDMA_BLOCKS_RESULT, 32 * 16383, 1 },
     { WIRE_RDMA_ZEROS, 24, 1 },
+    { WIRE_RDMA_ZEROS, 24 * 4096, 4096 },
     { WIRE_RDMA_REGISTER_REQUEST, 24, 1 },
     { WIRE_RDMA_REGISTER_REQUEST, 24 * 4096, 4096 },
     { WIRE_RDMA_REGISTER_RESULT, 16, 1 },
@@ -144,7 +145,9 @@ static const HeadCase head_cases[] = {
     { WIRE_RDMA_BLOCKS_RESULT, 33, 1, "BLOCKS_RESULT message" },
     { WIRE_RDMA_ZEROS, 0, 1, "ZEROS message" },
     { WIRE_RDMA_ZEROS, 23, 1, "ZEROS message" },
-    { WIRE_RDMA_ZEROS, 48, 2, "ZEROS message" },
+    { WIRE_RDMA_ZEROS, 48, 1, "of 1 entries with data for 2" },
+    { WIRE_RDMA_ZEROS, 24, 2, "of 2 entries with data for 1" },
+    { WIRE_RDMA_ZEROS, 24 * 4097, 4096, "ZEROS message" },
     { WIRE_RDMA_REGISTER_REQUEST, 0, 0, "REGISTER_REQUEST message" },
     { WIRE_RDMA_REGISTER_REQUEST, 25, 1, "REGISTER_REQUEST message" },
     { WIRE_RDMA_REGISTER_REQUEST, 24, 2, "of 2 entries with data for 1" },

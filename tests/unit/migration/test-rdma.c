@@ -11,6 +11,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/memalign.h"
@@ -119,6 +120,7 @@ typedef struct Run {
     RamRegions from, to;
     RdmaHello hello;
     uint32_t peer;              /* what the destination is said to know */
+    unsigned passes;
     bool answers;
     bool dies;                  /* the source, in the middle */
     const Lie *lie, *answer;    /* what the source or destination sends */
@@ -129,16 +131,24 @@ typedef struct Run {
     RdmaCounts counts;
 } Run;
 
+static bool holds_zeros(const RamRegion *r, uint64_t page)
+{
+    return buffer_is_zero(ram_region_page(r, page), PAGE);
+}
+
 static void give_pages(RamSink *sink, const RamRegion *r)
 {
+    bool zeros;
+
     for (uint64_t i = 0; i < r->pages; i++) {
         uint64_t count = 1;
 
+        zeros = holds_zeros(r, i);
         while (i + count < r->pages && count < 64 &&
-               is_zero(i + count) == is_zero(i)) {
+               holds_zeros(r, i + count) == zeros) {
             count++;
         }
-        if (is_zero(i)) {
+        if (zeros) {
             ram_sink_zeros(sink, r, i, count);
         } else {
             ram_sink_pages(sink, r, i, count);
@@ -155,10 +165,22 @@ static void send_memory(Run *run, RdmaChannel *channel)
 
     ram_stream_sink_init(&stream, f, run->peer);
     sink = rdma_sink_new(rdma_channel_main(channel),
-                         rdma_channel_pins_all(channel), &stream, &run->from);
-    for (unsigned pass = 0; pass < 2 && !rdma_sink_begin(sink); pass++) {
+                         rdma_channel_hello(channel), &stream, &run->from);
+    for (unsigned pass = 0; pass < run->passes && !rdma_sink_begin(sink);
+         pass++) {
         RAM_REGIONS_FOREACH(r, &run->from) {
             give_pages(rdma_sink_base(sink), r);
+            if (!pass && r->pages > 200) {
+                /* They were zero a moment ago, and were told of as such. */
+                memset(ram_region_page(r, 200), 99, 2 * PAGE);
+                ram_sink_pages(rdma_sink_base(sink), r, 201, 1);
+                ram_sink_pages(rdma_sink_base(sink), r, 200, 1);
+                /* And this one has become zero since. */
+                memset(ram_region_page(r, 100), 0, 64 * PAGE);
+                ram_sink_zeros(rdma_sink_base(sink), r, 100, 64);
+                memset(ram_region_page(r, 163), 55, PAGE);
+                ram_sink_pages(rdma_sink_base(sink), r, 163, 1);
+            }
         }
         ram_sink_end_pass(rdma_sink_base(sink));
         if (run->dies) {
@@ -330,7 +352,7 @@ static void *loader_thread(void *opaque)
     RdmaChannel *channel = rdma_channel_of(run->ioc);
     QEMUFile *f = qemu_file_new_input(run->ioc);
     RdmaLoad *load = rdma_load_new(rdma_channel_main(channel),
-                                   rdma_channel_pins_all(channel));
+                                   rdma_channel_hello(channel)->pin_all);
     bool ok;
 
     qemu_file_set_blocking(f, true);
@@ -363,7 +385,8 @@ static Run *run_new(void)
     RAM_REGIONS_FOREACH(r, &run->to) {
         memset(r->host, 0xee, r->pages * PAGE);
     }
-    run->hello.ready_first = true;
+    run->hello.peers = true;
+    run->passes = 2;
     return run;
 }
 
@@ -466,13 +489,29 @@ static void test_dynamic(void)
     /* a span of 16 MiB, one of 4, two blocks; and the link's buffers */
     g_assert_cmpuint(run->counts.registrations, ==, 5);
     /* each time as many as there are runs between zeros */
-    g_assert_cmpuint(run->counts.writes, <=, 2 * 25);
+    g_assert_cmpuint(run->counts.writes, <=, 2 * 30);
     g_assert_cmpuint(run->counts.write_bytes, <, 2 * 21 * 1024 * 1024);
     g_assert_cmpuint(run->counts.completions, <=,
                      run->counts.messages + run->counts.writes /
                      RDMA_SIGNAL_EVERY + 4);
     run_free(run);
     assert_nothing_left();
+}
+
+/* With each kind of peer, and with one pass, which sends everything but once */
+static void test_order(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        Run *run = run_new();
+
+        run->hello.peers = i & 1;
+        run->peer = i & 2 ? WIRE_PEER_ZERO_RANGE : 0;
+        run->passes = 1;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        run_free(run);
+        assert_nothing_left();
+    }
 }
 
 static void test_pin_all(void)
@@ -489,10 +528,9 @@ static void test_pin_all(void)
 
 static void test_answers(void)
 {
-    for (int first = 0; first < 2; first++) {
+    for (unsigned i = 0; i < 2; i++) {
         Run *run = run_new();
 
-        run->hello.ready_first = true;
         run->answers = true;
         g_assert_true(run_it(run));
         assert_good(run);
@@ -577,8 +615,8 @@ static void test_sources_lie(void)
           .says = "may not come here" },
         { .type = WIRE_RDMA_UNREGISTER_RESULT, .says = "may not come here" },
         { .type = WIRE_RDMA_BLOCKS_REQUEST, .says = "twice" },
-        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "0 bytes" },
-        { .type = WIRE_RDMA_ZEROS, .len = 24, .early = true,
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1, .says = "0 bytes" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1, .early = true,
           .says = "block 0, where there are 0" },
         { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 24, .repeat = 1,
           .early = true, .says = "block 0, where there are 0" },
@@ -586,8 +624,9 @@ static void test_sources_lie(void)
           .says = "is not registered" },
         { .type = WIRE_RDMA_UNREGISTER_REQUEST, .len = 24, .repeat = 1,
           .early = true, .says = "is not registered" },
-        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "are no pages" },
-        { .type = WIRE_RDMA_ZEROS, .len = 24, .says = "block 3" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1,
+          .says = "are no pages" },
+        { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1, .says = "block 3" },
         { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 24, .repeat = 1,
           .says = "chunks after chunk 0" },
         { .type = WIRE_RDMA_REGISTER_REQUEST, .len = 48, .repeat = 2,
@@ -733,6 +772,7 @@ int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
     g_test_add_func("/rdma/move/dynamic", test_dynamic);
+    g_test_add_func("/rdma/move/order", test_order);
     g_test_add_func("/rdma/move/pin-all", test_pin_all);
     g_test_add_func("/rdma/move/answers", test_answers);
     g_test_add_func("/rdma/move/late", test_late);
