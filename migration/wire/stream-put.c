@@ -36,7 +36,7 @@ Gather *stream_gather_new(void)
     g->staged = g->sealed = g->queued = g->npieces = 0;
     g->budget = flush_budget();
     g->release = NULL;
-    g->keep = false;
+    g->keep = g->placed = false;
     g->kept = NULL;
     return g;
 }
