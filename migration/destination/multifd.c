@@ -114,9 +114,8 @@ static void take_main_channel(Connection *c)
 }
 
 /*
- * What has been taken or closed is not the connection's any more.  A source
- * that gives up before it has sent anything ends the migration, as it does
- * without multifd.
+ * What has been taken or closed is not the connection's any more.  One that ends
+ * before it has said what it is ends nothing else: the next source may succeed.
  */
 static void sort_connection(Connection *c)
 {
@@ -124,9 +123,7 @@ static void sort_connection(Connection *c)
     uint8_t *bytes;
     size_t len = qemu_peek_buffer(c->f, &bytes, FIRST_BYTES, 0);
 
-    if (!len && !incoming.has_main) {
-        take_main_channel(c);
-    } else if (len < FIRST_BYTES) {
+    if (len < FIRST_BYTES) {
         stream_check(c->f, &err);
         close_stranger(g_steal_pointer(&c->f), err);
     } else if (packet_begins_channel(bytes)) {

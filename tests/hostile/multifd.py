@@ -385,8 +385,10 @@ def surplus(src: Source) -> None:
 
 
 def gives_up(src: Source) -> None:
-    """A source that says nothing at all"""
+    """A source that says nothing at all; the next one is taken"""
     src.connect().close()
+    time.sleep(0.2)
+    honest(src)
 
 
 def without_main(src: Source) -> None:
@@ -516,7 +518,7 @@ OF_PAGE = f"RAM block 'pc.ram' at 0x{HERE:x}: "
 LIES = [
     Lie('honest', honest, None, look=seen),
     Lie('strangers', strangers, None, look=seen),
-    Lie('gives-up', gives_up, 'stream ends'),
+    Lie('gives-up', gives_up, None, look=seen),
     Lie('second-main', second_main, None),
     Lie('surplus', surplus, None),
     Lie('channel-twice', twice(True), 'channel 1'),
