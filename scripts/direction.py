@@ -185,20 +185,22 @@ def find_objects(root: Path, build: Path, commands: list[dict]) -> Objects:
     """Map the compiled files of migration/ to their objects.
 
     The unit tests compile some of the files a second time, for themselves;
-    the emulator's objects are the ones that count.
+    the emulator's objects are the ones that count.  A file that they alone have
+    compiled belongs to an emulator that is configured in another way.
     """
     overlay = read_overlay(root)
     paths: dict[str, list[str]] = defaultdict(list)
-    older, gone = set(), set()
+    older, gone, elsewhere = set(), set(), set()
     for command in commands:
         at = os.path.join(command['directory'], command['file'])
         name = os.path.relpath(os.path.normpath(at),
                                os.path.dirname(command['directory']))
-        if not name.startswith('migration/') \
-                or command['output'].startswith('tests/'):
+        if not name.startswith('migration/'):
             continue
         file = repository_name(name, overlay, root)
-        if file is None:
+        if command['output'].startswith('tests/'):
+            elsewhere.add(file)
+        elif file is None:
             gone.add(name)
         elif (build / command['output']).is_file():
             paths[file].append(command['output'])
@@ -208,7 +210,7 @@ def find_objects(root: Path, build: Path, commands: list[dict]) -> Objects:
                 older.add(file)
     ours = {str(path.relative_to(root)) for path in overlay.links.values()}
     missing = {file for file in ours if file.startswith('migration/')
-               and file.endswith('.c')} - set(paths)
+               and file.endswith('.c')} - set(paths) - elsewhere
     return Objects(dict(paths), sorted(missing), sorted(older), sorted(gone))
 
 

@@ -114,8 +114,9 @@ static void take_main_channel(Connection *c)
 }
 
 /*
- * What has been taken or closed is not the connection's any more.  One that ends
- * before it has said what it is ends nothing else: the next source may succeed.
+ * What has been taken or closed is not the connection's any more.  One that
+ * ends before it has said what it is ends nothing else: the next source may
+ * succeed.
  */
 static void sort_connection(Connection *c)
 {
