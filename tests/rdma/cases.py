@@ -109,7 +109,8 @@ class Pair:
             time.sleep(0.02)
         for vm, file in zip((self.src, self.dst), files):
             vm.qmp.cmd('pmemsave', {'val': LOW, 'filename': str(file),
-                                    'size': (MEMORY << 20) - LOW})
+                                    'size': (MEMORY << 20) - LOW},
+                       timeout=10 * self.place.patience)
         check(filecmp.cmp(*files, shallow=False),
               'memory is the same on both sides')
         with open(files[1], 'rb') as ram:
