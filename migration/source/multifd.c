@@ -27,8 +27,10 @@ static int level_of(MultiFDCompression method)
     switch (method) {
     case MULTIFD_COMPRESSION_ZLIB:
         return migrate_multifd_zlib_level();
+#ifdef CONFIG_ZSTD
     case MULTIFD_COMPRESSION_ZSTD:
         return migrate_multifd_zstd_level();
+#endif
     default:
         return 0;
     }
