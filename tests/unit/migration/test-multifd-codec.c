@@ -388,7 +388,7 @@ static void test_truncated(const void *codec)
     Error *err = NULL;
 
     encode_new(p, MIXED, 8);
-    for (size_t len = 0; len < p->len; len += len < 64 ? 1 : 97) {
+    for (size_t len = 0; len + 64 < p->len; len += len < 64 ? 1 : 97) {
         new_decoder(p);
         assert_refused(p, len, p->pages, "less than its pages");
     }
