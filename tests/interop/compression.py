@@ -22,7 +22,7 @@ from multifd import MULTIFD, params, ready
 
 NAME = 'multifd-compression'
 RETURN = {**MULTIFD, 'return-path': True}
-LIMIT = 40              # s for a migration to end
+LIMIT = 60              # s for a migration to end
 SLOW = 40 << 20         # bytes/s
 
 
@@ -118,7 +118,7 @@ def changed(target: str, *, takes: bool) -> Case:
             nonlocal last
             used.update(methods(info))
             now = time.monotonic()
-            if info['status'] == 'active' and left and now - last > 0.4:
+            if info['status'] == 'active' and left and now - last > 1.5:
                 set_params(vm, left.pop(0))
                 last = now
         between(lab, vm, dest, uri, act,
