@@ -20,6 +20,13 @@ static const int way_level[CODEC_WAY__MAX] = {
     [CODEC_WAY_STRONG] = 3,
 };
 
+/* Without it 'auto' is refused, see codec_exists(). */
+#ifdef CONFIG_ZSTD
+#define METHOD_THAT_PAYS MULTIFD_COMPRESSION_ZSTD
+#else
+#define METHOD_THAT_PAYS MULTIFD_COMPRESSION_NONE
+#endif
+
 /* Of packets that are smaller nothing is compressed for a trial. */
 #define PACKET_BYTES_MIN (64 * KiB)
 /* A trial that says how good a way is: so many pieces of so many bytes */
@@ -280,11 +287,9 @@ static ssize_t encode_automatic(PacketEncoder *e, const struct iovec *runs,
     if (bytes >= PACKET_BYTES_MIN) {
         try_one_way(e, runs, n);
     }
-#ifdef CONFIG_ZSTD
     if (e->choice.way != CODEC_WAY_PLAIN && n && !looks_random(e, runs, n)) {
-        method = MULTIFD_COMPRESSION_ZSTD;
+        method = METHOD_THAT_PAYS;
     }
-#endif
     began = thread_cpu_ns();
     len = encode_with(e, method, way_level[e->choice.way], runs, n, out, flag,
                       errp);
