@@ -155,7 +155,11 @@ class Lab(suite.Lab):
 
     @staticmethod
     def _set_back(vm: VM) -> None:
-        """Turn off what an earlier migration of the guest has turned on."""
+        """Turn off what an earlier migration of the guest has turned on.
+
+        Compression is a parameter, and some capabilities are refused with it.
+        """
+        set_params(vm, {'multifd-compression': 'none'})
         rows = vm.qmp.cmd('query-migrate-capabilities')
         set_caps(vm, {row['capability']: False for row in rows
                       if row['state']})
