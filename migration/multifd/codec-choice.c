@@ -83,7 +83,7 @@ void codec_choice_rate(CodecChoice *c, uint64_t bytes_per_s, int64_t now_ns)
  * Trials
  */
 
-CodecWay codec_choice_wants_trial(const CodecChoice *c)
+CodecWay codec_choice_trial_due(const CodecChoice *c)
 {
     double share = c->link_waits ? TRIAL_SHARE_WAITING : TRIAL_SHARE;
     CodecWay least = CODEC_WAY_FAST;

@@ -83,7 +83,7 @@ void codec_choice_rate(CodecChoice *c, uint64_t bytes_per_s, int64_t now_ns);
  * A trial is worth its time now: returns a way to try, or CODEC_WAY_PLAIN if
  * none is.
  */
-CodecWay codec_choice_wants_trial(const CodecChoice *c);
+CodecWay codec_choice_trial_due(const CodecChoice *c);
 
 /* @memory bytes became @encoded ones, in @ns of CPU time.  @memory is not 0. */
 void codec_choice_tried(CodecChoice *c, CodecWay way, uint64_t memory,

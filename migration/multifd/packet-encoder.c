@@ -207,7 +207,7 @@ static void *trial_encoder(PacketEncoder *e, CodecWay way)
 /* If it is time for that, how good one of the ways is for this memory */
 static void try_one_way(PacketEncoder *e, const struct iovec *runs, unsigned n)
 {
-    CodecWay way = codec_choice_wants_trial(&e->choice);
+    CodecWay way = codec_choice_trial_due(&e->choice);
     struct iovec pieces[TRIAL_PIECES];
     int64_t began;
     void *encoder;

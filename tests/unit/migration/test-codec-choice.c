@@ -68,7 +68,7 @@ static double byte_ns(const Channel *ch, int way)
 
 static void channel_trial(Channel *ch)
 {
-    CodecWay way = codec_choice_wants_trial(&ch->choice);
+    CodecWay way = codec_choice_trial_due(&ch->choice);
 
     if (way != CODEC_WAY_PLAIN) {
         codec_choice_tried(&ch->choice, way, TRIAL_BYTES,
