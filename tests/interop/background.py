@@ -27,15 +27,16 @@ MAPPED = {'background-snapshot': True, 'mapped-ram': True}
 WRITES = 6000           # pages/s
 SHARED = f'memory-backend-memfd,id=mem,size={MEMORY}M,share=on'
 NEEDS = ('background-snapshot', 'file:')
+NEVER_READ = 'exec:sleep 60'
 
 
-def begin(lab: Lab, path: Path, caps: dict[str, bool]) -> VM:
+def begin(lab: Lab, uri: str, caps: dict[str, bool]) -> VM:
     """Start a snapshot of a guest that writes."""
     source = lab.source
     lab.guest.set_rate(WRITES)
     set_params(source, FAST)
     set_caps(source, caps)
-    source.qmp.cmd('migrate', {'uri': f'file:{path}'})
+    source.qmp.cmd('migrate', {'uri': uri})
     return source
 
 
@@ -52,7 +53,7 @@ def take(lab: Lab, caps: dict[str, bool], path: Path | None = None) -> Taken:
     """One snapshot; the guest goes on all the while."""
     path = path or fresh(lab)
     before = lab.guest.status()['writes']
-    source = begin(lab, path, caps)
+    source = begin(lab, f'file:{path}', caps)
     wait_completed(source)
     info = source.qmp.cmd('query-migrate')
     after = lab.guest.status()['writes']
@@ -120,11 +121,8 @@ def paused(lab: Lab) -> str:
 
 def cancelled(lab: Lab) -> str:
     """By a reader that stands still: nobody waits for memory any more."""
-    source = lab.boot('ferry')
-    lab.guest.set_rate(WRITES)
-    set_params(source, FAST)
-    set_caps(source, SNAPSHOT)
-    source.qmp.cmd('migrate', {'uri': 'exec:sleep 60'})
+    lab.boot('ferry')
+    source = begin(lab, NEVER_READ, SNAPSHOT)
     time.sleep(1)
     check(source.qmp.cmd('query-migrate')['status'] == 'active',
           'it cannot go on')
@@ -141,11 +139,8 @@ def cancelled(lab: Lab) -> str:
 
 def stalled(lab: Lab) -> str:
     """What it is written to takes nothing: the guest does not wait for ever."""
-    source = lab.boot('ferry')
-    lab.guest.set_rate(WRITES)
-    set_params(source, FAST)
-    set_caps(source, SNAPSHOT)
-    source.qmp.cmd('migrate', {'uri': 'exec:sleep 60'})
+    lab.boot('ferry')
+    source = begin(lab, NEVER_READ, SNAPSHOT)
     error = ended(source, 30)['error-desc']
     check('waited for 10 s' in error, f'the error says why: {error}')
     lab.must_go_on()
@@ -158,7 +153,7 @@ def disk_full(lab: Lab) -> str:
     check(os.geteuid() == 0, 'only root can mount a small file system')
     lab.boot('ferry')
     with small_disk(lab, 40) as where:
-        error = ended(begin(lab, where / 'snapshot', SNAPSHOT))['error-desc']
+        error = ended(begin(lab, f'file:{where}/snapshot', SNAPSHOT))['error-desc']
         check('No space left' in error, f'the error says why: {error}')
     lab.must_go_on()
     set_caps(lab.source, dict.fromkeys(SNAPSHOT, False))

@@ -95,14 +95,19 @@ def again(way: Way, breaking: Callable[[Move], None]) -> Case:
     return case(way, breaking.__name__.replace('_', '-'), run)
 
 
+def ask_on_held_link(move: Move) -> None:
+    """Request postcopy midway, when nothing moves on the network any more."""
+    move.begin(tcp_uri(), move.via)
+    move.wait_sent(POINTS['midway'])
+    move.link.hold()
+    time.sleep(0.2)
+    move.source.vm.qmp.cmd('migrate-start-postcopy')
+
+
 def stalled(lab: Lab) -> str:
     """The network stops when postcopy is requested; nobody gives up."""
     with several(lab, PLAIN) as move:
-        move.begin(tcp_uri(), move.via)
-        move.wait_sent(POINTS['midway'])
-        move.link.hold()
-        time.sleep(0.2)
-        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        ask_on_held_link(move)
         time.sleep(STALL)
         move.link.hold(False)
         move.finish()
@@ -112,11 +117,7 @@ def stalled(lab: Lab) -> str:
 def channel_cut(lab: Lab) -> str:
     """A channel is cut when postcopy is requested: the guest goes on here."""
     with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, strict=False) as move:
-        move.begin(tcp_uri(), move.via)
-        move.wait_sent(POINTS['midway'])
-        move.link.hold()
-        time.sleep(0.2)
-        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        ask_on_held_link(move)
         time.sleep(0.1)
         check(move.link.cut(1) == 1, 'there was a channel to cut')
         why = stays(lab, move)
@@ -128,11 +129,7 @@ def channel_cut(lab: Lab) -> str:
 def cancelled_while_stalled(lab: Lab) -> str:
     """The user need not wait for a channel that does not move."""
     with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, strict=False) as move:
-        move.begin(tcp_uri(), move.via)
-        move.wait_sent(POINTS['midway'])
-        move.link.hold()
-        time.sleep(0.2)
-        move.source.vm.qmp.cmd('migrate-start-postcopy')
+        ask_on_held_link(move)
         time.sleep(0.2)
         began = time.monotonic()
         move.source.vm.qmp.cmd('migrate_cancel')
