@@ -21,6 +21,7 @@ static const struct {
     { WIRE_PEER_URGENT_COPY, "urgent-copy" },
     { WIRE_PEER_ERROR, "error" },
     { WIRE_PEER_CHANNEL_RECORDS, "channel-records" },
+    { WIRE_PEER_POSTCOPY_CHANNELS, "postcopy-channels" },
 #ifdef CONFIG_ZSTD
     { WIRE_PEER_ANY_METHOD, "any-method" },
 #endif

@@ -19,6 +19,7 @@
 #include "migration/migration.h"
 #include "migration/multifd/receivers.h"
 #include "migration/options.h"
+#include "migration/postcopy/dest.h"
 #include "migration/ram/load.h"
 #include "migration/transport/transport.h"
 #include "migration/wire/packet.h"
@@ -51,6 +52,7 @@ static struct {
     bool has_main;
     bool begun;
     bool met;                   /* the channels have met once; atomic */
+    bool placing;               /* between marks of postcopy; who loads */
     unsigned channels;
     unsigned waiting;           /* connections that do */
     QLIST_HEAD(, Connection) list;
@@ -228,11 +230,19 @@ static void all_have_come(void *opaque)
     }
 }
 
-/* At the first mark that is known. */
-static bool meet_channels(Error **errp)
+/*
+ * While pages are missing there are two marks: between them channels bring some
+ * of these.  At the first mark of all it is known that the channels have come.
+ */
+static bool meet_channels(RamLoader *loader, Error **errp)
 {
-    bool ok = receivers_meet(errp);
+    static const ReceiversPlaces places = {
+        .ops = &dest_channel_pages, .opaque = dest_channel,
+    };
+    bool begins = dest_listens() && !incoming.placing;
+    bool ok = begins ? receivers_divert(&places, errp) : receivers_meet(errp);
 
+    incoming.placing = begins;
     if (ok && !multifd_incoming_met()) {
         qatomic_set(&incoming.met, true);
         main_loop_run(all_have_come, NULL);
@@ -260,7 +270,7 @@ void multifd_incoming_begin(MultifdMain *main)
 
     multifd_incoming_end();
     incoming.main = main;
-    incoming.has_main = false;
+    incoming.has_main = incoming.placing = false;
     qatomic_set(&incoming.met, false);
     incoming.begun = true;
     incoming.channels = config.channels;
@@ -294,6 +304,21 @@ void multifd_incoming_offer(QIOChannel *ioc)
 void multifd_incoming_shutdown(void)
 {
     receivers_shutdown();
+}
+
+unsigned multifd_incoming_postcopy(void)
+{
+    if (!incoming.begun ||
+        !(reply_peer_features() & WIRE_PEER_POSTCOPY_CHANNELS)) {
+        multifd_incoming_end();
+        return 0;
+    }
+    return incoming.channels;
+}
+
+void multifd_incoming_stop(void)
+{
+    receivers_stop();
 }
 
 void multifd_incoming_end(void)

@@ -5,7 +5,7 @@
  * order in which they come: the main one and those of multifd are told apart,
  * and others are closed.
  *
- * All functions: BQL, but for multifd_incoming_met().
+ * All functions: BQL, but for those that say otherwise.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -36,8 +36,21 @@ bool multifd_incoming_met(void);
 /* False if there was a channel that cannot be taken, which says why. */
 bool multifd_incoming_check(Error **errp);
 
-/* Whoever waits for one of the channels does not any longer. */
+/* Whoever waits for one of the channels does not any longer.  Any thread. */
 void multifd_incoming_shutdown(void);
+
+/*
+ * Postcopy of memory is about to begin: how many channels there are that the
+ * source may send on then (dest_listen()).  If it will not they are closed, as
+ * in multifd_incoming_end(), and this is 0.
+ */
+unsigned multifd_incoming_postcopy(void);
+
+/*
+ * Nobody writes to memory for the channels any more.  Thread that loads the
+ * main channel, without the BQL.
+ */
+void multifd_incoming_stop(void);
 
 /*
  * All channels but the main one are closed, and nobody writes to memory for

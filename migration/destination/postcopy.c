@@ -367,13 +367,15 @@ bool coroutine_mixed_fn postcopy_dest_package_ready(Error **errp)
 
 static bool listen_for_faults(Error **errp)
 {
+    unsigned channels = multifd_incoming_postcopy();
+
     if (!reply_is_open()) {
         error_setg(errp, "pages cannot be requested, as there is no return "
                    "path");
         return false;
     }
     reply_next_listener();
-    if (!dest_listen(&requests, errp)) {
+    if (!dest_listen(&requests, channels, errp)) {
         return false;
     }
     dest_resume();
@@ -390,15 +392,16 @@ static void start_urgent_thread(void)
 }
 
 /*
- * Memory comes on the main channel from here on, and on the one for urgent
- * pages: nobody else may write to memory that is watched for faults.  What had
- * come on others was loaded when the last mark was.
+ * What had come on channels of multifd was loaded when the last mark was.  From
+ * here on nobody writes straight to memory, which is watched for faults: these
+ * are closed, or bring pages to be put in place after the next mark.
  */
 bool postcopy_dest_listen(Error **errp)
 {
     trace_loadvm_postcopy_handle_listen("enter");
-    multifd_incoming_end();
-    if (pc.ram && !listen_for_faults(errp)) {
+    if (!pc.ram) {
+        multifd_incoming_end();
+    } else if (!listen_for_faults(errp)) {
         return false;
     }
     start_urgent_thread();
@@ -422,7 +425,6 @@ bool postcopy_dest_hold(Error **errp)
         return false;
     }
     trace_loadvm_postcopy_handle_listen("held");
-    multifd_incoming_end();
     return listen_for_faults(errp);
 }
 
@@ -574,6 +576,7 @@ static void hang_up(void)
     QEMUFile *main, *urgent;
 
     dest_pause();
+    multifd_incoming_stop();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         qemu_file_shutdown(destination.from_src);
         if (pc.urgent) {
@@ -724,6 +727,7 @@ bool postcopy_dest_pause(Error **errp)
     }
     pc.status = PC_USER_PAUSED;
     reply_error("Postcopy is paused: " PAUSE_REASON);
+    multifd_incoming_shutdown();
     if (qemu_file_shutdown(f) == -ENOSYS) {
         error_setg(errp, "Failed to pause destination migration: its "
                    "connection cannot be shut down");
@@ -842,6 +846,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
     while (!read_main_stream(load, &err)) {
         if (postcopy_dest_hopeless()) {
             error_propagate(errp, err);
+            multifd_incoming_stop();
             return false;
         }
         if (!pc.ram) {
@@ -854,6 +859,7 @@ bool postcopy_dest_load(DeviceLoad *load, Error **errp)
         }
     }
     end_urgent_thread();
+    multifd_incoming_stop();
     if (pc.ram) {
         dest_unregister();
     }

@@ -33,6 +33,9 @@ typedef struct Receiver {
     unsigned id;
     QEMUFile *f;                /* NULL: it has not come yet */
     QemuThread thread;
+    bool joined;                /* that has been */
+    RamLoader loader;           /* of records */
+    bool diverted;              /* their pages go elsewhere */
     void *decoders[MULTIFD_COMPRESSION__MAX];   /* NULL: not used yet */
     uint8_t *encoded;           /* room for a payload, once there is one */
     uint8_t *spare;             /* for pages that cannot be written to */
@@ -54,6 +57,7 @@ static struct {
     unsigned there;             /* receivers that wait at the mark */
     unsigned number;            /* of the meeting */
     unsigned channels;          /* that have come so far */
+    const ReceiversPlaces *places;      /* where pages go from now on */
     bool over;                  /* nobody waits any more */
     bool broken;                /* one of them has ended */
     FirstError error;           /* why */
@@ -67,12 +71,35 @@ static void __attribute__((constructor)) receivers_init_lock(void)
     first_error_init(&meeting.error);
 }
 
+static void channel_arrived(RamRegion *r, uint64_t page, uint64_t pages)
+{
+    if (receivers.config.arrived && !r->read_only) {
+        receivers.config.arrived(r, page, pages);
+    }
+}
+
+static void record_arrived(void *opaque, RamRegion *r, uint64_t page,
+                           uint64_t pages)
+{
+    channel_arrived(r, page, pages);
+}
+
 /*
  * Marks
  */
 
+static void choose_places(Receiver *c)
+{
+    static const RamPagesOps memory = { .arrived = record_arrived };
+    const ReceiversPlaces *places = meeting.places;
+
+    c->diverted = places;
+    c->loader.pages = places ? places->ops : &memory;
+    c->loader.pages_opaque = places ? places->opaque(c->id) : NULL;
+}
+
 /* False if there is nothing more to come. */
-static bool wait_for_main(void)
+static bool wait_for_main(Receiver *c)
 {
     unsigned number;
 
@@ -83,6 +110,7 @@ static bool wait_for_main(void)
     while (number == meeting.number && !meeting.over) {
         qemu_cond_wait(&meeting.left, &meeting.lock);
     }
+    choose_places(c);
     return !meeting.over;
 }
 
@@ -119,7 +147,7 @@ bool receivers_check(Error **errp)
     return !meeting.broken || not_met(errp);
 }
 
-bool receivers_meet(Error **errp)
+static bool meet_all(const ReceiversPlaces *places, Error **errp)
 {
     int64_t end = now_ms() + CHANNEL_MS;
 
@@ -140,8 +168,19 @@ bool receivers_meet(Error **errp)
     }
     meeting.there = 0;
     meeting.number++;
+    meeting.places = places;
     qemu_cond_broadcast(&meeting.left);
     return true;
+}
+
+bool receivers_meet(Error **errp)
+{
+    return meet_all(NULL, errp);
+}
+
+bool receivers_divert(const ReceiversPlaces *places, Error **errp)
+{
+    return meet_all(places, errp);
 }
 
 static void end_meetings(void)
@@ -193,13 +232,6 @@ static bool page_differs(const RamRegion *r, uint64_t page, Error **errp)
                "0x%" PRIx64 " has other content", r->name,
                page << r->page_bits);
     return false;
-}
-
-static void channel_arrived(RamRegion *r, uint64_t page, uint64_t pages)
-{
-    if (receivers.config.arrived && !r->read_only) {
-        receivers.config.arrived(r, page, pages);
-    }
 }
 
 static void clear_zeros(Receiver *c)
@@ -429,15 +461,9 @@ static bool get_packet(Receiver *c, WireMultifdPages *head, Packet *p,
  * Records
  */
 
-static void record_arrived(void *opaque, RamRegion *r, uint64_t page,
-                           uint64_t pages)
+static bool meet_main(RamLoader *loader, Error **errp)
 {
-    channel_arrived(r, page, pages);
-}
-
-static bool meet_main(Error **errp)
-{
-    return wait_for_main();
+    return wait_for_main(container_of(loader, Receiver, loader));
 }
 
 static bool records_possible(const Receiver *c, const Packet *p, bool ready,
@@ -469,20 +495,23 @@ typedef enum RecordsEnd {
 
 static RecordsEnd receive_records(Receiver *c, Error **errp)
 {
-    static const RamPagesOps pages = { .arrived = record_arrived };
     static const RamLoadOps ops = { };
-    RamLoader loader = {
+    Error *err = NULL;
+
+    c->loader = (RamLoader) {
         .regions = receivers.config.regions(),
         .ops = &ops,
         .page_bits = receivers.config.page_bits,
-        .pages = &pages,
+        .pages = c->loader.pages,
         .meet = meet_main,
         .beside = true,
     };
-    Error *err = NULL;
-
-    if (ram_load_records(c->f, &loader, &err)) {
-        return RECORDS_BEFORE_PACKETS;
+    if (ram_load_records(c->f, &c->loader, &err)) {
+        if (!c->diverted) {
+            return RECORDS_BEFORE_PACKETS;
+        }
+        error_setg(errp, "Records end in postcopy, before the last mark");
+        return RECORDS_FAILED;
     }
     if (qemu_file_get_error(c->f)) {
         /* It has ended, whatever was missing then. */
@@ -545,28 +574,16 @@ static bool receive(Receiver *c, Error **errp)
             }
         }
         if (p.flags & WIRE_MULTIFD_SYNC) {
-            if (!wait_for_main()) {
+            if (!wait_for_main(c)) {
                 return true;
+            }
+            if (c->diverted) {
+                error_setg(errp, "In postcopy there may only be records");
+                return false;
             }
             ready = true;
         }
     }
-}
-
-/*
- * A channel that ends is one that the source has closed.  Whether something is
- * missing shows at the next mark of the main channel, if there is one.
- */
-static void receiver_ended(Receiver *c)
-{
-    Error *err = NULL;
-
-    if (stream_check(c->f, &err)) {
-        error_setg(&err, "It is not needed any more");
-    }
-    error_prepend(&err, "multifd channel %u: ", c->id);
-    receivers_fail(err);
-    error_free(err);
 }
 
 static void receiver_failed(Receiver *c, Error *err)
@@ -576,6 +593,27 @@ static void receiver_failed(Receiver *c, Error *err)
     receivers.config.failed(err);
     error_free(err);
     end_meetings();
+}
+
+/*
+ * A channel that ends is one that the source has closed.  Whether something is
+ * missing shows at the next mark of the main channel, if there is one; but a
+ * guest that runs may be waiting for it already.
+ */
+static void receiver_ended(Receiver *c)
+{
+    Error *err = NULL;
+
+    if (stream_check(c->f, &err)) {
+        error_setg(&err, "It is not needed any more");
+    }
+    if (c->diverted) {
+        receiver_failed(c, err);
+        return;
+    }
+    error_prepend(&err, "multifd channel %u: ", c->id);
+    receivers_fail(err);
+    error_free(err);
 }
 
 static void *receiver_thread(void *opaque)
@@ -610,6 +648,7 @@ void receivers_begin(const ReceiversConfig *config)
     WITH_QEMU_LOCK_GUARD(&meeting.lock) {
         meeting.there = meeting.number = meeting.channels = 0;
         meeting.over = meeting.broken = false;
+        meeting.places = NULL;
     }
     first_error_clear(&meeting.error);
 }
@@ -654,6 +693,7 @@ bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
 void receivers_shutdown(void)
 {
     end_meetings();
+    QEMU_LOCK_GUARD(&meeting.lock);
     for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
         if (receivers.list[i].f) {
             qemu_file_shutdown(receivers.list[i].f);
@@ -661,12 +701,22 @@ void receivers_shutdown(void)
     }
 }
 
+void receivers_stop(void)
+{
+    receivers_shutdown();
+    for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
+        Receiver *c = &receivers.list[i];
+
+        if (c->f && !c->joined) {
+            qemu_thread_join(&c->thread);
+            c->joined = true;
+        }
+    }
+}
+
 static void receiver_free(Receiver *c)
 {
-    if (c->f) {
-        qemu_thread_join(&c->thread);
-        stream_close(c->f);
-    }
+    stream_close(c->f);
     for (int i = 0; i < MULTIFD_COMPRESSION__MAX; i++) {
         if (c->decoders[i]) {
             codec_find(i)->decoder_free(c->decoders[i]);
@@ -680,9 +730,14 @@ static void receiver_free(Receiver *c)
 
 void receivers_end(void)
 {
-    receivers_shutdown();
-    for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
-        receiver_free(&receivers.list[i]);
+    Receiver *list;
+
+    receivers_stop();
+    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
+        list = g_steal_pointer(&receivers.list);
     }
-    g_clear_pointer(&receivers.list, g_free);
+    for (unsigned i = 0; list && i < receivers.config.channels; i++) {
+        receiver_free(&list[i]);
+    }
+    g_free(list);
 }

@@ -13,16 +13,17 @@
  * the main channel has come to its first mark: then the list of RAM blocks is
  * known.
  *
- * Threads.  receivers_meet(): who loads the main channel, without the BQL.  All
- * others: with the BQL.  One lock, `meeting.lock`, is taken at the marks, and
- * under it only that of an error.
+ * Threads.  receivers_meet(), _divert(), _stop(): who loads the main channel,
+ * without the BQL.  receivers_shutdown(): any.  All others: with the BQL.  One
+ * lock, `meeting.lock`, is taken at the marks, and by whoever looks at the list
+ * of channels in another thread; under it only that of an error.
  */
 
 #ifndef MIGRATION_MULTIFD_RECEIVERS_H
 #define MIGRATION_MULTIFD_RECEIVERS_H
 
 #include "migration/qemu-file.h"
-#include "migration/ram/region.h"
+#include "migration/ram/load.h"
 #include "codec.h"
 
 typedef struct ReceiversConfig {
@@ -49,6 +50,12 @@ typedef struct ReceiversConfig {
     void (*failed)(const Error *err);
 } ReceiversConfig;
 
+/* What becomes of pages that are not simply written to memory */
+typedef struct ReceiversPlaces {
+    const RamPagesOps *ops;
+    void *(*opaque)(unsigned id);       /* of the ops, for channel @id */
+} ReceiversPlaces;
+
 /* Before the first channel.  @config is copied. */
 void receivers_begin(const ReceiversConfig *config);
 
@@ -70,13 +77,22 @@ bool receivers_check(Error **errp);
  */
 bool receivers_meet(Error **errp);
 
+/*
+ * The same, and up to the next mark pages go to @places, which stays where it
+ * is: there may only be records, and a channel that ends has failed.
+ */
+bool receivers_divert(const ReceiversPlaces *places, Error **errp);
+
 /* Cuts all channels: nobody waits for anything any longer. */
 void receivers_shutdown(void);
 
 /*
- * Cuts what is left, and waits for the threads, which do not touch memory any
- * more.  Idempotent.
+ * Cuts what is left, and waits for the threads: nobody touches memory any more.
+ * Idempotent.
  */
+void receivers_stop(void);
+
+/* The same, and forgets the channels. */
 void receivers_end(void);
 
 #endif

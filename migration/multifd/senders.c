@@ -21,6 +21,8 @@
 #define RATIO_NS (NANOSECONDS_PER_SECOND / 2)
 /* How often the migration thread looks at rate and clock in a turn */
 #define PACE_MS 1
+/* Where nothing is paced: they rest, or are cut off by somebody */
+#define LONG_MS 1000
 
 typedef struct ChannelSender {
     Senders *all;
@@ -41,10 +43,13 @@ typedef struct ChannelSender {
 struct Senders {
     ChannelSender *list;
     unsigned count;
-    unsigned awaited;           /* posts of rests that are to come */
-    QemuSemaphore rests;        /* one of them has done what it was to do */
+    unsigned awaited;           /* that are to rest again */
+    unsigned rested;            /* that do, of these; atomic */
+    QemuSemaphore rests;        /* one of them does, or senders_nudge() */
     DeviceQueue devices;
     unsigned next;              /* channel that writes of them; atomic */
+    SenderTurn *turn;           /* what a turn is; NULL: ram_sender_run() */
+    void *turn_opaque;
     bool drain;                 /* of a turn: until nothing is left */
     bool stop;                  /* of a turn: atomic */
     bool quit;                  /* there is nothing more to do; atomic */
@@ -108,6 +113,10 @@ static void sender_act(ChannelSender *c)
         stream_await_in_place(c->file);
         return;
     }
+    if (c->all->turn) {
+        c->all->turn(c->all->turn_opaque, c - c->all->list, &c->ram);
+        return;
+    }
     RCU_READ_LOCK_GUARD();
     ram_sender_run(&c->ram, c->all->drain);
     ram_sink_flush(c->ram.sink);
@@ -152,6 +161,7 @@ static void *channel_sender_thread(void *opaque)
 
         if (!sender_act_for_device(c)) {
             sender_act(c);
+            qatomic_inc(&c->all->rested);
             qemu_sem_post(&c->all->rests);
         }
         show(c, began);
@@ -243,19 +253,28 @@ static int tell_main(Senders *s, RamSender *main)
     return ram_sink_error(main->sink);
 }
 
+/* Waits until something happens; true if all rest. */
+static bool wait_for_senders(Senders *s, int ms)
+{
+    if (s->awaited) {
+        qemu_sem_timedwait(&s->rests, ms);
+        s->awaited -= qatomic_xchg(&s->rested, 0);
+    }
+    return !s->awaited;
+}
+
+void senders_stop_turn(Senders *s)
+{
+    qatomic_set(&s->stop, true);
+}
+
 /* Waits until all rest; at @end, or if they are ahead, they are told to. */
 static void pace(Senders *s, bool all, int64_t end)
 {
-    while (s->awaited) {
+    while (!wait_for_senders(s, all ? LONG_MS : PACE_MS)) {
         if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
-            qatomic_set(&s->stop, true);
+            senders_stop_turn(s);
             all = true;
-        }
-        if (all) {
-            qemu_sem_wait(&s->rests);
-            s->awaited--;
-        } else if (!qemu_sem_timedwait(&s->rests, PACE_MS)) {
-            s->awaited--;
         }
     }
 }
@@ -311,6 +330,47 @@ bool senders_set_method(Senders *s, MultiFDCompression method, int level,
         }
     }
     return true;
+}
+
+bool senders_have_records(const Senders *s)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        if (!has_records(&s->list[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+unsigned senders_count(const Senders *s)
+{
+    return s->count;
+}
+
+void senders_begin_turn(Senders *s, SenderTurn *turn, void *opaque)
+{
+    assert(!s->awaited);
+    s->turn = turn;
+    s->turn_opaque = opaque;
+    qatomic_set(&s->stop, false);
+    post(s);
+}
+
+bool senders_wait_turn(Senders *s)
+{
+    return wait_for_senders(s, PACE_MS);
+}
+
+int senders_end_turn(Senders *s, RamSender *main)
+{
+    assert(!s->awaited);
+    s->turn = NULL;
+    return tell_main(s, main);
+}
+
+void senders_nudge(Senders *s)
+{
+    qemu_sem_post(&s->rests);
 }
 
 RamSendResult senders_run(void *opaque, RamSender *main, bool all)

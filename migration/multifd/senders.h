@@ -77,6 +77,32 @@ bool senders_set_method(Senders *s, MultiFDCompression method, int level,
 RamSendResult senders_run(void *senders, RamSender *main, bool all);
 
 /*
+ * Turns of another kind: what each thread does is the caller's.  @ram belongs
+ * to the thread of channel @i; it returns when @ram->stop is set, or earlier.
+ * No RCU is held.
+ */
+typedef void SenderTurn(void *opaque, unsigned i, RamSender *ram);
+
+/* Begins one; all have to rest. */
+void senders_begin_turn(Senders *s, SenderTurn *turn, void *opaque);
+
+/* Waits for a short time, or for senders_nudge(): true if all rest. */
+bool senders_wait_turn(Senders *s);
+
+/* They are to end it, as soon as they can. */
+void senders_stop_turn(Senders *s);
+
+/* Once all rest.  As senders_settle(). */
+int senders_end_turn(Senders *s, RamSender *main);
+
+/* Whoever waits in senders_wait_turn() has something else to do.  Any thread */
+void senders_nudge(Senders *s);
+
+/* All channels have records: see senders_set_peer().  While they rest. */
+bool senders_have_records(const Senders *s);
+unsigned senders_count(const Senders *s);
+
+/*
  * A mark on each channel, that all was sent which was given so far.  The
  * threads make it: nobody is waited for.
  */

@@ -41,6 +41,8 @@ static struct {
     SupportHost host;
     PlaceMemory memory;
     Placer main, urgent;        /* channels */
+    Placer *others;             /* those of multifd; or NULL */
+    unsigned other_count;
     Faults faults;
     FaultThread thread;
 } dest = { .memory.ufd = -1 };
@@ -289,7 +291,7 @@ static bool take_zeros(void *opaque, RamRegion *r, uint64_t page,
     return placer_zero(opaque, r, page, pages, errp);
 }
 
-static const RamPagesOps postcopy_pages = {
+const RamPagesOps dest_channel_pages = {
     .data = take_data, .zeros = take_zeros,
 };
 
@@ -392,7 +394,7 @@ static Blocktime measure_vcpus(void)
     return blocktime;
 }
 
-static bool make_channels(Error **errp)
+static bool make_channels(unsigned channels, Error **errp)
 {
     PlaceMemory *memory = &dest.memory;
     void *zeros = mapping_zeros(memory->largest_page, false);
@@ -403,11 +405,24 @@ static bool make_channels(Error **errp)
         return false;
     }
     memory->zeros = zeros;
+    dest.others = g_new0(Placer, channels);
+    dest.other_count = channels;
+    for (unsigned i = 0; i < channels; i++) {
+        if (!placer_init(&dest.others[i], memory, errp)) {
+            return false;
+        }
+    }
     return placer_init(&dest.main, memory, errp) &&
            placer_init(&dest.urgent, memory, errp);
 }
 
-bool dest_listen(const FaultsOps *ops, Error **errp)
+void *dest_channel(unsigned i)
+{
+    assert(i < dest.other_count);
+    return &dest.others[i];
+}
+
+bool dest_listen(const FaultsOps *ops, unsigned channels, Error **errp)
 {
     PlaceMemory *memory = &dest.memory;
 
@@ -419,7 +434,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     dest.seen = true;
     memory->placed = wake_others;
     memory->ufd = ufd_open(errp);
-    if (memory->ufd < 0 || !make_channels(errp)) {
+    if (memory->ufd < 0 || !make_channels(channels, errp)) {
         return false;
     }
     dest.thread = (FaultThread) {
@@ -443,7 +458,7 @@ bool dest_listen(const FaultsOps *ops, Error **errp)
     if (!shared_notify(POSTCOPY_NOTIFY_INBOUND_LISTEN, errp)) {
         return false;
     }
-    ram_load_divert(&postcopy_pages, &dest.main);
+    ram_load_divert(&dest_channel_pages, &dest.main);
     return true;
 }
 
@@ -454,13 +469,17 @@ bool dest_listens(void)
 
 bool dest_load_urgent(QEMUFile *f, Error **errp)
 {
-    return ram_load_channel(f, &postcopy_pages, &dest.urgent, errp);
+    return ram_load_channel(f, &dest_channel_pages, &dest.urgent, errp);
 }
 
 void dest_give_way(bool on, bool early)
 {
     dest.main.gives_way = on;
     dest.main.gives_way_early = early;
+    for (unsigned i = 0; i < dest.other_count; i++) {
+        dest.others[i].gives_way = on;
+        dest.others[i].gives_way_early = true;
+    }
 }
 
 void dest_resume(void)
@@ -477,6 +496,9 @@ void dest_reset_channels(void)
 {
     placer_reset(&dest.main);
     placer_reset(&dest.urgent);
+    for (unsigned i = 0; i < dest.other_count; i++) {
+        placer_reset(&dest.others[i]);
+    }
 }
 
 bool dest_wait(void)
@@ -516,6 +538,11 @@ static void free_channels(void)
 
     placer_destroy(&dest.main);
     placer_destroy(&dest.urgent);
+    for (unsigned i = 0; i < dest.other_count; i++) {
+        placer_destroy(&dest.others[i]);
+    }
+    g_clear_pointer(&dest.others, g_free);
+    dest.other_count = 0;
     mapping_end(memory->zeros, memory->largest_page);
     memory->zeros = NULL;
 }

@@ -19,6 +19,7 @@
 #define MIGRATION_POSTCOPY_DEST_H
 
 #include "migration/qemu-file.h"
+#include "migration/ram/load.h"
 #include "faults.h"
 
 /*
@@ -33,9 +34,17 @@ bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp);
 
 /*
  * From now on the memory can be used by anybody.  @ops ask the source once
- * dest_resume() was called.  BQL; nobody loads RAM meanwhile.
+ * dest_resume() was called.  Besides the main channel and that for urgent pages
+ * up to @channels others bring pages.  BQL; nobody loads RAM meanwhile.
  */
-bool dest_listen(const FaultsOps *ops, Error **errp);
+bool dest_listen(const FaultsOps *ops, unsigned channels, Error **errp);
+
+/*
+ * Where the pages of channel @i go, with dest_channel(i) as opaque; a thread of
+ * its own for each.  From dest_listen() to dest_unlisten() or dest_end().
+ */
+extern const RamPagesOps dest_channel_pages;
+void *dest_channel(unsigned i);
 
 /*
  * The source keeps the guest: as before dest_listen(), which may come again.
@@ -52,9 +61,10 @@ bool dest_load_urgent(QEMUFile *f, Error **errp);
 bool dest_listens(void);
 
 /*
- * The main channel lets others have a turn first (base/turns.h): with @on those
- * whose page has just come, and with @early also those that help one to come by
- * the other channel.  The thread that loads; neither at first.
+ * Channels of the background let others have a turn first (base/turns.h): with
+ * @on those whose page has just come, and with @early also those that help one
+ * to come by another channel.  The thread that loads, while no other does;
+ * neither at first.
  */
 void dest_give_way(bool on, bool early);
 

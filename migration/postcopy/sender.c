@@ -51,6 +51,18 @@ static uint64_t aim_at(const RamRegion *r, uint64_t page)
     return (uint64_t)r->index << AIM_PAGE_BITS | page;
 }
 
+static void background_forget(PostcopyBackground *b)
+{
+    b->noted = 0;
+    under_way_clear(&b->under_way);
+}
+
+static void background_init(PostcopyBackground *b)
+{
+    *b = (PostcopyBackground) { .aimed = NO_AIM };
+    background_forget(b);
+}
+
 void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
                           const PostcopySenderOps *ops, void *opaque)
 {
@@ -65,11 +77,12 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->urgent = (RamSender) { };
     ps->channel = (RamStreamSink) { };
     ps->again = false;
-    ps->noted = ps->copied = 0;
-    ps->aim = ps->aimed = NO_AIM;
+    ps->copied = 0;
+    ps->aim = NO_AIM;
     ps->quota = UINT64_MAX;
-    ps->region = 0;
-    ps->page = 0;
+    background_init(&ps->background);
+    ps->helpers = NULL;
+    ps->helper_count = 0;
     qemu_mutex_init(&ps->lock);
     locality_init(&ps->locality);
 }
@@ -82,15 +95,31 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
     ram_sender_init(&ps->urgent, ps->regions, &ps->channel.sink);
     ps->urgent.find_zeros = main->find_zeros;
     /* What was released is not here any more. */
-    ps->again = f && !ps->ops->release &&
-                (features & WIRE_PEER_URGENT_COPY);
-    ps->noted = ps->copied = 0;
-    under_way_clear(&ps->under_way);
+    ps->again = !ps->ops->release && (features & WIRE_PEER_URGENT_COPY);
+    ps->copied = 0;
+    background_forget(&ps->background);
 }
 
 static bool has_channel(const PostcopySender *ps)
 {
     return ps->channel.file;
+}
+
+void postcopy_sender_set_helpers(PostcopySender *ps, unsigned count)
+{
+    assert(qatomic_read(&ps->answers) != POSTCOPY_SERVE);
+    g_free(ps->helpers);
+    ps->helpers = count ? g_new(PostcopyBackground, count) : NULL;
+    ps->helper_count = count;
+    for (unsigned i = 0; i < count; i++) {
+        background_init(&ps->helpers[i]);
+    }
+}
+
+/* Requested pages overtake the background. */
+static bool has_other_way(const PostcopySender *ps)
+{
+    return has_channel(ps) || ps->helper_count;
 }
 
 /* The thread that asks may be at it: the other end of the queue is ours. */
@@ -231,21 +260,44 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
     return sent;
 }
 
+static uint64_t noted(const PostcopySender *ps)
+{
+    uint64_t pages = qatomic_read_u64(&ps->background.noted);
+
+    for (unsigned i = 0; i < ps->helper_count; i++) {
+        pages += qatomic_read_u64(&ps->helpers[i].noted);
+    }
+    return pages;
+}
+
+static bool is_under_way(const PostcopySender *ps, const PageRequest *request)
+{
+    bool found = under_way_has(&ps->background.under_way, request->region,
+                               request->first);
+
+    for (unsigned i = 0; !found && i < ps->helper_count; i++) {
+        found = under_way_has(&ps->helpers[i].under_way, request->region,
+                              request->first);
+    }
+    return found;
+}
+
 /*
  * One that the background has sent, but somebody waits for: it may stand behind
  * much else.  Not a huge one, as the other side might have two threads write to
  * it; and no more of them than the background has sent, however often it is
  * asked.
  */
-static void sender_send_again(PostcopySender *ps, const PageRequest *request)
+static void sender_send_again(PostcopySender *ps, RamSender *via,
+                              const PageRequest *request)
 {
-    if (!ps->again || request->count > 1 ||
-        ps->copied == qatomic_read_u64(&ps->noted) ||
-        !under_way_has(&ps->under_way, request->region, request->first)) {
+    if (!ps->again || !has_other_way(ps) || request->count > 1 ||
+        ps->copied >= noted(ps) ||
+        !is_under_way(ps, request)) {
         return;
     }
-    ram_sender_pages(&ps->urgent, request->region, request->first, 1);
-    ram_sink_flush(ps->urgent.sink);
+    ram_sender_pages(via, request->region, request->first, 1);
+    ram_sink_flush(via->sink);
     ps->copied++;
     add_stat(&ps->served.again, 1);
 }
@@ -291,7 +343,7 @@ static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
     before = stream_position(f);
     sent = sender_serve(ps, &ps->urgent, request);
     if (!sent) {
-        sender_send_again(ps, request);
+        sender_send_again(ps, &ps->urgent, request);
     }
     stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
     return !sent || stream_check(f, errp);
@@ -347,45 +399,46 @@ bool postcopy_sender_asked(const PostcopySender *ps)
  */
 
 /* Go on behind the last page that was requested. */
-static void re_aim(PostcopySender *ps)
+static void re_aim(const PostcopySender *ps, PostcopyBackground *b)
 {
     uint64_t aim = qatomic_read_u64(&ps->aim);
 
-    if (aim != ps->aimed) {
-        ps->aimed = aim;
-        ps->region = aim >> AIM_PAGE_BITS;
-        ps->page = aim & MAKE_64BIT_MASK(0, AIM_PAGE_BITS);
+    if (aim != b->aimed) {
+        b->aimed = aim;
+        b->region = aim >> AIM_PAGE_BITS;
+        b->page = aim & MAKE_64BIT_MASK(0, AIM_PAGE_BITS);
     }
 }
 
 /* A run of up to @limit bytes, or of one host page.  0 if all are clean. */
-static uint64_t claim_run(PostcopySender *ps, uint64_t limit,
-                          const RamRegion **region, uint64_t *first)
+static uint64_t claim_run(const RamRegions *regions, PostcopyBackground *b,
+                          uint64_t limit, const RamRegion **region,
+                          uint64_t *first)
 {
     /* once more than there are: the first may have been begun in its middle */
-    for (unsigned tries = 0; tries <= ps->regions->count; tries++) {
-        RamRegion *r = &ps->regions->list[ps->region];
+    for (unsigned tries = 0; tries <= regions->count; tries++) {
+        RamRegion *r = &regions->list[b->region];
 
         if (ram_region_sent(r) && dirty_map_count(r->map)) {
-            uint64_t count = dirty_map_claim_run(r->map, ps->page,
+            uint64_t count = dirty_map_claim_run(r->map, b->page,
                                                  postcopy_unit(r),
                                                  limit >> r->page_bits, first);
 
             if (count) {
-                ps->page = *first + count;
+                b->page = *first + count;
                 *region = r;
                 return count;
             }
         }
-        ps->region = (ps->region + 1) % ps->regions->count;
-        ps->page = 0;
+        b->region = (b->region + 1) % regions->count;
+        b->page = 0;
     }
     return 0;
 }
 
 static uint64_t batch_bytes(const PostcopySender *ps, bool all)
 {
-    uint64_t most = has_channel(ps) ? BATCH_BYTES_ALONE : BATCH_BYTES;
+    uint64_t most = has_other_way(ps) ? BATCH_BYTES_ALONE : BATCH_BYTES;
     uint64_t rate = migration_rate_get();
 
     if (all || rate == RATE_LIMIT_DISABLED) {
@@ -395,42 +448,67 @@ static uint64_t batch_bytes(const PostcopySender *ps, bool all)
 }
 
 /* It may be worth sending again. */
-static void sender_note(PostcopySender *ps, const PageRequest *run)
+static void sender_note(const PostcopySender *ps, PostcopyBackground *b,
+                        const PageRequest *run)
 {
-    if (ps->again && postcopy_unit(run->region) == 1) {
-        under_way_note(&ps->under_way, run->region, run->first, run->count);
-        add_stat(&ps->noted, run->count);
+    if (ps->again && has_other_way(ps) && postcopy_unit(run->region) == 1) {
+        under_way_note(&b->under_way, run->region, run->first, run->count);
+        add_stat(&b->noted, run->count);
     }
 }
 
 /* At least a host page, and up to @limit bytes.  False: nothing is left */
-static bool sender_send_batch(PostcopySender *ps, RamSender *main,
-                              uint64_t limit)
+static bool sender_send_batch(PostcopySender *ps, PostcopyBackground *b,
+                              RamSender *via, uint64_t limit)
 {
     PageRequest runs[BATCH_RUNS];
     unsigned n = 0;
 
-    re_aim(ps);
+    re_aim(ps, b);
     do {
         PageRequest *run = &runs[n];
         uint64_t bytes;
 
-        run->count = claim_run(ps, limit, &run->region, &run->first);
+        run->count = claim_run(ps->regions, b, limit, &run->region,
+                               &run->first);
         if (!run->count) {
             break;
         }
-        sender_note(ps, run);
-        ram_sender_pages(main, run->region, run->first, run->count);
+        sender_note(ps, b, run);
+        ram_sender_pages(via, run->region, run->first, run->count);
         bytes = run->count << run->region->page_bits;
         limit -= MIN(bytes, limit);
         n++;
     } while (limit && n < BATCH_RUNS);
 
-    ram_sink_flush(main->sink);
+    ram_sink_flush(via->sink);
     for (unsigned i = 0; i < n; i++) {
         sender_release(ps, runs[i].region, runs[i].first, runs[i].count);
     }
     return n;
+}
+
+void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via)
+{
+    bool more = ps->regions->count;
+
+    while (more && !qatomic_read(via->stop) && !ram_sink_error(via->sink)) {
+        RCU_READ_LOCK_GUARD();
+        more = sender_send_batch(ps, &ps->helpers[i], via,
+                                 batch_bytes(ps, false));
+    }
+}
+
+void postcopy_sender_serve_queue(PostcopySender *ps, RamSender *main)
+{
+    PageRequest request;
+
+    while (postcopy_queue_take(&ps->queue, &request)) {
+        QEMU_LOCK_GUARD(&ps->lock);
+        if (!sender_serve(ps, main, &request)) {
+            sender_send_again(ps, main, &request);
+        }
+    }
 }
 
 RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
@@ -438,23 +516,20 @@ RamSendResult postcopy_sender_run(PostcopySender *ps, RamSender *main,
 {
     int64_t end = now_ns() + RAM_SEND_NS;
     uint64_t start = ram_sink_position(main->sink);
-    PageRequest request;
 
     while (ps->regions->count) {
         if (ram_sink_error(main->sink)) {
             return RAM_SEND_ERROR;
         }
-        while (postcopy_queue_take(&ps->queue, &request)) {
-            QEMU_LOCK_GUARD(&ps->lock);
-            sender_serve(ps, main, &request);
-        }
+        postcopy_sender_serve_queue(ps, main);
         if (!all && ps->quota <= ram_sink_position(main->sink) - start) {
             return ram_sender_left(ps->regions) ? RAM_SEND_SOME : RAM_SEND_ALL;
         }
         if (!all && (migration_rate_wait_ns() || now_ns() >= end)) {
             return RAM_SEND_SOME;
         }
-        if (!sender_send_batch(ps, main, batch_bytes(ps, all))) {
+        if (!sender_send_batch(ps, &ps->background, main,
+                               batch_bytes(ps, all))) {
             break;
         }
     }

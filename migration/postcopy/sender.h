@@ -11,15 +11,18 @@
  *  - with one, the thread that hears the request sends the pages there and then
  *    by itself, so that nobody has to be woken.
  *
+ * Where there are channels for the background, a thread for each of them sends
+ * it (postcopy_sender_help()), and the migration thread only what is requested.
+ *
  * Either way the background goes on behind them.  Without a second channel
  * neighbours follow the page at once, as far as locality.h says so.  With one
  * they do not: at the end a destination waits for no more on that channel than
  * it requested, and what else is on its way there would be lost.
  *
- * Both threads claim pages before they send them (ram/dirty-claim.h) and share
+ * All threads claim pages before they send them (ram/dirty-claim.h) and share
  * nothing else but the queue, where the background shall go on, and what it has
- * sent lately: a page of that is sent again on the second channel, unclaimed,
- * if it is requested (under-way.h).
+ * sent lately: a page of that is sent again where requested ones are, without a
+ * claim, if it is requested (under-way.h) and the background goes another way.
  *
  * There is one lock, of whoever serves requests.  With a second channel that is
  * the thread that hears them, but for those that were kept and for the very
@@ -55,6 +58,15 @@ typedef enum PostcopyAnswers {
     POSTCOPY_SERVE,             /* pages are claimed and sent */
 } PostcopyAnswers;
 
+/* Where one thread that sends in the background is, and what it has sent */
+typedef struct PostcopyBackground {
+    uint64_t aimed;             /* the last aim that it went to */
+    unsigned region;
+    uint64_t page;
+    UnderWay under_way;
+    uint64_t noted;             /* pages under way so far, atomic */
+} PostcopyBackground;
+
 typedef struct PostcopySender {
     RamRegions *regions;
     const PostcopySenderOps *ops;
@@ -66,19 +78,16 @@ typedef struct PostcopySender {
     QemuMutex lock;             /* of whoever serves requests */
     RamStreamSink channel;      /* the second one; its file is NULL without */
     RamSender urgent;           /* of pages to that channel */
-    bool again;                 /* there pages may come that are under way */
-    UnderWay under_way;         /* noted by the background */
-    uint64_t noted;             /* pages of these so far, atomic */
+    bool again;                 /* pages that are under way may come again */
     uint64_t copied;            /* pages that came again */
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
     MigrationPageRequests served;   /* counted by whoever sends, atomic */
 
-    /* the background */
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
-    uint64_t aimed;             /* the last aim that it went to */
-    unsigned region;            /* where it is */
-    uint64_t page;
+    PostcopyBackground background;      /* of the migration thread */
+    PostcopyBackground *helpers;        /* of others; or NULL */
+    unsigned helper_count;
 } PostcopySender;
 
 /*
@@ -96,6 +105,22 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
  */
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
                                  const RamSender *main, uint32_t features);
+
+/*
+ * The background is sent by @count threads, each of which calls
+ * postcopy_sender_help(); 0: by none of them any more.  While requests are not
+ * open and none of them does.
+ */
+void postcopy_sender_set_helpers(PostcopySender *ps, unsigned count);
+
+/*
+ * Thread @i sends by @via until @via->stop is set, nothing is left, or there is
+ * an error in its sink.  Not with RCU.
+ */
+void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via);
+
+/* Sends what is queued by @main.  Migration thread, with RCU. */
+void postcopy_sender_serve_queue(PostcopySender *ps, RamSender *main);
 
 /*
  * Say on the second channel that nothing more comes there, if there is one.

@@ -29,7 +29,7 @@ static struct {
     RamLoader loader;
     uint64_t sections;
     bool ready;
-    bool (*meet)(Error **errp);
+    bool (*meet)(RamLoader *loader, Error **errp);
     bool meet_each;
     bool (*hook)(RamRegions *regions, Error **errp);
     bool (*read_places)(const RamPlace *place, RamRegion *region,
@@ -161,7 +161,8 @@ void ram_load_seal(void)
     loading.loader.sealed = true;
 }
 
-void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each)
+void ram_load_set_channels(bool (*meet)(RamLoader *loader, Error **errp),
+                           bool meet_each)
 {
     loading.meet = meet;
     loading.meet_each = meet_each;

@@ -468,7 +468,7 @@ static bool coroutine_mixed_fn meet_others(RamLoader *l, Error **errp)
         return false;
     }
     l->met = true;
-    return l->meet(errp);
+    return l->meet(l, errp);
 }
 
 static bool coroutine_mixed_fn take_mark(QEMUFile *f, RamLoader *l,

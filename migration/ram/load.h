@@ -16,6 +16,7 @@
 #include "zero-gather.h"
 
 typedef struct RamPlace RamPlace;
+typedef struct RamLoader RamLoader;
 
 typedef struct RamLoadOps {
     /*
@@ -54,7 +55,7 @@ typedef struct RamPagesOps {
 #define RAM_LOAD_RECORD 128
 
 /* What one load remembers from section to section */
-typedef struct RamLoader {
+struct RamLoader {
     RamRegions *regions;        /* not the loader's */
     const RamLoadOps *ops;
     void *opaque;               /* of the ops */
@@ -64,9 +65,9 @@ typedef struct RamLoader {
 
     /*
      * There are other channels: waits until these have come to their marks.
-     * NULL: there are none.
+     * What becomes of pages may be another after it.  NULL: there are none.
      */
-    bool (*meet)(Error **errp);
+    bool (*meet)(RamLoader *loader, Error **errp);
     bool meet_each;             /* the end of each section is a mark */
     /*
      * Memory also comes another way, in parts that the record HOOK begins:
@@ -96,7 +97,7 @@ typedef struct RamLoader {
     bool met;                   /* other channels may put pages in place */
     ZeroGather zeros;
     uint64_t work;              /* since the last rest */
-} RamLoader;
+};
 
 /*
  * Load the records of one section up to its end.  In the thread or coroutine
@@ -149,7 +150,8 @@ void ram_load_seal(void);
  * Memory comes on other channels as well, see RamLoader; or does not any more.
  * Before a load, or after one.  BQL.
  */
-void ram_load_set_channels(bool (*meet)(Error **errp), bool meet_each);
+void ram_load_set_channels(bool (*meet)(RamLoader *loader, Error **errp),
+                           bool meet_each);
 
 /*
  * Memory also comes another way, see RamLoader; NULL: not any more.  Before a

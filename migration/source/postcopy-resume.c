@@ -26,6 +26,8 @@
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
 #include "failure.h"
+#include "multifd.h"
+#include "postcopy-background.h"
 #include "postcopy-resume.h"
 #include "postcopy.h"
 #include "state.h"
@@ -144,6 +146,7 @@ static void pause_now(void)
         if (source.urgent) {
             qemu_file_shutdown(source.urgent);
         }
+        multifd_shutdown();
     }
     qemu_sem_post(&source.wake);
 }
@@ -320,6 +323,7 @@ static void postcopy_resume_break_off(Error *err)
     postcopy_sender_close(&postcopy.sender);
     trace_postcopy_pause(error_get_pretty(err));
     source_close_streams(false);
+    postcopy_background_end(&postcopy.sender);
     if (postcopy.begun) {
         memset(postcopy.awaited, 0, postcopy.main->regions->count);
     }

@@ -21,6 +21,7 @@
 #include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "attempt.h"
+#include "postcopy-background.h"
 #include "postcopy-resume.h"
 #include "postcopy.h"
 #include "speed.h"
@@ -64,6 +65,12 @@ static void changed(void *opaque)
     qemu_sem_post(&source.wake);
 }
 
+static void queued(void *opaque)
+{
+    qemu_sem_post(&source.wake);
+    postcopy_background_nudge();
+}
+
 const ReturnPathUser *postcopy_return_path(void)
 {
     static const ReturnPathUser user = {
@@ -82,7 +89,9 @@ const ReturnPathUser *postcopy_return_path(void)
 
 static RamSendResult run_ram(void *opaque, RamSender *main, bool all)
 {
-    return postcopy_sender_run(&postcopy.sender, main, all);
+    return postcopy_background_begun()
+           ? postcopy_background_run(&postcopy.sender, main, all)
+           : postcopy_sender_run(&postcopy.sender, main, all);
 }
 
 /*
@@ -101,9 +110,9 @@ static void postcopy_release(void *opaque, const RamRegion *r, uint64_t first,
     }
 }
 
-static const PostcopySenderOps keeping = { .wake = changed };
+static const PostcopySenderOps keeping = { .wake = queued };
 static const PostcopySenderOps releasing = {
-    .wake = changed, .release = postcopy_release
+    .wake = queued, .release = postcopy_release
 };
 
 /*
@@ -281,6 +290,9 @@ void postcopy_open_requests(void)
 {
     trace_postcopy_preempt_enabled(source.urgent);
     if (postcopy.begun) {
+        if (!postcopy.paused) {
+            postcopy_background_begin(&postcopy.sender);
+        }
         postcopy_sender_set_channel(&postcopy.sender, source.urgent,
                                     postcopy.main, ram_source_peer());
         postcopy_sender_open(&postcopy.sender);
@@ -487,6 +499,7 @@ bool postcopy_run(Error **errp)
 void postcopy_cleanup(void)
 {
     postcopy_sender_close(&postcopy.sender);
+    postcopy_background_end(&postcopy.sender);
     g_clear_pointer(&postcopy.awaited, g_free);
     postcopy.begun = postcopy.paused = postcopy.held = false;
     postcopy.told = postcopy.one_way = postcopy.left = false;

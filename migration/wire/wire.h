@@ -252,6 +252,11 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
  * consist of several frames.
  */
 #define WIRE_PEER_ANY_METHOD            0x0400u
+/*
+ * In postcopy, WIRE_RAM_MULTIFD_FLUSH on the main channel and in the records of
+ * all others has pages follow on these, up to the next such mark.
+ */
+#define WIRE_PEER_POSTCOPY_CHANNELS     0x0800u
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */

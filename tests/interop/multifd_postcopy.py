@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Postcopy after memory was sent on several channels.
 
-Up to the switchover memory takes channels of its own; then the main one has all
-of it, and the one for urgent pages if there is one.  A page that was sent on a
-channel and is discarded, or one that was loaded and is not known to be, would
-show in the guest's memory.
+Memory takes channels of its own, also after the switchover, when the main one
+has no more of it than what is requested, or the one for urgent pages does; after
+a recovery these have all of it.  A page that was sent on a channel and is
+discarded, or one that was loaded and is not known to be, would show in the
+guest's memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterator
 
 from ferry.migrate import set_caps, set_params, tcp_uri
-from ferrytest.postcopy import ACTIVE
+from ferrytest.postcopy import ACTIVE, PAUSED
 from ferrytest.suite import Case
 
 from common import SLOW as SLOWLY
@@ -71,10 +72,36 @@ def plain(way: Way, point: str) -> Case:
         with several(lab, way) as move:
             move.start(POINTS[point])
             move.finish()
-            if point == 'at-once':
-                return summary(move)
             return f'{summary(move)}, {on_channels(move)} MiB on channels'
     return case(way, point, run, point == 'nearly-done')
+
+
+def channel_cut_later(move: Move) -> None:
+    """In postcopy one of those that have the background goes."""
+    if len(move.link.alive()) > 2:
+        check(move.link.cut(1) == 1, 'there was a channel to cut')
+    else:
+        cut(move)
+
+
+def pause_silent_source(move: Move) -> None:
+    """The network swallows everything, and threads wait for it."""
+    move.link.hold()
+    time.sleep(STALL)
+    pause_source(move)
+    move.until(lambda: move.source.status == PAUSED, 'it is not paused')
+    move.link.cut()
+    move.link.hold(False)
+
+
+def pause_silent_target(move: Move) -> None:
+    """The same, and the user asks the destination for a pause."""
+    move.link.hold()
+    time.sleep(STALL)
+    pause_target(move)
+    move.until(lambda: PAUSED in move.target.states(), 'it is not paused')
+    move.link.cut()
+    move.link.hold(False)
 
 
 def again(way: Way, breaking: Callable[[Move], None]) -> Case:
@@ -260,7 +287,9 @@ def all_cases() -> list[Case]:
     cases += [plain(URGENT, 'at-once')]
     cases += [again(way, breaking) for way, breaking in (
         (PLAIN, cut), (URGENT, cut), (PLAIN, pause_source),
-        (PLAIN, pause_target))]
+        (PLAIN, pause_target), (PLAIN, channel_cut_later),
+        (URGENT, channel_cut_later), (PLAIN, pause_silent_source),
+        (URGENT, pause_silent_target))]
     cases += [cancelled('ferry', 'ferry', Mode(
         'postcopy-multifd', {'postcopy-ram': True, **MULTIFD},
         slow={**SLOWLY, **PARAMS}, fast={**FAST, **PARAMS}))]

@@ -239,7 +239,7 @@ static bool no_resize(void *opaque, RamRegion *r, uint64_t bytes, Error **errp)
 
 static const RamLoadOps load_ops = { .resize = no_resize };
 
-static bool meet(Error **errp)
+static bool meet(RamLoader *loader, Error **errp)
 {
     bool ok = receivers_meet(errp);
 
@@ -249,7 +249,7 @@ static bool meet(Error **errp)
     return ok;
 }
 
-static bool met_at_once(Error **errp)
+static bool met_at_once(RamLoader *loader, Error **errp)
 {
     return true;
 }
@@ -2057,6 +2057,118 @@ static void test_records_not_now(void)
     assert_refused(&raw, 1, "has pages");
 }
 
+/*
+ * Pages that go elsewhere
+ */
+
+static uint64_t went_elsewhere[2];      /* pages, by channel; atomic */
+
+static bool elsewhere_data(void *opaque, QEMUFile *f, RamRegion *r,
+                           uint64_t page, uint64_t pages, Error **errp)
+{
+    g_autofree uint8_t *content = g_malloc(pages * PAGE);
+
+    if (qemu_get_buffer(f, content, pages * PAGE) != pages * PAGE) {
+        error_setg(errp, "The stream ends");
+        return false;
+    }
+    qatomic_add((uint64_t *)opaque, pages);
+    return true;
+}
+
+static bool elsewhere_zeros(void *opaque, RamRegion *r, uint64_t page,
+                            uint64_t pages, Error **errp)
+{
+    qatomic_add((uint64_t *)opaque, pages);
+    return true;
+}
+
+static void *elsewhere_opaque(unsigned id)
+{
+    return &went_elsewhere[id];
+}
+
+static const RamPagesOps elsewhere_ops = {
+    .data = elsewhere_data, .zeros = elsewhere_zeros,
+};
+static const ReceiversPlaces elsewhere = {
+    .ops = &elsewhere_ops, .opaque = elsewhere_opaque,
+};
+
+static void begin_diverted(Raw *raw, bool records)
+{
+    raw_begin(raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(raw);
+    if (records) {
+        begin_records(raw);
+    }
+    memset(went_elsewhere, 0, sizeof(went_elsewhere));
+    say_mark(raw, 0);
+    say_mark(raw, 1);
+    g_assert_true(receivers_divert(&elsewhere, &error_abort));
+}
+
+/* From one mark to the next one, and no longer */
+static void test_diverted(void)
+{
+    GByteArray *bytes = g_byte_array_new();
+    uint8_t *page;
+    Raw raw;
+
+    begin_diverted(&raw, true);
+    page = ram_region_page(&raw.to.list[LOW], 7);
+    add_record(bytes, WIRE_RAM_ZERO_RANGE, 9 * PAGE);
+    add_be64(bytes, 3);
+    say_bytes(&raw, 0, bytes);
+    say_page(&raw, 1, 7 * PAGE, 5);
+    meet_all(&raw);
+    assert_untouched(&raw);
+    g_assert_cmpuint(went_elsewhere[0], ==, 3);
+    g_assert_cmpuint(went_elsewhere[1], ==, 1);
+    say_page(&raw, 1, 7 * PAGE, 6);
+    meet_all(&raw);
+    g_assert_cmpuint(*page, ==, 6);
+    g_assert_cmpuint(went_elsewhere[1], ==, 1);
+    receivers_stop();
+    receivers_stop();
+    raw_end(&raw);
+}
+
+static void assert_fails_itself(Raw *raw, const char *text)
+{
+    int64_t end = g_get_monotonic_time() + 20 * G_USEC_PER_SEC;
+    Error *err = NULL;
+
+    while (!qatomic_read(&failures) && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+    }
+    g_assert_cmpuint(qatomic_read(&failures), >=, 1);
+    g_assert_false(receivers_check(&err));
+    assert_says(err, text);
+    receivers_stop();
+    assert_untouched(raw);
+    raw_end(raw);
+}
+
+/* Who waits for a page is told at once that it does not come. */
+static void test_diverted_fails(void)
+{
+    GByteArray *bytes = g_byte_array_new();
+    Raw raw;
+
+    begin_diverted(&raw, true);
+    raw_close(&raw, 1);
+    assert_fails_itself(&raw, "multifd channel 1: ");
+
+    begin_diverted(&raw, true);
+    add_be64(bytes, WIRE_RAM_EOS);
+    say_bytes(&raw, 0, bytes);
+    assert_fails_itself(&raw, "Records end in postcopy");
+
+    begin_diverted(&raw, false);
+    assert_fails_itself(&raw, "only be records");
+}
+
 /* Channels that end within a record, or between two */
 static void test_records_closed(void)
 {
@@ -2226,6 +2338,8 @@ int main(int argc, char **argv)
     add_lies();
     g_test_add_func("/multifd/records/not-now", test_records_not_now);
     g_test_add_func("/multifd/records/closed", test_records_closed);
+    g_test_add_func("/multifd/diverted/works", test_diverted);
+    g_test_add_func("/multifd/diverted/fails", test_diverted_fails);
     g_test_add_func("/multifd/records/damaged", test_records_damaged);
     g_test_add_func("/multifd/noise", test_noise);
     g_test_add_func("/multifd/damaged", test_damaged);

@@ -16,7 +16,8 @@
 #endif
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
              WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR | \
-             WIRE_PEER_CHANNEL_RECORDS | METHODS)
+             WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS | \
+             METHODS)
 
 static void test_introduction(void)
 {
@@ -74,6 +75,8 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "error");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "channel-records");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "postcopy-channels");
     if (METHODS) {
         last = last->next;
         g_assert_cmpstr(last->value, ==, "any-method");

@@ -84,7 +84,7 @@ static void test_introduction(void)
                     WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
                     WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR |
-                    WIRE_PEER_CHANNEL_RECORDS);
+                    WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
