@@ -77,6 +77,7 @@ void policy_init(Policy *p, uint64_t total_bytes)
 void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
 {
     p->pass_sent += bytes;
+    p->pass_ns += busy_ns;
     p->slice_bytes += bytes;
     p->slice_ns += busy_ns;
     p->polish_ns -= MIN(p->polish_ns, busy_ns);
@@ -129,6 +130,8 @@ void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns)
                  BANDWIDTH_WEIGHT);
     }
     p->dirtied = dirtied;
+    p->interval_ns = interval_ns;
+    p->pass_ns = 0;
     p->passes++;
 }
 
@@ -420,13 +423,32 @@ static void say_downtime(PolicyDecision *d, const char *verdict,
                p->throttle ? ", vCPUs throttled" : "");
 }
 
+/*
+ * What a sync would find to remain.  To collect the log as soon as what is
+ * known to remain fits is in vain if the guest has dirtied more than that
+ * meanwhile; and where collecting takes long, it may be in vain for ever.
+ */
+static uint64_t with_dirtied(const Policy *p, uint64_t remaining)
+{
+    return remaining + to_count(p->dirty_rate.mean * p->pass_ns / NS_PER_S);
+}
+
+static bool fits_limit(const Policy *p, const PolicyLimits *limits,
+                       uint64_t remaining, bool exact)
+{
+    uint64_t whole = limits->automatic && !exact && remaining
+                     ? with_dirtied(p, remaining) : remaining;
+
+    return ram_range(p, limits, with_lead(p, whole)).likely <=
+           ram_budget(p, limits);
+}
+
 PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
                              uint64_t remaining, bool exact)
 {
     PolicyDecision d = { .action = POLICY_SEND };
     uint64_t downtime = downtime_range(p, limits, remaining).likely;
-    bool fits = ram_range(p, limits, with_lead(p, remaining)).likely <=
-                ram_budget(p, limits);
+    bool fits = fits_limit(p, limits, remaining, exact);
 
     if (exact) {
         slow_down(p, limits);

@@ -19,7 +19,15 @@
 
 #include "downtime-part.h"
 
-#define POLICY_REASON_MAX 160
+#define POLICY_REASON_MAX 240
+
+/* What to do when the limits cannot be kept with what is enabled */
+typedef enum PolicyMiss {
+    POLICY_MISS_CONTINUE,           /* go on sending */
+    POLICY_MISS_SWITCH_OVER,        /* exceed downtime_ns, at a minimum */
+    POLICY_MISS_POSTCOPY,
+    POLICY_MISS_CANCEL,
+} PolicyMiss;
 
 /* What the user requested.  May differ from one call to the next. */
 typedef struct PolicyLimits {
@@ -35,6 +43,10 @@ typedef struct PolicyLimits {
     uint64_t vcpu_dirty_rate;       /* bytes/s allowed to each vCPU */
     bool postcopy;                  /* requested, or by itself if need be */
     bool postcopy_asked;            /* requested */
+    bool automatic;                 /* see convergence.h; the rest is for it */
+    uint64_t total_ns;              /* the whole migration; 0: no limit */
+    PolicyMiss on_miss;
+    bool postcopy_enabled;          /* it may be requested */
 } PolicyLimits;
 
 /* A running mean with the mean distance from it; empty while !seen. */
@@ -58,6 +70,7 @@ typedef enum PolicyAction {
     POLICY_SYNC,                    /* collect the dirty log, start a pass */
     POLICY_SWITCH_OVER,             /* stop the guest, send the rest */
     POLICY_POSTCOPY,                /* stop the guest, send the rest later */
+    POLICY_CANCEL,                  /* the guest stays */
 } PolicyAction;
 
 typedef struct PolicyDecision {
@@ -86,8 +99,10 @@ typedef struct Policy {
     uint64_t slice_bytes;           /* gathered until a sample is long enough */
     uint64_t slice_ns;
     uint64_t pass_sent;             /* bytes since the last sync */
+    uint64_t pass_ns;               /* of sending since then */
     uint64_t passes;
     uint64_t dirtied;               /* bytes that the last sync found */
+    uint64_t interval_ns;           /* since the sync before that */
     uint64_t last_polish;           /* remaining when one more pass was taken */
     unsigned polished;              /* passes taken though it fitted already */
     bool polishing;                 /* such a pass goes on */

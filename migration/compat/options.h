@@ -30,6 +30,8 @@
 #define C_TYPE_MIG_MODE MigMode
 #define C_TYPE_MULTIFD_COMPRESSION MultiFDCompression
 #define C_TYPE_ZERO_PAGE_DETECTION ZeroPageDetection
+#define C_TYPE_CONVERGENCE MigrationConvergence
+#define C_TYPE_ON_MISS MigrationOnMiss
 
 /* The REST has its declarations from client-options.h. */
 #define DECLARE_MIGRATION(type, accessor) type accessor(void);

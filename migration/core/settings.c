@@ -30,6 +30,7 @@
 #include "migration/ram.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
+#include "convergence-check.h"
 
 static MigrationParameters *params_in_force(void)
 {
@@ -224,7 +225,8 @@ void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
         QAPI_CLONE(MigrationParameters, params_in_force());
 
     params_merge(wanted, set);
-    if (migrate_params_check(wanted, errp) && resize_cache(set, errp)) {
+    if (migrate_params_check(wanted, errp) &&
+        convergence_params_agree(wanted, errp) && resize_cache(set, errp)) {
         params_merge(params_in_force(), set);
         act_on(set);
     }

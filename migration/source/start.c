@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "io/channel-socket.h"
 #include "migration/base/clock.h"
+#include "migration/core/convergence-check.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
 #include "migration/core/permit.h"
@@ -223,7 +224,7 @@ bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
     Error *err = NULL;
 
     if (!vm_may_leave(errp) || !rdma_permits(addr, errp) ||
-        !cpr_possible(channels, errp) ||
+        !cpr_possible(channels, errp) || !convergence_possible(errp) ||
         !source_begin(errp)) {
         return false;
     }

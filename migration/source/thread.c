@@ -32,6 +32,7 @@
 #include "migration/wire/wire.h"
 #include "system/runstate.h"
 #include "background-snapshot.h"
+#include "converge.h"
 #include "cpr-source.h"
 #include "failure.h"
 #include "multifd.h"
@@ -230,8 +231,7 @@ static bool source_set_up(Error **errp)
 static PolicyLimits limits_in_force(void)
 {
     bool asked = qatomic_read(&source.start_postcopy);
-
-    return (PolicyLimits) {
+    PolicyLimits limits = {
         .downtime_ns = migrate_downtime_limit() * SCALE_MS,
         .switchover_bandwidth = migrate_avail_switchover_bandwidth(),
         .auto_converge = migrate_auto_converge(),
@@ -246,6 +246,9 @@ static PolicyLimits limits_in_force(void)
         .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
         .postcopy_asked = asked,
     };
+
+    converge_limits(&limits);
+    return limits;
 }
 
 /* *@now: what cannot be sent once the guest has gone */
@@ -303,20 +306,31 @@ static void source_show(Policy *policy, const PolicyLimits *limits,
     pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
 }
 
+static bool may_postcopy(void)
+{
+    return ram_source_may_postcopy() &&
+           !(migrate_strict_downtime() && ram_source_must_precopy());
+}
+
 static PolicyDecision source_decide(Policy *policy)
 {
     PolicyLimits limits = limits_in_force();
+    PolicyLimits plain = policy_limits_without_means(&limits);
     uint64_t now, remaining = remaining_estimate(&now);
-    PolicyDecision decision = policy_decide(policy, &limits, remaining, false);
+    PolicyDecision decision = policy_decide(policy, &plain, remaining, false);
+    ConvergenceLook look = { .may_postcopy = may_postcopy() };
 
     if (decision.action == POLICY_SYNC) {
         remaining = remaining_exact(policy, &now);
-        decision = policy_decide(policy, &limits, remaining, true);
+        decision = policy_decide(policy, &plain, remaining, true);
+        look.exact = true;
     }
-    if (limits.postcopy && ram_source_may_postcopy() &&
-        !(migrate_strict_downtime() && ram_source_must_precopy())) {
+    if (limits.postcopy && look.may_postcopy) {
         policy_consider_postcopy(policy, &limits, remaining, now, &decision);
     }
+    look.remaining = remaining;
+    look.now_bytes = now;
+    converge_decide(policy, &limits, &look, &decision);
     trace_migration_decision(decision.reason, remaining);
     carry_out(&decision, &limits);
     source_show(policy, &limits, &decision, remaining,
@@ -427,6 +441,7 @@ static void begin_to_send(Policy *policy)
     uint64_t now;
 
     speed_begin();
+    converge_begin();
     piece.bytes = piece.ns = 0;
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
@@ -439,13 +454,17 @@ static void begin_to_send(Policy *policy)
 /* Until the guest is to stop. Returns what the policy has decided. */
 static PolicyAction send_until_enough(Policy *policy, Error **errp)
 {
-    PolicyAction action;
+    PolicyDecision decision;
 
     while (source_may_go_on(errp)) {
-        action = source_decide(policy).action;
-        if ((action == POLICY_SWITCH_OVER || action == POLICY_POSTCOPY) &&
-            may_switch_over()) {
-            return action;
+        decision = source_decide(policy);
+        if (decision.action == POLICY_CANCEL) {
+            converge_cancel(decision.reason, errp);
+            return POLICY_CANCEL;
+        }
+        if ((decision.action == POLICY_SWITCH_OVER ||
+             decision.action == POLICY_POSTCOPY) && may_switch_over()) {
+            return decision.action;
         }
         send_slice(policy);
         speed_measure();

@@ -41,7 +41,8 @@ NOT_YET = 'not available yet'
 # Capabilities and parameters that are ours alone: a QEMU of the base has
 # nothing to compare them with.
 OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
-                  'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto'))
+                  'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto',
+                  'convergence', 'total-time-limit', 'on-miss'))
 
 PATIENCE = 5.0          # s, for a migration to nowhere to end
 

@@ -13,6 +13,7 @@ import itertools
 import socket
 import time
 
+import automatic
 import background
 import broken
 import compression
@@ -283,6 +284,7 @@ def all_cases() -> list[Case]:
     cases += compression.all_cases()
     cases += zero_copy.all_cases()
     cases += device_state.all_cases()
+    cases += automatic.all_cases()
     cases += broken.all_cases() + converge.all_cases()
     cases += [Case(name, run) for name, run in (
         ('refused', refused), ('port-in-use', port_in_use),

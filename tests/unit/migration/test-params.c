@@ -161,7 +161,7 @@ static void test_ranges(void)
         }
     }
     /* the bounds that the schema's types do not hold by themselves */
-    g_assert_cmpint(refused, ==, 22);
+    g_assert_cmpint(refused, ==, 23);
 }
 
 static void test_cache_size(void)
@@ -213,6 +213,8 @@ static void test_merge_each(void)
         [MIGRATION_PARAMETER_MULTIFD_COMPRESSION] = "'zlib'",
         [MIGRATION_PARAMETER_ZERO_PAGE_DETECTION] = "'none'",
         [MIGRATION_PARAMETER_MODE] = "'cpr-reboot'",
+        [MIGRATION_PARAMETER_CONVERGENCE] = "'auto'",
+        [MIGRATION_PARAMETER_ON_MISS] = "'cancel'",
     };
 
     for (int id = 0; id < MIGRATION_PARAMETER__MAX; id++) {

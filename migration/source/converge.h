@@ -1,0 +1,31 @@
+/*
+ * The source: convergence=auto, with what it needs of settings and clock
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_SOURCE_CONVERGE_H
+#define MIGRATION_SOURCE_CONVERGE_H
+
+#include "migration/base/convergence.h"
+
+/* A migration begins to send.  Migration thread, as all that follows. */
+void converge_begin(void);
+
+/* Fills in what convergence=auto adds to @limits. */
+void converge_limits(PolicyLimits *limits);
+
+/*
+ * After policy_decide(), whatever it decided; does nothing unless
+ * convergence=auto.  @now_bytes of @remaining cannot follow in postcopy.
+ */
+void converge_decide(Policy *policy, const PolicyLimits *limits,
+                     ConvergenceLook *look, PolicyDecision *decision);
+
+/*
+ * The decision was to cancel: it is done as migrate_cancel would, with @reason
+ * as the error.  Returns, with @errp set, when the migration may not go on.
+ */
+void converge_cancel(const char *reason, Error **errp);
+
+#endif

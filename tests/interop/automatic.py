@@ -1,0 +1,140 @@
+# A guest that writes faster than the link can carry, and convergence=auto.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that writes faster than the link can carry, and convergence=auto.
+
+The guest of converge.py, whose migration does not end by itself.  Which means
+are enabled, and what on-miss says, is all that differs between the parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ferry.migrate import Result
+from ferry.qmp import QMPError
+from ferrytest.suite import Case
+
+from common import summary
+from converge import FASTEST, LINK, MBPS, RATE, speed, throttle
+from lab import WORK, Lab, check
+
+BACK = {'convergence': 'manual', 'total-time-limit': 0, 'on-miss': 'continue'}
+AUTO = {**LINK, 'convergence': 'auto'}
+TOTAL = 3500            # ms; the first pass takes two seconds
+PASS = 1000 * WORK / MBPS       # ms
+SLACK = 1000            # ms, of a machine that does other things as well
+
+
+def decisions(result: Result) -> list[str]:
+    """What the source has decided, in order, each once."""
+    said: list[str] = []
+    for sample in result.samples:
+        one = sample['migrate'].get('progress', {}).get('decision', '')
+        if one and one not in said:
+            said.append(one)
+    return said
+
+
+def must_say(result: Result, text: str) -> None:
+    """Insist that TEXT is in one of the decisions."""
+    said = decisions(result)
+    check(any(text in one for one in said), f'"{text}" is among {said}')
+
+
+def move(lab: Lab, caps: dict[str, bool], params: dict[str, Any]) -> Result:
+    """Migrate the guest, which must arrive whole."""
+    target = lab.target('ferry')
+    result = lab.must_move(target, caps=caps, params={**AUTO, **params})
+    target.qmp.cmd('migrate-set-parameters', BACK)
+    return result
+
+
+def cancelled(lab: Lab) -> str:
+    """Nothing is enabled: when the time is over the guest stays."""
+    target = lab.target('ferry')
+    result = lab.move(target, params={**AUTO, 'total-time-limit': TOTAL,
+                                      'on-miss': 'cancel'})
+    check(result.status == 'cancelled', f'cancelled: {result.status} '
+          f'{result.error}')
+    check(TOTAL <= result.samples[-1]['elapsed'] * 1000 <= TOTAL + PASS + SLACK,
+          f'as the time is over: {result.samples[-1]["elapsed"]:.1f} s')
+    why = result.samples[-1]['migrate'].get('error-desc', '')
+    check('total-time-limit' in why, f'it says why: {why}')
+    lab.must_go_on()
+    lab.drop(target)
+    return f'cancelled after {result.samples[-1]["elapsed"]:.1f} s'
+
+
+def beyond(lab: Lab) -> str:
+    """Nothing is enabled: the downtime limit is exceeded, when told to."""
+    result = move(lab, {}, {'total-time-limit': TOTAL,
+                            'on-miss': 'switchover'})
+    must_say(result, 'as on-miss says')
+    check(result.total_ms <= TOTAL + PASS + SLACK,
+          f'at most a pass late: {result.total_ms} ms')
+    must_say(result, f'ms of {LINK["downtime-limit"]}.0 ms, the lowest lately')
+    return f'beyond the limit: {summary(result)}'
+
+
+def throttled(lab: Lab) -> str:
+    """Throttled by as much as it takes, it arrives within the limit."""
+    result = move(lab, {'auto-converge': True}, {})
+    seen = sorted(set(map(throttle, result.samples)))
+    check(seen[0] == 0 and seen[-1] > LINK['cpu-throttle-initial'],
+          f'it is throttled, and not in the steps of the user: {seen}')
+    check(result.downtime_ms <= 2 * LINK['downtime-limit'],
+          f'within the limit: {result.downtime_ms} ms')
+    must_say(result, 'vCPUs throttled to')
+    now = speed(lab)
+    check(now > FASTEST, f'the guest is fast where it arrives: {now:.0%}')
+    return f'throttled at {seen} %: {summary(result)}'
+
+
+def postcopy(lab: Lab) -> str:
+    """With postcopy enabled it starts by itself, and vCPUs are left alone."""
+    result = move(lab, {'postcopy-ram': True}, {})
+    check(not any(map(throttle, result.samples)), 'nobody is throttled')
+    must_say(result, 'postcopy: nothing else makes passes shrink')
+    return f'postcopy: {summary(result)}'
+
+
+def refused(lab: Lab) -> str:
+    """Limits that contradict each other are refused with a number that does."""
+    assert lab.source is not None
+    qmp = lab.source.qmp
+    said = []
+    for wrong in ({'downtime-limit': 0}, {'total-time-limit': 500}):
+        try:
+            qmp.cmd('migrate-set-parameters', {**AUTO, **wrong})
+            check(False, f'{wrong} is refused')
+        except QMPError as err:
+            said.append(err.desc)
+    check('at least 1 ms' in said[0], said[0])
+    least = int(said[1].split('at least ')[1].split()[0])
+    qmp.cmd('migrate-set-parameters', {**AUTO, 'total-time-limit': least + 100})
+    qmp.cmd('migrate-set-parameters', {**BACK, 'on-miss': 'postcopy'})
+    qmp.cmd('migrate-set-parameters', {'convergence': 'auto'})
+    try:
+        qmp.cmd('migrate', {'uri': 'tcp:127.0.0.1:1'})
+        check(False, 'on-miss=postcopy without postcopy-ram is refused')
+    except QMPError as err:
+        check('postcopy-ram' in err.desc, err.desc)
+    qmp.cmd('migrate-set-parameters', BACK)
+    return f'at least {least} ms'
+
+
+def automatic(lab: Lab) -> str:
+    """See the top of this file."""
+    lab.boot('ferry')
+    lab.guest.set_rate(RATE)
+    now = speed(lab)
+    check(now > FASTEST, f'the guest writes as fast as it should: {now:.0%}')
+    return ', '.join(part(lab) for part in (refused, cancelled, beyond,
+                                            throttled, postcopy))
+
+
+def all_cases() -> list[Case]:
+    """One: they share the guest."""
+    return [Case('ferry-ferry-convergence-auto', automatic, False, ('ferry',),
+                 ('auto-converge', 'convergence=auto'), alone=True)]
