@@ -169,6 +169,12 @@ static uint64_t with_lead(const Policy *p, uint64_t remaining)
     return remaining + to_count(p->dirty_rate.mean * p->lead.mean / NS_PER_S);
 }
 
+/* What a sync would find to remain. */
+static uint64_t with_dirtied(const Policy *p, uint64_t remaining)
+{
+    return remaining + to_count(p->dirty_rate.mean * p->pass_ns / NS_PER_S);
+}
+
 static PolicyRange part_range(const Policy *p, const PolicyLimits *limits,
                               DowntimePart part, uint64_t remaining)
 {
@@ -273,6 +279,7 @@ static PolicyRange remaining_range(const Policy *p, const PolicyLimits *limits,
     if (!p->bandwidth.seen) {
         return (PolicyRange) { 0, POLICY_NEVER, POLICY_NEVER };
     }
+    remaining = with_dirtied(p, remaining);
     return (PolicyRange) {
         .low = time_left(p, limits, remaining, bw + bw_width,
                          MAX(dr - dr_width, 0)),
@@ -424,15 +431,10 @@ static void say_downtime(PolicyDecision *d, const char *verdict,
 }
 
 /*
- * What a sync would find to remain.  To collect the log as soon as what is
- * known to remain fits is in vain if the guest has dirtied more than that
- * meanwhile; and where collecting takes long, it may be in vain for ever.
+ * To collect the log as soon as what is known to remain fits is in vain if the
+ * guest has dirtied more than that meanwhile; and where collecting takes long,
+ * it may be in vain for ever.
  */
-static uint64_t with_dirtied(const Policy *p, uint64_t remaining)
-{
-    return remaining + to_count(p->dirty_rate.mean * p->pass_ns / NS_PER_S);
-}
-
 static bool fits_limit(const Policy *p, const PolicyLimits *limits,
                        uint64_t remaining, bool exact)
 {

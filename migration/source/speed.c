@@ -7,20 +7,13 @@
 #include "qemu/osdep.h"
 #include "qemu/lockable.h"
 #include "migration/base/clock.h"
+#include "migration/base/speed-meter.h"
 #include "migration/migration-stats.h"
 #include "migration/wire/stream.h"
 #include "speed.h"
 #include "state.h"
 
-/* How often speeds are worked out */
-#define SPEED_PERIOD_NS (100 * SCALE_MS)
-
-/* What the last period began with; migration thread */
-static struct {
-    int64_t since_ns;
-    uint64_t bytes;
-    uint64_t pages;
-} speed;
+static SpeedMeter meter;            /* migration thread */
 
 static uint64_t pages_sent(void)
 {
@@ -28,42 +21,23 @@ static uint64_t pages_sent(void)
            stat64_get(&mig_stats.zero_pages);
 }
 
-static void start_period(int64_t now)
-{
-    speed.since_ns = now;
-    speed.bytes = migration_transferred_bytes();
-    speed.pages = pages_sent();
-}
-
 void speed_begin(void)
 {
-    start_period(now_ns());
-}
-
-/* How long nothing may be sent at the limit, since what was sent was a piece */
-static int64_t silence_ns(void)
-{
-    uint64_t limit = migration_rate_get();
-
-    return limit == RATE_LIMIT_DISABLED ? 0 :
-           2 * (double)STREAM_BUDGET_MIN / limit * NANOSECONDS_PER_SECOND;
+    speed_meter_begin(&meter, now_ns(), migration_transferred_bytes(),
+                      pages_sent());
 }
 
 void speed_measure(void)
 {
-    int64_t now = now_ns();
-    double seconds = (now - speed.since_ns) / 1e9;
-    uint64_t bytes = migration_transferred_bytes() - speed.bytes;
+    uint64_t limit = migration_rate_get();
 
-    if (now - speed.since_ns < SPEED_PERIOD_NS ||
-        (!bytes && now - speed.since_ns < silence_ns())) {
-        return;
+    limit = limit == RATE_LIMIT_DISABLED ? 0 : limit;
+    if (speed_meter_measure(&meter, now_ns(), migration_transferred_bytes(),
+                            pages_sent(), limit, STREAM_BUDGET_MIN)) {
+        QEMU_LOCK_GUARD(&source.lock);
+        source.view.mbps = meter.mbps;
+        source.view.pages_per_second = meter.pages_per_second;
     }
-    WITH_QEMU_LOCK_GUARD(&source.lock) {
-        source.view.mbps = bytes * 8 / seconds / 1e6;
-        source.view.pages_per_second = (pages_sent() - speed.pages) / seconds;
-    }
-    start_period(now);
 }
 
 void speed_show_average(void)
