@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include <poll.h>
 #include "qapi/error.h"
+#include "qemu/atomic.h"
 #include "connect.h"
 
 /* How long an address or a route may take to be found */
@@ -16,6 +17,11 @@
 
 /* Times a packet is sent again */
 #define RETRIES 7
+
+typedef struct Connecting {
+    struct rdma_event_channel *events;
+    const bool *called_off;     /* atomic: nobody waits for it any more */
+} Connecting;
 
 struct rdma_addrinfo *rdma_look_up(const InetSocketAddress *at, Error **errp)
 {
@@ -65,31 +71,37 @@ void rdma_explain_event(const struct rdma_cm_event *event, Error **errp)
     }
 }
 
-/* False if there is none within @ms */
-static bool wait_event(struct rdma_event_channel *events, int ms,
+/* False if there is none within @ms, or nobody waits for it any more */
+static bool wait_event(const Connecting *c, int ms,
                        struct rdma_cm_event **event, Error **errp)
 {
-    struct pollfd p = { .fd = events->fd, .events = POLLIN };
-    int ret = RETRY_ON_EINTR(poll(&p, 1, ms));
+    struct pollfd p = { .fd = c->events->fd, .events = POLLIN };
+    int64_t end = g_get_monotonic_time() + ms * 1000LL;
 
-    if (ret <= 0) {
-        error_setg(errp, "there is no answer within %d s", ms / 1000);
-        return false;
+    while (RETRY_ON_EINTR(poll(&p, 1, RDMA_LOOK_MS)) <= 0) {
+        if (qatomic_read(c->called_off)) {
+            error_setg(errp, "nobody waits for it any more");
+            return false;
+        }
+        if (g_get_monotonic_time() >= end) {
+            error_setg(errp, "there is no answer within %d s", ms / 1000);
+            return false;
+        }
     }
-    if (rdma_get_cm_event(events, event) < 0) {
+    if (rdma_get_cm_event(c->events, event) < 0) {
         error_setg_errno(errp, errno, "rdma_get_cm_event() failed");
         return false;
     }
     return true;
 }
 
-static bool expect_event(struct rdma_event_channel *events,
-                         enum rdma_cm_event_type type, int ms, Error **errp)
+static bool expect_event(const Connecting *c, enum rdma_cm_event_type type,
+                         int ms, Error **errp)
 {
     struct rdma_cm_event *event;
     bool ok;
 
-    if (!wait_event(events, ms, &event, errp)) {
+    if (!wait_event(c, ms, &event, errp)) {
         return false;
     }
     ok = event->event == type;
@@ -100,9 +112,8 @@ static bool expect_event(struct rdma_event_channel *events,
     return ok;
 }
 
-static bool resolve_one(struct rdma_event_channel *events,
-                        struct rdma_cm_id *id, struct sockaddr *to,
-                        Error **errp)
+static bool resolve_one(const Connecting *c, struct rdma_cm_id *id,
+                        struct sockaddr *to, Error **errp)
 {
     if (rdma_resolve_addr(id, NULL, to, RESOLVE_MS) < 0) {
         error_setg_errno(errp, errno, "rdma_resolve_addr() failed: no RDMA "
@@ -110,23 +121,23 @@ static bool resolve_one(struct rdma_event_channel *events,
                          "them");
         return false;
     }
-    return expect_event(events, RDMA_CM_EVENT_ADDR_RESOLVED, RESOLVE_MS + 1000,
+    return expect_event(c, RDMA_CM_EVENT_ADDR_RESOLVED, RESOLVE_MS + 1000,
                         errp);
 }
 
-static bool find_route(struct rdma_event_channel *events,
-                       struct rdma_cm_id *id, Error **errp)
+static bool find_route(const Connecting *c, struct rdma_cm_id *id,
+                       Error **errp)
 {
     if (rdma_resolve_route(id, RESOLVE_MS) < 0) {
         error_setg_errno(errp, errno, "rdma_resolve_route() failed");
         return false;
     }
-    return expect_event(events, RDMA_CM_EVENT_ROUTE_RESOLVED,
-                        RESOLVE_MS + 1000, errp);
+    return expect_event(c, RDMA_CM_EVENT_ROUTE_RESOLVED, RESOLVE_MS + 1000,
+                        errp);
 }
 
 /* An ID that leads to one of the addresses; the last failure is told. */
-static struct rdma_cm_id *resolve(struct rdma_event_channel *events,
+static struct rdma_cm_id *resolve(const Connecting *c,
                                   const InetSocketAddress *to, Error **errp)
 {
     struct rdma_addrinfo *found = rdma_look_up(to, errp);
@@ -138,11 +149,11 @@ static struct rdma_cm_id *resolve(struct rdma_event_channel *events,
     }
     for (struct rdma_addrinfo *a = found; a && !id; a = a->ai_next) {
         g_clear_pointer(&err, error_free);
-        if (rdma_create_id(events, &id, NULL, RDMA_PS_TCP) < 0) {
+        if (rdma_create_id(c->events, &id, NULL, RDMA_PS_TCP) < 0) {
             id = NULL;
             error_setg_errno(&err, errno, "rdma_create_id() failed");
-        } else if (!resolve_one(events, id, a->ai_dst_addr, &err) ||
-                   !find_route(events, id, &err)) {
+        } else if (!resolve_one(c, id, a->ai_dst_addr, &err) ||
+                   !find_route(c, id, &err)) {
             rdma_destroy_id(id);
             id = NULL;
         }
@@ -152,14 +163,14 @@ static struct rdma_cm_id *resolve(struct rdma_event_channel *events,
     return id;
 }
 
-static bool connect_answered(struct rdma_event_channel *events,
-                             RdmaHello *hello, Error **errp)
+static bool connect_answered(const Connecting *c, RdmaHello *hello,
+                             Error **errp)
 {
     struct rdma_cm_event *event;
     RdmaHello granted = { };
     bool ok;
 
-    if (!wait_event(events, ANSWER_MS, &event, errp)) {
+    if (!wait_event(c, ANSWER_MS, &event, errp)) {
         return false;
     }
     ok = event->event == RDMA_CM_EVENT_ESTABLISHED;
@@ -176,7 +187,8 @@ static bool connect_answered(struct rdma_event_channel *events,
     return ok;
 }
 
-static bool shake_hands(RdmaLink *link, RdmaHello *hello, Error **errp)
+static bool shake_hands(const Connecting *c, RdmaLink *link, RdmaHello *hello,
+                        Error **errp)
 {
     WireRdmaHello wire;
     struct rdma_conn_param param = {
@@ -191,25 +203,27 @@ static bool shake_hands(RdmaLink *link, RdmaHello *hello, Error **errp)
                          rdma_link_device(link));
         return false;
     }
-    return connect_answered(rdma_link_events(link), hello, errp);
+    return connect_answered(c, hello, errp);
 }
 
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          Error **errp)
+                          const bool *called_off, Error **errp)
 {
     ERRP_GUARD();
-    struct rdma_event_channel *events = rdma_create_event_channel();
+    Connecting c = {
+        .events = rdma_create_event_channel(), .called_off = called_off,
+    };
     struct rdma_cm_id *id = NULL;
     RdmaLink *link = NULL;
 
-    if (!events) {
+    if (!c.events) {
         error_setg_errno(errp, errno, "rdma_create_event_channel() failed; is "
                          "the kernel module rdma_ucm loaded?");
         return NULL;
     }
-    id = resolve(events, to, errp);
-    link = id ? rdma_link_new(events, id, errp) : NULL;
-    if (link && shake_hands(link, hello, errp)) {
+    id = resolve(&c, to, errp);
+    link = id ? rdma_link_new(c.events, id, errp) : NULL;
+    if (link && shake_hands(&c, link, hello, errp)) {
         return link;
     }
     error_prepend(errp, "RDMA connection to %s:%s: ", to->host, to->port);
@@ -220,6 +234,6 @@ RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
     if (id) {
         rdma_destroy_id(id);
     }
-    rdma_destroy_event_channel(events);
+    rdma_destroy_event_channel(c.events);
     return NULL;
 }

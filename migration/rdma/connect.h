@@ -12,16 +12,20 @@
 
 /* A packet for which no buffer is posted is sent again without end. */
 #define RDMA_RETRIES_NO_BUFFER 7
+/* How often it is looked whether a connection is still to be made */
+#define RDMA_LOOK_MS 100
 /* Reads of memory, which are not used; some devices want to be told of one. */
 #define RDMA_READS 1
 
 /*
  * Connect to @to.  @hello: what is requested; then what was granted.  Each step
  * is waited for, for seconds if the other side does not answer: in a thread
- * that may wait, without the BQL.
+ * that may wait, without the BQL.  *@called_off, which another thread may set
+ * atomically, ends that within RDMA_LOOK_MS; only a name server that does not
+ * answer is waited for longer.
  */
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          Error **errp);
+                          const bool *called_off, Error **errp);
 
 /* What a connection that failed with @event is to tell the user, in @errp. */
 void rdma_explain_event(const struct rdma_cm_event *event, Error **errp);

@@ -145,11 +145,11 @@ void rdma_destination_end(void)
 
 /* In a thread of its own */
 static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
-                             Error **errp)
+                             const bool *called_off, Error **errp)
 {
     bool wanted = migrate_rdma_pin_all();
     RdmaHello hello = { .pin_all = wanted, .peers = true };
-    RdmaLink *main = rdma_connect_to(&addr->u.rdma, &hello, errp);
+    RdmaLink *main = rdma_connect_to(&addr->u.rdma, &hello, called_off, errp);
     RdmaLink *back = NULL;
     RdmaChannel *channel = NULL;
 
@@ -159,7 +159,7 @@ static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
     if (both_ways) {
         RdmaHello again = hello;
 
-        back = rdma_connect_to(&addr->u.rdma, &again, errp);
+        back = rdma_connect_to(&addr->u.rdma, &again, called_off, errp);
         if (!back) {
             error_prepend(errp, "the connection for answers, which needs "
                           "'return-path' on the destination as well: ");

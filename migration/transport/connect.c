@@ -8,6 +8,7 @@
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-migration.h"
+#include "qemu/atomic.h"
 #include "qemu/queue.h"
 #include "io/channel-socket.h"
 #include "migration/options.h"
@@ -29,7 +30,11 @@ typedef struct Attempt {
     bool both_ways;
     guint idle;
     TransportTLS *tls;
-    bool called_off;        /* not in the list, and its thread frees it */
+    /*
+     * It is not in the list, and its thread frees it.  Set once by the main
+     * loop; read by that and, atomically, by the thread, which then ends early.
+     */
+    bool called_off;
     QLIST_ENTRY(Attempt) next;
 } Attempt;
 
@@ -57,7 +62,7 @@ static void connect_end(Attempt *attempt, bool failed)
             QLIST_FIRST(&attempts)->in_yank = true;
         }
     }
-    attempt->called_off = attempt->in_thread;
+    qatomic_set(&attempt->called_off, attempt->in_thread);
     if (!attempt->in_thread) {
         attempt_free(attempt);
     }
@@ -156,7 +161,7 @@ static void connect_foreign(QIOTask *task, void *opaque)
     Error *err = NULL;
 
     attempt->ioc = transport_foreign(attempt->foreign)->connect(
-        attempt->foreign, attempt->both_ways, &err);
+        attempt->foreign, attempt->both_ways, &attempt->called_off, &err);
     qio_task_set_error(task, err);
 }
 

@@ -60,10 +60,11 @@ typedef void TransportForeignArrived(QIOChannel *ioc);
 typedef struct TransportForeign {
     /*
      * A channel to @addr, with @both_ways one that can be read.  In a thread of
-     * its own, without the BQL; it may take long, and must end by itself.
+     * its own, without the BQL; it may take long, and must end by itself, soon
+     * after *@called_off, which is atomic, has become true.
      */
     QIOChannel *(*connect)(const MigrationAddress *addr, bool both_ways,
-                           Error **errp);
+                           const bool *called_off, Error **errp);
     /* Wait at @addr, and call @arrived for each peer.  Main loop, BQL. */
     bool (*listen)(const MigrationAddress *addr,
                    TransportForeignArrived *arrived, Error **errp);

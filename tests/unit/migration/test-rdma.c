@@ -122,6 +122,9 @@ typedef struct Run {
     uint32_t peer;              /* what the destination is said to know */
     unsigned passes;
     bool answers;
+    bool called_off;            /* atomic: the source is not to connect */
+    bool changes_nothing;       /* memory stays as it is */
+    bool fills_ring;            /* only messages are sent */
     bool dies;                  /* the source, in the middle */
     const Lie *lie, *answer;    /* what the source or destination sends */
     QemuThread source, loader;
@@ -253,11 +256,12 @@ static void *source_thread(void *opaque)
     RdmaLink *main, *back = NULL;
     RdmaChannel *channel = NULL;
 
-    main = rdma_connect_to(&to, &hello, &run->source_err);
+    main = rdma_connect_to(&to, &hello, &run->called_off, &run->source_err);
     if (main && run->answers) {
         RdmaHello again = hello;
 
-        back = rdma_connect_to(&to, &again, &run->source_err);
+        back = rdma_connect_to(&to, &again, &run->called_off,
+                               &run->source_err);
     }
     if (main && (back || !run->answers)) {
         channel = rdma_channel_new(main, back, false, &hello,
@@ -593,6 +597,36 @@ static void test_nobody_listens(void)
     assert_nothing_left();
 }
 
+/* Somebody listens and says nothing: the source is told not to wait. */
+static void test_called_off(void)
+{
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    Run *run = run_new();
+    int64_t begun;
+
+    port = find_port();
+    address.sin_port = htons(port);
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&address, sizeof(address)), ==,
+                    0);
+    g_assert_cmpint(listen(fd, 1), ==, 0);
+    qemu_thread_create(&run->source, "source", source_thread, run,
+                       QEMU_THREAD_JOINABLE);
+    g_usleep(300 * 1000);
+    g_assert_false(qatomic_read(&run->source_done));
+    begun = g_get_monotonic_time();
+    qatomic_set(&run->called_off, true);
+    qemu_thread_join(&run->source);
+    g_assert_cmpint(g_get_monotonic_time() - begun, <, 1000 * 1000);
+    g_assert_nonnull(strstr(error_get_pretty(run->source_err),
+                            "nobody waits"));
+    run_free(run);
+    assert_nothing_left();
+    close(fd);
+}
+
 static const char *run_why(Error *err)
 {
     return err ? error_get_pretty(err) : "nothing";
@@ -779,6 +813,7 @@ int main(int argc, char **argv)
     g_test_add_func("/rdma/fail/source-ends", test_source_ends);
     g_test_add_func("/rdma/fail/blocks-differ", test_blocks_differ);
     g_test_add_func("/rdma/fail/nobody-listens", test_nobody_listens);
+    g_test_add_func("/rdma/fail/called-off", test_called_off);
     g_test_add_func("/rdma/lies/source", test_sources_lie);
     g_test_add_func("/rdma/lies/destination", test_destinations_lie);
     g_test_add_func("/rdma/lies/key", test_wrong_key);
