@@ -498,6 +498,9 @@ static bool coroutine_mixed_fn take_hook(QEMUFile *f, RamLoader *l,
         error_setg(errp, "RAM comes by RDMA before the list of RAM blocks");
         return false;
     }
+    if (cannot_come_now(l, "RAM comes by RDMA", errp)) {
+        return false;
+    }
     return l->hook(l->regions, errp);
 }
 

@@ -136,7 +136,7 @@ RamRegions *ram_load_regions(void);
 /*
  * @pages from @page on have been put in place by whoever loads another channel:
  * that is told to the user of the loader, as of pages in sections.  Between the
- * first mark and the end of the channels; any thread.
+ * first mark and the end of the channels, or in a hook; any thread.
  */
 void ram_load_arrived(RamRegion *region, uint64_t page, uint64_t pages);
 

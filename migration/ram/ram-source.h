@@ -68,8 +68,10 @@ typedef struct RamOtherSink {
 } RamOtherSink;
 
 /*
- * Memory is sent to what @other makes, until the section is cleaned up; copied.
- * Before it is set up.  Such a sink takes no differences.
+ * Memory is sent to what @other makes, until the section is cleaned up, or
+ * postcopy begins: then pages are records of the stream.  Copied.  Before it is
+ * set up.  Such a sink takes no differences, and has nothing left to send when
+ * a section ends.
  */
 void ram_source_set_sink(const RamOtherSink *other);
 

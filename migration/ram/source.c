@@ -508,9 +508,19 @@ bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
     return true;
 }
 
+/* Nothing may be written to memory whose faults are waited for. */
+static void leave_other_sink(void)
+{
+    if (sending.other.make) {
+        sending.sender.sink = &sending.sink.sink;
+        sending.other.begin = NULL;
+    }
+}
+
 void ram_source_enter_postcopy(RamRunFn *run, void *opaque)
 {
     ram_hints_stop();
+    leave_other_sink();
     ram_delta_stop();
     RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {
         dirty_map_freeze(r->map);

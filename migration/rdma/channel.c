@@ -22,7 +22,7 @@ struct RdmaChannel {
     RdmaHello hello;            /* what was agreed upon */
     bool blocking;
     bool no_discard;            /* ram_block_discard_disable() is in force */
-    bool stopped;               /* atomic: shut down */
+    bool back_stopped;          /* atomic: shut down */
 
     /* Reading */
     RdmaMessage message;
@@ -96,7 +96,9 @@ void rdma_channel_set_back(RdmaChannel *channel, RdmaLink *back)
 {
     assert(!channel->back);
     qatomic_set(&channel->back, back);
-    if (qatomic_read(&channel->stopped)) {
+    /* Pairs with that in shutdown(): one of the two sees what the other set. */
+    smp_mb();
+    if (qatomic_read(&channel->back_stopped)) {
         rdma_link_stop(back);
     }
 }
@@ -245,15 +247,22 @@ static int rdma_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how,
                                  Error **errp)
 {
     RdmaChannel *channel = RDMA_CHANNEL(ioc);
+    QIOChannelShutdown back_too = channel->incoming
+                                  ? QIO_CHANNEL_SHUTDOWN_WRITE
+                                  : QIO_CHANNEL_SHUTDOWN_READ;
     RdmaLink *back;
 
-    qatomic_set(&channel->stopped, true);
-    back = qatomic_read(&channel->back);
-    if (channel->main) {
-        rdma_link_stop(channel->main);
+    if (how == QIO_CHANNEL_SHUTDOWN_BOTH || how == back_too) {
+        qatomic_set(&channel->back_stopped, true);
+        /* Pairs with that in rdma_channel_set_back(). */
+        smp_mb();
+        back = qatomic_read(&channel->back);
+        if (back) {
+            rdma_link_stop(back);
+        }
     }
-    if (back) {
-        rdma_link_stop(back);
+    if (how != back_too && channel->main) {
+        rdma_link_stop(channel->main);
     }
     return 0;
 }
@@ -290,6 +299,16 @@ static GSource *rdma_channel_create_watch(QIOChannel *ioc, GIOCondition cond)
                                        G_IO_IN);
 }
 
+static void channel_watch(RdmaLink *link, AioContext *ctx, IOHandler *handler,
+                          void *opaque)
+{
+    if (ctx && link) {
+        qio_channel_util_set_aio_fd_handler(rdma_link_fd(link), ctx, handler,
+                                            rdma_link_fd(link), ctx, NULL,
+                                            opaque);
+    }
+}
+
 static void rdma_channel_set_aio_fd_handler(QIOChannel *ioc,
                                             AioContext *read_ctx,
                                             IOHandler *io_read,
@@ -297,14 +316,9 @@ static void rdma_channel_set_aio_fd_handler(QIOChannel *ioc,
                                             IOHandler *io_write, void *opaque)
 {
     RdmaChannel *channel = RDMA_CHANNEL(ioc);
-    RdmaLink *link = read_link(channel);
 
-    /* Nobody has to wait in order to write: see writev. */
-    if (read_ctx && link) {
-        qio_channel_util_set_aio_fd_handler(rdma_link_fd(link), read_ctx,
-                                            io_read, rdma_link_fd(link),
-                                            read_ctx, NULL, opaque);
-    }
+    channel_watch(read_link(channel), read_ctx, io_read, opaque);
+    channel_watch(write_link(channel), write_ctx, io_write, opaque);
 }
 
 static void rdma_channel_finalize(Object *obj)

@@ -100,6 +100,20 @@ static bool pin_blocks(RdmaLoad *load, Error **errp)
     return true;
 }
 
+/*
+ * Which pages are written is not known here.  That matters when postcopy
+ * begins: before, the source says which pages are still to come, and all others
+ * are here by then.
+ */
+static void expect_all(RdmaLoad *load)
+{
+    for (unsigned i = 0; i < load->count; i++) {
+        RamRegion *r = load->listed[i].region;
+
+        ram_load_arrived(r, 0, r->pages);
+    }
+}
+
 static bool take_blocks_request(RdmaLoad *load, const RdmaMessage *m,
                                 RamRegions *regions, Error **errp)
 {
@@ -118,6 +132,7 @@ static bool take_blocks_request(RdmaLoad *load, const RdmaMessage *m,
     if (load->pin_all && !pin_blocks(load, errp)) {
         return false;
     }
+    expect_all(load);
     wire = g_new0(WireRdmaBlock, load->count);
     for (unsigned i = 0; i < load->count; i++) {
         rdma_fill_block(&wire[i], &load->blocks[i]);

@@ -7,6 +7,10 @@
  * and clears what is zero.  It says READY only when it has done what the
  * message before told it, as the source relies on that.
  *
+ * Postcopy: whoever keeps which pages have arrived is told of all of them when
+ * the source requests the blocks.  A source that begins postcopy has finished
+ * its writes, and has what is not up to date discarded first.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -14,6 +14,11 @@ bool rdma_permits(const MigrationAddress *addr, Error **errp)
     return true;
 }
 
+bool rdma_carries(QIOChannel *ioc)
+{
+    return false;
+}
+
 void rdma_source_begin(QIOChannel *ioc)
 {
 }

@@ -23,6 +23,15 @@
  * What is not possible over it
  */
 
+/*
+ * An attempt that is given up leaves memory discarded that is registered: what
+ * was written to it after that would not arrive.
+ */
+static bool is_strict_with_postcopy(void)
+{
+    return migrate_strict_downtime() && migrate_postcopy_ram();
+}
+
 static bool is_cpr(void)
 {
     return migrate_mode() != MIG_MODE_NORMAL;
@@ -33,10 +42,11 @@ static const struct {
     const char *what;
 } excluded[] = {
     { migrate_multifd, "capability 'multifd'" },
-    { migrate_postcopy_ram, "capability 'postcopy-ram'" },
+    { migrate_postcopy_preempt, "capability 'postcopy-preempt'" },
+    { is_strict_with_postcopy,
+      "capabilities 'strict-downtime' and 'postcopy-ram' together" },
     { migrate_xbzrle, "capability 'xbzrle'" },
     { migrate_ignore_shared, "capability 'x-ignore-shared'" },
-    { migrate_strict_downtime, "capability 'strict-downtime'" },
     { migrate_mapped_ram, "capability 'mapped-ram'" },
     { migrate_background_snapshot, "capability 'background-snapshot'" },
     { is_cpr, "parameter 'mode'" },
@@ -92,6 +102,11 @@ static void sending_free(void *opaque)
 
     rdma_sink_free(s->sink);
     g_free(s);
+}
+
+bool rdma_carries(QIOChannel *ioc)
+{
+    return rdma_channel_of(ioc);
 }
 
 void rdma_source_begin(QIOChannel *ioc)

@@ -17,6 +17,9 @@
 /* Whether what is set can be had over @addr, if that is for RDMA.  BQL. */
 bool rdma_permits(const MigrationAddress *addr, Error **errp);
 
+/* Whether @ioc is a channel of RDMA.  Any thread. */
+bool rdma_carries(QIOChannel *ioc);
+
 /*
  * Memory is written straight to the other side of @ioc, if that is a channel of
  * RDMA: before the section "ram" is set up.  Migration thread.

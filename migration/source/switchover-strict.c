@@ -28,6 +28,7 @@
 #include "migration/options.h"
 #include "migration/ram.h"
 #include "migration/ram/ram-source.h"
+#include "migration/rdma/rdma.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/commands.h"
@@ -134,13 +135,17 @@ bool strict_possible(Error **errp)
                                            errp);
 }
 
-/* The destination has the same CPUs, and the same means to reset them. */
+/*
+ * The destination has the same CPUs, and the same means to reset them.  What an
+ * attempt that is given up has discarded there must not be written to by RDMA.
+ */
 bool strict_may_hold(void)
 {
     return migrate_postcopy_ram() &&
            (source.view.peer.features & WIRE_PEER_STRICT) &&
            source.round_trip_ns * ROUND_TRIP_SHARE <=
                migrate_downtime_limit() * (int64_t)SCALE_MS &&
+           !rdma_carries(qemu_file_get_ioc(source.to_dst)) &&
            permit_reset_of_cpus(NULL) && strict_possible(NULL);
 }
 

@@ -172,6 +172,98 @@ def moves(place: Place, kinds: tuple[str, str], caps: tuple[str, ...],
     return run
 
 
+def strict(place: Place) -> Callable[[Path], str]:
+    """A switchover that is held, and started by COMMIT."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, ('ferry', 'ferry'),
+                  ('return-path', 'strict-downtime')) as pair:
+            pair.runs(pair.src)
+            info = pair.migrate()
+            said = completed(info)
+            pair.same_memory()
+            held = info['progress']['strict']
+            check(not held['one-sided'], f'the destination holds: {held}')
+            return f'{said}, attempts: {held["attempts"]}'
+    return run
+
+
+class Copied(Pair):
+    """A pair whose guest runs on the destination before its memory is there.
+
+    So it is compared with what the source still has: the part that is random
+    and does not change.
+    """
+
+    def begin(self, rate: int) -> None:
+        """Until the guest runs on the destination, its memory at RATE."""
+        set_params(self.src, {'max-bandwidth': 8 << 20,
+                              'max-postcopy-bandwidth': rate})
+        self.src.qmp.cmd('migrate', {'uri': self.uri})
+        self.wait(('active',))
+        time.sleep(0.3)
+        self.src.qmp.cmd('migrate-start-postcopy')
+        self.wait(('postcopy-active', *ENDED))
+
+    def same_memory(self) -> None:
+        end = time.monotonic() + 10 * self.place.patience
+        while self.dst.qmp.cmd('query-migrate').get('status') != 'completed':
+            check(time.monotonic() < end, 'the destination has all memory')
+            time.sleep(0.02)
+        for vm in (self.src, self.dst):
+            file = self.folder / f'{vm.name}.random'
+            vm.qmp.cmd('pmemsave', {'val': RANDOM[0], 'size': RANDOM[1],
+                                    'filename': str(file)},
+                       timeout=10 * self.place.patience)
+            check(filecmp.cmp(file, self.folder / 'random', shallow=False),
+                  f'the random part is what it was on {vm.name}')
+        self.runs(self.dst)
+
+
+def postcopy(place: Place, kinds: tuple[str, str], pin: bool
+             ) -> Callable[[Path], str]:
+    """The guest runs on the destination while its memory follows."""
+    def run(folder: Path) -> str:
+        caps = ('return-path', 'postcopy-ram') + \
+            (('rdma-pin-all',) if pin else ())
+        with Copied(place, folder, kinds, caps, paused=False) as pair:
+            pair.dst.qmp.cmd('cont')
+            pair.runs(pair.src)
+            pair.begin(0)
+            info = pair.wait()
+            said = completed(info)
+            pair.same_memory()
+            requests = info['ram']['postcopy-requests']
+            sent = info['ram']['postcopy-bytes'] >> 10
+            check(sent > 1024, f'memory follows the guest: {sent} KiB')
+            return f'{said}, {sent} KiB in postcopy, {requests} requests'
+    return run
+
+
+def recovered(place: Place) -> Callable[[Path], str]:
+    """The connection breaks in postcopy, and another one goes on."""
+    def run(folder: Path) -> str:
+        with Copied(place, folder, ('ferry', 'ferry'),
+                    ('return-path', 'postcopy-ram')) as pair:
+            pair.dst.qmp.cmd('cont')
+            pair.begin(1 << 20)
+            pair.src.qmp.cmd('migrate-pause')
+            pair.wait(('postcopy-paused', *ENDED))
+            end = time.monotonic() + 10 * place.patience
+            while pair.dst.qmp.cmd('query-migrate').get('status') != \
+                    'postcopy-paused':
+                check(time.monotonic() < end, 'the destination is paused')
+                time.sleep(0.02)
+            uri = place.uri()
+            pair.dst.qmp.cmd('migrate-recover', {'uri': uri})
+            set_params(pair.src, {'max-postcopy-bandwidth': 0})
+            pair.src.qmp.cmd('migrate', {'uri': uri, 'resume': True})
+            time.sleep(0.2)
+            said = completed(pair.wait())
+            pair.same_memory()
+            return said
+    return run
+
+
 def bad_port(place: Place) -> Callable[[Path], str]:
     """Nobody listens; then somebody does."""
     def run(folder: Path) -> str:
@@ -234,21 +326,21 @@ def stopped(place: Place, how: str) -> Callable[[Path], str]:
 def refused(place: Place) -> Callable[[Path], str]:
     """What is not possible over RDMA is said before anything is done."""
     def run(folder: Path) -> str:
-        names = {'multifd': 'multi-channel', 'xbzrle': 'xbzrle',
-                 'postcopy-ram': 'postcopy-ram',
-                 'x-ignore-shared': 'x-ignore-shared',
-                 'strict-downtime': 'strict-downtime'}
+        names = {('multifd',): 'multi-channel', ('xbzrle',): 'xbzrle',
+                 ('x-ignore-shared',): 'x-ignore-shared',
+                 ('postcopy-ram', 'postcopy-preempt'): 'multi-channel',
+                 ('postcopy-ram', 'strict-downtime'): 'together'}
         with Pair(place, folder, ('ferry', 'ferry')) as pair:
-            for name, word in names.items():
-                caps = {name: True, 'return-path': True}
-                set_caps(pair.src, caps)
+            for caps, word in names.items():
+                set_caps(pair.src, {'return-path': True})
+                set_caps(pair.src, {name: True for name in caps})
                 try:
                     pair.src.qmp.cmd('migrate', {'uri': pair.uri})
                 except QMPError as err:
                     check(word in str(err), f'{word} is named: {err}')
                 else:
-                    raise FerryError(f'{name} is not refused')
-                set_caps(pair.src, {name: False})
+                    raise FerryError(f'{caps} are not refused')
+                set_caps(pair.src, {name: False for name in reversed(caps)})
         return f'{len(names)} capabilities'
     return run
 
@@ -262,6 +354,12 @@ def all_cases(place: Place) -> Iterator[Case]:
                            ('live-pin-all', ('rdma-pin-all',))):
             yield Case(f'{what}-{name}', moves(place, kinds, caps, False),
                        quick=what == 'live', what=f'a guest that runs, {name}')
+        yield Case(f'postcopy-{name}', postcopy(place, kinds, False),
+                   what=f'memory follows the guest, {name}',
+                   quick=kinds == PAIRS[0])
+    yield Case('postcopy-pin-all', postcopy(place, PAIRS[0], True))
+    yield Case('recovered', recovered(place))
+    yield Case('strict', strict(place), quick=True)
     if not quick:
         yield Case('paused-ferry-to-ferry',
                    moves(place, ('ferry', 'ferry'), (), True))

@@ -37,6 +37,13 @@ static const uint64_t *pages_of = pages_large;
 static int port;
 static int discards;            /* how often it was disabled; atomic */
 
+static uint64_t arrived;        /* pages that are said to be there; atomic */
+
+void ram_load_arrived(RamRegion *region, uint64_t page, uint64_t pages)
+{
+    qatomic_set_u64(&arrived, qatomic_read_u64(&arrived) + pages);
+}
+
 int ram_block_discard_disable(bool state)
 {
     qatomic_add(&discards, state ? 1 : -1);
