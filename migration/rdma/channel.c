@@ -190,20 +190,17 @@ static ssize_t rdma_channel_readv(QIOChannel *ioc, const struct iovec *iov,
  * Writing
  */
 
-static bool write_some(RdmaLink *link, const uint8_t *bytes, size_t len,
-                       Error **errp)
-{
-    while (len) {
-        uint32_t piece = MIN(len, WIRE_RDMA_STREAM_MAX);
+/*
+ * Who does not want to wait, perhaps as it has the BQL, waits this long at most
+ * until the other side says READY, which it does when it reads.
+ */
+#define TRY_MS 200
 
-        if (!rdma_link_send(link, WIRE_RDMA_STREAM, 1, bytes, piece, false,
-                            errp)) {
-            return false;
-        }
-        bytes += piece;
-        len -= piece;
-    }
-    return true;
+static bool may_write(RdmaChannel *channel, RdmaLink *link, bool *may,
+                      Error **errp)
+{
+    *may = true;
+    return channel->blocking || rdma_link_try_ready(link, TRY_MS, may, errp);
 }
 
 /* Small pieces are put together, as each message waits for a READY. */
@@ -213,23 +210,31 @@ static ssize_t rdma_channel_writev(QIOChannel *ioc, const struct iovec *iov,
 {
     RdmaChannel *channel = RDMA_CHANNEL(ioc);
     RdmaLink *link = write_link(channel);
+    uint32_t most = channel->hello.peers ? WIRE_RDMA_STREAM_PEERS
+                                         : WIRE_RDMA_STREAM_MAX;
     size_t all = iov_size(iov, niov);
-    g_autofree uint8_t *bytes = g_malloc(MIN(all, WIRE_RDMA_STREAM_MAX));
+    g_autofree uint8_t *copy = NULL;
+    const void *bytes;
+    bool may;
 
     if (!link) {
         error_setg(errp, "nothing can be answered: the source made no RDMA "
                    "connection for that; set 'return-path' there");
         return -1;
     }
-    for (size_t done = 0; done < all; done += WIRE_RDMA_STREAM_MAX) {
-        size_t len = MIN(all - done, WIRE_RDMA_STREAM_MAX);
-
-        iov_to_buf(iov, niov, done, bytes, len);
-        if (!write_some(link, bytes, len, errp)) {
-            return -1;
-        }
+    if (!may_write(channel, link, &may, errp)) {
+        return -1;
     }
-    return rdma_link_drain(link, errp) ? all : -1;
+    if (!may) {
+        return QIO_CHANNEL_ERR_BLOCK;
+    }
+    if (niov == 1) {
+        bytes = iov->iov_base;
+    } else {
+        bytes = copy = g_malloc(all);
+        iov_to_buf(iov, niov, 0, copy, all);
+    }
+    return rdma_link_send_stream(link, bytes, all, most, errp) ? all : -1;
 }
 
 /*

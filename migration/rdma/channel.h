@@ -8,8 +8,9 @@
  * waits to write waits until the other side reads.
  *
  * Threads: one reads and one writes at a time.  shutdown() may come from any
- * thread, and ends all waits.  Writes wait, whatever set_blocking() says, until
- * what was written has arrived; reads do not, unless they are told to.
+ * thread, and ends the waits of that direction.  Reads wait if set_blocking()
+ * says so.  Writes wait until what was written has arrived; if set_blocking()
+ * says that they should not, they begin only if the other side says READY soon.
  *
  * While a channel exists nothing may discard guest memory, since what is
  * registered stays what it was when it was registered.

@@ -22,8 +22,19 @@
  * answers and READY come on top of that.
  */
 #define RECEIVES 6
-#define SENDS 2
-#define BUFFERS (RECEIVES + SENDS)
+
+/*
+ * Messages are sent from a ring of bytes, each in one piece, and its bytes are
+ * free again when it or something after it has completed.  At most RING_UNTOLD
+ * bytes are used up without a completion to come.  The largest message needs as
+ * much again where it does not fit before the end of the ring, so that this is
+ * the least size with which there is room at last.
+ */
+#define RING_UNTOLD (WIRE_RDMA_MESSAGE_MAX / 4)
+#define RING_BYTES (2 * WIRE_RDMA_MESSAGE_MAX + RING_UNTOLD)
+#define RING_ALIGN 64
+
+#define BUFFER_BYTES (RECEIVES * WIRE_RDMA_MESSAGE_MAX + RING_BYTES)
 
 /* Work request IDs: a receive buffer, or what was posted as the n-th to send */
 #define ID_RECEIVE (1ull << 63)
@@ -59,7 +70,7 @@ struct RdmaLink {
     bool closed;                /* by the peer */
     Error *broken;              /* the first failure */
 
-    uint8_t *memory;            /* of all buffers: receives, then sends */
+    uint8_t *memory;            /* of all buffers: receives, then the ring */
     struct ibv_mr *mr;
     unsigned queue[RECEIVES];   /* buffers that messages have arrived in */
     uint32_t lengths[RECEIVES];
@@ -72,8 +83,11 @@ struct RdmaLink {
     uint64_t bytes_posted, bytes_retired;
     uint64_t bytes_until[RDMA_QUEUE];   /* at number n: bytes up to it */
     uint64_t signalled, signalled_bytes;
-    uint64_t send_number[SENDS];        /* who used the buffer last */
-    unsigned next_send;
+    uint64_t last_write;                /* the number of the last write */
+    /* The ring: bytes, with those left out at its end, that never wrap */
+    uint64_t ring_used, ring_free, ring_signalled;
+    uint64_t ring_until[RDMA_QUEUE];    /* like bytes_until */
+    bool more;                          /* rdma_link_more_follows() */
     HeldWrite held;
 
     GPtrArray *mrs;
@@ -172,7 +186,7 @@ static bool find_limits(RdmaLink *link)
     if (device.max_cqe < (int)(link->depth + RECEIVES)) {
         link->depth = MAX(device.max_cqe - RECEIVES, 0);
     }
-    link->write_max = MIN(port.max_msg_sz, RDMA_WINDOW / 8);
+    link->write_max = MIN(port.max_msg_sz, RDMA_WRITE_MAX);
     if (link->depth <= 2 * RDMA_SIGNAL_EVERY ||
         port.max_msg_sz < WIRE_RDMA_MESSAGE_MAX) {
         Error *err = NULL;
@@ -215,11 +229,10 @@ static bool make_queue_pair(RdmaLink *link)
 
 static bool make_buffers(RdmaLink *link)
 {
-    size_t bytes = (size_t)BUFFERS * WIRE_RDMA_MESSAGE_MAX;
     Error *err = NULL;
 
-    link->memory = qemu_memalign(qemu_real_host_page_size(), bytes);
-    link->mr = rdma_link_register(link, link->memory, bytes, true,
+    link->memory = qemu_memalign(qemu_real_host_page_size(), BUFFER_BYTES);
+    link->mr = rdma_link_register(link, link->memory, BUFFER_BYTES, true,
                                   "buffers of messages", &err);
     if (!link->mr) {
         return link_fail(link, err);
@@ -404,6 +417,7 @@ static void link_retire(RdmaLink *link, uint64_t number)
     if (number > link->retired) {
         link->retired = number;
         link->bytes_retired = link->bytes_until[number % RDMA_QUEUE];
+        link->ring_free = link->ring_until[number % RDMA_QUEUE];
     }
 }
 
@@ -510,12 +524,14 @@ static bool arm(RdmaLink *link)
 }
 
 /*
- * Until something was completed, if @wait.  *@some says whether that is so; if
- * not, rdma_link_fd() becomes readable when it may be.  False: the link does
- * not work; that it was closed is no failure here.
+ * Until something was completed, for @ms at most if that is not negative; 0: no
+ * waiting.  *@some says whether that is so; if not, rdma_link_fd() becomes
+ * readable when it may be.  False: the link does not work; that it was closed
+ * is no failure here.
  */
-static bool link_step(RdmaLink *link, bool wait, bool *some)
+static bool link_step(RdmaLink *link, int ms, bool *some)
 {
+    int64_t end = ms > 0 ? g_get_monotonic_time() + ms * 1000LL : 0;
     struct pollfd p = { .fd = link->wait_fd, .events = POLLIN };
 
     *some = false;
@@ -537,13 +553,14 @@ static bool link_step(RdmaLink *link, bool wait, bool *some)
         if (link->closed) {
             return true;
         }
-        if (wait && poll(&p, 1, -1) < 0 && errno != EINTR) {
+        if (ms && poll(&p, 1, ms) < 0 && errno != EINTR) {
             return verb_failed(link, "poll", errno);
         }
         if (!take_news(link)) {
             return false;
         }
-        if (!wait && link->armed && !link->closed) {
+        if (ms >= 0 && link->armed && !link->closed &&
+            (!end || g_get_monotonic_time() >= end)) {
             return true;
         }
     }
@@ -554,7 +571,7 @@ static bool link_wait(RdmaLink *link, Error **errp)
 {
     bool some;
 
-    if (!link_step(link, true, &some)) {
+    if (!link_step(link, -1, &some)) {
         return link_works(link, errp);
     }
     return some || link_ended(link, errp);
@@ -564,24 +581,40 @@ static bool link_wait(RdmaLink *link, Error **errp)
  * The send queue
  */
 
-/* One more work request, with @bytes of a write */
+/* Whether one more is signalled, with @bytes of a write or @used of the ring */
+static bool signal_is_due(const RdmaLink *link, uint64_t bytes, uint64_t used)
+{
+    return link->posted + 1 - link->signalled >= RDMA_SIGNAL_EVERY ||
+           link->bytes_posted + bytes - link->signalled_bytes >= SIGNAL_BYTES ||
+           link->ring_used + used - link->ring_signalled > RING_UNTOLD;
+}
+
+/* One more work request, with @bytes of a write or @used of the ring */
 static bool link_post(RdmaLink *link, struct ibv_send_wr *wr, uint64_t bytes,
-                 const char *what)
+                      uint64_t used)
 {
     struct ibv_send_wr *bad;
+    unsigned slot;
     int ret;
 
+    if (signal_is_due(link, bytes, used)) {
+        wr->send_flags |= IBV_SEND_SIGNALED;
+    }
     wr->wr_id = link->posted + 1;
     ret = ibv_post_send(link->id->qp, wr, &bad);
     if (ret) {
-        return verb_failed(link, what, ret);
+        return verb_failed(link, "ibv_post_send", ret);
     }
     link->posted++;
     link->bytes_posted += bytes;
-    link->bytes_until[link->posted % RDMA_QUEUE] = link->bytes_posted;
+    link->ring_used += used;
+    slot = link->posted % RDMA_QUEUE;
+    link->bytes_until[slot] = link->bytes_posted;
+    link->ring_until[slot] = link->ring_used;
     if (wr->send_flags & IBV_SEND_SIGNALED) {
         link->signalled = link->posted;
         link->signalled_bytes = link->bytes_posted;
+        link->ring_signalled = link->ring_used;
     }
     return true;
 }
@@ -599,33 +632,35 @@ static bool wait_for_room(RdmaLink *link, uint64_t bytes, Error **errp)
     return link_works(link, errp);
 }
 
-static bool signal_is_due(const RdmaLink *link, uint32_t bytes)
+/* A write from @sge, which may be of nothing */
+static bool post_write(RdmaLink *link, struct ibv_sge *sge, uint64_t to,
+                       uint32_t rkey, bool signal, Error **errp)
 {
-    return link->posted + 1 - link->signalled >= RDMA_SIGNAL_EVERY ||
-           link->bytes_posted + bytes - link->signalled_bytes >= SIGNAL_BYTES;
+    struct ibv_send_wr wr = {
+        .opcode = IBV_WR_RDMA_WRITE, .sg_list = sge, .num_sge = !!sge->length,
+        .send_flags = signal ? IBV_SEND_SIGNALED : 0,
+        .wr.rdma = { .remote_addr = to, .rkey = rkey },
+    };
+
+    if (!wait_for_room(link, sge->length, errp)) {
+        return false;
+    }
+    if (!link_post(link, &wr, sge->length, 0)) {
+        return link_works(link, errp);
+    }
+    link->last_write = link->posted;
+    return true;
 }
 
 /* Posts the write that is held, if there is one. */
 static bool post_held(RdmaLink *link, bool signal, Error **errp)
 {
-    struct ibv_send_wr wr = {
-        .opcode = IBV_WR_RDMA_WRITE, .sg_list = &link->held.sge, .num_sge = 1,
-    };
-
     if (!link->held.is_there) {
         return true;
     }
-    if (!wait_for_room(link, link->held.sge.length, errp)) {
-        return false;
-    }
-    if (signal || signal_is_due(link, link->held.sge.length)) {
-        wr.send_flags = IBV_SEND_SIGNALED;
-    }
-    wr.wr.rdma.remote_addr = link->held.to;
-    wr.wr.rdma.rkey = link->held.rkey;
     link->held.is_there = false;
-    return link_post(link, &wr, link->held.sge.length, "ibv_post_send") ||
-           link_works(link, errp);
+    return post_write(link, &link->held.sge, link->held.to, link->held.rkey,
+                      signal, errp);
 }
 
 uint32_t rdma_link_write_max(const RdmaLink *link)
@@ -649,18 +684,44 @@ bool rdma_link_write(RdmaLink *link, const void *from, uint32_t lkey,
     return true;
 }
 
-bool rdma_link_drain(RdmaLink *link, Error **errp)
+/* All up to @number, and what follows, has a completion to come. */
+static bool have_signalled(RdmaLink *link, uint64_t number, Error **errp)
 {
-    if (!post_held(link, true, errp)) {
+    struct ibv_sge nothing = { };
+
+    /* A write of nothing needs no key, and completes after what is before. */
+    return link->signalled >= number ||
+           post_write(link, &nothing, 0, 0, true, errp);
+}
+
+static bool wait_until_retired(RdmaLink *link, uint64_t number, Error **errp)
+{
+    if (link->retired < number && !have_signalled(link, number, errp)) {
         return false;
     }
-    assert(link->signalled == link->posted);
-    while (link->retired != link->posted) {
+    while (link->retired < number) {
         if (!link_wait(link, errp)) {
             return false;
         }
     }
     return link_works(link, errp);
+}
+
+bool rdma_link_finish_writes(RdmaLink *link, Error **errp)
+{
+    return post_held(link, true, errp) &&
+           wait_until_retired(link, link->last_write, errp);
+}
+
+bool rdma_link_drain(RdmaLink *link, Error **errp)
+{
+    return post_held(link, true, errp) &&
+           wait_until_retired(link, link->posted, errp);
+}
+
+void rdma_link_more_follows(RdmaLink *link, bool more)
+{
+    link->more = more;
 }
 
 /*
@@ -677,52 +738,100 @@ bool rdma_link_wait_ready(RdmaLink *link, Error **errp)
     return link_works(link, errp);
 }
 
-/* A buffer that nothing is sent from any more */
-static bool find_buffer(RdmaLink *link, unsigned *buffer, Error **errp)
+bool rdma_link_try_ready(RdmaLink *link, int ms, bool *ready, Error **errp)
 {
-    unsigned next = link->next_send;
+    bool some = true;
 
-    while (link->send_number[next] > link->retired) {
+    while (!link->credits && some) {
+        if (!link_step(link, ms, &some)) {
+            return link_works(link, errp);
+        }
+        if (!some && link->closed) {
+            return link_ended(link, errp);
+        }
+    }
+    *ready = link->credits;
+    return link_works(link, errp);
+}
+
+/*
+ * Room for @len bytes in the ring, in one piece; *@used: what it takes of the
+ * ring, with what is left out at its end.
+ */
+static bool find_room(RdmaLink *link, uint32_t len, uint8_t **at,
+                      uint64_t *used, Error **errp)
+{
+    uint64_t start = link->ring_used % RING_BYTES;
+    uint64_t left_out = RING_BYTES - start < len ? RING_BYTES - start : 0;
+
+    *used = left_out + ROUND_UP(len, RING_ALIGN);
+    while (link->ring_used + *used - link->ring_free > RING_BYTES) {
         if (!link_wait(link, errp)) {
             return false;
         }
     }
-    *buffer = next;
+    *at = buffer_at(link, RECEIVES) + (left_out ? 0 : start);
     return true;
 }
 
-bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
-                    const void *data, uint32_t len, bool answer, Error **errp)
+static bool post_message(RdmaLink *link, WireRdmaType type, uint32_t repeat,
+                         const void *data, uint32_t len, bool last,
+                         Error **errp)
 {
     struct ibv_sge sge = { .length = sizeof(WireRdmaHead) + len };
     struct ibv_send_wr wr = {
-        .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED,
-        .sg_list = &sge, .num_sge = 1,
+        .opcode = IBV_WR_SEND, .sg_list = &sge, .num_sge = 1,
+        .send_flags = last ? IBV_SEND_SIGNALED : 0,
     };
-    unsigned buffer;
+    uint64_t used;
     uint8_t *bytes;
 
-    assert(len <= WIRE_RDMA_DATA_MAX);
-    if (!post_held(link, false, errp) ||
-        (!answer && !rdma_link_wait_ready(link, errp)) ||
-        !wait_for_room(link, 0, errp) || !find_buffer(link, &buffer, errp)) {
+    if (!wait_for_room(link, 0, errp) ||
+        !find_room(link, sge.length, &bytes, &used, errp)) {
         return false;
     }
-    bytes = buffer_at(link, RECEIVES + buffer);
     rdma_fill_head((WireRdmaHead *)bytes, type, len, repeat);
     if (len) {
         memcpy(bytes + sizeof(WireRdmaHead), data, len);
     }
     sge.addr = (uintptr_t)bytes;
     sge.lkey = link->mr->lkey;
-    if (!link_post(link, &wr, 0, "ibv_post_send")) {
-        return link_works(link, errp);
+    return link_post(link, &wr, 0, used) || link_works(link, errp);
+}
+
+bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
+                    const void *data, uint32_t len, bool answer, Error **errp)
+{
+    assert(len <= WIRE_RDMA_DATA_MAX);
+    if (!post_held(link, false, errp) ||
+        (!answer && !rdma_link_wait_ready(link, errp)) ||
+        !post_message(link, type, repeat, data, len, false, errp)) {
+        return false;
     }
-    link->send_number[buffer] = link->posted;
-    link->next_send = (buffer + 1) % SENDS;
     link->credits -= !answer;
     link->counts.messages++;
     return true;
+}
+
+bool rdma_link_send_stream(RdmaLink *link, const void *bytes, size_t len,
+                           uint32_t most, Error **errp)
+{
+    bool last;
+
+    for (size_t at = 0; at < len; at += most) {
+        uint32_t piece = MIN(len - at, most);
+
+        last = !link->more && at + piece == len;
+        if (!post_held(link, false, errp) ||
+            !rdma_link_wait_ready(link, errp) ||
+            !post_message(link, WIRE_RDMA_STREAM, 1,
+                          (const uint8_t *)bytes + at, piece, last, errp)) {
+            return false;
+        }
+        link->credits--;
+        link->counts.messages++;
+    }
+    return link->more || rdma_link_drain(link, errp);
 }
 
 RdmaArrival rdma_link_receive(RdmaLink *link, bool wait, RdmaMessage *message,
@@ -732,7 +841,7 @@ RdmaArrival rdma_link_receive(RdmaLink *link, bool wait, RdmaMessage *message,
     bool some = true;
 
     while (!link->queued) {
-        if (!link_step(link, wait, &some)) {
+        if (!link_step(link, wait ? -1 : 0, &some)) {
             link_works(link, errp);
             return RDMA_FAILED;
         }
@@ -774,7 +883,7 @@ static void explain_register(RdmaLink *link, const char *name, uint64_t len,
                          "%" PRIu64 " MiB", link->device, len, name,
                          (uint64_t)limit.rlim_cur,
                          link->counts.registered_bytes,
-                         BUFFERS * WIRE_RDMA_MESSAGE_MAX / MiB + 64);
+                         (uint64_t)BUFFER_BYTES / MiB + 64);
         return;
     }
     error_setg_errno(errp, code, "RDMA device %s: ibv_reg_mr() of %" PRIu64

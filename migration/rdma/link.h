@@ -9,10 +9,12 @@
  * rdma_link_wait_ready() waits for that, rdma_link_send() uses it up; answers
  * are sent without.
  *
- * Writes: at most RDMA_WINDOW bytes are on their way.  Only some are signalled,
- * as a completion stands for all that was posted before it.  The last write is
- * held back until the next call, so that rdma_link_drain() can have it
- * signalled.
+ * Completions: only some of what is posted is signalled, as a completion stands
+ * for all that was posted before it.  The last write is held back until the
+ * next call, so that rdma_link_finish_writes() can have it signalled; where
+ * that comes too late, a write of nothing is posted and signalled.
+ *
+ * Writes: at most RDMA_WINDOW bytes are on their way.
  *
  * Threads: a link is used by one thread at a time, which may wait in it without
  * the BQL, and in a coroutine only with @wait false.  rdma_link_stop() may be
@@ -33,10 +35,12 @@
 #include "migration/wire/rdma.h"
 
 /* Bytes of writes on their way at most */
-#define RDMA_WINDOW (64ull << 20)
+#define RDMA_WINDOW (256ull << 20)
+/* Bytes of one write at most; devices may take less */
+#define RDMA_WRITE_MAX (64u << 20)
 /* Work requests of a queue pair, if the device has so many */
 #define RDMA_QUEUE 512
-/* A completion is requested for one of so many writes */
+/* A completion is requested for one of so many work requests */
 #define RDMA_SIGNAL_EVERY 16
 
 typedef struct RdmaLink RdmaLink;
@@ -97,12 +101,28 @@ struct rdma_event_channel *rdma_link_events(RdmaLink *link);
 /* Until a message may be sent */
 bool rdma_link_wait_ready(RdmaLink *link, Error **errp);
 
+/* The same, while something arrives every @ms; *@ready says whether it may. */
+bool rdma_link_try_ready(RdmaLink *link, int ms, bool *ready, Error **errp);
+
 /*
  * Send a message with @len bytes of @data, which are copied.  @answer: it is
  * one, and waits for no READY.
  */
 bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
                     const void *data, uint32_t len, bool answer, Error **errp);
+
+/*
+ * Send @len bytes of the stream, in messages of at most @most bytes, and wait
+ * until they have arrived: who writes last may end at once.
+ */
+bool rdma_link_send_stream(RdmaLink *link, const void *bytes, size_t len,
+                           uint32_t most, Error **errp);
+
+/*
+ * While it is so, rdma_link_send_stream() does not wait: what follows shows
+ * that the bytes have arrived.
+ */
+void rdma_link_more_follows(RdmaLink *link, bool more);
 
 /* The next message but READY; @wait until there is one. */
 RdmaArrival rdma_link_receive(RdmaLink *link, bool wait, RdmaMessage *message,
@@ -131,10 +151,13 @@ uint32_t rdma_link_write_max(const RdmaLink *link);
 
 /*
  * Write @len bytes at @from, which are registered with @lkey, to the peer's
- * @to.  They must stay registered until the next rdma_link_drain().
+ * @to.  They must stay registered until the next rdma_link_finish_writes().
  */
 bool rdma_link_write(RdmaLink *link, const void *from, uint32_t lkey,
                      uint64_t to, uint32_t rkey, uint32_t len, Error **errp);
+
+/* Until all that was written has arrived; messages may be on their way. */
+bool rdma_link_finish_writes(RdmaLink *link, Error **errp);
 
 /* Until all that was written and sent has arrived */
 bool rdma_link_drain(RdmaLink *link, Error **errp);

@@ -15,9 +15,9 @@
 QEMU_BUILD_BUG_ON(RDMA_ZEROS_RANGES > WIRE_RDMA_ENTRIES_MAX);
 QEMU_BUILD_BUG_ON(RDMA_SPAN & ((1ull << WIRE_RDMA_CHUNK_BITS) - 1));
 
-/* Memory that was registered together, here and there */
+/* What RDMA_SPAN bytes are registered as, with others or alone */
 typedef struct Span {
-    struct ibv_mr *mr;          /* NULL: it was not */
+    struct ibv_mr *mr;          /* NULL: they are not */
     uint32_t rkey;
 } Span;
 
@@ -62,7 +62,7 @@ struct RdmaSink {
     bool settled;               /* the destination has done all it was told */
     Gathered run;
     ZeroRanges zeros;
-    uint64_t written;           /* bytes */
+    uint64_t given;             /* bytes to be written */
 };
 
 static RdmaSink *rdma_sink(RamSink *base)
@@ -119,7 +119,11 @@ static bool sink_open(RdmaSink *sink, Error **errp)
         return true;
     }
     qemu_put_be64(sink->file, WIRE_RAM_HOOK);
-    if (qemu_fflush(sink->file)) {
+    /* FINISHED comes, and is answered by READY. */
+    rdma_link_more_follows(sink->link, true);
+    qemu_fflush(sink->file);
+    rdma_link_more_follows(sink->link, false);
+    if (sink_error(sink)) {
         stream_check(sink->file, errp);
         return false;
     }
@@ -228,7 +232,7 @@ int rdma_sink_begin(RdmaSink *sink)
  * Registration
  */
 
-static bool learn_key(const Target *t, const RdmaMessage *m, Span *span,
+static bool learn_key(const Target *t, const RdmaMessage *m, uint32_t *rkey,
                       Error **errp)
 {
     RdmaKey key;
@@ -236,23 +240,26 @@ static bool learn_key(const Target *t, const RdmaMessage *m, Span *span,
     if (!rdma_check_key(m->data, t->block.address, &key, errp)) {
         return false;
     }
-    span->rkey = key.rkey;
+    *rkey = key.rkey;
     return true;
 }
 
-/* Here it is registered while the destination does the same. */
-static bool register_span(RdmaSink *sink, Target *t, uint64_t index,
-                          Error **errp)
+/*
+ * Registers @count spans from @index on, together.  Here that is done while the
+ * destination does the same.
+ */
+static bool register_spans(RdmaSink *sink, Target *t, uint64_t index,
+                           uint64_t count, Error **errp)
 {
     uint64_t first = index * RDMA_SPAN;
     RdmaExtent extent = {
         .block = t - sink->targets,
         .offset = first,
-        .bytes = MIN(RDMA_SPAN, t->block.bytes - first),
+        .bytes = MIN(count * RDMA_SPAN, t->block.bytes - first),
     };
-    Span *span = &t->spans[index];
     WireRdmaRegister wire;
     struct ibv_mr *mr;
+    uint32_t rkey;
     RdmaMessage m;
 
     rdma_fill_register(&wire, &extent, t->block.start);
@@ -263,35 +270,58 @@ static bool register_span(RdmaSink *sink, Target *t, uint64_t index,
     mr = rdma_link_register(sink->link, t->region->host + first, extent.bytes,
                             false, t->region->name, errp);
     if (!mr || !sink_answer(sink, WIRE_RDMA_REGISTER_RESULT, &m, errp) ||
-        !learn_key(t, &m, span, errp) ||
+        !learn_key(t, &m, &rkey, errp) ||
         !rdma_link_done(sink->link, &m, errp)) {
         return false;
     }
-    span->mr = mr;
+    for (uint64_t i = index; i < index + count; i++) {
+        t->spans[i] = (Span) { .mr = mr, .rkey = rkey };
+    }
     /* It is the answer to the last message. */
     sink->settled = true;
     return true;
 }
 
-/* What @offset of @t is registered as, and up to where: @bytes from there */
-static bool find_keys(RdmaSink *sink, Target *t, uint64_t offset, Span *keys,
+/* How many spans from @index to @last have the same keys, if any */
+static uint64_t count_alike(const Target *t, uint64_t index, uint64_t last)
+{
+    uint64_t count = 1;
+
+    while (index + count <= last &&
+           t->spans[index + count].mr == t->spans[index].mr) {
+        count++;
+    }
+    return count;
+}
+
+/*
+ * What the run is registered as, from its beginning on for *@bytes.  What is
+ * not yet is registered as far as the run goes, and no farther: what is
+ * registered takes memory on both sides.
+ */
+static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
                       uint64_t *bytes, Error **errp)
 {
-    uint64_t index = offset / RDMA_SPAN;
+    uint64_t first = run->offset / RDMA_SPAN;
+    uint64_t last = (run->offset + run->bytes - 1) / RDMA_SPAN;
+    Target *t = run->target;
+    uint64_t count;
 
     if (sink->hello.pin_all) {
         *keys = (Span) { .mr = t->mr, .rkey = t->block.rkey };
-        *bytes = t->block.bytes - offset;
+        *bytes = run->bytes;
         return true;
     }
     if (!t->spans) {
         t->spans = g_new0(Span, DIV_ROUND_UP(t->block.bytes, RDMA_SPAN));
     }
-    if (!t->spans[index].mr && !register_span(sink, t, index, errp)) {
+    count = count_alike(t, first, last);
+    if (!t->spans[first].mr &&
+        !register_spans(sink, t, first, count, errp)) {
         return false;
     }
-    *keys = t->spans[index];
-    *bytes = MIN((index + 1) * RDMA_SPAN, t->block.bytes) - offset;
+    *keys = t->spans[first];
+    *bytes = MIN((first + count) * RDMA_SPAN - run->offset, run->bytes);
     return true;
 }
 
@@ -305,11 +335,11 @@ static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
     uint64_t bytes;
     Span keys;
 
-    if (!find_keys(sink, t, run->offset, &keys, &bytes, errp) ||
+    if (!find_keys(sink, run, &keys, &bytes, errp) ||
         !sink_settle(sink, errp)) {
         return false;
     }
-    bytes = MIN(MIN(bytes, run->bytes), rdma_link_write_max(sink->link));
+    bytes = MIN(bytes, rdma_link_write_max(sink->link));
     if (!rdma_link_write(sink->link, t->region->host + run->offset,
                          keys.mr->lkey, t->block.address + run->offset,
                          keys.rkey, bytes, errp)) {
@@ -317,8 +347,6 @@ static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
     }
     run->offset += bytes;
     run->bytes -= bytes;
-    sink->written += bytes;
-    stat64_add(&mig_stats.rdma_bytes, bytes);
     return true;
 }
 
@@ -431,8 +459,7 @@ static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
     }
     if (run->bytes && (run->target != t ||
                        run->offset + run->bytes != offset ||
-                       run->bytes + bytes >
-                       rdma_link_write_max(sink->link))) {
+                       run->bytes + bytes > RDMA_WRITE_MAX)) {
         if (!write_gathered(sink)) {
             return;
         }
@@ -441,6 +468,9 @@ static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
         *run = (Gathered) { .target = t, .offset = offset };
     }
     run->bytes += bytes;
+    /* The limit is kept to by what was given, as nothing else is in between. */
+    sink->given += bytes;
+    stat64_add(&mig_stats.rdma_bytes, bytes);
 }
 
 /* Its memory is newer at most, and then it is given again. */
@@ -509,8 +539,9 @@ static int rdma_sink_flush(RamSink *base)
     RdmaSink *sink = rdma_sink(base);
     Error *err = NULL;
 
-    if (!sink_error(sink) && write_gathered(sink) && tell_gathered(sink) &&
-        !rdma_link_drain(sink->link, &err)) {
+    /* The write comes last, so that its completion can be requested. */
+    if (!sink_error(sink) && tell_gathered(sink) && write_gathered(sink) &&
+        !rdma_link_finish_writes(sink->link, &err)) {
         sink_fail(sink, err);
     }
     return sink_error(sink);
@@ -549,7 +580,7 @@ static uint64_t rdma_sink_position(RamSink *base)
 {
     RdmaSink *sink = rdma_sink(base);
 
-    return stream_position(sink->file) + sink->written + sink->run.bytes;
+    return stream_position(sink->file) + sink->given;
 }
 
 static int rdma_sink_error(RamSink *base)

@@ -3,9 +3,11 @@
  *
  * In a section, the first page begins a part that belongs to RDMA: the record
  * HOOK in the stream, then messages and writes, then FINISHED and the stream
- * again.  Pages that follow each other become one write.  Memory is registered
- * on both sides when something of it is written for the first time, in spans of
- * RDMA_SPAN bytes, or all at once (rdma-pin-all).
+ * again.  Pages that follow each other become one write, of RDMA_WRITE_MAX
+ * bytes at most.  Memory is registered on both sides when something of it is
+ * written for the first time: the spans of RDMA_SPAN bytes that a write
+ * touches, with one request.  With rdma-pin-all all of it is registered at the
+ * beginning.
  *
  * Zeros: at least so many bytes together are told of, by a message, or by a
  * record of the stream where a section begins with them.  Fewer are written
@@ -32,7 +34,7 @@
 #include "migration/ram/stream-sink.h"
 #include "link.h"
 
-/* Bytes that are registered together: a multiple of a chunk */
+/* What is registered begins and ends at a multiple of it, or with the block. */
 #define RDMA_SPAN (16ull << 20)
 /* Bytes of zeros that are worth a message, or being one of many in it */
 #define RDMA_ZEROS_ONE (1ull << 20)

@@ -39,6 +39,8 @@
 #define WIRE_RDMA_MESSAGE_MAX           (512 * 1024)
 /* Bytes of the stream in a message, as every version sends them */
 #define WIRE_RDMA_STREAM_MAX            (32 * 1024)
+/* The same between two of ours: WIRE_RDMA_PEERS */
+#define WIRE_RDMA_STREAM_PEERS          (128 * 1024)
 /* Entries in the data of a message */
 #define WIRE_RDMA_ENTRIES_MAX           4096
 /* Registered memory begins and ends at multiples of 2^20 bytes of a block. */

@@ -33,7 +33,7 @@
     ((type *)((char *)(pointer) - offsetof(type, member)))
 
 #define QUEUE_MAX 4096
-#define MESSAGE_MAX (8u << 20)
+#define MESSAGE_MAX (1u << 30)
 #define REJECTED_NO_LISTENER 8
 #define REJECTED_BY_PEER 28
 #define RNR_FOREVER 7
@@ -311,10 +311,16 @@ int ibv_dereg_mr(struct ibv_mr *mr)
     return 0;
 }
 
-/* Whether @len bytes at @addr may be used with @key; under regions_lock. */
+/*
+ * Whether @len bytes at @addr may be used with @key; under regions_lock.  No
+ * bytes need no key.
+ */
 static bool key_fits(uint32_t key, uint64_t addr, uint64_t len, int access,
                      struct ibv_pd *pd)
 {
+    if (!len) {
+        return true;
+    }
     for (Region *r = regions; r; r = r->next) {
         if (r->base.lkey == key) {
             uint64_t start = (uintptr_t)r->base.addr;
@@ -652,7 +658,8 @@ static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr,
         ret = EINVAL;
     } else {
         p->sends[p->posted++ % QUEUE_MAX] = (Work) {
-            .id = wr->wr_id, .sge = wr->sg_list[0],
+            .id = wr->wr_id,
+            .sge = wr->num_sge ? wr->sg_list[0] : (struct ibv_sge) { 0 },
             .address = wr->wr.rdma.remote_addr, .key = wr->wr.rdma.rkey,
             .type = wr->opcode == IBV_WR_SEND ? FRAME_SEND : FRAME_WRITE,
             .signalled = wr->send_flags & IBV_SEND_SIGNALED,

@@ -78,10 +78,12 @@ static void free_regions(RamRegions *regions)
     g_free(regions->list);
 }
 
+static bool dense;              /* no page is zero */
+
 /* Pages with content, and then 64 of zeros, again and again */
 static bool is_zero(uint64_t page)
 {
-    return page % 256 >= 192;
+    return !dense && page % 256 >= 192;
 }
 
 static void fill(RamRegions *regions)
@@ -180,7 +182,7 @@ static void send_memory(Run *run, RdmaChannel *channel)
          pass++) {
         RAM_REGIONS_FOREACH(r, &run->from) {
             give_pages(rdma_sink_base(sink), r);
-            if (!pass && r->pages > 200) {
+            if (!pass && r->pages > 200 && !run->changes_nothing) {
                 /* They were zero a moment ago, and were told of as such. */
                 memset(ram_region_page(r, 200), 99, 2 * PAGE);
                 ram_sink_pages(rdma_sink_base(sink), r, 201, 1);
@@ -253,6 +255,43 @@ static void lie_to_destination(const Lie *lie, RdmaChannel *channel)
     object_unref(OBJECT(channel));
 }
 
+/*
+ * Messages of all sizes, to see what becomes of the bytes that they are sent
+ * from
+ */
+#define RING_MESSAGES 120
+
+static uint32_t ring_size(unsigned i)
+{
+    switch (i % 5) {
+    case 0:
+        return WIRE_RDMA_DATA_MAX - i;
+    case 1:
+        return WIRE_RDMA_DATA_MAX / 2 + 1;
+    case 2:
+        return 1;
+    default:
+        return 20000 + 1000 * i;
+    }
+}
+
+static void fill_ring(Run *run, RdmaChannel *channel)
+{
+    RdmaLink *link = rdma_channel_main(channel);
+    g_autofree uint8_t *bytes = g_malloc(WIRE_RDMA_DATA_MAX);
+
+    for (unsigned i = 0; i < RING_MESSAGES; i++) {
+        for (uint32_t at = 0; at < ring_size(i); at++) {
+            bytes[at] = i + at / 4096;
+        }
+        rdma_link_send(link, WIRE_RDMA_STREAM, 1, bytes, ring_size(i), false,
+                       &error_abort);
+    }
+    rdma_link_drain(link, &error_abort);
+    run->counts = rdma_link_counts(link);
+    object_unref(OBJECT(channel));
+}
+
 static void *source_thread(void *opaque)
 {
     InetSocketAddress to = {
@@ -274,7 +313,9 @@ static void *source_thread(void *opaque)
         channel = rdma_channel_new(main, back, false, &hello,
                                    &run->source_err);
     }
-    if (channel && run->lie) {
+    if (channel && run->fills_ring) {
+        fill_ring(run, channel);
+    } else if (channel && run->lie) {
         lie_to_destination(run->lie, channel);
     } else if (channel) {
         send_memory(run, channel);
@@ -357,6 +398,31 @@ static void lie_to_source(Run *run, RdmaChannel *channel)
     }
 }
 
+/*
+ * More messages than the ring has room for, of all sizes: none may spoil one
+ * before it.
+ */
+static void *read_ring(void *opaque)
+{
+    RdmaLink *link = rdma_channel_main(opaque);
+    RdmaMessage m;
+
+    for (unsigned i = 0; i < RING_MESSAGES; i++) {
+        const uint8_t *bytes;
+
+        rdma_link_send(link, WIRE_RDMA_READY, 1, NULL, 0, true, &error_abort);
+        g_assert_cmpint(rdma_link_receive(link, true, &m, &error_abort), ==,
+                        RDMA_ARRIVED);
+        bytes = m.data;
+        g_assert_cmpuint(m.head.len, ==, ring_size(i));
+        for (uint32_t at = 0; at < m.head.len; at++) {
+            g_assert_cmpuint(bytes[at], ==, (uint8_t)(i + at / 4096));
+        }
+        rdma_link_done(link, &m, &error_abort);
+    }
+    return NULL;
+}
+
 static void *loader_thread(void *opaque)
 {
     Run *run = opaque;
@@ -370,6 +436,12 @@ static void *loader_thread(void *opaque)
     if (run->answer) {
         lie_to_source(run, channel);
         error_setg(&run->err, "it was a lie");
+    }
+    if (run->fills_ring) {
+        read_ring(channel);
+        rdma_load_free(load);
+        qatomic_set(&run->loaded, true);
+        return f;
     }
     ok = !run->answer && load_records(run, f, load);
     if (ok && run->answers) {
@@ -505,6 +577,44 @@ static void test_dynamic(void)
     g_assert_cmpuint(run->counts.completions, <=,
                      run->counts.messages + run->counts.writes /
                      RDMA_SIGNAL_EVERY + 4);
+    run_free(run);
+    assert_nothing_left();
+}
+
+/*
+ * What follows each other is registered with one request and written at once;
+ * and all pages are said to have arrived.
+ */
+static void test_dense(void)
+{
+    uint64_t pages = pages_of[0] + pages_of[1] + pages_of[2];
+    Run *run;
+
+    dense = true;
+    run = run_new();
+    run->changes_nothing = true;
+    qatomic_set_u64(&arrived, 0);
+    g_assert_true(run_it(run));
+    dense = false;
+    assert_good(run);
+    g_assert_cmpuint(qatomic_read_u64(&arrived), ==, pages);
+    g_assert_cmpuint(run->counts.registrations, ==, 1 + BLOCKS);
+    g_assert_cmpuint(run->counts.writes, ==, run->passes * BLOCKS);
+    /* Each pass: the last write, and what ends it in the stream */
+    g_assert_cmpuint(run->counts.completions, <=, 2 * run->passes + 2);
+    run_free(run);
+    assert_nothing_left();
+}
+
+static void test_ring(void)
+{
+    Run *run = run_new();
+
+    run->fills_ring = true;
+    g_assert_true(run_it(run));
+    error_propagate(&error_abort, g_steal_pointer(&run->source_err));
+    g_assert_cmpuint(run->counts.completions, >, 3);
+    g_assert_cmpuint(run->counts.completions, <, RING_MESSAGES);
     run_free(run);
     assert_nothing_left();
 }
@@ -813,7 +923,9 @@ int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
     g_test_add_func("/rdma/move/dynamic", test_dynamic);
+    g_test_add_func("/rdma/move/dense", test_dense);
     g_test_add_func("/rdma/move/order", test_order);
+    g_test_add_func("/rdma/move/ring", test_ring);
     g_test_add_func("/rdma/move/pin-all", test_pin_all);
     g_test_add_func("/rdma/move/answers", test_answers);
     g_test_add_func("/rdma/move/late", test_late);
