@@ -195,6 +195,10 @@ bool params_check_numbers(const MigrationParameters *params,
         return expects(errp, param_row(MIGRATION_PARAMETER_XBZRLE_CACHE_SIZE),
                        "a power of two no less than the target page size");
     }
+    if (!is_power_of_2(params->x_rdma_chunk_size)) {
+        return expects(errp, param_row(MIGRATION_PARAMETER_X_RDMA_CHUNK_SIZE),
+                       "a power of two");
+    }
     if (params->max_cpu_throttle < params->cpu_throttle_initial) {
         g_autofree char *what = g_strdup_printf(
             "a value no lower than cpu-throttle-initial, which is %u",

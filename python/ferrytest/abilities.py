@@ -42,7 +42,8 @@ NOT_YET = 'not available yet'
 # nothing to compare them with.
 OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
                   'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto',
-                  'convergence', 'total-time-limit', 'on-miss'))
+                  'convergence', 'total-time-limit', 'on-miss',
+                  'x-rdma-chunk-size'))
 
 PATIENCE = 5.0          # s, for a migration to nowhere to end
 

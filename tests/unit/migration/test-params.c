@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/units.h"
 #include "qapi/clone-visitor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-visit-migration.h"
@@ -161,7 +162,7 @@ static void test_ranges(void)
         }
     }
     /* the bounds that the schema's types do not hold by themselves */
-    g_assert_cmpint(refused, ==, 23);
+    g_assert_cmpint(refused, ==, 25);
 }
 
 static void test_cache_size(void)
@@ -178,6 +179,23 @@ static void test_cache_size(void)
     }
     for (uint64_t good = PAGE; good && good <= SIZE_MAX; good <<= 1) {
         g_assert_null(check_number(MIGRATION_PARAMETER_XBZRLE_CACHE_SIZE,
+                                   good));
+    }
+}
+
+static void test_chunk_size(void)
+{
+    static const uint64_t bad[] = { MiB + 1, 3 * MiB, GiB - 1 };
+
+    for (int i = 0; i < ARRAY_SIZE(bad); i++) {
+        g_autofree char *said =
+            check_number(MIGRATION_PARAMETER_X_RDMA_CHUNK_SIZE, bad[i]);
+
+        g_assert_nonnull(said);
+        g_assert_nonnull(strstr(said, "power of two"));
+    }
+    for (uint64_t good = MiB; good <= GiB; good <<= 1) {
+        g_assert_null(check_number(MIGRATION_PARAMETER_X_RDMA_CHUNK_SIZE,
                                    good));
     }
 }
@@ -306,6 +324,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/params/defaults", test_defaults);
     g_test_add_func("/migration/params/ranges", test_ranges);
     g_test_add_func("/migration/params/cache-size", test_cache_size);
+    g_test_add_func("/migration/params/chunk-size", test_chunk_size);
     g_test_add_func("/migration/params/throttle-bounds", test_throttle_bounds);
     g_test_add_func("/migration/params/merge-each", test_merge_each);
     g_test_add_func("/migration/params/merge-nothing", test_merge_nothing);
