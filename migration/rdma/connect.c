@@ -184,6 +184,11 @@ static bool connect_answered(const Connecting *c, RdmaHello *hello,
     rdma_ack_cm_event(event);
     hello->pin_all = hello->pin_all && granted.pin_all;
     hello->peers = hello->peers && granted.peers;
+    hello->copies = hello->copies && granted.copies;
+    if (hello->peers) {
+        /* One that does not know of it has the smallest one. */
+        hello->chunk_bits = granted.chunk_bits;
+    }
     return ok;
 }
 

@@ -18,7 +18,8 @@
 #define RDMA_READS 1
 
 /*
- * Connect to @to.  @hello: what is requested; then what was granted.  Each step
+ * Connect to @to.  @hello: what is requested; then what was granted, where the
+ * size of chunks stays if the other side cannot be told it.  Each step
  * is waited for, for seconds if the other side does not answer: in a thread
  * that may wait, without the BQL.  *@called_off, which another thread may set
  * atomically, ends that within RDMA_LOOK_MS; only a name server that does not

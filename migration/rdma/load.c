@@ -11,8 +11,6 @@
 #include "migration/ram/zero-gather.h"
 #include "load.h"
 
-#define CHUNK (1ull << WIRE_RDMA_CHUNK_BITS)
-
 /* A block that the source has listed */
 typedef struct Listed {
     RamRegion *region;
@@ -21,7 +19,7 @@ typedef struct Listed {
 
 struct RdmaLoad {
     RdmaLink *link;
-    bool pin_all;
+    RdmaHello hello;
     Listed *listed;             /* in the order of the source's list */
     RdmaBlock *blocks;          /* the same, as the source knows them */
     unsigned count;             /* 0: they were not requested yet */
@@ -129,7 +127,7 @@ static bool take_blocks_request(RdmaLoad *load, const RdmaMessage *m,
                    load->count, WIRE_RDMA_BLOCKS_MAX);
         return false;
     }
-    if (load->pin_all && !pin_blocks(load, errp)) {
+    if (load->hello.pin_all && !pin_blocks(load, errp)) {
         return false;
     }
     expect_all(load);
@@ -145,16 +143,22 @@ static bool take_blocks_request(RdmaLoad *load, const RdmaMessage *m,
  * Registration
  */
 
+/* So many chunks has a block. */
+static uint64_t block_chunks(const RdmaLoad *load, uint32_t block)
+{
+    return DIV_ROUND_UP(load->blocks[block].bytes,
+                        1ull << load->hello.chunk_bits);
+}
+
 /* What is registered at the chunk where @extent begins; NULL: nothing */
 static struct ibv_mr **mr_of(RdmaLoad *load, const RdmaExtent *extent)
 {
     Listed *l = &load->listed[extent->block];
-    uint64_t bytes = load->blocks[extent->block].bytes;
 
     if (!l->mrs) {
-        l->mrs = g_new0(struct ibv_mr *, DIV_ROUND_UP(bytes, CHUNK));
+        l->mrs = g_new0(struct ibv_mr *, block_chunks(load, extent->block));
     }
-    return &l->mrs[extent->offset >> WIRE_RDMA_CHUNK_BITS];
+    return &l->mrs[extent->offset >> load->hello.chunk_bits];
 }
 
 static bool register_extent(RdmaLoad *load, const RdmaExtent *extent,
@@ -196,7 +200,7 @@ static bool take_register(RdmaLoad *load, const RdmaMessage *m,
         RdmaKey key;
 
         if (!rdma_check_register(&request[i], load->blocks, load->count,
-                                 &extent, errp) ||
+                                 load->hello.chunk_bits, &extent, errp) ||
             !register_extent(load, &extent, &key, errp)) {
             return false;
         }
@@ -218,8 +222,7 @@ static bool take_unregister(RdmaLoad *load, const RdmaMessage *m,
         struct ibv_mr **mrs = block < load->count ? load->listed[block].mrs
                                                   : NULL;
 
-        if (!mrs || chunk >= DIV_ROUND_UP(load->blocks[block].bytes, CHUNK) ||
-            !mrs[chunk]) {
+        if (!mrs || chunk >= block_chunks(load, block) || !mrs[chunk]) {
             error_setg(errp, "chunk %" PRIu64 " of block %" PRIu32 " is to be "
                        "unregistered, and is not registered", chunk, block);
             return false;
@@ -278,6 +281,63 @@ static bool load_zeros(RdmaLoad *load, const RdmaMessage *m,
 }
 
 /*
+ * Pages in messages
+ */
+
+static bool copy_extent(RdmaLoad *load, const WireRdmaPages *wire,
+                        const uint8_t **from, int64_t *left, Error **errp)
+{
+    RdmaExtent extent;
+    RamRegion *r;
+
+    if (!rdma_check_pages(wire, load->blocks, load->count, *left, &extent,
+                          errp)) {
+        return false;
+    }
+    r = load->listed[extent.block].region;
+    if ((extent.offset | extent.bytes) & (ram_region_page_size(r) - 1)) {
+        error_setg(errp, "PAGES: 0x%" PRIx64 " bytes at 0x%" PRIx64 " are no "
+                   "pages", extent.bytes, extent.offset);
+        return false;
+    }
+    if (!check_writable(r, errp)) {
+        return false;
+    }
+    memcpy(r->host + extent.offset, *from, extent.bytes);
+    *from += extent.bytes;
+    *left -= extent.bytes;
+    return true;
+}
+
+static bool take_copies(RdmaLoad *load, const RdmaMessage *m,
+                       RamRegions *regions, Error **errp)
+{
+    const WireRdmaPages *wire = m->data;
+    const uint8_t *from = (const uint8_t *)(wire + m->head.repeat);
+    int64_t left;
+
+    if (!load->hello.copies) {
+        error_setg(errp, "the source sent the RDMA message PAGES, which was "
+                   "not agreed upon");
+        return false;
+    }
+    left = rdma_check_pages_data(m->head.len, m->head.repeat, errp);
+    if (left < 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < m->head.repeat; i++) {
+        if (!copy_extent(load, &wire[i], &from, &left, errp)) {
+            return false;
+        }
+    }
+    if (left) {
+        error_setg(errp, "PAGES: %" PRId64 " bytes belong to no page", left);
+        return false;
+    }
+    return true;
+}
+
+/*
  * Messages
  */
 
@@ -286,6 +346,7 @@ static TakeMessage *const take[WIRE_RDMA_TYPES] = {
     [WIRE_RDMA_ZEROS] = load_zeros,
     [WIRE_RDMA_REGISTER_REQUEST] = take_register,
     [WIRE_RDMA_UNREGISTER_REQUEST] = take_unregister,
+    [WIRE_RDMA_PAGES] = take_copies,
 };
 
 static bool next_of_part(RdmaLoad *load, RdmaMessage *m, Error **errp)
@@ -343,12 +404,12 @@ bool rdma_load_part(RdmaLoad *load, RamRegions *regions, Error **errp)
     return false;
 }
 
-RdmaLoad *rdma_load_new(RdmaLink *link, bool pin_all)
+RdmaLoad *rdma_load_new(RdmaLink *link, const RdmaHello *hello)
 {
     RdmaLoad *load = g_new0(RdmaLoad, 1);
 
     load->link = link;
-    load->pin_all = pin_all;
+    load->hello = *hello;
     return load;
 }
 

@@ -22,8 +22,11 @@
 
 typedef struct RdmaLoad RdmaLoad;
 
-/* @pin_all: all memory is registered at once.  @link is the caller's. */
-RdmaLoad *rdma_load_new(RdmaLink *link, bool pin_all);
+/*
+ * @hello: what was agreed upon, with the size of chunks even if that was not
+ * said.  @link is the caller's.
+ */
+RdmaLoad *rdma_load_new(RdmaLink *link, const RdmaHello *hello);
 void rdma_load_free(RdmaLoad *load);
 
 /*

@@ -142,8 +142,12 @@ void rdma_destination_begin(QIOChannel *ioc)
     RdmaChannel *channel = rdma_channel_of(ioc);
 
     if (channel) {
-        rdma_loading = rdma_load_new(rdma_channel_main(channel),
-                                rdma_channel_hello(channel)->pin_all);
+        RdmaHello hello = *rdma_channel_hello(channel);
+
+        if (!hello.peers) {
+            hello.chunk_bits = ctz64(migrate_rdma_chunk_size());
+        }
+        rdma_loading = rdma_load_new(rdma_channel_main(channel), &hello);
         ram_load_set_hook(load_hook);
     }
 }
@@ -163,7 +167,10 @@ static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
                              const bool *called_off, Error **errp)
 {
     bool wanted = migrate_rdma_pin_all();
-    RdmaHello hello = { .pin_all = wanted, .peers = true };
+    RdmaHello hello = {
+        .pin_all = wanted, .peers = true, .copies = true,
+        .chunk_bits = ctz64(migrate_rdma_chunk_size()),
+    };
     RdmaLink *main = rdma_connect_to(&addr->u.rdma, &hello, called_off, errp);
     RdmaLink *back = NULL;
     RdmaChannel *channel = NULL;

@@ -13,9 +13,11 @@
 #include "sink.h"
 
 QEMU_BUILD_BUG_ON(RDMA_ZEROS_RANGES > WIRE_RDMA_ENTRIES_MAX);
-QEMU_BUILD_BUG_ON(RDMA_SPAN & ((1ull << WIRE_RDMA_CHUNK_BITS) - 1));
+QEMU_BUILD_BUG_ON(RDMA_SPAN_BITS < WIRE_RDMA_CHUNK_BITS);
+QEMU_BUILD_BUG_ON(RDMA_COPY_RUNS > WIRE_RDMA_ENTRIES_MAX);
+QEMU_BUILD_BUG_ON(RDMA_COPY_MAX + sizeof(WireRdmaPages) > WIRE_RDMA_DATA_MAX);
 
-/* What RDMA_SPAN bytes are registered as, with others or alone */
+/* What a span of memory is registered as, with others or alone */
 typedef struct Span {
     struct ibv_mr *mr;          /* NULL: they are not */
     uint32_t rkey;
@@ -46,6 +48,13 @@ typedef struct ZeroRanges {
     uint64_t end;               /* of all that was given */
 } ZeroRanges;
 
+/* Runs that the destination is to copy, which it is not told of yet */
+typedef struct Copies {
+    RdmaExtent list[RDMA_COPY_RUNS];
+    unsigned count;
+    uint32_t bytes;             /* of the message's data */
+} Copies;
+
 struct RdmaSink {
     RamSink base;
     RamStreamSink *stream;
@@ -62,6 +71,8 @@ struct RdmaSink {
     bool settled;               /* the destination has done all it was told */
     Gathered run;
     ZeroRanges zeros;
+    Copies copies;
+    unsigned span_bits;
     uint64_t given;             /* bytes to be written */
 };
 
@@ -251,18 +262,19 @@ static bool learn_key(const Target *t, const RdmaMessage *m, uint32_t *rkey,
 static bool register_spans(RdmaSink *sink, Target *t, uint64_t index,
                            uint64_t count, Error **errp)
 {
-    uint64_t first = index * RDMA_SPAN;
+    uint64_t first = index << sink->span_bits;
     RdmaExtent extent = {
         .block = t - sink->targets,
         .offset = first,
-        .bytes = MIN(count * RDMA_SPAN, t->block.bytes - first),
+        .bytes = MIN(count << sink->span_bits, t->block.bytes - first),
     };
     WireRdmaRegister wire;
     struct ibv_mr *mr;
     uint32_t rkey;
     RdmaMessage m;
 
-    rdma_fill_register(&wire, &extent, t->block.start);
+    rdma_fill_register(&wire, &extent, t->block.start,
+                       sink->hello.chunk_bits);
     if (!sink_tell(sink, WIRE_RDMA_REGISTER_REQUEST, &wire, sizeof(wire),
                    errp)) {
         return false;
@@ -302,8 +314,8 @@ static uint64_t count_alike(const Target *t, uint64_t index, uint64_t last)
 static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
                       uint64_t *bytes, Error **errp)
 {
-    uint64_t first = run->offset / RDMA_SPAN;
-    uint64_t last = (run->offset + run->bytes - 1) / RDMA_SPAN;
+    uint64_t first = run->offset >> sink->span_bits;
+    uint64_t last = (run->offset + run->bytes - 1) >> sink->span_bits;
     Target *t = run->target;
     uint64_t count;
 
@@ -313,7 +325,8 @@ static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
         return true;
     }
     if (!t->spans) {
-        t->spans = g_new0(Span, DIV_ROUND_UP(t->block.bytes, RDMA_SPAN));
+        t->spans = g_new0(Span, DIV_ROUND_UP(t->block.bytes,
+                                             1ull << sink->span_bits));
     }
     count = count_alike(t, first, last);
     if (!t->spans[first].mr &&
@@ -321,7 +334,8 @@ static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
         return false;
     }
     *keys = t->spans[first];
-    *bytes = MIN((first + count) * RDMA_SPAN - run->offset, run->bytes);
+    *bytes = MIN(((first + count) << sink->span_bits) - run->offset,
+                 run->bytes);
     return true;
 }
 
@@ -350,6 +364,62 @@ static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
     return true;
 }
 
+/*
+ * Copying
+ */
+
+static void put_copies(const RdmaSink *sink, WireRdmaPages *wire)
+{
+    const Copies *c = &sink->copies;
+    uint8_t *to = (uint8_t *)(wire + c->count);
+
+    for (unsigned i = 0; i < c->count; i++) {
+        const RdmaExtent *e = &c->list[i];
+        const Target *t = &sink->targets[e->block];
+
+        rdma_fill_pages(&wire[i], e, t->block.start);
+        memcpy(to, t->region->host + e->offset, e->bytes);
+        to += e->bytes;
+    }
+}
+
+/* The destination is sent what was put aside. */
+static bool tell_copies(RdmaSink *sink)
+{
+    Copies *c = &sink->copies;
+    g_autofree WireRdmaPages *wire = NULL;
+    Error *err = NULL;
+    bool ok;
+
+    if (!c->count) {
+        return true;
+    }
+    wire = g_malloc(c->bytes);
+    put_copies(sink, wire);
+    ok = sink_open(sink, &err) &&
+         sink_tell_many(sink, WIRE_RDMA_PAGES, c->count, wire, c->bytes, &err);
+    c->count = c->bytes = 0;
+    return ok || sink_fail(sink, err);
+}
+
+/* Puts @run aside, with others. */
+static bool add_copy(RdmaSink *sink, const Gathered *run)
+{
+    Copies *c = &sink->copies;
+    uint32_t bytes = sizeof(WireRdmaPages) + run->bytes;
+
+    if ((c->count == RDMA_COPY_RUNS || c->bytes + bytes > WIRE_RDMA_DATA_MAX) &&
+        !tell_copies(sink)) {
+        return false;
+    }
+    c->list[c->count++] = (RdmaExtent) {
+        .block = run->target - sink->targets, .offset = run->offset,
+        .bytes = run->bytes,
+    };
+    c->bytes += bytes;
+    return true;
+}
+
 /* What was gathered, and nothing is any more */
 static bool write_gathered(RdmaSink *sink)
 {
@@ -359,6 +429,9 @@ static bool write_gathered(RdmaSink *sink)
     sink->run.bytes = 0;
     if (!run.bytes) {
         return true;
+    }
+    if (sink->hello.copies && run.bytes <= RDMA_COPY_MAX) {
+        return add_copy(sink, &run);
     }
     if (!sink_open(sink, &err)) {
         return sink_fail(sink, err);
@@ -514,7 +587,7 @@ static void rdma_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
         return;
     }
     if (use_stream(sink) || (has_range && !sink->open && !sink->run.bytes &&
-                             !sink->zeros.count)) {
+                             !sink->zeros.count && !sink->copies.count)) {
         ram_sink_zeros(&sink->stream->sink, r, first, count);
         return;
     }
@@ -534,13 +607,23 @@ static void rdma_sink_zeros(RamSink *base, const RamRegion *r, uint64_t first,
     }
 }
 
+/* Nothing that was given is kept back.  A write comes last if there is one. */
+static bool give_all(RdmaSink *sink)
+{
+    if (sink->hello.copies && sink->run.bytes <= RDMA_COPY_MAX &&
+        !write_gathered(sink)) {
+        return false;
+    }
+    return tell_gathered(sink) && tell_copies(sink) && write_gathered(sink);
+}
+
 static int rdma_sink_flush(RamSink *base)
 {
     RdmaSink *sink = rdma_sink(base);
     Error *err = NULL;
 
-    /* The write comes last, so that its completion can be requested. */
-    if (!sink_error(sink) && tell_gathered(sink) && write_gathered(sink) &&
+    /* The completion of the write that comes last can be requested. */
+    if (!sink_error(sink) && give_all(sink) &&
         !rdma_link_finish_writes(sink->link, &err)) {
         sink_fail(sink, err);
     }
@@ -552,8 +635,8 @@ static int rdma_sink_end_pass(RamSink *base)
     /* Writes and messages arrive in order, but for what was gathered. */
     RdmaSink *sink = rdma_sink(base);
 
-    if (!sink_error(sink) && write_gathered(sink)) {
-        tell_gathered(sink);
+    if (!sink_error(sink)) {
+        give_all(sink);
     }
     return sink_error(sink);
 }
@@ -616,6 +699,7 @@ RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
     sink->file = stream->file;
     sink->link = link;
     sink->hello = *hello;
+    sink->span_bits = MAX(RDMA_SPAN_BITS, hello->chunk_bits);
     sink->targets = g_new0(Target, regions->count);
     sink->by_region = g_new0(Target *, regions->count);
     RAM_REGIONS_FOREACH(r, regions) {

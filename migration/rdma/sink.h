@@ -15,10 +15,15 @@
  * ranges of zeros go in one message: RDMA_ZEROS_MANY bytes are enough then, and
  * RDMA_ZEROS_ONE otherwise.
  *
+ * Copies: a run of few pages is not worth a write of its own, nor registering
+ * memory for it.  If that was agreed upon, many such runs go in one message.
+ *
  * Order: a write could overtake what the destination has been told but not done
  * yet.  So nothing is written before it says READY after the last message.
- * Ranges of zeros that were gathered are told of before a page is written that
- * is not behind all of them, in the same region: no page can be in both.
+ * Ranges of zeros that were gathered are told of before a page is given that is
+ * not behind all of them, in the same region: no page can be in both.  Written
+ * and copied is what memory holds then, so that a page that is given again is
+ * never older than before, or is dirty and will be given once more.
  *
  * Where the stream keeps what it is given (stream_keep()), the peer cannot be
  * waited for, and pages are records of the stream.
@@ -34,8 +39,15 @@
 #include "migration/ram/stream-sink.h"
 #include "link.h"
 
-/* What is registered begins and ends at a multiple of it, or with the block. */
-#define RDMA_SPAN (16ull << 20)
+/*
+ * What is registered begins and ends at a multiple of it, or of a chunk if that
+ * is larger, or with the block.
+ */
+#define RDMA_SPAN_BITS 24
+/* Bytes of a run that is copied, at most */
+#define RDMA_COPY_MAX (16ull << 10)
+/* Runs that are copied into a message */
+#define RDMA_COPY_RUNS 128
 /* Bytes of zeros that are worth a message, or being one of many in it */
 #define RDMA_ZEROS_ONE (1ull << 20)
 #define RDMA_ZEROS_MANY (64ull << 10)

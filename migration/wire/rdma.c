@@ -9,8 +9,6 @@
 #include "qemu/bswap.h"
 #include "rdma.h"
 
-#define CHUNK (1ull << WIRE_RDMA_CHUNK_BITS)
-
 /* What the data of a type consists of */
 typedef struct DataShape {
     const char *name;
@@ -51,6 +49,11 @@ static const DataShape shapes[WIRE_RDMA_TYPES] = {
         .counted = true,
     },
     [WIRE_RDMA_UNREGISTER_RESULT] = { "UNREGISTER_RESULT" },
+    /* See rdma_check_pages_data(). */
+    [WIRE_RDMA_PAGES] = {
+        "PAGES", .entry = 1, .min = sizeof(WireRdmaPages) + 1,
+        .max = WIRE_RDMA_DATA_MAX,
+    },
 };
 
 const char *rdma_type_name(uint32_t type)
@@ -65,17 +68,23 @@ const char *rdma_type_name(uint32_t type)
 
 void rdma_fill_hello(WireRdmaHello *wire, const RdmaHello *hello)
 {
+    uint32_t flags = hello->pin_all ? WIRE_RDMA_PIN_ALL : 0;
+
+    if (hello->peers) {
+        flags |= WIRE_RDMA_PEERS | (hello->copies ? WIRE_RDMA_COPIES : 0) |
+                 (hello->chunk_bits - WIRE_RDMA_CHUNK_BITS) <<
+                 WIRE_RDMA_CHUNK_SHIFT;
+    }
     stl_be_p(&wire->version, WIRE_RDMA_VERSION);
-    stl_be_p(&wire->flags,
-             (hello->pin_all ? WIRE_RDMA_PIN_ALL : 0) |
-             (hello->peers ? WIRE_RDMA_PEERS : 0));
+    stl_be_p(&wire->flags, flags);
 }
 
 bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
                       Error **errp)
 {
     const WireRdmaHello *wire = bytes;
-    uint32_t version;
+    uint32_t version, flags;
+    RdmaHello h = { };
 
     if (len < sizeof(*wire)) {
         error_setg(errp, "the connection came with %zu bytes of private data, "
@@ -90,8 +99,21 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
                    WIRE_RDMA_VERSION);
         return false;
     }
-    hello->pin_all = ldl_be_p(&wire->flags) & WIRE_RDMA_PIN_ALL;
-    hello->peers = ldl_be_p(&wire->flags) & WIRE_RDMA_PEERS;
+    flags = ldl_be_p(&wire->flags);
+    h.pin_all = flags & WIRE_RDMA_PIN_ALL;
+    h.peers = flags & WIRE_RDMA_PEERS;
+    if (h.peers) {
+        h.copies = flags & WIRE_RDMA_COPIES;
+        h.chunk_bits = WIRE_RDMA_CHUNK_BITS +
+                       ((flags & WIRE_RDMA_CHUNK) >> WIRE_RDMA_CHUNK_SHIFT);
+    }
+    if (h.chunk_bits > WIRE_RDMA_CHUNK_BITS_MAX) {
+        error_setg(errp, "the peer registers memory in chunks of 2^%u bytes, "
+                   "and 2^%d is the limit", h.chunk_bits,
+                   WIRE_RDMA_CHUNK_BITS_MAX);
+        return false;
+    }
+    *hello = h;
     return true;
 }
 
@@ -265,16 +287,17 @@ bool rdma_check_zeros(const WireRdmaZeros *wire, const RdmaBlock *blocks,
 }
 
 void rdma_fill_register(WireRdmaRegister *wire, const RdmaExtent *extent,
-                        uint64_t start)
+                        uint64_t start, unsigned chunk_bits)
 {
     *wire = (WireRdmaRegister) { };
     stq_be_p(&wire->offset, start + extent->offset);
     stl_be_p(&wire->block, extent->block);
-    stq_be_p(&wire->more, (extent->bytes - 1) >> WIRE_RDMA_CHUNK_BITS);
+    stq_be_p(&wire->more, (extent->bytes - 1) >> chunk_bits);
 }
 
 bool rdma_check_register(const WireRdmaRegister *wire, const RdmaBlock *blocks,
-                         unsigned count, RdmaExtent *extent, Error **errp)
+                         unsigned count, unsigned chunk_bits,
+                         RdmaExtent *extent, Error **errp)
 {
     uint64_t more = ldq_be_p(&wire->more), offset = ldq_be_p(&wire->offset);
     uint32_t index = ldl_be_p(&wire->block);
@@ -283,21 +306,73 @@ bool rdma_check_register(const WireRdmaRegister *wire, const RdmaBlock *blocks,
     if (!find_extent("REGISTER", blocks, count, index, &offset, errp)) {
         return false;
     }
-    chunk = offset >> WIRE_RDMA_CHUNK_BITS;
-    chunks = DIV_ROUND_UP(blocks[index].bytes, CHUNK);
+    chunk = offset >> chunk_bits;
+    chunks = DIV_ROUND_UP(blocks[index].bytes, 1ull << chunk_bits);
     if (more >= chunks - chunk) {
         error_setg(errp, "REGISTER: %" PRIu64 " chunks after chunk %" PRIu64
                    " of block %" PRIu32 ", which has %" PRIu64, more, chunk,
                    index, chunks);
         return false;
     }
-    offset = chunk << WIRE_RDMA_CHUNK_BITS;
+    offset = chunk << chunk_bits;
     *extent = (RdmaExtent) {
         .block = index,
         .offset = offset,
-        .bytes = MIN((more + 1) << WIRE_RDMA_CHUNK_BITS,
-                     blocks[index].bytes - offset),
+        .bytes = MIN((more + 1) << chunk_bits, blocks[index].bytes - offset),
     };
+    return true;
+}
+
+/*
+ * Pages
+ */
+
+void rdma_fill_pages(WireRdmaPages *wire, const RdmaExtent *pages,
+                     uint64_t start)
+{
+    stl_be_p(&wire->block, pages->block);
+    stl_be_p(&wire->bytes, pages->bytes);
+    stq_be_p(&wire->offset, start + pages->offset);
+}
+
+int64_t rdma_check_pages_data(uint32_t len, uint32_t repeat, Error **errp)
+{
+    uint64_t entries = (uint64_t)repeat * sizeof(WireRdmaPages);
+
+    if (!repeat || entries >= len) {
+        error_setg(errp, "PAGES: %" PRIu32 " entries and their pages in "
+                   "%" PRIu32 " bytes", repeat, len);
+        return -1;
+    }
+    return len - entries;
+}
+
+bool rdma_check_pages(const WireRdmaPages *wire, const RdmaBlock *blocks,
+                      unsigned count, uint64_t left, RdmaExtent *pages,
+                      Error **errp)
+{
+    RdmaExtent p = {
+        .block = ldl_be_p(&wire->block),
+        .offset = ldq_be_p(&wire->offset),
+        .bytes = ldl_be_p(&wire->bytes),
+    };
+
+    if (!find_extent("PAGES", blocks, count, p.block, &p.offset, errp)) {
+        return false;
+    }
+    if (!p.bytes || p.bytes > blocks[p.block].bytes - p.offset) {
+        error_setg(errp, "PAGES: %" PRIu64 " bytes at offset 0x%" PRIx64
+                   " of block %" PRIu32 ", which has %" PRIu64, p.bytes,
+                   p.offset, p.block, blocks[p.block].bytes);
+        return false;
+    }
+    if (p.bytes > left) {
+        error_setg(errp, "PAGES: %" PRIu64 " bytes at offset 0x%" PRIx64
+                   " of block %" PRIu32 ", of which %" PRIu64 " are in the "
+                   "message", p.bytes, p.offset, p.block, left);
+        return false;
+    }
+    *pages = p;
     return true;
 }
 

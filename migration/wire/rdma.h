@@ -13,6 +13,8 @@
  *                  if that was agreed upon
  *   REGISTER_*     a WireRdmaRegister: make memory writable; the result is a
  *                  WireRdmaKey
+ *   PAGES          some WireRdmaPages and then the bytes of each; if that was
+ *                  agreed upon
  *   FINISHED       no more of this in this section; the stream goes on
  *   UNREGISTER_*   a WireRdmaRegister with the number of a chunk
  *   ERROR          the sender has given up
@@ -43,8 +45,13 @@
 #define WIRE_RDMA_STREAM_PEERS          (128 * 1024)
 /* Entries in the data of a message */
 #define WIRE_RDMA_ENTRIES_MAX           4096
-/* Registered memory begins and ends at multiples of 2^20 bytes of a block. */
+/*
+ * Registered memory begins and ends at multiples of 2^n bytes of a block, in
+ * which it is also counted.  QEMU up to 11.0 knows the smallest n only; later
+ * versions have to be told the same on both sides.
+ */
 #define WIRE_RDMA_CHUNK_BITS            20
+#define WIRE_RDMA_CHUNK_BITS_MAX        30
 
 /*
  * What goes along with the request for a connection and its answer: what is
@@ -63,7 +70,10 @@ WIRE_ASSERT_SIZE(WireRdmaHello, 8);
  * for one READY only: it must not come before.
  */
 #define WIRE_RDMA_PEERS           0x80000000u
-#define WIRE_RDMA_FLAGS  (WIRE_RDMA_PIN_ALL | WIRE_RDMA_PEERS)
+/* With it: PAGES may come; and n as above, less the smallest one */
+#define WIRE_RDMA_COPIES          0x40000000u
+#define WIRE_RDMA_CHUNK           0x00000f00u
+#define WIRE_RDMA_CHUNK_SHIFT           8
 
 typedef enum WireRdmaType {
     WIRE_RDMA_NONE = 0,                 /* never sent */
@@ -78,6 +88,7 @@ typedef enum WireRdmaType {
     WIRE_RDMA_FINISHED = 9,
     WIRE_RDMA_UNREGISTER_REQUEST = 10,
     WIRE_RDMA_UNREGISTER_RESULT = 11,
+    WIRE_RDMA_PAGES = 12,
     WIRE_RDMA_TYPES
 } WireRdmaType;
 
@@ -126,6 +137,14 @@ typedef struct WireRdmaKey {
 } QEMU_PACKED WireRdmaKey;
 WIRE_ASSERT_SIZE(WireRdmaKey, 16);
 
+/* Whole pages, whose bytes come after the last of these */
+typedef struct WireRdmaPages {
+    wire_be32 block;                    /*  0: index */
+    wire_be32 bytes;                    /*  4 */
+    wire_be64 offset;                   /*  8: with the block's start added */
+} QEMU_PACKED WireRdmaPages;
+WIRE_ASSERT_SIZE(WireRdmaPages, 16);
+
 /*
  * In the host's byte order
  */
@@ -133,6 +152,8 @@ WIRE_ASSERT_SIZE(WireRdmaKey, 16);
 typedef struct RdmaHello {
     bool pin_all;
     bool peers;
+    bool copies;                /* with peers only */
+    unsigned chunk_bits;        /* with peers; otherwise it is not said */
 } RdmaHello;
 
 typedef struct RdmaHead {
@@ -201,16 +222,34 @@ void rdma_fill_zeros(WireRdmaZeros *wire, const RdmaExtent *zeros,
 bool rdma_check_zeros(const WireRdmaZeros *wire, const RdmaBlock *blocks,
                       unsigned count, RdmaExtent *zeros, Error **errp);
 
-/* @extent begins at a chunk; it ends at one or with the block. */
+/*
+ * @extent begins at a chunk of 2^@chunk_bits bytes; it ends at one or with the
+ * block.
+ */
 void rdma_fill_register(WireRdmaRegister *wire, const RdmaExtent *extent,
-                        uint64_t start);
+                        uint64_t start, unsigned chunk_bits);
 
 /*
  * What is to be registered: whole chunks, the last one perhaps shorter, as it
  * ends with its block.
  */
 bool rdma_check_register(const WireRdmaRegister *wire, const RdmaBlock *blocks,
-                         unsigned count, RdmaExtent *extent, Error **errp);
+                         unsigned count, unsigned chunk_bits,
+                         RdmaExtent *extent, Error **errp);
+
+void rdma_fill_pages(WireRdmaPages *wire, const RdmaExtent *pages,
+                     uint64_t start);
+
+/*
+ * The data of PAGES, of @len bytes with @repeat entries: how many bytes follow
+ * the entries; -1 if they do not fit
+ */
+int64_t rdma_check_pages_data(uint32_t len, uint32_t repeat, Error **errp);
+
+/* One of its entries, where @left bytes are left for it and those after it */
+bool rdma_check_pages(const WireRdmaPages *wire, const RdmaBlock *blocks,
+                      unsigned count, uint64_t left, RdmaExtent *pages,
+                      Error **errp);
 
 void rdma_fill_key(WireRdmaKey *wire, const RdmaKey *key);
 

@@ -37,14 +37,22 @@ static void test_hello_bytes(void)
     static const uint8_t plain[] = { 0, 0, 0, 1, 0, 0, 0, 0 };
     static const uint8_t pinned[] = { 0, 0, 0, 1, 0, 0, 0, 1 };
     static const uint8_t ours[] = { 0, 0, 0, 1, 0x80, 0, 0, 0 };
+    static const uint8_t more[] = { 0, 0, 0, 1, 0xc0, 0, 0x0a, 0 };
     WireRdmaHello wire;
 
     rdma_fill_hello(&wire, &(RdmaHello) { });
     g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
     rdma_fill_hello(&wire, &(RdmaHello) { .pin_all = true });
     g_assert_cmpmem(&wire, sizeof(wire), pinned, sizeof(pinned));
-    rdma_fill_hello(&wire, &(RdmaHello) { .peers = true });
+    rdma_fill_hello(&wire, &(RdmaHello) { .peers = true, .chunk_bits = 20 });
     g_assert_cmpmem(&wire, sizeof(wire), ours, sizeof(ours));
+    rdma_fill_hello(&wire, &(RdmaHello) {
+        .peers = true, .copies = true, .chunk_bits = 30,
+    });
+    g_assert_cmpmem(&wire, sizeof(wire), more, sizeof(more));
+    /* Others are not told. */
+    rdma_fill_hello(&wire, &(RdmaHello) { .copies = true, .chunk_bits = 25 });
+    g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
 }
 
 static void test_hello(void)
@@ -61,9 +69,17 @@ static void test_hello(void)
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_false(hello.pin_all);
     g_assert_false(hello.peers);
+    g_assert_false(hello.copies);
+    g_assert_cmpuint(hello.chunk_bits, ==, 0);
     stl_be_p(bytes + 4, 0x80000000);
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_true(hello.peers);
+    g_assert_false(hello.copies);
+    g_assert_cmpuint(hello.chunk_bits, ==, 20);
+    stl_be_p(bytes + 4, 0xc0000500);
+    g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
+    g_assert_true(hello.copies);
+    g_assert_cmpuint(hello.chunk_bits, ==, 25);
 }
 
 static void test_hello_refused(void)
@@ -84,6 +100,14 @@ static void test_hello_refused(void)
         stl_be_p(bytes, versions[i]);
         g_assert_false(rdma_check_hello(bytes, 8, &hello, &err));
         assert_says(err, "version");
+    }
+    stl_be_p(bytes, 1);
+    for (uint32_t n = 11; n < 16; n++) {
+        Error *err = NULL;
+
+        stl_be_p(bytes + 4, 0x80000000 | n << 8);
+        g_assert_false(rdma_check_hello(bytes, 8, &hello, &err));
+        assert_says(err, "2^30 is the limit");
     }
     g_assert_true(hello.pin_all);
 }
@@ -131,9 +155,14 @@ static const HeadCase head_cases[] = {
     { WIRE_RDMA_FINISHED, 0, 1 },
     { WIRE_RDMA_UNREGISTER_REQUEST, 24, 1 },
     { WIRE_RDMA_UNREGISTER_RESULT, 0, 1 },
+    { WIRE_RDMA_PAGES, 17, 1 },
+    { WIRE_RDMA_PAGES, DATA_MAX, 127 },
 
     { WIRE_RDMA_NONE, 0, 1, "unknown type 0" },
-    { WIRE_RDMA_TYPES, 0, 1, "unknown type 12" },
+    { WIRE_RDMA_TYPES, 0, 1, "unknown type 13" },
+    { WIRE_RDMA_PAGES, 0, 1, "PAGES message" },
+    { WIRE_RDMA_PAGES, 16, 1, "PAGES message" },
+    { WIRE_RDMA_PAGES, 4112, 4097, "4096 are the limit" },
     { UINT32_MAX, 0, 1, "unknown type 4294967295" },
     { WIRE_RDMA_ERROR, 1, 1, "ERROR message" },
     { WIRE_RDMA_READY, 1, 1, "READY message" },
@@ -361,8 +390,8 @@ static bool check_register(uint32_t block, uint64_t offset, uint64_t more,
     stl_be_p(&wire.block, block);
     stl_be_p(&wire.unused, 0xdeadbeef);
     stq_be_p(&wire.more, more);
-    return rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks), extent,
-                               errp);
+    return rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks),
+                               WIRE_RDMA_CHUNK_BITS, extent, errp);
 }
 
 static void test_register(void)
@@ -404,13 +433,122 @@ static void test_register_bytes(void)
     RdmaExtent in;
 
     memset(&wire, 0xff, sizeof(wire));
-    rdma_fill_register(&wire, &out, blocks[1].start);
+    rdma_fill_register(&wire, &out, blocks[1].start, WIRE_RDMA_CHUNK_BITS);
     g_assert_cmpmem(&wire, sizeof(wire), bytes, sizeof(bytes));
-    g_assert_true(rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks), &in,
+    g_assert_true(rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks),
+                                      WIRE_RDMA_CHUNK_BITS, &in,
                                       &error_abort));
     g_assert_cmpuint(in.block, ==, 1);
     g_assert_cmpuint(in.offset, ==, CHUNK);
     g_assert_cmpuint(in.bytes, ==, CHUNK + 4096);
+}
+
+/* Chunks of 4 MiB, of which each block has two at most */
+static void test_register_chunks(void)
+{
+    RdmaExtent out = { .block = 0, .offset = 4 * CHUNK, .bytes = 4 * CHUNK };
+    WireRdmaRegister wire;
+    Error *err = NULL;
+    RdmaExtent in;
+
+    rdma_fill_register(&wire, &out, 0, 22);
+    g_assert_cmpuint(ldq_be_p(&wire.more), ==, 0);
+    g_assert_true(rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks), 22,
+                                      &in, &error_abort));
+    g_assert_cmpuint(in.offset, ==, out.offset);
+    g_assert_cmpuint(in.bytes, ==, out.bytes);
+
+    out = (RdmaExtent) { .block = 1, .bytes = blocks[1].bytes };
+    rdma_fill_register(&wire, &out, blocks[1].start, 22);
+    g_assert_cmpuint(ldq_be_p(&wire.more), ==, 0);
+    g_assert_true(rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks), 22,
+                                      &in, &error_abort));
+    g_assert_cmpuint(in.bytes, ==, blocks[1].bytes);
+    stq_be_p(&wire.more, 1);
+    g_assert_false(rdma_check_register(&wire, blocks, ARRAY_SIZE(blocks), 22,
+                                       &in, &err));
+    assert_says(err, "1 chunks after chunk 0");
+}
+
+/*
+ * Pages
+ */
+
+static bool check_pages(uint32_t block, uint64_t offset, uint32_t bytes,
+                        uint64_t left, RdmaExtent *pages, Error **errp)
+{
+    WireRdmaPages wire;
+
+    stl_be_p(&wire.block, block);
+    stl_be_p(&wire.bytes, bytes);
+    stq_be_p(&wire.offset, offset);
+    return rdma_check_pages(&wire, blocks, ARRAY_SIZE(blocks), left, pages,
+                            errp);
+}
+
+static void test_pages(void)
+{
+    static const uint8_t bytes[] = {
+        0, 0, 0, 1, 0, 0, 0x20, 0, 0, 0, 1, 0, 0, 0, 0x10, 0,
+    };
+    RdmaExtent out = { .block = 1, .offset = 4096, .bytes = 8192 }, in;
+    WireRdmaPages wire;
+
+    memset(&wire, 0xff, sizeof(wire));
+    rdma_fill_pages(&wire, &out, blocks[1].start);
+    g_assert_cmpmem(&wire, sizeof(wire), bytes, sizeof(bytes));
+    g_assert_true(rdma_check_pages(&wire, blocks, ARRAY_SIZE(blocks), 8192,
+                                   &in, &error_abort));
+    g_assert_cmpuint(in.block, ==, 1);
+    g_assert_cmpuint(in.offset, ==, 4096);
+    g_assert_cmpuint(in.bytes, ==, 8192);
+    g_assert_cmpint(rdma_check_pages_data(16 + 8192, 1, &error_abort), ==,
+                    8192);
+    g_assert_cmpint(rdma_check_pages_data(4096 * 16 + 1, 4096, &error_abort),
+                    ==, 1);
+}
+
+static void test_pages_refused(void)
+{
+    static const struct {
+        uint32_t block;
+        uint64_t offset;
+        uint32_t bytes;
+        uint64_t left;
+        const char *says;
+    } lies[] = {
+        { 3, 0, 1, 9, "block 3, where there are 3" },
+        { UINT32_MAX, 0, 1, 9, "block 4294967295" },
+        { 0, 8 * CHUNK, 1, 9, "is not in block 0" },
+        { 0, UINT64_MAX, 1, 9, "is not in block 0" },
+        { 1, 0, 1, 9, "is not in block 1" },
+        { 0, 0, 0, 9, "0 bytes" },
+        { 2, 0x1fff, 2, 9, "bytes at offset 0xfff" },
+        { 0, CHUNK, UINT32_MAX, UINT64_MAX, "bytes at offset 0x100000" },
+        { 0, 0, 4096, 4095, "of which 4095 are in the message" },
+        { 0, 0, 1, 0, "of which 0 are in the message" },
+    };
+    static const uint32_t data[][2] = {
+        { 16, 0 }, { 16, 1 }, { 17, 2 }, { 100, UINT32_MAX },
+        { 16, 1u << 28 },
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+        RdmaExtent pages = { .block = 55 };
+        Error *err = NULL;
+
+        g_assert_false(check_pages(lies[i].block, lies[i].offset,
+                                   lies[i].bytes, lies[i].left, &pages, &err));
+        g_assert_cmpuint(pages.block, ==, 55);
+        assert_says(err, lies[i].says);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
+        Error *err = NULL;
+
+        g_assert_cmpint(rdma_check_pages_data(data[i][0], data[i][1], &err),
+                        ==, -1);
+        assert_says(err, "entries and their pages");
+    }
 }
 
 static void test_register_refused(void)
@@ -483,6 +621,9 @@ int main(int argc, char **argv)
     g_test_add_func("/rdma-wire/register/good", test_register);
     g_test_add_func("/rdma-wire/register/bytes", test_register_bytes);
     g_test_add_func("/rdma-wire/register/refused", test_register_refused);
+    g_test_add_func("/rdma-wire/register/chunks", test_register_chunks);
+    g_test_add_func("/rdma-wire/pages/good", test_pages);
+    g_test_add_func("/rdma-wire/pages/refused", test_pages_refused);
     g_test_add_func("/rdma-wire/key", test_key);
     return g_test_run();
 }

@@ -78,12 +78,16 @@ static void free_regions(RamRegions *regions)
     g_free(regions->list);
 }
 
-static bool dense;              /* no page is zero */
+static enum {
+    MEMORY_MIXED,               /* pages with content, then 64 of zeros, ... */
+    MEMORY_DENSE,               /* no page is zero */
+    MEMORY_SPARSE,              /* a page, then 31 of zeros, ... */
+} memory_is;
 
-/* Pages with content, and then 64 of zeros, again and again */
 static bool is_zero(uint64_t page)
 {
-    return !dense && page % 256 >= 192;
+    return memory_is == MEMORY_SPARSE ? page % 32
+           : memory_is == MEMORY_MIXED && page % 256 >= 192;
 }
 
 static void fill(RamRegions *regions)
@@ -119,7 +123,10 @@ typedef struct Lie {
         WireRdmaZeros zeros;
         WireRdmaRegister reg[2];
         WireRdmaKey key;
+        WireRdmaPages pages;
+        uint8_t bytes[sizeof(WireRdmaPages) + PAGE + 1];
     };
+    bool copies;                /* source: that was agreed upon */
     const char *says;           /* the other side */
     unsigned at;                /* destination: in answer to this */
     bool early;                 /* source: before it asks for the blocks */
@@ -428,9 +435,12 @@ static void *loader_thread(void *opaque)
     Run *run = opaque;
     RdmaChannel *channel = rdma_channel_of(run->ioc);
     QEMUFile *f = qemu_file_new_input(run->ioc);
-    RdmaLoad *load = rdma_load_new(rdma_channel_main(channel),
-                                   rdma_channel_hello(channel)->pin_all);
+    RdmaHello hello = *rdma_channel_hello(channel);
+    RdmaLoad *load;
     bool ok;
+
+    hello.chunk_bits = run->hello.chunk_bits;
+    load = rdma_load_new(rdma_channel_main(channel), &hello);
 
     qemu_file_set_blocking(f, true);
     if (run->answer) {
@@ -468,7 +478,9 @@ static Run *run_new(void)
     RAM_REGIONS_FOREACH(r, &run->to) {
         memset(r->host, 0xee, r->pages * PAGE);
     }
-    run->hello.peers = true;
+    run->hello = (RdmaHello) {
+        .peers = true, .chunk_bits = WIRE_RDMA_CHUNK_BITS,
+    };
     run->passes = 2;
     return run;
 }
@@ -590,12 +602,12 @@ static void test_dense(void)
     uint64_t pages = pages_of[0] + pages_of[1] + pages_of[2];
     Run *run;
 
-    dense = true;
+    memory_is = MEMORY_DENSE;
     run = run_new();
     run->changes_nothing = true;
     qatomic_set_u64(&arrived, 0);
     g_assert_true(run_it(run));
-    dense = false;
+    memory_is = MEMORY_MIXED;
     assert_good(run);
     g_assert_cmpuint(qatomic_read_u64(&arrived), ==, pages);
     g_assert_cmpuint(run->counts.registrations, ==, 1 + BLOCKS);
@@ -619,14 +631,62 @@ static void test_ring(void)
     assert_nothing_left();
 }
 
+/* Single pages go in messages, if the other side knows that. */
+static void test_sparse(void)
+{
+    for (unsigned copies = 0; copies < 2; copies++) {
+        Run *run;
+
+        memory_is = MEMORY_SPARSE;
+        run = run_new();
+        memory_is = MEMORY_MIXED;
+        run->changes_nothing = true;
+        run->passes = 1;
+        run->hello.copies = copies;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        if (copies) {
+            /* Too few zeros to be told of end one block, after a page. */
+            g_assert_cmpuint(run->counts.writes, ==, 1);
+            g_assert_cmpuint(run->counts.registrations, ==, 2);
+            g_assert_cmpuint(run->counts.messages, <, 12);
+        } else {
+            g_assert_cmpuint(run->counts.writes, >=, pages_of[0] / 32);
+        }
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+/* Chunks of another size, which to others has to be known */
+static void test_chunks(void)
+{
+    for (unsigned peers = 0; peers < 2; peers++) {
+        Run *run;
+
+        memory_is = MEMORY_DENSE;
+        run = run_new();
+        memory_is = MEMORY_MIXED;
+        run->hello.peers = peers;
+        run->hello.chunk_bits = 25;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        /* One for all 20 MiB of the first block */
+        g_assert_cmpuint(run->counts.registrations, ==, 1 + BLOCKS);
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
 /* With each kind of peer, and with one pass, which sends everything but once */
 static void test_order(void)
 {
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 8; i++) {
         Run *run = run_new();
 
         run->hello.peers = i & 1;
         run->peer = i & 2 ? WIRE_PEER_ZERO_RANGE : 0;
+        run->hello.copies = i & 4;
         run->passes = 1;
         g_assert_true(run_it(run));
         assert_good(run);
@@ -757,7 +817,15 @@ static void test_sources_lie(void)
 {
     Lie lies[] = {
         { .type = WIRE_RDMA_NONE, .says = "unknown type 0" },
-        { .type = 12, .says = "unknown type 12" },
+        { .type = WIRE_RDMA_TYPES, .says = "unknown type 13" },
+        { .type = WIRE_RDMA_PAGES, .len = 17, .repeat = 1,
+          .says = "was not agreed upon" },
+        { .type = WIRE_RDMA_PAGES, .len = 32, .repeat = 2, .copies = true,
+          .says = "2 entries and their pages" },
+        { .type = WIRE_RDMA_PAGES, .len = 17, .repeat = 1, .copies = true,
+          .early = true, .says = "block 0, where there are 0" },
+        { .type = WIRE_RDMA_PAGES, .len = 17, .repeat = 1, .copies = true,
+          .says = "0 bytes" },
         { .type = WIRE_RDMA_ERROR, .says = "has failed" },
         { .type = WIRE_RDMA_STREAM, .len = 8, .says = "may not come here" },
         { .type = WIRE_RDMA_BLOCKS_RESULT, .len = 32,
@@ -775,6 +843,12 @@ static void test_sources_lie(void)
           .says = "is not registered" },
         { .type = WIRE_RDMA_UNREGISTER_REQUEST, .len = 24, .repeat = 1,
           .early = true, .says = "is not registered" },
+        { .type = WIRE_RDMA_PAGES, .len = 17, .repeat = 1, .copies = true,
+          .says = "of which 1 are in the message" },
+        { .type = WIRE_RDMA_PAGES, .len = sizeof(lies->bytes), .repeat = 1,
+          .copies = true, .says = "1 bytes belong to no page" },
+        { .type = WIRE_RDMA_PAGES, .len = 16 + 100, .repeat = 1,
+          .copies = true, .says = "are no pages" },
         { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1,
           .says = "are no pages" },
         { .type = WIRE_RDMA_ZEROS, .len = 24, .repeat = 1, .says = "block 3" },
@@ -785,6 +859,9 @@ static void test_sources_lie(void)
     };
     unsigned n = ARRAY_SIZE(lies);
 
+    stl_be_p(&lies[n - 7].pages.bytes, PAGE);
+    stl_be_p(&lies[n - 6].pages.bytes, PAGE);
+    stl_be_p(&lies[n - 5].pages.bytes, 100);
     stq_be_p(&lies[n - 4].zeros.bytes, 100);
     stl_be_p(&lies[n - 3].zeros.block, 3);
     stq_be_p(&lies[n - 2].reg[0].more, UINT64_MAX);
@@ -793,6 +870,7 @@ static void test_sources_lie(void)
         Run *run = run_new();
 
         run->lie = &lies[i];
+        run->hello.copies = lies[i].copies;
         g_assert_false(run_it(run));
         if (!strstr(error_get_pretty(run->err), lies[i].says)) {
             g_error("%u: '%s' does not say '%s'", i,
@@ -924,6 +1002,8 @@ int main(int argc, char **argv)
     test_setup(&argc, &argv);
     g_test_add_func("/rdma/move/dynamic", test_dynamic);
     g_test_add_func("/rdma/move/dense", test_dense);
+    g_test_add_func("/rdma/move/sparse", test_sparse);
+    g_test_add_func("/rdma/move/chunks", test_chunks);
     g_test_add_func("/rdma/move/order", test_order);
     g_test_add_func("/rdma/move/ring", test_ring);
     g_test_add_func("/rdma/move/pin-all", test_pin_all);
