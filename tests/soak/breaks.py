@@ -15,7 +15,7 @@ from ferry.link import Link
 from ferry.migrate import tcp_uri
 from ferry.qmp import QMPError
 from ferry.vm import VM
-from ferrytest.postcopy import ACTIVE, PAUSED
+from ferrytest.postcopy import ACTIVE, PAUSED, Side
 from lab import FILL, Lab
 from levels import Levels
 from postcopy import Move, Way
@@ -181,8 +181,8 @@ class Journey:
 
     def _one_of_them(self, move: Move) -> str:
         which = self._rng.randrange(2) if self._way.caps else 0
-        if self._channels:
-            which = 0   # what comes next is one that is not used any more
+        if len(move.link.alive()) <= which:
+            which = 0   # channels are not made again
         move.link.cut(which)
         return f'connection {which} cut'
 
@@ -191,13 +191,21 @@ class Journey:
         side.monitor.urgent('migrate-pause')
         return f'paused on {side.vm.name}'
 
+    def _pause(self, side: Side) -> None:
+        """One that has paused in the meantime may refuse to."""
+        try:
+            side.monitor.urgent('migrate-pause')
+        except QMPError:
+            if side.status != PAUSED:
+                raise
+
     def _silence(self, move: Move) -> str:
         wait = self._rng.random()
         move.link.hold()
         time.sleep(wait)
         for side in (move.source, move.target):
             if side.status == ACTIVE:
-                side.monitor.urgent('migrate-pause')
+                self._pause(side)
         move.link.cut()
         return f'silent for {wait:.3f} s, then paused'
 

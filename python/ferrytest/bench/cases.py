@@ -33,26 +33,30 @@ class Pair:
     src: str
     dst: str
     hints: bool = False         # the guest's balloon tells what is free
+    multifd: bool = False       # two channels, whatever the case has
 
     @property
     def name(self) -> str:
         """How the pair is called in options, tables and files."""
         engines = (self.src if self.src == self.dst
                    else f'{self.src}:{self.dst}')
-        return engines + (HINTS if self.hints else '')
+        return (engines + (HINTS if self.hints else '')
+                + (MULTIFD if self.multifd else ''))
 
 
 HINTS = '+hints'
+MULTIFD = '+multifd'
 
 
 def pair(text: str) -> Pair:
-    """Parse 'ENGINE' or 'SOURCE:DESTINATION', and '+hints' behind it."""
-    engines = text.removesuffix(HINTS)
+    """Parse 'ENGINE' or 'SOURCE:DESTINATION'; '+hints', '+multifd' behind."""
+    without = text.removesuffix(MULTIFD)
+    engines = without.removesuffix(HINTS)
     src, colon, dst = engines.partition(':')
     if not src or (colon and not dst):
         raise FerryError(f"'{text}' is no pair of engines: give ENGINE or "
                          'SOURCE:DESTINATION, each ferry, pristine or a path')
-    return Pair(src, dst or src, engines != text)
+    return Pair(src, dst or src, engines != without, without != text)
 
 
 PRISTINE = Pair('pristine', 'pristine')
@@ -104,6 +108,10 @@ class Case:
     default: bool = True                # part of a run without --case
     quick: bool = False                 # part of --quick
     timeout: float = 120.0              # s, for the migration alone
+
+    def caps_of(self, pair_: Pair) -> dict[str, bool]:
+        """The capabilities with that pair of engines."""
+        return {**self.caps, **({'multifd': True} if pair_.multifd else {})}
 
     def need_mib(self) -> int:
         """Most memory that is in use at once, MiB."""
@@ -161,6 +169,7 @@ def _postcopy(name: str, mib: int, preempt: bool) -> Case:
                 + (', preempt' if preempt else ''), mib + 384, 'linux',
                 load=Load(fill=mib, work=mib, rate=20000, timed=True),
                 caps={'postcopy-ram': True, 'postcopy-preempt': preempt},
+                pairs=(PRISTINE, FERRY, replace(FERRY, multifd=True)),
                 postcopy=True, default=False, targets=_POSTCOPY_TARGETS)
 
 

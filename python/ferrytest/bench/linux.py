@@ -132,11 +132,12 @@ class Hold:
                 'xbzrle_bytes_per_page': used['bytes'] / used['pages']}
 
 
-def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
-             observer: Observer, hold: Hold | None) -> Result:
+def _migrate(case: Case, caps: dict[str, bool], src: VM, dst: VM,
+             guest: guests.Guest, observer: Observer, hold: Hold | None
+             ) -> Result:
     uri = unix_uri(src.workdir) if case.transport == 'unix' else TCP
     params = {'max-bandwidth': 0, **case.params, **(NEVER if hold else {})}
-    done = migrate(src, dst, uri, caps=dict(case.caps), params=params,
+    done = migrate(src, dst, uri, caps=caps, params=params,
                    guest=guest, observer=observer,
                    on_sample=hold.look if hold else None,
                    interval=WATCH if hold else POLL, timeout=case.timeout,
@@ -165,7 +166,8 @@ def measure(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
         hold = Hold(case, src) if case.hold_pages else None
         meter = Meter(src, dst, perf)
         try:
-            done = _migrate(case, src, dst, guest, observer, hold)
+            done = _migrate(case, case.caps_of(pair), src, dst, guest,
+                            observer, hold)
             values = meter.end()
         finally:
             meter.abandon()

@@ -140,9 +140,9 @@ def _values(before: guests.Times, settled: guests.Times, after: guests.Times
             'clock_lag_ms': _lag(settled, after)}
 
 
-def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
-             observer: Observer, pace: Observer, perf: bool
-             ) -> dict[str, Any]:
+def _migrate(case: Case, caps: dict[str, bool], src: VM, dst: VM,
+             guest: guests.Guest, observer: Observer, pace: Observer,
+             perf: bool) -> dict[str, Any]:
     """The measured part."""
     speed = Pace(pace)
     begin, before = time.monotonic_ns(), guest.times()
@@ -150,7 +150,7 @@ def _migrate(case: Case, src: VM, dst: VM, guest: guests.Guest,
     speed.settle(begin)
     settled = guest.times()
     pace.attach(dst)
-    with Postcopy(src, dst, caps=dict(case.caps), guest=guest,
+    with Postcopy(src, dst, caps=caps, guest=guest,
                   observer=observer, params={'max-bandwidth': 0,
                                              **case.params}) as move:
         meter = Meter(src, dst, perf)
@@ -185,7 +185,8 @@ def measure(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
         guest.wait_ready(BOOT_TIMEOUT)
         native.warm(case.warm_mib())
         time.sleep(SETTLE)
-        done = _migrate(case, src, dst, guest, observer, pace, perf)
+        done = _migrate(case, case.caps_of(pair), src, dst, guest, observer,
+                        pace, perf)
         check = guest.verify(VERIFY_TIMEOUT)
     return {**done, 'verified': check.ok,
             'memory': {'detail': check.detail, 'pages': check.pages,

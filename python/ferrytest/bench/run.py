@@ -187,8 +187,8 @@ def _prepare(case: Case, src: VM, seed: int) -> None:
         native.fill(src.pid, start + where, PAGE, seed * MARKS + mark)
 
 
-def _configure(case: Case, vm: VM) -> None:
-    caps = {'events': True, **case.caps}
+def _configure(case: Case, pair: Pair, vm: VM) -> None:
+    caps = {'events': True, **case.caps_of(pair)}
     vm.qmp.cmd('migrate-set-capabilities', {'capabilities': [
         {'capability': name, 'state': state} for name, state in caps.items()]})
     params = {'max-bandwidth': 0, **case.params}
@@ -263,7 +263,7 @@ def _stopped(case: Case, pair: Pair, seed: int, perf: bool) -> dict[str, Any]:
         size = case.mem * MIB
         _prepare(case, src, seed)
         for vm in (src, dst):
-            _configure(case, vm)
+            _configure(case, pair, vm)
         uri = _listen(case, dst)
         native.warm(case.warm_mib())
         meter = Meter(src, dst, perf)
