@@ -190,6 +190,12 @@ bool place_zero_page(PlaceMemory *memory, RamRegion *region,
                      region->host_page_size, errp);
 }
 
+bool place_pages(PlaceMemory *memory, RamRegion *region, uint64_t start,
+                 const uint8_t *from, uint64_t len, Error **errp)
+{
+    return place_put(memory, region, UFD_COPY, start, from, len, errp);
+}
+
 /* Only what is registered can be put in place at once. */
 static bool check(PlaceMemory *memory, const RamRegion *region, uint64_t page,
                   uint64_t pages, Error **errp)

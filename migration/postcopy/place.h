@@ -80,6 +80,13 @@ bool placer_zero(Placer *placer, RamRegion *region, uint64_t page,
                  uint64_t pages, Error **errp);
 
 /*
+ * Whole host pages: @len bytes of @region from @start on are as those from
+ * @from on.  What is in place already stays as it is.  Any thread.
+ */
+bool place_pages(PlaceMemory *memory, RamRegion *region, uint64_t start,
+                 const uint8_t *from, uint64_t len, Error **errp);
+
+/*
  * For whoever waits for a page that has come: it goes on.  Zeros that came
  * before the guest ran need no memory until somebody wants them, so that is
  * what a page is filled with that is missing all the same.  Any thread.
