@@ -60,6 +60,18 @@ static bool has_enough_channels(const MigrationAddress *addr, Error **errp)
     return true;
 }
 
+/* Requests can only be answered while the file is there to be read. */
+static bool can_save(Error **errp)
+{
+    if (migrate_lazy_restore()) {
+        error_setg(errp, "The capability 'postcopy-ram' with 'mapped-ram' is "
+                   "for who loads a file while the guest runs: turn it off to "
+                   "save one");
+        return false;
+    }
+    return true;
+}
+
 static bool can_use(const MigrationAddress *addr, Error **errp)
 {
     return has_places(addr, errp) && has_enough_channels(addr, errp);
@@ -72,7 +84,7 @@ void qmp_migrate(const char *uri, bool has_channels,
     g_autoptr(MigrationAddress) addr = NULL;
 
     addr = address_from(uri, channels, errp);
-    if (!addr || !can_use(addr, errp)) {
+    if (!addr || !can_use(addr, errp) || !can_save(errp)) {
         return;
     }
     if (has_resume && resume) {

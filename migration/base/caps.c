@@ -91,8 +91,8 @@ static const CapRule rules[] = {
          "its channels send whole pages"),
     RULE(MAPPED_RAM, EXCLUDES, XBZRLE,
          "each page has its fixed place in the file"),
-    RULE(MAPPED_RAM, EXCLUDES, POSTCOPY_RAM,
-         "a file answers no requests"),
+    RULE(MAPPED_RAM, EXCLUDES, POSTCOPY_PREEMPT,
+         "pages are read from a file by threads, there is no second channel"),
 };
 
 /* They can be turned off, as management tools do, but not on. */

@@ -23,6 +23,7 @@ typedef enum LoadStep {
     STEP_DISCARDING,        /* has dropped pages that are out of date */
     STEP_LISTENING,         /* can be sent pages while it loads devices */
     STEP_RUNNING,           /* runs the guest; pages may be missing */
+    STEP_LAZY,              /* loads devices; a file has the memory */
     STEP_ENDED,
     STEP_HELD,              /* loads what it must not start yet */
     STEP_HELD_DISCARDING,   /* the same, and has dropped pages */

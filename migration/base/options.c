@@ -88,6 +88,12 @@ bool migrate_file_channels(void)
     return migrate_multifd() && migrate_mapped_ram();
 }
 
+/* Loading a file: the guest runs before its memory is there. */
+bool migrate_lazy_restore(void)
+{
+    return migrate_mapped_ram() && migrate_postcopy_ram();
+}
+
 /*
  * Files take unbuffered I/O at aligned places only.  Those are what mapped-ram
  * gives pages, and multifd keeps everything else on a channel of its own.

@@ -54,6 +54,7 @@
 
 bool migrate_direct_io(void);
 bool migrate_file_channels(void);
+bool migrate_lazy_restore(void);
 bool migrate_has_block_bitmap_mapping(void);
 bool migrate_multifd_flush_after_each_section(void);
 bool migrate_postcopy(void);

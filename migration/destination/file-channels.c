@@ -11,32 +11,62 @@
 #include "migration/qemu-file.h"
 #include "migration/transport/transport.h"
 #include "file-channels.h"
+#include "lazy.h"
 
-bool file_channels_open(const MigrationAddress *addr, Error **errp)
+/* All of them, or none */
+static bool open_all(const MigrationAddress *addr, QIOChannel **files,
+                     unsigned count, Error **errp)
 {
-    unsigned count = migrate_multifd_channels(), made = 0;
-    g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
-
-    while (made < count) {
-        QIOChannel *ioc = transport_reopen_file(addr, true, migrate_direct_io(),
-                                                errp);
-
-        if (!ioc) {
+    for (unsigned made = 0; made < count; made++) {
+        files[made] = transport_reopen_file(addr, true, migrate_direct_io(),
+                                            errp);
+        if (!files[made]) {
             while (made) {
-                qemu_fclose(files[--made]);
+                object_unref(OBJECT(files[--made]));
             }
             return false;
         }
-        files[made++] = qemu_file_new_input(ioc);
-        object_unref(OBJECT(ioc));
+    }
+    return true;
+}
+
+static void give_to_readers(QIOChannel **channels, unsigned count)
+{
+    g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
+
+    for (unsigned i = 0; i < count; i++) {
+        files[i] = qemu_file_new_input(channels[i]);
+        object_unref(OBJECT(channels[i]));
     }
     file_readers_begin(files, count);
     ram_load_set_readers(file_readers_load);
+}
+
+bool file_channels_open(const MigrationAddress *addr, Error **errp)
+{
+    bool lazy = migrate_lazy_restore();
+    unsigned count = migrate_multifd() ? migrate_multifd_channels() : 1;
+    g_autofree QIOChannel **files = NULL;
+
+    if (!migrate_file_channels() && !lazy) {
+        return true;
+    }
+    /* one more is for pages that are requested */
+    count += lazy;
+    files = g_new0(QIOChannel *, count);
+    if (!open_all(addr, files, count, errp)) {
+        return false;
+    }
+    if (lazy) {
+        return lazy_restore_open(files, count, errp);
+    }
+    give_to_readers(files, count);
     return true;
 }
 
 void file_channels_close(void)
 {
+    lazy_restore_end();
     ram_load_set_readers(NULL);
     file_readers_end();
 }

@@ -1,7 +1,7 @@
 /*
  * The destination: several channels to the file that is loaded
  *
- * With migrate_file_channels().  Main loop, with the BQL.
+ * For multifd, and for a lazy restore.  Main loop, with the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,7 +11,10 @@
 
 #include "qapi/qapi-types-migration.h"
 
-/* Opens the file at @addr once for each of them.  On failure none is open. */
+/*
+ * Opens the file at @addr once for each of them, if there are any in force.  On
+ * failure none is open.
+ */
 bool file_channels_open(const MigrationAddress *addr, Error **errp);
 
 /* Nothing is loaded any more.  Idempotent. */

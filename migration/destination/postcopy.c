@@ -16,6 +16,7 @@
 #include "migration/base/clock.h"
 #include "migration/base/load-step.h"
 #include "migration/base/turns.h"
+#include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -24,6 +25,7 @@
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "lazy.h"
 #include "multifd.h"
 #include "postcopy-quit.h"
 #include "postcopy.h"
@@ -130,7 +132,7 @@ static bool request(void *opaque, const RamRegion *region, uint64_t start,
     return reply_request_pages(region->name, start, len);
 }
 
-static int vcpu_of_thread(void *opaque, uint32_t thread)
+int postcopy_dest_vcpu_of_thread(void *opaque, uint32_t thread)
 {
     CPUState *cpu;
 
@@ -144,7 +146,7 @@ static int vcpu_of_thread(void *opaque, uint32_t thread)
 }
 
 static const FaultsOps requests = {
-    .request = request, .vcpu = vcpu_of_thread,
+    .request = request, .vcpu = postcopy_dest_vcpu_of_thread,
 };
 
 /*
@@ -494,6 +496,7 @@ void postcopy_dest_package_failed(const char *why)
 void postcopy_dest_quit(void)
 {
     if (load_step_has(LOAD_POSTCOPY)) {
+        lazy_restore_quit();
         lose_hope();
         read_no_more(NULL);
         postcopy_quit_stop_cpus();
@@ -626,6 +629,32 @@ static void tell_pause(Error *err)
     notify_error(err);
 }
 
+/* False if QEMU ends; else there is a new main stream. */
+static bool wait_for_recovery(void)
+{
+    int64_t told = 0;
+
+    QEMU_LOCK_GUARD(&pc.lock);
+    while (!pc.next && !pc.hopeless) {
+        qemu_cond_timedwait(&pc.cond, &pc.lock, WATCH_MS);
+        postcopy_quit_watch(&told);
+    }
+    if (pc.hopeless) {
+        return false;
+    }
+    destination.from_src = g_steal_pointer(&pc.next);
+    return true;
+}
+
+void postcopy_dest_stay_paused(Error *err, QEMUBHFunc *stop)
+{
+    tell_pause(err);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
+    main_loop_run(stop, NULL);
+    qatomic_set(&destination.busy, false);
+    wait_for_recovery();
+}
+
 /* Takes over @err. False if there is nothing to wait for. */
 static bool pause_until_recovered(Error *err)
 {
@@ -641,17 +670,8 @@ static bool pause_until_recovered(Error *err)
     notify_phase_set(&destination_phase, MIGRATION_STATUS_POSTCOPY_PAUSED);
 
     qatomic_set(&destination.busy, false);
-    WITH_QEMU_LOCK_GUARD(&pc.lock) {
-        int64_t told = 0;
-
-        while (!pc.next && !pc.hopeless) {
-            qemu_cond_timedwait(&pc.cond, &pc.lock, WATCH_MS);
-            postcopy_quit_watch(&told);
-        }
-        if (pc.hopeless) {
-            return false;
-        }
-        destination.from_src = g_steal_pointer(&pc.next);
+    if (!wait_for_recovery()) {
+        return false;
     }
     qatomic_set(&destination.busy, true);
     notify_clear_error();
@@ -695,6 +715,11 @@ bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
                    "paused.");
         return false;
     }
+    if (lazy_restore_began()) {
+        error_setg(errp, "Memory cannot be loaded from the file any more: the "
+                   "guest can only be started anew");
+        return false;
+    }
     /* Whoever calls again has another address in mind. */
     transport_listen_stop();
     return transport_listen(addr, recovered, NULL, errp);
@@ -708,6 +733,11 @@ bool postcopy_dest_pause(Error **errp)
     if (phase != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
         phase != MIGRATION_STATUS_POSTCOPY_RECOVER) {
         return false;
+    }
+    if (lazy_restore_began()) {
+        error_setg(errp, "Memory is loaded from a file: there is no connection "
+                   "that could be paused");
+        return true;
     }
     QEMU_LOCK_GUARD(&pc.lock);
     if (pc.status == PC_ALL_RECEIVED) {

@@ -22,6 +22,7 @@
 #include "qapi/qapi-types-migration.h"
 #include "migration/device/load.h"
 #include "migration/qemu-file.h"
+#include "qemu/main-loop.h"
 
 void postcopy_dest_init(void);
 
@@ -78,6 +79,16 @@ void postcopy_dest_package_failed(const char *why);
 
 /* So it is if the stream of a guest that is held breaks.  Incoming thread. */
 void postcopy_dest_hold_broke(void);
+
+/* The number of the vCPU whose thread that is, or -1: FaultsOps.vcpu */
+int postcopy_dest_vcpu_of_thread(void *opaque, uint32_t thread);
+
+/*
+ * There is no source to come back, but the guest must not go on without its
+ * memory either: postcopy is paused, with the reason @err, which is taken over,
+ * until QEMU ends.  @stop is called in the main loop.  Incoming thread.
+ */
+void postcopy_dest_stay_paused(Error *err, QEMUBHFunc *stop);
 
 /* One of them was said.  Any thread. */
 bool postcopy_dest_hopeless(void);

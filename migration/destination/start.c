@@ -80,8 +80,9 @@ static QEMUFile *let_go(void)
     QEMUFile *f = postcopy_dest_take_stream();
 
     multifd_incoming_end();
-    vmstate_load_cleanup();
+    /* No thread that reads a file may outlive the memory that it is for. */
     file_channels_close();
+    vmstate_load_cleanup();
     rdma_destination_end();
     if (f) {
         migration_ioc_unregister_yank_from_file(f);
@@ -322,7 +323,7 @@ bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
         return false;
     }
     if (!can_start_over(errp) || !rdma_permits(addr, errp) ||
-        (migrate_file_channels() && !file_channels_open(addr, errp))) {
+        !file_channels_open(addr, errp)) {
         return false;
     }
     if (!transport_listen(addr, incoming_accepted, NULL, errp)) {

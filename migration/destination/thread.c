@@ -33,6 +33,7 @@
 #include "system/xen.h"
 #include "greeting.h"
 #include "guest-start.h"
+#include "lazy.h"
 #include "multifd.h"
 #include "postcopy.h"
 #include "prepare.h"
@@ -588,6 +589,35 @@ static bool load_beginning(QEMUFile *f, Error **errp)
     return ok;
 }
 
+/*
+ * A guest whose memory is read from a file
+ */
+
+static void start_lazy(void *opaque)
+{
+    load_turn.step = lazy_restore_run(&load_turn.err) &&
+                     guest_start_early(load_turn.package_ns, &load_turn.err)
+                     ? DEVICE_LOAD_END : DEVICE_LOAD_FAILED;
+    qemu_event_set(&load_turn.package);
+}
+
+/* All but memory was loaded, if @ok; else @errp says why not. */
+static bool load_lazily(QEMUFile *f, bool ok, Error **errp)
+{
+    if (ok) {
+        load_turn.package_ns = stream_arrived_ns(f);
+        main_loop_run(start_lazy, NULL);
+        qemu_event_wait(&load_turn.package);
+        ok = load_turn.step == DEVICE_LOAD_END;
+        error_propagate(errp, g_steal_pointer(&load_turn.err));
+    }
+    if (!ok) {
+        lazy_restore_failed(errp);
+        return false;
+    }
+    return lazy_restore_finish(errp);
+}
+
 static bool load_stream(QEMUFile *f, Error **errp)
 {
     bool ok = load_beginning(f, errp);
@@ -604,6 +634,9 @@ static bool load_stream(QEMUFile *f, Error **errp)
     if (prepare_committed()) {
         /* The guest runs already. */
         return ok;
+    }
+    if (lazy_restore_began()) {
+        return load_lazily(f, ok, errp);
     }
 
     bql_lock();

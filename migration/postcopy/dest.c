@@ -36,6 +36,7 @@ static struct {
     bool advised;               /* what follows is there */
     bool unlocked;              /* memory that was locked is not any more */
     bool emptied;               /* huge pages are off */
+    bool from_file;             /* several threads may bring a page */
     bool listening;
     bool seen;                  /* faults are there, also after the end */
     SupportHost host;
@@ -202,16 +203,8 @@ static bool lay_out(RamRegions *regions, Error **errp)
     return true;
 }
 
-bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
-                 Error **errp)
+static bool prepare_memory(RamRegions *regions, Error **errp)
 {
-    RamRegions *regions = ram_load_regions();
-
-    assert(!dest.advised);
-    if (!possible(&dest.host, errp) ||
-        !check_sizes(regions, host_page_sizes, target_page_size, errp)) {
-        return false;
-    }
     /* Locked memory is never missing; dest_end() locks it again. */
     dest.unlocked = should_mlock(mlock_state);
     if (!mapping_unlock_all()) {
@@ -224,6 +217,31 @@ bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
     }
     ram_load_divert(&precopy_pages, NULL);
     return true;
+}
+
+bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
+                 Error **errp)
+{
+    RamRegions *regions = ram_load_regions();
+
+    assert(!dest.advised);
+    dest.from_file = false;
+    return possible(&dest.host, errp) &&
+           check_sizes(regions, host_page_sizes, target_page_size, errp) &&
+           prepare_memory(regions, errp);
+}
+
+bool dest_advise_file(Error **errp)
+{
+    assert(!dest.advised);
+    dest.from_file = true;
+    return possible(&dest.host, errp) &&
+           prepare_memory(ram_load_regions(), errp);
+}
+
+PlaceMemory *dest_memory(void)
+{
+    return &dest.memory;
 }
 
 /* A huge page would bring back what is to be missing around a small one. */
@@ -326,13 +344,16 @@ static bool never_comes(const RamRegion *r, uint64_t start)
 
 /*
  * Small pages are copied by the kernel at no more than it costs to write them
- * by a second mapping; large ones would be written twice.
+ * by a second mapping; large ones would be written twice.  Where two threads
+ * may bring the same page, the one that comes late must not write to what the
+ * guest has already.
  */
 static uint8_t *map_again(const RamRegion *r)
 {
     SupportBlock facts = facts_of(r->rb);
 
-    if (r->host_page_size == dest.host.page_size || shared_any() ||
+    if (r->host_page_size == dest.host.page_size || dest.from_file ||
+        shared_any() ||
         !support_continue(&dest.host, &facts)) {
         return NULL;
     }

@@ -20,7 +20,7 @@
 
 #include "migration/qemu-file.h"
 #include "migration/ram/load.h"
-#include "faults.h"
+#include "place.h"
 
 /*
  * The source announces postcopy, with its page sizes.  Fails if this side
@@ -28,6 +28,16 @@
  */
 bool dest_advise(uint64_t host_page_sizes, uint64_t target_page_size,
                  Error **errp);
+
+/*
+ * The same where memory is in a file, and there is no source: dest_listen()
+ * follows, when what the file has no pages of has been marked as received.
+ * BQL; any thread.
+ */
+bool dest_advise_file(Error **errp);
+
+/* What pages are put in place in, from there on until dest_unregister() */
+PlaceMemory *dest_memory(void);
 
 /* The command POSTCOPY_DISCARD with @len bytes.  BQL. */
 bool coroutine_mixed_fn dest_forget(QEMUFile *f, uint16_t len, Error **errp);

@@ -34,6 +34,7 @@ static struct {
     bool (*hook)(RamRegions *regions, Error **errp);
     bool (*read_places)(const RamPlace *place, RamRegion *region,
                         Error **errp);
+    const RamLazyOps *lazy;
 } loading;
 
 /* Whoever looks at the block's size holds the BQL; whoever loads may not. */
@@ -84,6 +85,7 @@ int ram_load_setup(QEMUFile *f, void *opaque, Error **errp)
         .addresses = migrate_ignore_shared(),
         .mapped = migrate_mapped_ram(),
         .read_places = loading.read_places,
+        .lazy = loading.lazy,
         .meet = loading.meet,
         .meet_each = loading.meet_each,
         .hook = loading.hook,
@@ -177,6 +179,11 @@ void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
                                               RamRegion *region, Error **errp))
 {
     loading.read_places = read_places;
+}
+
+void ram_load_set_lazy(const RamLazyOps *lazy)
+{
+    loading.lazy = lazy;
 }
 
 void ram_load_divert(const RamPagesOps *pages, void *opaque)

@@ -237,7 +237,7 @@ static bool coroutine_mixed_fn take_list(QEMUFile *f, RamLoader *l,
         left -= bytes;
     }
     l->listed = true;
-    return true;
+    return !l->mapped || !l->lazy || l->lazy->begin(errp);
 }
 
 /*

@@ -48,6 +48,17 @@ typedef struct RamPagesOps {
 } RamPagesOps;
 
 /*
+ * Who reads memory from its places later, while the guest runs: then nothing of
+ * it is read here.
+ */
+typedef struct RamLazyOps {
+    /* One block of the list: takes over place->present. */
+    bool (*keep)(RamPlace *place, RamRegion *region, Error **errp);
+    /* That was all: from now on whoever touches memory waits for its pages. */
+    bool (*begin)(Error **errp);
+} RamLazyOps;
+
+/*
  * Work between two rests: bytes of guest memory written or looked at, and for
  * each record RAM_LOAD_RECORD in addition.  4 MiB take about a millisecond.
  */
@@ -88,6 +99,7 @@ struct RamLoader {
     /* These are read by others, who have done so when it returns; or NULL */
     bool (*read_places)(const RamPlace *place, RamRegion *region,
                         Error **errp);
+    const RamLazyOps *lazy;     /* or NULL */
 
     bool sealed;                /* the guest was started: nothing may come */
 
@@ -165,6 +177,12 @@ void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp));
 void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
                                               RamRegion *region,
                                               Error **errp));
+
+/*
+ * Who reads places later, see RamLazyOps; or NULL.  Before a load, or after
+ * one.  BQL.
+ */
+void ram_load_set_lazy(const RamLazyOps *lazy);
 
 /*
  * What the sections "ram" bring goes there from now on; NULL: to memory.  While

@@ -158,10 +158,14 @@ bool coroutine_mixed_fn ram_mapped_load_range(QEMUFile *f, RamLoader *l,
     return true;
 }
 
+/* What is kept for later takes p->present over. */
 static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
-                                          const RamPlace *p, RamRegion *r,
+                                          RamPlace *p, RamRegion *r,
                                           Error **errp)
 {
+    if (l->lazy) {
+        return l->lazy->keep(p, r, errp);
+    }
     return l->read_places
            ? l->read_places(p, r, errp)
            : ram_mapped_load_range(f, l, p, r, 0, r->pages, errp);

@@ -72,8 +72,9 @@ RamMapped *ram_mapped_of(RamSink *sink);
 
 /*
  * Destination: what follows in the list of blocks is the place of @r; loads all
- * of its pages, and has @f go on behind them.  Pages that are not in the file
- * are cleared.  In the thread or coroutine that reads @f.
+ * of its pages, or has them kept for later (RamLazyOps), and has @f go on
+ * behind them.  Pages that are not in the file are cleared.  In the thread or
+ * coroutine that reads @f.
  */
 bool coroutine_mixed_fn ram_mapped_load(QEMUFile *f, RamLoader *l, RamRegion *r,
                                         Error **errp);

@@ -59,7 +59,7 @@ static const CommandRule base_rules[] = {
     RULE(RECV_BITMAP, 1 + 1, 1 + WIRE_NAME_MAX, 0, STREAM,
          AT(LISTENING) | AT(RUNNING)),
     FIXED(SWITCHOVER_START, STREAM, AT(SNAPSHOT) | AT(PRECOPY) | AT(ADVISED) |
-                                    AT(HELD) | AT(HELD_DISCARDING)),
+                                    AT(LAZY) | AT(HELD) | AT(HELD_DISCARDING)),
 };
 
 #undef RULE
@@ -97,6 +97,7 @@ static const char *const step_names[STEP__COUNT] = {
     [STEP_DISCARDING] = "while postcopy discards pages",
     [STEP_LISTENING] = "before postcopy started the guest",
     [STEP_RUNNING] = "during postcopy",
+    [STEP_LAZY] = "while a file is loaded lazily",
     [STEP_ENDED] = "after the guest was started",
     [STEP_HELD] = "while the guest is being held",
     [STEP_HELD_DISCARDING] = "while the guest is being held",

@@ -23,6 +23,7 @@ import device_state
 import failures
 import files
 import held
+import lazy
 import multifd
 import multifd_postcopy
 import postcopy
@@ -280,7 +281,7 @@ def all_cases() -> list[Case]:
     cases += promised.all_cases() + held.all_cases()
     cases += multifd.all_cases() + multifd_postcopy.all_cases()
     cases += files.all_cases() + cpr.all_cases()
-    cases += background.all_cases()
+    cases += background.all_cases() + lazy.all_cases()
     cases += compression.all_cases()
     cases += zero_copy.all_cases()
     cases += device_state.all_cases()

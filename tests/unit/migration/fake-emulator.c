@@ -327,6 +327,11 @@ static int stop_guest_in(RunState state)
     return flush_disks();
 }
 
+int vm_stop(RunState state)
+{
+    return vm_stop_force_state(state);
+}
+
 int vm_stop_force_state(RunState state)
 {
     if (runstate_is_live(run_state)) {

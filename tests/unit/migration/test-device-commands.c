@@ -36,14 +36,14 @@ static const Legal legal[] = {
     { 8, { 0 }, 1, "PA", "O" },
     { 9, { 0 }, 1, "LR", "O" },
     { 10, { 2, 7, 256 }, 3, "LR", "O" },
-    { 11, { 0 }, 1, "SPAHG", "O" },
+    { 11, { 0 }, 1, "SPAZHG", "O" },
     { 0x4600, { 8 }, 1, "PAD", "O" },
     { 0x4601, { 8 }, 1, "HG", "O" },
     { 0x4602, { 4 }, 1, "YN", "O" },
     { 0x4603, { 4 }, 1, "HGIYN", "O" },
 };
 
-static const char step_letters[] = "SPADLREHGIYN";
+static const char step_letters[] = "SPADLRZEHGIYN";
 
 static bool is_legal(unsigned command, unsigned len, int step, bool inside)
 {

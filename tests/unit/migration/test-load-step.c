@@ -42,6 +42,8 @@ static void test_ways(void)
     /* From postcopy there is no way back. */
     g_assert_cmphex(reachable(STEP_LISTENING), ==, in_postcopy);
     g_assert_cmphex(reachable(STEP_RUNNING), ==, 1u << STEP_RUNNING);
+    g_assert_cmphex(reachable(STEP_LAZY), ==,
+                    1u << STEP_LAZY | 1u << STEP_RUNNING);
     FOREACH_STEP(s) {
         g_assert_true(load_step_allows(s, STEP_ENDED));
     }
@@ -55,6 +57,7 @@ static void walk_to(LoadStep to)
         [STEP_DISCARDING] = { STEP_ADVISED, STEP_DISCARDING },
         [STEP_LISTENING] = { STEP_ADVISED, STEP_LISTENING },
         [STEP_RUNNING] = { STEP_ADVISED, STEP_LISTENING, STEP_RUNNING },
+        [STEP_LAZY] = { STEP_LAZY },
         [STEP_HELD] = { STEP_HELD },
         [STEP_HELD_DISCARDING] = { STEP_ADVISED, STEP_HELD,
                                    STEP_HELD_DISCARDING },
@@ -89,10 +92,10 @@ static void test_traits(void)
         g_assert_true(load_step_has(LOAD_READY) ==
                       (s == STEP_READY || s == STEP_READY_LISTENING));
         g_assert_true(migration_in_incoming_postcopy() ==
-                      (listens || s == STEP_DISCARDING ||
+                      (listens || s == STEP_DISCARDING || s == STEP_LAZY ||
                        s == STEP_HELD_DISCARDING));
         g_assert_true(migration_incoming_postcopy_advised() ==
-                      (s != STEP_HELD && s != STEP_READY));
+                      (s != STEP_LAZY && s != STEP_HELD && s != STEP_READY));
         load_step_end();
         g_assert_false(migration_incoming_postcopy_advised());
         g_assert_false(migration_in_incoming_postcopy());
