@@ -6,12 +6,12 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "hw/boards.h"
 #include "migration/base/clock.h"
 #include "migration/base/load-step.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/permit.h"
+#include "migration/core/reset.h"
 #include "migration/device/load-threads.h"
 #include "migration/ram/load-watch.h"
 #include "migration/ram/load.h"
@@ -20,7 +20,6 @@
 #include "migration/wire/wire.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
-#include "system/reset.h"
 #include "system/runstate.h"
 #include "system/system.h"
 #include "guest-start.h"
@@ -210,27 +209,9 @@ bool prepare_loaded(const LedgerDevices *devices, int64_t arrived_ns,
     return true;
 }
 
-/*
- * What devices have loaded must not be added to, so they are reset; as on a
- * wake-up from suspend to RAM, since memory, and what is plugged of it, has to
- * stay as it is.
- */
-static void reset_devices(void)
-{
-    MachineClass *mc = MACHINE_GET_CLASS(current_machine);
-
-    cpu_synchronize_all_states();
-    if (mc->reset) {
-        mc->reset(current_machine, RESET_TYPE_WAKEUP);
-    } else {
-        qemu_devices_reset(RESET_TYPE_WAKEUP);
-    }
-    cpu_synchronize_all_post_reset();
-}
-
 static void forget_devices(void)
 {
-    reset_devices();
+    reset_devices_alone();
     cpu_synchronize_all_pre_loadvm();
     hold.changes = ram_watch_take();
 }

@@ -14,14 +14,13 @@
 #include "qemu/units.h"
 #include "block/block.h"
 #include "block/dirty-bitmap.h"
-#include "hw/virtio/vhost.h"
-#include "hw/virtio/virtio.h"
 #include "io/channel-buffer.h"
 #include "migration/base/clock.h"
 #include "migration/core/cost-history.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/notify.h"
 #include "migration/core/permit.h"
+#include "migration/core/reset.h"
 #include "migration/device/sections.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
@@ -98,30 +97,9 @@ static bool strict_can_repeat(const Section *s)
     return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME);
 }
 
-/*
- * The state of a vhost back-end that migrates goes to a process that no reset
- * reaches: it cannot be loaded twice.
- */
-static int back_end_forgets(Object *obj, void *opaque)
-{
-    Error **errp = opaque;
-    VirtIODevice *vdev = (VirtIODevice *)
-        object_dynamic_cast(obj, TYPE_VIRTIO_DEVICE);
-    VirtioDeviceClass *k = vdev ? VIRTIO_DEVICE_GET_CLASS(vdev) : NULL;
-    struct vhost_dev *vhost = k && k->get_vhost ? k->get_vhost(vdev) : NULL;
-    g_autofree char *path = NULL;
-
-    if (!vhost || !vhost_supports_device_state(vhost)) {
-        return 0;
-    }
-    path = object_get_canonical_path(obj);
-    error_setg(errp, "Capability 'strict-downtime' cannot be kept: the state "
-               "of the back-end of '%s' can be loaded only once", path);
-    return 1;
-}
-
 bool strict_possible(Error **errp)
 {
+    ERRP_GUARD();
     Section *s;
 
     FOR_EACH_SECTION_WITH(s, save_live_complete_precopy) {
@@ -131,8 +109,11 @@ bool strict_possible(Error **errp)
             return false;
         }
     }
-    return !object_child_foreach_recursive(object_get_root(), back_end_forgets,
-                                           errp);
+    if (!reset_reaches_devices(errp)) {
+        error_prepend(errp, "Capability 'strict-downtime' cannot be kept: ");
+        return false;
+    }
+    return true;
 }
 
 /*
