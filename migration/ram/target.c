@@ -6,6 +6,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "exec/exec-all.h"
 #include "exec/ram_addr.h"
 #include "target.h"
 
@@ -23,6 +24,17 @@ void ram_target_log_write(RAMBlock *rb, uint64_t start, uint64_t length)
 {
     cpu_physical_memory_set_dirty_range(rb->offset + start, length,
                                         1 << DIRTY_MEMORY_MIGRATION);
+}
+
+void ram_target_wrote(RAMBlock *rb, uint64_t start, uint64_t length)
+{
+    ram_addr_t first = rb->offset + start;
+
+    if (tcg_enabled()) {
+        tb_invalidate_phys_range(first, first + length - 1);
+    }
+    cpu_physical_memory_set_dirty_range(first, length,
+                                        DIRTY_CLIENTS_NOCODE);
 }
 
 void ram_target_look_at_log(RAMBlock *rb, uint64_t bytes)

@@ -23,6 +23,12 @@ void ram_target_write_back(RAMBlock *rb);
 void ram_target_log_write(RAMBlock *rb, uint64_t start, uint64_t length);
 
 /*
+ * Tells all who have to know that @length bytes of @rb were written to by host
+ * address: dirty logs, and TCG, whose code of that memory is out of date.  BQL.
+ */
+void ram_target_wrote(RAMBlock *rb, uint64_t start, uint64_t length);
+
+/*
  * TCG: the next write of each CPU to the first @bytes of @rb looks at the dirty
  * log again.
  */
