@@ -22,6 +22,7 @@ typedef enum MigrationAct {
     MIGRATION_ACT_SAVE_SNAPSHOT,
     MIGRATION_ACT_LOAD_SNAPSHOT,
     MIGRATION_ACT_DELETE_SNAPSHOT,
+    MIGRATION_ACT_CHECK_DEVICES,    /* to save, reset and load them */
     MIGRATION_ACT_RESET,
     MIGRATION_ACT_POWERDOWN,
     MIGRATION_ACT_CHANGE_DEVICE,    /* something of its state */

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "hw/qdev-properties.h"
+#include "migration/check/vmstate-check.h"
 #include "migration/colo.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
@@ -38,6 +39,7 @@ void migration_object_init(void)
     register_savevm_live(WIRE_RAM_NAME, WIRE_RAM_INSTANCE, WIRE_RAM_VERSION,
                          &ram_section_handlers, NULL);
     dirty_bitmap_mig_init();
+    vmstate_check_init();
 }
 
 /*
@@ -47,6 +49,7 @@ void migration_object_init(void)
 void migration_shutdown(void)
 {
     main_loop_set_ending();
+    vmstate_check_shutdown();
     colo_shutdown();
     source_shutdown();
     destination_shutdown();

@@ -14,7 +14,7 @@
 #include "permit.h"
 
 static const char *const moment_text[MOMENT__COUNT] = {
-    [MOMENT_INCOMPLETE] = "the last snapshot was not loaded completely",
+    [MOMENT_INCOMPLETE] = "the state of its devices was not loaded completely",
     [MOMENT_LEAVING] = "a migration is in progress",
     [MOMENT_STOPPED] = "a migration is in progress",
     [MOMENT_HANDED_OVER] = "the guest is being handed over to the destination",
@@ -63,6 +63,11 @@ static const Rule permit_rules[MIGRATION_ACT__COUNT] = {
     [MIGRATION_ACT_LOAD_SNAPSHOT] = {
         "Cannot load a snapshot",
         OUTGOING | GONE | AWAITED | LOADING | POSTCOPY
+    },
+    /* It stops the guest, and resets what a migration would load or send. */
+    [MIGRATION_ACT_CHECK_DEVICES] = {
+        "Cannot check the state of devices",
+        INCOMPLETE | OUTGOING | GONE | AWAITED | LOADING | POSTCOPY | ENDING
     },
     /* As long as the disks are here; no migration needs old snapshots. */
     [MIGRATION_ACT_DELETE_SNAPSHOT] = {
@@ -205,7 +210,8 @@ bool migration_permits(MigrationAct act, Error **errp)
     Moment now = moment_now();
 
     assert(bql_locked());
-    if (act == MIGRATION_ACT_LOAD_SNAPSHOT && !permit_reset_of_cpus(errp)) {
+    if ((act == MIGRATION_ACT_LOAD_SNAPSHOT ||
+         act == MIGRATION_ACT_CHECK_DEVICES) && !permit_reset_of_cpus(errp)) {
         error_prepend(errp, "%s: ", rule->what);
         return false;
     }

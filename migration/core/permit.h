@@ -13,7 +13,7 @@
 /* Where the guest is, which may not agree with what runs here */
 typedef enum Moment {
     MOMENT_HERE,                /* no migration */
-    MOMENT_INCOMPLETE,          /* a snapshot was not loaded completely */
+    MOMENT_INCOMPLETE,          /* devices were not loaded completely */
     /* source */
     MOMENT_LEAVING,             /* it goes on while it is being sent */
     MOMENT_STOPPED,             /* by the migration; it may still stay */

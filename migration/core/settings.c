@@ -31,6 +31,9 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "convergence-check.h"
+#include "settings.h"
+
+void (*settings_check_period_changed)(void);
 
 static MigrationParameters *params_in_force(void)
 {
@@ -216,6 +219,9 @@ static void act_on(const MigrateSetParameters *set)
     }
     if (set->has_x_checkpoint_delay) {
         colo_checkpoint_delay_set();
+    }
+    if (set->has_vmstate_check_period && settings_check_period_changed) {
+        settings_check_period_changed();
     }
 }
 

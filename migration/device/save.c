@@ -371,7 +371,7 @@ static bool has_state(const Section *s)
     return s->ops->save_state;
 }
 
-static bool save_device(const DeviceSave *save, const Section *s, Error **errp)
+bool device_save_one(const DeviceSave *save, const Section *s, Error **errp)
 {
     if (!has_state(s)) {
         return true;
@@ -412,7 +412,7 @@ bool device_save_setup(const DeviceSave *save, uint64_t target_page_size,
     }
     FOR_EACH_SECTION(s) {
         if (saved_at_setup(s)) {
-            if (!save_device(save, s, errp)) {
+            if (!device_save_one(save, s, errp)) {
                 return false;
             }
         } else if (section_is_live(s) && section_active(s)) {
@@ -434,7 +434,7 @@ bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp)
         if (set == DEVICES_NOT_LIVE ? section_is_live(s) : saved_at_setup(s)) {
             continue;
         }
-        if (!save_device(save, s, errp)) {
+        if (!device_save_one(save, s, errp)) {
             return false;
         }
         note_time(save, s, "non-iterable", start);

@@ -64,6 +64,12 @@ bool device_save_complete(const DeviceSave *save, bool in_postcopy,
 /* Last record of those that know of postcopy, and the end of the stream. */
 bool device_save_complete_postcopy(const DeviceSave *save, Error **errp);
 
+struct Section;
+
+/* A device, in one record; nothing if it has no state at present. */
+bool device_save_one(const DeviceSave *save, const struct Section *s,
+                     Error **errp);
+
 /* Devices, each in one record. */
 bool device_save_state(const DeviceSave *save, DeviceSet set, Error **errp);
 

@@ -33,7 +33,7 @@ struct RamKept {
     uint64_t bytes;
 };
 
-static uint64_t chunks_of(const KeptRegion *k)
+static uint64_t kept_chunks(const KeptRegion *k)
 {
     return DIV_ROUND_UP(k->r->pages, CHUNK_PAGES);
 }
@@ -70,7 +70,7 @@ void ram_kept_free(RamKept *k)
         KeptRegion *kr = &k->list[i];
 
         if (kr->r) {
-            for (uint64_t chunk = 0; chunk < chunks_of(kr); chunk++) {
+            for (uint64_t chunk = 0; chunk < kept_chunks(kr); chunk++) {
                 g_free(kr->chunks[chunk]);
             }
             g_free(kr->chunks);
@@ -175,7 +175,7 @@ bool ram_kept_copy(RamKept *k, Error **errp)
     for (unsigned i = 0; i < k->count; i++) {
         KeptRegion *kr = &k->list[i];
 
-        for (uint64_t chunk = 0; kr->r && chunk < chunks_of(kr); chunk++) {
+        for (uint64_t chunk = 0; kr->r && chunk < kept_chunks(kr); chunk++) {
             if (!copy_chunk(kr, chunk, errp)) {
                 return false;
             }
@@ -201,7 +201,7 @@ typedef struct KeptRun {
     void *opaque;
 } KeptRun;
 
-static void end_run(KeptRun *run)
+static void end_kept_run(KeptRun *run)
 {
     if (run->count) {
         run->fn(run->opaque, run->r, run->first, run->count);
@@ -212,7 +212,7 @@ static void end_run(KeptRun *run)
 static void was_put_back(KeptRun *run, uint64_t page)
 {
     if (!run->count || run->first + run->count != page) {
-        end_run(run);
+        end_kept_run(run);
         run->first = page;
     }
     run->count++;
@@ -257,9 +257,9 @@ void ram_kept_put_back(RamKept *k, RamKeptFn *fn, void *opaque)
             continue;
         }
         look_at_populated(kr);
-        for (uint64_t chunk = 0; chunk < chunks_of(kr); chunk++) {
+        for (uint64_t chunk = 0; chunk < kept_chunks(kr); chunk++) {
             put_back_chunk(kr, chunk, &run);
         }
-        end_run(&run);
+        end_kept_run(&run);
     }
 }

@@ -68,6 +68,21 @@ bool snapshot_wait_for_turn(QEMUBHFunc *fn, void *opaque)
     return true;
 }
 
+bool snapshot_begin_turn(Error **errp)
+{
+    if (at_work) {
+        error_setg(errp, "a snapshot is being saved, loaded or deleted");
+        return false;
+    }
+    snapshot_begin_work();
+    return true;
+}
+
+void snapshot_end_turn(void)
+{
+    snapshot_end_work(true);
+}
+
 static QEMUFile *open_state(BlockDriverState *bs, bool for_output)
 {
     QIOChannel *ioc = QIO_CHANNEL(qio_channel_block_new(bs));
@@ -210,8 +225,8 @@ static SnapshotDisks *prepare_load(const char *name, const char *vmstate,
 }
 
 /*
- * A snapshot could not be loaded after the machine had been changed for it, and
- * no reset and no other snapshot has set that right.  BQL.
+ * The state of devices could not be loaded after the machine had been changed
+ * for it, and no reset and no other snapshot has set that right.  BQL.
  */
 static bool incomplete;
 
@@ -227,7 +242,7 @@ static void forget_incomplete(void *opaque)
     incomplete = false;
 }
 
-static void set_incomplete(void)
+void snapshot_set_incomplete(void)
 {
     static bool registered;
 
@@ -254,7 +269,7 @@ static bool load_stopped(SnapshotDisks *disks, BlockDriverState *bs,
     }
     bdrv_drain_all_end();
     if (!ok) {
-        set_incomplete();
+        snapshot_set_incomplete();
     }
     return ok;
 }

@@ -24,4 +24,17 @@ bool snapshot_restore(const char *name, const char *vmstate, bool has_devices,
  */
 bool snapshot_wait_for_turn(QEMUBHFunc *fn, void *opaque);
 
+/*
+ * Whatever else saves and loads this VM for itself takes part in the turns:
+ * false if a snapshot is at work.  What was begun has to be ended.
+ */
+bool snapshot_begin_turn(Error **errp);
+void snapshot_end_turn(void);
+
+/*
+ * Devices have not been loaded completely: until a reset or a snapshot sets
+ * that right the guest cannot run, nor be saved or migrated.  BQL.
+ */
+void snapshot_set_incomplete(void);
+
 #endif

@@ -230,6 +230,7 @@ ACTIONS: dict[str, Action] = {
     'system_reset': Action(qmp('system_reset')),
     'stop': Action(qmp('stop')),
     'cont': Action(qmp('cont')),
+    'vmstate-check': Action(qmp('vmstate-check')),
     'savevm': Action(human('savevm old')),
     'loadvm': Action(human('loadvm old')),
     'delvm': Action(human('delvm none')),

@@ -185,6 +185,7 @@ ROWS = [
     # Snapshots
     Row('savevm', 'snapshots', ALL_OUT, ALL_IN),
     Row('loadvm', 'snapshots', ALL_OUT, ALL_IN),
+    Row('vmstate-check', 'snapshots', ALL_OUT, ALL_IN),
     Row('delvm', 'snapshots', refused(*HANDED, *AWAY, *GONE),
         refused_there(*AWAITED, *LOADING)),
     Row('snapshot-save', 'snapshots', ALL_OUT, ALL_IN),

@@ -14,6 +14,7 @@
 #include "block/dirty-bitmap.h"
 #include "hw/qdev-properties-system.h"
 #include "hw/virtio/vhost.h"
+#include "migration/check/vmstate-check.h"
 #include "migration/cpr.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
@@ -174,6 +175,14 @@ bool vhost_supports_device_state(struct vhost_dev *dev)
 /*
  * Others
  */
+
+void vmstate_check_init(void)
+{
+}
+
+void vmstate_check_shutdown(void)
+{
+}
 
 MigMode cpr_get_incoming_mode(void)
 {
