@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "exec/memory.h"
@@ -19,8 +20,13 @@
 #include "sync.h"
 #include "target.h"
 
+static void (*give_back)(void);     /* who has borrowed the log; BQL */
+
 bool ram_log_start(Error **errp)
 {
+    if (give_back) {
+        give_back();
+    }
     return memory_global_dirty_log_start(GLOBAL_DIRTY_MIGRATION, errp);
 }
 
@@ -30,6 +36,25 @@ void ram_log_stop(void)
     if (global_dirty_tracking & GLOBAL_DIRTY_MIGRATION) {
         memory_global_dirty_log_stop(GLOBAL_DIRTY_MIGRATION);
     }
+}
+
+bool ram_log_borrow(void (*ends)(void), Error **errp)
+{
+    if (global_dirty_tracking & GLOBAL_DIRTY_MIGRATION) {
+        error_setg(errp, "The log of what the guest writes is in use");
+        return false;
+    }
+    if (!memory_global_dirty_log_start(GLOBAL_DIRTY_MIGRATION, errp)) {
+        return false;
+    }
+    give_back = ends;
+    return true;
+}
+
+void ram_log_return(void)
+{
+    give_back = NULL;
+    ram_log_stop();
 }
 
 /* Collect everybody's log into the bitmap.  A snapshot has the BQL already. */
@@ -347,18 +372,32 @@ void ram_log_drop_unplugged(RamRegion *r)
     dirty_map_drop(r->map, at, r->pages - at);
 }
 
-void ram_log_first(RamRegions *regions, RamSyncReport *report)
+/* From now on the log is about what is written after this call began. */
+static void restart_log(RamRegions *regions, RamSyncReport *report)
 {
-    int64_t start = now_ns();
     bool held_back = hold_back_writers();
 
-    *report = (RamSyncReport) { .first = true };
     collect(false, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         forget_region(r);
     }
     let_writers_go(held_back);
     sync_settle(regions, report);
+}
+
+void ram_log_restart(RamRegions *regions)
+{
+    RamSyncReport unused = { 0 };
+
+    restart_log(regions, &unused);
+}
+
+void ram_log_first(RamRegions *regions, RamSyncReport *report)
+{
+    int64_t start = now_ns();
+
+    *report = (RamSyncReport) { .first = true };
+    restart_log(regions, report);
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         fill_region(r);
         trace_ram_first_fill(r->name, dirty_map_count(r->map),

@@ -23,9 +23,23 @@
 /* The log is cleared in pieces of so many pages (as an exponent): 1 GiB */
 #define RAM_LOG_CHUNK_SHIFT 18
 
-/* Begin and end logging.  BQL. */
+/* Begin and end logging.  Who has borrowed the log gives it back.  BQL. */
 bool ram_log_start(Error **errp);
 void ram_log_stop(void);
+
+/*
+ * The same for somebody who can do without: when a migration starts, or a
+ * snapshot, @ends is called, which has to call ram_log_return().  False if the
+ * log is in use.  BQL, as for what is called.
+ */
+bool ram_log_borrow(void (*ends)(void), Error **errp);
+void ram_log_return(void);
+
+/*
+ * Forget what the log says; the maps have to be clean.  From now on it is about
+ * what is written after this call began.  BQL.
+ */
+void ram_log_restart(RamRegions *regions);
 
 /*
  * The first time: what was ever written to becomes dirty, all other pages are

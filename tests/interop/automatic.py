@@ -13,12 +13,14 @@ from typing import Any
 
 from ferry.migrate import Result
 from ferry.qmp import QMPError
+from ferry.vm import VM
 from ferrytest.suite import Case
 
 from common import summary
 from converge import FASTEST, LINK, MBPS, RATE, speed, throttle
-from lab import WORK, Lab, check
+from lab import FILL, MEMORY, WORK, Lab, check
 
+SLOW_RATE = 4000        # pages a second, a quarter of the link
 BACK = {'convergence': 'manual', 'total-time-limit': 0, 'on-miss': 'continue'}
 AUTO = {**LINK, 'convergence': 'auto'}
 TOTAL = 3500            # ms; the first pass takes two seconds
@@ -134,7 +136,64 @@ def automatic(lab: Lab) -> str:
                                             throttled, postcopy))
 
 
+def estimate(vm: VM, **arguments: int) -> dict[str, Any]:
+    """What migrate-estimate answers, with methods by their names."""
+    answer = vm.qmp.cmd('migrate-estimate', {'bandwidth': MBPS << 20,
+                                             **arguments})
+    answer['methods'] = {one['method']: one for one in answer['methods']}
+    return answer
+
+
+def refusal(vm: VM, **arguments: int) -> str:
+    """Why migrate-estimate is refused."""
+    try:
+        estimate(vm, **arguments)
+    except QMPError as err:
+        return err.desc
+    return ''
+
+
+def estimates(lab: Lab) -> str:
+    """What is estimated, beside what the migration takes then."""
+    source = lab.boot('ferry')
+    lab.guest.set_rate(SLOW_RATE)
+    qmp = source.qmp
+    qmp.cmd('migrate-set-parameters', LINK)
+    check('range of 50 to 5000' in refusal(source, **{'calc-time': 49}),
+          'a time that is too short is refused')
+    told = estimate(source)
+    precopy = told['methods']['precopy']
+    check(told['pick'] == 'precopy', f'precopy is picked: {told}')
+    check(FILL + WORK < told['memory'] >> 20 < MEMORY, 'memory that exists: '
+          f'{told["memory"] >> 20} MiB')
+    again = estimate(source, **{'calc-time': 100})
+    check(again['dirtied'] < told['dirtied'], 'less is dirtied in less time')
+    said = qmp.cmd('human-monitor-command',
+                   {'command-line': 'migrate_estimate 1 64M'})
+    check('pick: precopy' in said and 'not enabled' in said, said)
+    target = lab.target('ferry')
+    during: list[str] = []
+
+    def on_sample(sample: dict) -> None:
+        if not during and sample['phase'] == 'active':
+            during.append(refusal(source))
+    result = lab.must_move(target, params=LINK, on_sample=on_sample)
+    check('in progress' in during[0], f'not during a migration: {during}')
+    off = result.total_ms / precopy['total-ms']['likely']
+    check(0.5 < off < 2, f'{precopy["total-ms"]} ms were expected, it took '
+          f'{result.total_ms}')
+    lab.guest.set_rate(RATE)
+    fast = estimate(target)
+    check('total-ms' not in fast['methods']['precopy'] and
+          'total-ms' in fast['methods']['throttling'],
+          f'precopy would not end, throttled it would: {fast["methods"]}')
+    return (f'expected {precopy["total-ms"]} ms, took {result.total_ms} ms: '
+            f'{off:.2f}')
+
+
 def all_cases() -> list[Case]:
-    """One: they share the guest."""
+    """One for what is decided, whose parts share a guest, and estimates."""
     return [Case('ferry-ferry-convergence-auto', automatic, False, ('ferry',),
-                 ('auto-converge', 'convergence=auto'), alone=True)]
+                 ('auto-converge', 'convergence=auto'), alone=True),
+            Case('ferry-ferry-estimate', estimates, False, ('ferry',),
+                 ('convergence=auto',), alone=True)]

@@ -243,6 +243,8 @@ OTHERS = {
         'change-vnc-password', 'client_migrate_info', 'display-reload',
         'display-update', 'expire_password', 'input-send-event',
         'set_password'),
+    'refused while a migration runs, see tests/interop/automatic.py': (
+        'migrate-estimate',),
     'of an own device of the host, as outside': (
         'chardev-change', 'chardev-send-break', 'add_client'),
     'of a job or bitmap, which there is where it can be started': (
