@@ -345,6 +345,19 @@ def refused(place: Place) -> Callable[[Path], str]:
     return run
 
 
+def pairs(place: Place, count: int) -> Iterator[Case]:
+    """COUNT times each kind of migration, pristine's and ours in turns."""
+    for number in range(count):
+        for kind in ('pristine', 'ferry'):
+            kinds = (kind, kind)
+            for what, run in (
+                    ('live', moves(place, kinds, ('return-path',), False)),
+                    ('pinned', moves(place, kinds, (
+                        'return-path', 'rdma-pin-all'), False)),
+                    ('postcopy', postcopy(place, kinds, False))):
+                yield Case(f'{what}-{kind}-{number}', run)
+
+
 def all_cases(place: Place) -> Iterator[Case]:
     """All cases, those that matter most first."""
     quick = place.patience > 1
