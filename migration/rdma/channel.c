@@ -18,6 +18,7 @@ struct RdmaChannel {
     QIOChannel parent;
     RdmaLink *main;             /* NULL: closed */
     RdmaLink *back;             /* atomic: may be set once, later */
+    GPtrArray *others;          /* RdmaLink, for writes; see the header */
     bool incoming;
     RdmaHello hello;            /* what was agreed upon */
     bool blocking;
@@ -85,6 +86,7 @@ RdmaChannel *rdma_channel_new(RdmaLink *main, RdmaLink *back, bool incoming,
     channel->back = back;
     channel->incoming = incoming;
     channel->hello = *hello;
+    channel->others = g_ptr_array_new();
     /* A destination of another version begins without it: see wire/rdma.h. */
     channel->may_ask = incoming || hello->peers;
     channel->no_discard = true;
@@ -101,6 +103,17 @@ void rdma_channel_set_back(RdmaChannel *channel, RdmaLink *back)
     if (qatomic_read(&channel->back_stopped)) {
         rdma_link_stop(back);
     }
+}
+
+void rdma_channel_add(RdmaChannel *channel, RdmaLink *link)
+{
+    g_ptr_array_add(channel->others, link);
+}
+
+RdmaLink *const *rdma_channel_others(RdmaChannel *channel, unsigned *count)
+{
+    *count = channel->others->len;
+    return (RdmaLink *const *)channel->others->pdata;
 }
 
 /*
@@ -269,6 +282,11 @@ static int rdma_channel_shutdown(QIOChannel *ioc, QIOChannelShutdown how,
     if (how != back_too && channel->main) {
         rdma_link_stop(channel->main);
     }
+    /* Nobody waits for those of a destination, and more may come there. */
+    for (unsigned i = 0; !channel->incoming && channel->others &&
+                         i < channel->others->len; i++) {
+        rdma_link_stop(g_ptr_array_index(channel->others, i));
+    }
     return 0;
 }
 
@@ -280,6 +298,10 @@ static int rdma_channel_close(QIOChannel *ioc, Error **errp)
         channel->closed(channel->opaque);
         channel->closed = NULL;
     }
+    for (unsigned i = 0; channel->others && i < channel->others->len; i++) {
+        rdma_link_free(g_ptr_array_index(channel->others, i));
+    }
+    g_clear_pointer(&channel->others, g_ptr_array_unref);
     g_clear_pointer(&channel->main, rdma_link_free);
     g_clear_pointer(&channel->back, rdma_link_free);
     if (channel->no_discard) {

@@ -7,6 +7,9 @@
  * message that it will take, and only then is the next one sent: so one that
  * waits to write waits until the other side reads.
  *
+ * More links may be there for writes beside the stream: the source's sink posts
+ * to them, and the destination only holds them until the end.
+ *
  * Threads: one reads and one writes at a time.  shutdown() may come from any
  * thread, and ends the waits of that direction.  Reads wait if set_blocking()
  * says so.  Writes wait until what was written has arrived; if set_blocking()
@@ -38,6 +41,14 @@ RdmaChannel *rdma_channel_new(RdmaLink *main, RdmaLink *back, bool incoming,
 
 /* It has none so far; takes @back over.  Main loop. */
 void rdma_channel_set_back(RdmaChannel *channel, RdmaLink *back);
+
+/*
+ * One more link, for writes only; takes it over.  On the source before anybody
+ * uses the channel; on the destination in the main loop.
+ */
+void rdma_channel_add(RdmaChannel *channel, RdmaLink *link);
+/* Those there are, until the channel is closed; *@count may be 0. */
+RdmaLink *const *rdma_channel_others(RdmaChannel *channel, unsigned *count);
 
 /* What @ioc is, or NULL if it is another kind of channel */
 RdmaChannel *rdma_channel_of(QIOChannel *ioc);

@@ -185,6 +185,8 @@ static bool connect_answered(const Connecting *c, RdmaHello *hello,
     hello->pin_all = hello->pin_all && granted.pin_all;
     hello->peers = hello->peers && granted.peers;
     hello->copies = hello->copies && granted.copies;
+    hello->more = MIN(hello->more, granted.more);
+    hello->writes_only = hello->writes_only && granted.writes_only;
     if (hello->peers) {
         /* One that does not know of it has the smallest one. */
         hello->chunk_bits = granted.chunk_bits;
@@ -212,7 +214,8 @@ static bool shake_hands(const Connecting *c, RdmaLink *link, RdmaHello *hello,
 }
 
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          const bool *called_off, Error **errp)
+                          RdmaLink *beside, const bool *called_off,
+                          Error **errp)
 {
     ERRP_GUARD();
     Connecting c = {
@@ -227,7 +230,7 @@ RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
         return NULL;
     }
     id = resolve(&c, to, errp);
-    link = id ? rdma_link_new(c.events, id, errp) : NULL;
+    link = id ? rdma_link_new(c.events, id, beside, errp) : NULL;
     if (link && shake_hands(&c, link, hello, errp)) {
         return link;
     }

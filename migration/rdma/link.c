@@ -45,6 +45,12 @@
 /* Bytes of writes after the last signalled one */
 #define SIGNAL_BYTES (RDMA_WINDOW / 4)
 
+/* Keys are valid in it.  Whoever leaves it last frees it. */
+typedef struct Domain {
+    struct ibv_pd *pd;
+    unsigned users;             /* atomic */
+} Domain;
+
 /* A write that was not posted yet */
 typedef struct HeldWrite {
     struct ibv_sge sge;
@@ -56,7 +62,8 @@ typedef struct HeldWrite {
 struct RdmaLink {
     struct rdma_event_channel *events;
     struct rdma_cm_id *id;
-    struct ibv_pd *pd;
+    Domain *domain;
+    bool writes_only;           /* no messages */
     struct ibv_comp_channel *channel;
     struct ibv_cq *cq;
     bool has_qp;
@@ -205,7 +212,8 @@ static bool make_queue_pair(RdmaLink *link)
     struct ibv_qp_init_attr attr = {
         .qp_type = IBV_QPT_RC,
         .cap = {
-            .max_send_wr = link->depth, .max_recv_wr = RECEIVES,
+            .max_send_wr = link->depth,
+            .max_recv_wr = link->writes_only ? 1 : RECEIVES,
             .max_send_sge = 1, .max_recv_sge = 1,
         },
     };
@@ -220,7 +228,7 @@ static bool make_queue_pair(RdmaLink *link)
         return verb_failed(link, "ibv_create_cq", errno);
     }
     attr.send_cq = attr.recv_cq = link->cq;
-    if (rdma_create_qp(link->id, link->pd, &attr) < 0) {
+    if (rdma_create_qp(link->id, link->domain->pd, &attr) < 0) {
         return verb_failed(link, "rdma_create_qp", errno);
     }
     link->has_qp = true;
@@ -267,8 +275,37 @@ static bool make_wait(RdmaLink *link)
 
 static bool make_domain(RdmaLink *link)
 {
-    link->pd = ibv_alloc_pd(link->id->verbs);
-    return link->pd || verb_failed(link, "ibv_alloc_pd", errno);
+    struct ibv_pd *pd = ibv_alloc_pd(link->id->verbs);
+
+    if (!pd) {
+        return verb_failed(link, "ibv_alloc_pd", errno);
+    }
+    link->domain = g_new(Domain, 1);
+    *link->domain = (Domain) { .pd = pd, .users = 1 };
+    return true;
+}
+
+/* A key of one device means nothing to another one. */
+static bool share_domain(RdmaLink *link, RdmaLink *beside)
+{
+    Error *err = NULL;
+
+    if (link->id->verbs != beside->id->verbs) {
+        error_setg(&err, "the connections of one migration are of two RDMA "
+                   "devices: %s and %s", beside->device, link->device);
+        return link_fail(link, err);
+    }
+    link->domain = beside->domain;
+    qatomic_inc(&link->domain->users);
+    return true;
+}
+
+static void leave_domain(Domain *domain)
+{
+    if (domain && qatomic_fetch_dec(&domain->users) == 1) {
+        ibv_dealloc_pd(domain->pd);
+        g_free(domain);
+    }
 }
 
 static void free_mr(void *mr)
@@ -289,9 +326,7 @@ static void release(RdmaLink *link)
     if (link->channel) {
         ibv_destroy_comp_channel(link->channel);
     }
-    if (link->pd) {
-        ibv_dealloc_pd(link->pd);
-    }
+    leave_domain(link->domain);
     if (link->stop_fd >= 0) {
         close(link->stop_fd);
     }
@@ -304,7 +339,7 @@ static void release(RdmaLink *link)
 }
 
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
-                        struct rdma_cm_id *id, Error **errp)
+                        struct rdma_cm_id *id, RdmaLink *beside, Error **errp)
 {
     RdmaLink *link = g_new0(RdmaLink, 1);
 
@@ -314,8 +349,11 @@ RdmaLink *rdma_link_new(struct rdma_event_channel *events,
     link->mrs = g_ptr_array_new_with_free_func(free_mr);
     pstrcpy(link->device, sizeof(link->device),
             ibv_get_device_name(id->verbs->device));
-    if (find_limits(link) && make_domain(link) && make_queue_pair(link) &&
-        make_wait(link) && make_buffers(link)) {
+    link->writes_only = beside;
+    if (find_limits(link) &&
+        (beside ? share_domain(link, beside) : make_domain(link)) &&
+        make_queue_pair(link) && make_wait(link) &&
+        (beside || make_buffers(link))) {
         return link;
     }
     error_propagate(errp, g_steal_pointer(&link->broken));
@@ -897,7 +935,7 @@ struct ibv_mr *rdma_link_register(RdmaLink *link, void *memory, uint64_t len,
                                   Error **errp)
 {
     int access = remote ? IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE : 0;
-    struct ibv_mr *mr = ibv_reg_mr(link->pd, memory, len, access);
+    struct ibv_mr *mr = ibv_reg_mr(link->domain->pd, memory, len, access);
 
     if (!mr) {
         explain_register(link, name, len, errno, errp);

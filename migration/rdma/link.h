@@ -71,9 +71,14 @@ typedef enum RdmaArrival {
  * A link over @id, which is about to be connected, and is bound to a device:
  * makes the queue pair and posts receive buffers.  @events is the channel of
  * @id's events and of nobody else's.  Both are the link's if this succeeds.
+ *
+ * @beside: NULL, or a link to the same peer, whose device and registered memory
+ * the new one shares.  Such a link is for writes only, and has no messages.
+ * What is registered with one of them stays so as long as that one.
  */
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
-                        struct rdma_cm_id *id, Error **errp);
+                        struct rdma_cm_id *id, RdmaLink *beside,
+                        Error **errp);
 
 /*
  * Disconnects, and releases everything: registered memory in a thread of its

@@ -22,6 +22,7 @@ static struct {
     RdmaChannel *channel;       /* the first one, until it has both links */
     bool handed_over;           /* it is somebody's; otherwise it is ours */
     bool has_back;              /* the second link was accepted */
+    unsigned more;              /* links for writes that are to come */
     RdmaLink *watched;          /* its link, until it is established */
 } listener;
 
@@ -46,6 +47,14 @@ static void close_listener(void)
         listener.events = NULL;
     }
     listener.cb = NULL;
+}
+
+/* The channel has all its links: it is no business of ours any more. */
+static void let_channel_go(void)
+{
+    if (listener.handed_over && listener.has_back && !listener.more) {
+        listener.channel = NULL;
+    }
 }
 
 /* Nothing is expected any more. */
@@ -89,10 +98,8 @@ static void hand_over(void)
     listener.handed_over = true;
     qio_channel_set_name(QIO_CHANNEL(channel), "migration-rdma-incoming");
     listener.cb(QIO_CHANNEL(channel));
-    if (listener.has_back) {
-        listener.channel = NULL;
-        close_if_done();
-    }
+    let_channel_go();
+    close_if_done();
     object_unref(OBJECT(channel));
 }
 
@@ -122,7 +129,8 @@ static void established(void *opaque)
 }
 
 /* The event channel of its own that a link needs; takes over @id. */
-static RdmaLink *make_link(struct rdma_cm_id *id, Error **errp)
+static RdmaLink *make_link(struct rdma_cm_id *id, RdmaLink *beside,
+                           Error **errp)
 {
     struct rdma_event_channel *events = rdma_create_event_channel();
     RdmaLink *link = NULL;
@@ -132,7 +140,7 @@ static RdmaLink *make_link(struct rdma_cm_id *id, Error **errp)
     } else if (rdma_migrate_id(id, events) < 0) {
         error_setg_errno(errp, errno, "rdma_migrate_id() failed");
     } else {
-        link = rdma_link_new(events, id, errp);
+        link = rdma_link_new(events, id, beside, errp);
     }
     if (!link) {
         rdma_reject(id, NULL, 0);
@@ -170,6 +178,8 @@ static bool accept_first(RdmaLink *link, const RdmaHello *hello, Error **errp)
         rdma_link_free(link);
         return false;
     }
+    listener.has_back = false;
+    listener.more = hello->more;
     rdma_channel_on_close(channel, channel_closed, channel);
     listener.channel = channel;
     listener.handed_over = false;
@@ -190,33 +200,56 @@ static bool accept_back(RdmaLink *link, const RdmaHello *hello, Error **errp)
         return false;
     }
     rdma_channel_set_back(listener.channel, link);
-    if (listener.handed_over) {
-        listener.channel = NULL;
-        close_if_done();
-    }
+    listener.has_back = true;
+    let_channel_go();
+    close_if_done();
     return true;
+}
+
+/* The source writes by it, and nobody here has to do anything. */
+static bool accept_more(RdmaLink *link, const RdmaHello *hello, Error **errp)
+{
+    if (!accept_link(link, hello, errp)) {
+        rdma_link_free(link);
+        return false;
+    }
+    rdma_channel_add(listener.channel, link);
+    listener.more--;
+    let_channel_go();
+    close_if_done();
+    return true;
+}
+
+static bool is_welcome(const RdmaHello *hello)
+{
+    if (!listener.channel) {
+        return listener.cb && !hello->writes_only;
+    }
+    return hello->writes_only ? listener.more : !listener.has_back;
 }
 
 /* Takes over @id. */
 static bool rdma_let_in(struct rdma_cm_id *id, const RdmaHello *hello,
                         Error **errp)
 {
-    bool first = !listener.channel;
     RdmaLink *link;
 
-    if (first ? !listener.cb : listener.has_back) {
+    if (!is_welcome(hello)) {
         rdma_reject(id, NULL, 0);
         rdma_destroy_id(id);
         error_setg(errp, "there is a source already");
         return false;
     }
-    link = make_link(id, errp);
+    link = make_link(id, hello->writes_only
+                         ? rdma_channel_main(listener.channel) : NULL, errp);
     if (!link) {
         return false;
     }
-    listener.has_back = !first;
-    return first ? accept_first(link, hello, errp)
-                 : accept_back(link, hello, errp);
+    if (hello->writes_only) {
+        return accept_more(link, hello, errp);
+    }
+    return listener.channel ? accept_back(link, hello, errp)
+                            : accept_first(link, hello, errp);
 }
 
 static void connection_requested(void *opaque)

@@ -2,8 +2,9 @@
  * From an address to RDMA links: the side that listens
  *
  * The first connection is the stream from the source.  A source that needs
- * answers makes a second one before it sends anything; it belongs to the
- * channel of the first, even if nobody listens any more.
+ * answers makes a second one before it sends anything, and one of ours as many
+ * for writes as it has announced with the first; they belong to the channel of
+ * the first, even if nobody listens any more.
  *
  * Main loop, under the BQL.
  *

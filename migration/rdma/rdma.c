@@ -82,10 +82,12 @@ static RamSink *sending_make(void *opaque, RamStreamSink *stream,
                              const RamRegions *regions)
 {
     Sending *s = opaque;
+    unsigned count;
+    RdmaLink *const *others = rdma_channel_others(s->channel, &count);
 
     s->sink = rdma_sink_new(rdma_channel_main(s->channel),
-                            rdma_channel_hello(s->channel), stream,
-                            regions);
+                            rdma_channel_hello(s->channel), others, count,
+                            stream, regions);
     return rdma_sink_base(s->sink);
 }
 
@@ -162,43 +164,100 @@ void rdma_destination_end(void)
  * Addresses
  */
 
+/* All links of a source, until they are a channel's */
+typedef struct Links {
+    RdmaLink *main, *back;
+    RdmaLink *others[WIRE_RDMA_MORE_MAX];
+    unsigned count;
+} Links;
+
+static void free_links(Links *links)
+{
+    for (unsigned i = 0; i < links->count; i++) {
+        rdma_link_free(links->others[i]);
+    }
+    rdma_link_free(links->back);
+    rdma_link_free(links->main);
+}
+
+static bool connect_back(const MigrationAddress *addr, const RdmaHello *hello,
+                         Links *links, const bool *called_off, Error **errp)
+{
+    RdmaHello again = *hello;
+
+    again.more = 0;
+    links->back = rdma_connect_to(&addr->u.rdma, &again, NULL, called_off,
+                                  errp);
+    if (!links->back) {
+        error_prepend(errp, "the connection for answers, which needs "
+                      "'return-path' on the destination as well: ");
+    }
+    return links->back;
+}
+
+static bool connect_others(const MigrationAddress *addr,
+                           const RdmaHello *hello, Links *links,
+                           const bool *called_off, Error **errp)
+{
+    while (links->count < hello->more) {
+        RdmaHello again = *hello;
+        RdmaLink *link;
+
+        again.more = 0;
+        again.writes_only = true;
+        link = rdma_connect_to(&addr->u.rdma, &again, links->main, called_off,
+                               errp);
+        if (!link) {
+            error_prepend(errp, "queue pair %u: ", links->count + 2);
+            return false;
+        }
+        links->others[links->count++] = link;
+    }
+    return true;
+}
+
+static void warn_of_less(const RdmaHello *wanted, const RdmaHello *hello)
+{
+    if (wanted->pin_all && !hello->pin_all) {
+        warn_report("the destination does not pin all memory: it is registered "
+                    "piece by piece");
+    }
+    if (wanted->more > hello->more) {
+        warn_report("the destination accepts %u queue pairs and not %u",
+                    hello->more + 1, wanted->more + 1);
+    }
+}
+
 /* In a thread of its own */
 static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
                              const bool *called_off, Error **errp)
 {
-    bool wanted = migrate_rdma_pin_all();
-    RdmaHello hello = {
-        .pin_all = wanted, .peers = true, .copies = true,
+    ERRP_GUARD();
+    const RdmaHello wanted = {
+        .pin_all = migrate_rdma_pin_all(), .peers = true, .copies = true,
         .chunk_bits = ctz64(migrate_rdma_chunk_size()),
+        .more = migrate_rdma_queue_pairs() - 1,
     };
-    RdmaLink *main = rdma_connect_to(&addr->u.rdma, &hello, called_off, errp);
-    RdmaLink *back = NULL;
+    RdmaHello hello = wanted;
     RdmaChannel *channel = NULL;
+    Links links = { };
 
-    if (!main) {
-        return NULL;
-    }
-    if (both_ways) {
-        RdmaHello again = hello;
-
-        back = rdma_connect_to(&addr->u.rdma, &again, called_off, errp);
-        if (!back) {
-            error_prepend(errp, "the connection for answers, which needs "
-                          "'return-path' on the destination as well: ");
-        }
-    }
-    if (back || !both_ways) {
-        channel = rdma_channel_new(main, back, false, &hello, errp);
+    links.main = rdma_connect_to(&addr->u.rdma, &hello, NULL, called_off,
+                                 errp);
+    if (links.main &&
+        (!both_ways || connect_back(addr, &hello, &links, called_off, errp)) &&
+        connect_others(addr, &hello, &links, called_off, errp)) {
+        channel = rdma_channel_new(links.main, links.back, false, &hello,
+                                   errp);
     }
     if (!channel) {
-        rdma_link_free(back);
-        rdma_link_free(main);
+        free_links(&links);
         return NULL;
     }
-    if (wanted && !hello.pin_all) {
-        warn_report("the destination does not pin all memory: it is registered "
-                    "piece by piece");
+    for (unsigned i = 0; i < links.count; i++) {
+        rdma_channel_add(channel, links.others[i]);
     }
+    warn_of_less(&wanted, &hello);
     qio_channel_set_name(QIO_CHANNEL(channel), "migration-rdma-outgoing");
     return QIO_CHANNEL(channel);
 }

@@ -60,6 +60,9 @@ struct RdmaSink {
     RamStreamSink *stream;
     QEMUFile *file;
     RdmaLink *link;
+    RdmaLink *const *others;    /* for writes beside it */
+    unsigned others_count;
+    bool others_wrote;          /* and may not have finished */
     RdmaHello hello;
 
     Target *targets;
@@ -149,6 +152,18 @@ static bool sink_settle(RdmaSink *sink, Error **errp)
         return false;
     }
     sink->settled = true;
+    return true;
+}
+
+/* What was written by the other links has arrived. */
+static bool finish_others(RdmaSink *sink, Error **errp)
+{
+    for (unsigned i = 0; sink->others_wrote && i < sink->others_count; i++) {
+        if (!rdma_link_finish_writes(sink->others[i], errp)) {
+            return false;
+        }
+    }
+    sink->others_wrote = false;
     return true;
 }
 
@@ -343,9 +358,28 @@ static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
  * Writing
  */
 
+/* Who writes the span of @t that @offset is in; *@bytes of it at most */
+static RdmaLink *choose_link(RdmaSink *sink, const Target *t, uint64_t offset,
+                             uint64_t *bytes)
+{
+    uint64_t number = (t - sink->targets) + (offset >> RDMA_SPAN_BITS);
+    unsigned which = number % (sink->others_count + 1);
+
+    if (sink->others_count) {
+        *bytes = MIN(*bytes, (1ull << RDMA_SPAN_BITS) -
+                     (offset & MAKE_64BIT_MASK(0, RDMA_SPAN_BITS)));
+    }
+    if (!which) {
+        return sink->link;
+    }
+    sink->others_wrote = true;
+    return sink->others[which - 1];
+}
+
 static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
 {
     Target *t = run->target;
+    RdmaLink *link;
     uint64_t bytes;
     Span keys;
 
@@ -353,8 +387,9 @@ static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
         !sink_settle(sink, errp)) {
         return false;
     }
-    bytes = MIN(bytes, rdma_link_write_max(sink->link));
-    if (!rdma_link_write(sink->link, t->region->host + run->offset,
+    link = choose_link(sink, t, run->offset, &bytes);
+    bytes = MIN(bytes, rdma_link_write_max(link));
+    if (!rdma_link_write(link, t->region->host + run->offset,
                          keys.mr->lkey, t->block.address + run->offset,
                          keys.rkey, bytes, errp)) {
         return false;
@@ -396,7 +431,7 @@ static bool tell_copies(RdmaSink *sink)
     }
     wire = g_malloc(c->bytes);
     put_copies(sink, wire);
-    ok = sink_open(sink, &err) &&
+    ok = sink_open(sink, &err) && finish_others(sink, &err) &&
          sink_tell_many(sink, WIRE_RDMA_PAGES, c->count, wire, c->bytes, &err);
     c->count = c->bytes = 0;
     return ok || sink_fail(sink, err);
@@ -469,7 +504,7 @@ static bool tell_gathered(RdmaSink *sink)
     for (unsigned i = 0; i < count; i++) {
         rdma_fill_zeros(&wire[i], &z->list[i], z->target->block.start);
     }
-    return (sink_open(sink, &err) &&
+    return (sink_open(sink, &err) && finish_others(sink, &err) &&
             sink_tell_many(sink, WIRE_RDMA_ZEROS, count, wire,
                            count * sizeof(*wire), &err)) ||
            sink_fail(sink, err);
@@ -624,7 +659,8 @@ static int rdma_sink_flush(RamSink *base)
 
     /* The completion of the write that comes last can be requested. */
     if (!sink_error(sink) && give_all(sink) &&
-        !rdma_link_finish_writes(sink->link, &err)) {
+        !(rdma_link_finish_writes(sink->link, &err) &&
+          finish_others(sink, &err))) {
         sink_fail(sink, err);
     }
     return sink_error(sink);
@@ -689,6 +725,7 @@ static const RamSinkOps rdma_sink_ops = {
 };
 
 RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
+                        RdmaLink *const *others, unsigned count,
                         RamStreamSink *stream, const RamRegions *regions)
 {
     RdmaSink *sink = g_new0(RdmaSink, 1);
@@ -698,6 +735,8 @@ RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
     sink->stream = stream;
     sink->file = stream->file;
     sink->link = link;
+    sink->others = others;
+    sink->others_count = count;
     sink->hello = *hello;
     sink->span_bits = MAX(RDMA_SPAN_BITS, hello->chunk_bits);
     sink->targets = g_new0(Target, regions->count);

@@ -15,6 +15,11 @@
  * ranges of zeros go in one message: RDMA_ZEROS_MANY bytes are enough then, and
  * RDMA_ZEROS_ONE otherwise.
  *
+ * Several links: a span is always written by the same one, as only one link
+ * keeps the order of what is written to a page.  Only one has messages, so all
+ * others have to have finished before a message that is about memory, or ends
+ * the section, is sent.
+ *
  * Copies: a run of few pages is not worth a write of its own, nor registering
  * memory for it.  If that was agreed upon, many such runs go in one message.
  *
@@ -62,12 +67,13 @@
 typedef struct RdmaSink RdmaSink;
 
 /*
- * A sink for @regions that uses @link, where @hello was agreed upon, and
- * @stream for what goes with the stream; errors are latched there.  All three
- * are the caller's and stay.  Whoever owns the sink calls it in the thread that
- * uses @link.
+ * A sink for @regions that uses @link, where @hello was agreed upon, @count
+ * @others for writes beside it, and @stream for what goes with the stream;
+ * errors are latched there.  All are the caller's and stay.  Whoever owns the
+ * sink calls it in the thread that uses @link.
  */
 RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
+                        RdmaLink *const *others, unsigned count,
                         RamStreamSink *stream, const RamRegions *regions);
 void rdma_sink_free(RdmaSink *sink);
 

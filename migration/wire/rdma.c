@@ -72,6 +72,8 @@ void rdma_fill_hello(WireRdmaHello *wire, const RdmaHello *hello)
 
     if (hello->peers) {
         flags |= WIRE_RDMA_PEERS | (hello->copies ? WIRE_RDMA_COPIES : 0) |
+                 (hello->writes_only ? WIRE_RDMA_WRITES_ONLY : 0) |
+                 hello->more << WIRE_RDMA_MORE_SHIFT |
                  (hello->chunk_bits - WIRE_RDMA_CHUNK_BITS) <<
                  WIRE_RDMA_CHUNK_SHIFT;
     }
@@ -104,6 +106,8 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
     h.peers = flags & WIRE_RDMA_PEERS;
     if (h.peers) {
         h.copies = flags & WIRE_RDMA_COPIES;
+        h.writes_only = flags & WIRE_RDMA_WRITES_ONLY;
+        h.more = (flags & WIRE_RDMA_MORE) >> WIRE_RDMA_MORE_SHIFT;
         h.chunk_bits = WIRE_RDMA_CHUNK_BITS +
                        ((flags & WIRE_RDMA_CHUNK) >> WIRE_RDMA_CHUNK_SHIFT);
     }
@@ -111,6 +115,11 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
         error_setg(errp, "the peer registers memory in chunks of 2^%u bytes, "
                    "and 2^%d is the limit", h.chunk_bits,
                    WIRE_RDMA_CHUNK_BITS_MAX);
+        return false;
+    }
+    if (h.more > WIRE_RDMA_MORE_MAX) {
+        error_setg(errp, "the peer announces %u connections for writes, and "
+                   "%d are the limit", h.more, WIRE_RDMA_MORE_MAX);
         return false;
     }
     *hello = h;

@@ -74,6 +74,14 @@ WIRE_ASSERT_SIZE(WireRdmaHello, 8);
 #define WIRE_RDMA_COPIES          0x40000000u
 #define WIRE_RDMA_CHUNK           0x00000f00u
 #define WIRE_RDMA_CHUNK_SHIFT           8
+/*
+ * With it, of the first connection: so many others follow, for writes only; and
+ * of each of these, that it is one.
+ */
+#define WIRE_RDMA_MORE            0x001f0000u
+#define WIRE_RDMA_MORE_SHIFT            16
+#define WIRE_RDMA_WRITES_ONLY     0x20000000u
+#define WIRE_RDMA_MORE_MAX              15
 
 typedef enum WireRdmaType {
     WIRE_RDMA_NONE = 0,                 /* never sent */
@@ -154,6 +162,9 @@ typedef struct RdmaHello {
     bool peers;
     bool copies;                /* with peers only */
     unsigned chunk_bits;        /* with peers; otherwise it is not said */
+    /* With peers only */
+    unsigned more;              /* connections for writes that follow this */
+    bool writes_only;           /* this is one of them */
 } RdmaHello;
 
 typedef struct RdmaHead {

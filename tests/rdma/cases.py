@@ -172,6 +172,22 @@ def moves(place: Place, kinds: tuple[str, str], caps: tuple[str, ...],
     return run
 
 
+def several(place: Place, kinds: tuple[str, str]) -> Callable[[Path], str]:
+    """Four queue pairs, or as many as the destination accepts."""
+    def run(folder: Path) -> str:
+        with Pair(place, folder, kinds, ('return-path',)) as pair:
+            set_params(pair.src, {'x-rdma-queue-pairs': 4})
+            pair.runs(pair.src)
+            said = completed(pair.migrate())
+            pair.same_memory()
+            warned = 'accepts 1 queue pairs' in \
+                (folder / 'src.log').read_text()
+            check(warned == (kinds[1] == 'pristine'),
+                  f'fewer are warned of: {warned}')
+            return said
+    return run
+
+
 def strict(place: Place) -> Callable[[Path], str]:
     """A switchover that is held, and started by COMMIT."""
     def run(folder: Path) -> str:
@@ -373,6 +389,9 @@ def all_cases(place: Place) -> Iterator[Case]:
     yield Case('postcopy-pin-all', postcopy(place, PAIRS[0], True))
     yield Case('recovered', recovered(place))
     yield Case('strict', strict(place), quick=True)
+    for kinds in PAIRS[:2]:
+        yield Case(f'queue-pairs-{"-to-".join(kinds)}', several(place, kinds),
+                   quick=kinds == PAIRS[0])
     if not quick:
         yield Case('paused-ferry-to-ferry',
                    moves(place, ('ferry', 'ferry'), (), True))

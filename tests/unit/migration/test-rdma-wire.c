@@ -38,6 +38,7 @@ static void test_hello_bytes(void)
     static const uint8_t pinned[] = { 0, 0, 0, 1, 0, 0, 0, 1 };
     static const uint8_t ours[] = { 0, 0, 0, 1, 0x80, 0, 0, 0 };
     static const uint8_t more[] = { 0, 0, 0, 1, 0xc0, 0, 0x0a, 0 };
+    static const uint8_t several[] = { 0, 0, 0, 1, 0xa0, 0x0f, 0, 0 };
     WireRdmaHello wire;
 
     rdma_fill_hello(&wire, &(RdmaHello) { });
@@ -50,8 +51,14 @@ static void test_hello_bytes(void)
         .peers = true, .copies = true, .chunk_bits = 30,
     });
     g_assert_cmpmem(&wire, sizeof(wire), more, sizeof(more));
+    rdma_fill_hello(&wire, &(RdmaHello) {
+        .peers = true, .writes_only = true, .chunk_bits = 20, .more = 15,
+    });
+    g_assert_cmpmem(&wire, sizeof(wire), several, sizeof(several));
     /* Others are not told. */
-    rdma_fill_hello(&wire, &(RdmaHello) { .copies = true, .chunk_bits = 25 });
+    rdma_fill_hello(&wire, &(RdmaHello) {
+        .copies = true, .chunk_bits = 25, .more = 3, .writes_only = true,
+    });
     g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
 }
 
@@ -80,6 +87,12 @@ static void test_hello(void)
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_true(hello.copies);
     g_assert_cmpuint(hello.chunk_bits, ==, 25);
+    g_assert_false(hello.writes_only);
+    g_assert_cmpuint(hello.more, ==, 0);
+    stl_be_p(bytes + 4, 0xa0070000);
+    g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
+    g_assert_true(hello.writes_only);
+    g_assert_cmpuint(hello.more, ==, 7);
 }
 
 static void test_hello_refused(void)
@@ -108,6 +121,13 @@ static void test_hello_refused(void)
         stl_be_p(bytes + 4, 0x80000000 | n << 8);
         g_assert_false(rdma_check_hello(bytes, 8, &hello, &err));
         assert_says(err, "2^30 is the limit");
+    }
+    for (uint32_t n = 16; n < 32; n++) {
+        Error *err = NULL;
+
+        stl_be_p(bytes + 4, 0x80000000 | n << 16);
+        g_assert_false(rdma_check_hello(bytes, 8, &hello, &err));
+        assert_says(err, "15 are the limit");
     }
     g_assert_true(hello.pin_all);
 }

@@ -138,6 +138,10 @@ typedef struct Run {
     uint32_t peer;              /* what the destination is said to know */
     unsigned passes;
     bool answers;
+    unsigned more;              /* links for writes, that are asked for */
+    uint64_t other_writes;      /* by these */
+    bool one_too_many;          /* and another one, which must be rejected */
+    bool writes_first;          /* the first link says that it is one of them */
     bool called_off;            /* atomic: the source is not to connect */
     bool changes_nothing;       /* memory stays as it is */
     bool fills_ring;            /* only messages are sent */
@@ -146,6 +150,7 @@ typedef struct Run {
     QemuThread source, loader;
     bool source_done, loaded;   /* atomic */
     Error *source_err, *err;
+    Error *lie_err;             /* of what must have failed */
     QIOChannel *ioc;            /* of the destination */
     RdmaCounts counts;
 } Run;
@@ -180,11 +185,15 @@ static void send_memory(Run *run, RdmaChannel *channel)
 {
     QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(channel));
     RamStreamSink stream;
+    RdmaLink *const *others;
     RdmaSink *sink;
+    unsigned count;
 
     ram_stream_sink_init(&stream, f, run->peer);
+    others = rdma_channel_others(channel, &count);
     sink = rdma_sink_new(rdma_channel_main(channel),
-                         rdma_channel_hello(channel), &stream, &run->from);
+                         rdma_channel_hello(channel), others, count, &stream,
+                         &run->from);
     for (unsigned pass = 0; pass < run->passes && !rdma_sink_begin(sink);
          pass++) {
         RAM_REGIONS_FOREACH(r, &run->from) {
@@ -209,6 +218,10 @@ static void send_memory(Run *run, RdmaChannel *channel)
     }
     qemu_put_be64(f, 0);
     qemu_fflush(f);
+    run->counts = rdma_link_counts(rdma_channel_main(channel));
+    for (unsigned i = 0; i < count; i++) {
+        run->other_writes += rdma_link_counts(others[i]).writes;
+    }
     if (!qemu_file_get_error(f) && run->answers) {
         QEMUFile *back = qemu_file_get_return_path(f);
 
@@ -220,9 +233,6 @@ static void send_memory(Run *run, RdmaChannel *channel)
         qemu_fclose(back);
     }
     stream_check(f, run->source_err ? NULL : &run->source_err);
-    run->counts = rdma_channel_main(channel)
-                  ? rdma_link_counts(rdma_channel_main(channel))
-                  : (RdmaCounts) { };
     rdma_sink_free(sink);
     qemu_fclose(f);
     object_unref(OBJECT(channel));
@@ -299,6 +309,33 @@ static void fill_ring(Run *run, RdmaChannel *channel)
     object_unref(OBJECT(channel));
 }
 
+static bool connect_more(Run *run, const InetSocketAddress *to,
+                         RdmaChannel *channel, const RdmaHello *hello)
+{
+    for (unsigned i = 0; i < hello->more; i++) {
+        RdmaHello again = *hello;
+        RdmaLink *link;
+
+        again.more = 0;
+        again.writes_only = true;
+        link = rdma_connect_to(to, &again, rdma_channel_main(channel),
+                               &run->called_off, &run->source_err);
+        if (!link) {
+            return false;
+        }
+        rdma_channel_add(channel, link);
+    }
+    if (run->one_too_many) {
+        RdmaHello again = *hello;
+
+        again.more = 0;
+        again.writes_only = true;
+        g_assert_null(rdma_connect_to(to, &again, rdma_channel_main(channel),
+                                      &run->called_off, &run->lie_err));
+    }
+    return true;
+}
+
 static void *source_thread(void *opaque)
 {
     InetSocketAddress to = {
@@ -309,18 +346,24 @@ static void *source_thread(void *opaque)
     RdmaLink *main, *back = NULL;
     RdmaChannel *channel = NULL;
 
-    main = rdma_connect_to(&to, &hello, &run->called_off, &run->source_err);
+    hello.more = run->more;
+    hello.writes_only = run->writes_first;
+    main = rdma_connect_to(&to, &hello, NULL, &run->called_off,
+                           &run->source_err);
     if (main && run->answers) {
         RdmaHello again = hello;
 
-        back = rdma_connect_to(&to, &again, &run->called_off,
+        again.more = 0;
+        back = rdma_connect_to(&to, &again, NULL, &run->called_off,
                                &run->source_err);
     }
     if (main && (back || !run->answers)) {
         channel = rdma_channel_new(main, back, false, &hello,
                                    &run->source_err);
     }
-    if (channel && run->fills_ring) {
+    if (channel && !connect_more(run, &to, channel, &hello)) {
+        object_unref(OBJECT(channel));
+    } else if (channel && run->fills_ring) {
         fill_ring(run, channel);
     } else if (channel && run->lie) {
         lie_to_destination(run->lie, channel);
@@ -490,6 +533,7 @@ static void run_free(Run *run)
     free_regions(&run->from);
     free_regions(&run->to);
     error_free(run->source_err);
+    error_free(run->lie_err);
     error_free(run->err);
     g_free(run);
 }
@@ -653,6 +697,30 @@ static void test_sparse(void)
         } else {
             g_assert_cmpuint(run->counts.writes, >=, pages_of[0] / 32);
         }
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+/*
+ * Several links: each has some of the writes, whatever else is told of in
+ * between, and whichever of the two sides' answers are needed
+ */
+static void test_several(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        Run *run;
+
+        memory_is = i & 1 ? MEMORY_DENSE : MEMORY_MIXED;
+        run = run_new();
+        memory_is = MEMORY_MIXED;
+        run->more = 1 + i;
+        run->answers = i & 2;
+        run->hello.copies = i & 2;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        g_assert_cmpuint(run->other_writes, >, 0);
+        g_assert_cmpuint(run->counts.writes, >, 0);
         run_free(run);
         assert_nothing_left();
     }
@@ -920,6 +988,36 @@ static void test_destinations_lie(void)
     }
 }
 
+/* Links for writes that nobody has announced */
+static void test_links_lie(void)
+{
+    for (unsigned more = 0; more < 2; more++) {
+        Run *run = run_new();
+
+        run->more = more;
+        run->one_too_many = run->answers = true;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        g_assert_nonnull(run->lie_err);
+        /* Perhaps as nobody listens any more, when all links are there. */
+        g_assert_nonnull(strstr(error_get_pretty(run->lie_err),
+                                "the connection was rejected"));
+        run_free(run);
+        assert_nothing_left();
+    }
+    for (unsigned more = 0; more < 2; more++) {
+        Run *run = run_new();
+
+        run->more = more;
+        run->writes_first = true;
+        g_assert_false(run_it(run));
+        g_assert_nonnull(strstr(error_get_pretty(run->source_err),
+                                "rejected by the destination"));
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
 /* A key that is not the destination's: the device says so. */
 static void test_wrong_key(void)
 {
@@ -948,7 +1046,7 @@ static void be_quiet(void)
 }
 
 /* Each call in turn, whichever function that is of, on either side */
-static void test_failures(bool pin_all, bool answers)
+static void test_failures(bool pin_all, bool answers, unsigned more)
 {
     unsigned failed = 0;
 
@@ -960,6 +1058,7 @@ static void test_failures(bool pin_all, bool answers)
 
         run->hello.pin_all = pin_all;
         run->answers = answers;
+        run->more = more;
         verbs_fail(NULL, n);
         ok = run_it(run);
         was_hit = !verbs_fail_left();
@@ -989,12 +1088,17 @@ static void test_failures(bool pin_all, bool answers)
 
 static void test_fail_dynamic(void)
 {
-    test_failures(false, false);
+    test_failures(false, false, 0);
 }
 
 static void test_fail_pin_all(void)
 {
-    test_failures(true, true);
+    test_failures(true, true, 0);
+}
+
+static void test_fail_several(void)
+{
+    test_failures(false, true, 2);
 }
 
 int main(int argc, char **argv)
@@ -1004,6 +1108,7 @@ int main(int argc, char **argv)
     g_test_add_func("/rdma/move/dense", test_dense);
     g_test_add_func("/rdma/move/sparse", test_sparse);
     g_test_add_func("/rdma/move/chunks", test_chunks);
+    g_test_add_func("/rdma/move/several", test_several);
     g_test_add_func("/rdma/move/order", test_order);
     g_test_add_func("/rdma/move/ring", test_ring);
     g_test_add_func("/rdma/move/pin-all", test_pin_all);
@@ -1015,8 +1120,10 @@ int main(int argc, char **argv)
     g_test_add_func("/rdma/fail/called-off", test_called_off);
     g_test_add_func("/rdma/lies/source", test_sources_lie);
     g_test_add_func("/rdma/lies/destination", test_destinations_lie);
+    g_test_add_func("/rdma/lies/links", test_links_lie);
     g_test_add_func("/rdma/lies/key", test_wrong_key);
     g_test_add_func("/rdma/fail/each-call-dynamic", test_fail_dynamic);
     g_test_add_func("/rdma/fail/each-call-pin-all", test_fail_pin_all);
+    g_test_add_func("/rdma/fail/each-call-several", test_fail_several);
     return g_test_run();
 }
