@@ -76,7 +76,7 @@ static void channel_failed(const Error *err)
     /* Who waits for a device's state on this channel does so in vain. */
     load_threads_give_up();
     if (f) {
-        qemu_file_set_error_obj(f, -EIO, error_copy(err));
+        stream_stop_reading(f, error_copy(err));
     }
 }
 

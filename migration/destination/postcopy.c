@@ -449,17 +449,6 @@ void postcopy_dest_hold_broke(void)
     dest_unregister();
 }
 
-/*
- * Whoever reads it is woken, but the last word can still be said on the way
- * back.
- */
-static void stop_reading(QEMUFile *f)
-{
-    qemu_file_set_error(f, -EIO);
-    qio_channel_shutdown(qemu_file_get_ioc(f), QIO_CHANNEL_SHUTDOWN_READ,
-                         NULL);
-}
-
 static void lose_hope(void)
 {
     QEMU_LOCK_GUARD(&pc.lock);
@@ -474,7 +463,7 @@ static void read_no_more(void *opaque)
 {
     QEMU_LOCK_GUARD(&pc.lock);
     if (destination.from_src) {
-        stop_reading(destination.from_src);
+        stream_stop_reading(destination.from_src, NULL);
     }
 }
 

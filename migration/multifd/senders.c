@@ -438,6 +438,16 @@ void senders_drop_devices(Senders *s)
     device_queue_end(&s->devices);
 }
 
+bool senders_broken(const Senders *s)
+{
+    for (unsigned i = 0; i < s->count; i++) {
+        if (qemu_file_get_error(s->list[i].file) == -EIO) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool senders_look(Senders *s, unsigned i, SenderView *view)
 {
     const SenderView *v;

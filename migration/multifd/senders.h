@@ -114,6 +114,9 @@ void senders_mark(void *senders);
  */
 int senders_settle(Senders *s, RamSender *main);
 
+/* The network of one of the channels has failed.  Any thread. */
+bool senders_broken(const Senders *s);
+
 /*
  * Channel @i, as it was at the end of its last turn.  False if there are fewer.
  * Any thread.

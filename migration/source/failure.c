@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "migration/multifd/senders.h"
 #include "migration/wire/stream.h"
 #include "failure.h"
 #include "state.h"
@@ -20,7 +21,8 @@ static bool is_broken(QEMUFile *f)
 
 static bool streams_broken(void)
 {
-    return is_broken(source.to_dst) || is_broken(source.urgent);
+    return is_broken(source.to_dst) || is_broken(source.urgent) ||
+           (source.senders && senders_broken(source.senders));
 }
 
 /*

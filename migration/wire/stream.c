@@ -323,6 +323,12 @@ uint64_t stream_written(QEMUFile *f)
     return f->moved;
 }
 
+void stream_stop_reading(QEMUFile *f, Error *err)
+{
+    qemu_file_set_error_obj(f, -EIO, err);
+    qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_READ, NULL);
+}
+
 void stream_count_in(QEMUFile *f, Stat64 *counter)
 {
     f->counter = counter;

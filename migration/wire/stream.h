@@ -96,6 +96,13 @@ uint64_t stream_written(QEMUFile *f);
 void stream_read_ahead(QEMUFile *f, size_t bytes);
 
 /*
+ * Latches @err, which is taken over, in @f, an input, and wakes whoever reads
+ * it, a coroutine as well.  What is written on the same connection still
+ * arrives.  Any thread.
+ */
+void stream_stop_reading(QEMUFile *f, Error *err);
+
+/*
  * What @f, an output, writes from now on counts in @counter, one of those that
  * base/stats.h adds up; at first it is that of the main channel.
  */

@@ -73,6 +73,7 @@ def differs(lab: Lab) -> str:
     target = ready(lab, 'ferry', args=devices(f',bytes={BYTES // 2}'))
     result = lab.move(target, caps=MULTIFD, params=params())
     said = failed(lab, result)
+    check('not within its state' in said, f"it has the destination's: {said}")
     lab.clear()
     return f'"{said}"'
 
