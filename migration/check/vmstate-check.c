@@ -39,19 +39,31 @@ typedef struct Check {
  * Whether it can be done
  */
 
-/* A reset completes an unplug, and the state would be that of a device more. */
-static int is_being_unplugged(Object *obj, void *opaque)
+/* Types of devices that share memory with other guests */
+#define IVSHMEM_PREFIX "ivshmem"
+
+/*
+ * A reset completes an unplug, and the state would be that of a device more.
+ * Memory of other guests changes while this one is stopped, and must not be
+ * put back.
+ */
+static int is_in_the_way(Object *obj, void *opaque)
 {
     Error **errp = opaque;
     DeviceState *dev = (DeviceState *)object_dynamic_cast(obj, TYPE_DEVICE);
     g_autofree char *path = NULL;
 
-    if (!dev || !dev->pending_deleted_event) {
-        return 0;
+    if (dev && dev->pending_deleted_event) {
+        path = object_get_canonical_path(obj);
+        error_setg(errp, "the guest has not completed the unplug of '%s'",
+                   path);
+    } else if (dev && g_str_has_prefix(object_get_typename(obj),
+                                       IVSHMEM_PREFIX)) {
+        path = object_get_canonical_path(obj);
+        error_setg(errp, "the memory of '%s' is shared with others, who may "
+                   "write to it meanwhile", path);
     }
-    path = object_get_canonical_path(obj);
-    error_setg(errp, "the guest has not completed the unplug of '%s'", path);
-    return 1;
+    return path != NULL;
 }
 
 static bool check_possible(Error **errp)
@@ -69,7 +81,7 @@ static bool check_possible(Error **errp)
         possible = !migration_is_blocked(errp) && reset_reaches_devices(errp) &&
                    saved_state_possible(errp) &&
                    !object_child_foreach_recursive(object_get_root(),
-                                                   is_being_unplugged, errp);
+                                                   is_in_the_way, errp);
     }
     if (!possible) {
         error_prepend(errp, "Cannot check the state of devices: ");
