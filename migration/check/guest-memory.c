@@ -14,6 +14,9 @@
 #include "migration/ram/keep.h"
 #include "migration/ram/target.h"
 #include "guest-memory.h"
+#ifdef CONFIG_MALLOC_TRIM
+#include <malloc.h>
+#endif
 
 struct GuestMemory {
     RamRegions regions;
@@ -141,10 +144,15 @@ VmstateMemoryChangeList *guest_memory_changes(GuestMemory *m)
 
 void guest_memory_free(GuestMemory *m)
 {
-    if (m) {
-        qapi_free_VmstateMemoryChangeList(m->changes);
-        ram_kept_free(m->kept);
-        ram_blocks_free(&m->regions);
-        g_free(m);
+    if (!m) {
+        return;
     }
+    qapi_free_VmstateMemoryChangeList(m->changes);
+    ram_kept_free(m->kept);
+    ram_blocks_free(&m->regions);
+    g_free(m);
+#ifdef CONFIG_MALLOC_TRIM
+    /* The copy was as large as the guest: the host is to have it back. */
+    malloc_trim(0);
+#endif
 }
