@@ -275,6 +275,19 @@ class OnATerminal(Base):
         self.assertNotIn('Traceback', said)
         self.assertIn('Not over', page.read_text())
 
+    def test_stays_where_no_migration_has_begun(self):
+        self.monitor([{'migrate': {}}])
+        process, master = self.start(self.path, *FAST)
+        self.read(master, 'waiting for a migration to start')
+        time.sleep(0.3)
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGINT)
+        self.read(master)
+        self.assertEqual(process.wait(10), 130)
+        process, master = self.start(self.path, '--once')
+        self.read(master)
+        self.assertEqual(process.wait(10), 5)
+
     def test_a_silent_qemu_is_said_to_be_silent(self):
         monitor = self.monitor(brief()[:6])
         process, master = self.start(self.path)
