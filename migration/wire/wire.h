@@ -257,6 +257,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
  * all others has pages follow on these, up to the next such mark.
  */
 #define WIRE_PEER_POSTCOPY_CHANNELS     0x0800u
+#define WIRE_PEER_INVENTORY             0x1000u /* WIRE_CMD_INVENTORY */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -306,6 +307,17 @@ WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
 #define WIRE_CMD_COMMIT_LEN             4
 #define WIRE_CMD_ABORT                  0x4603  /* it goes on at the source */
 #define WIRE_CMD_ABORT_LEN              4
+
+/*
+ * With the feature INVENTORY, once, after the greeting and before anything
+ * else: the destination sends what it is made of.  WITHDRAW may follow, and
+ * nothing after it: there will be no guest on this connection.  A destination
+ * that can wait for another one does, and sends SHUT with success.
+ */
+#define WIRE_CMD_INVENTORY              0x4608
+#define WIRE_CMD_INVENTORY_LEN          0
+#define WIRE_CMD_WITHDRAW               0x4609
+#define WIRE_CMD_WITHDRAW_LEN           0
 
 typedef struct WireHold {
     wire_be32 attempt;                  /*  0 */
@@ -437,6 +449,62 @@ WIRE_ASSERT_SIZE(WireChanged, WIRE_RP_CHANGED_MIN - 1);
 
 /* Ranges that may come before they have been taken */
 #define WIRE_CHANGED_MAX                65536
+
+/*
+ * The answer to INVENTORY: the next bytes of a WireInventory, in as many
+ * messages as it takes.
+ */
+#define WIRE_RP_INVENTORY               0x4612
+#define WIRE_RP_INVENTORY_MIN           1
+#define WIRE_RP_INVENTORY_MAX           WIRE_RP_PAYLOAD_MAX
+
+/*
+ * What a side of a migration is made of.  Items whose kind is not known are
+ * skipped, and so is what follows the last field that is known of the others.
+ */
+typedef struct WireInventory {
+    wire_be32 len;                      /*  0: of all, this included */
+    wire_be32 items;                    /*  4: how many follow */
+    wire_be32 omitted;                  /*  8: how many did not fit */
+    /* items */
+} QEMU_PACKED WireInventory;
+WIRE_ASSERT_SIZE(WireInventory, 12);
+
+#define WIRE_INVENTORY_MAX              (256 * 1024)
+#define WIRE_INVENTORY_ITEMS_MAX        8192
+
+typedef struct WireInventoryItem {
+    uint8_t kind;                       /*  0: WIRE_INVENTORY_* */
+    wire_be16 len;                      /*  1: of what follows */
+    uint8_t flags;                      /*  3: of that kind */
+    wire_be64 value[3];                 /*  4: of that kind */
+    /* name; text with its length, which may be 0 */
+} QEMU_PACKED WireInventoryItem;
+WIRE_ASSERT_SIZE(WireInventoryItem, 28);
+
+/* Kinds: name; text; values.  What is not mentioned is empty or 0. */
+#define WIRE_INVENTORY_MACHINE          1   /* type; UUID; page bits, CPUs */
+#define WIRE_INVENTORY_CAPABILITY       2   /* name; on */
+#define WIRE_INVENTORY_PARAMETER        3   /* name; value */
+#define WIRE_INVENTORY_CPU              4   /* type; ; how many */
+#define WIRE_INVENTORY_CPU_WORD         5   /* which; ; bits of features */
+/* name; ; bytes in use, at most, of a page */
+#define WIRE_INVENTORY_RAM              6
+/* name; type; instance, version, the oldest version that can be loaded */
+#define WIRE_INVENTORY_SECTION          7
+/* source: name of a section; one that is sent now; instance */
+/* destination: type of sections; one that can be loaded */
+#define WIRE_INVENTORY_SUBSECTION       8
+#define WIRE_INVENTORY_NODE             9   /* name of a block node */
+#define WIRE_INVENTORY_BITMAP           10  /* name of its node; name */
+/* subject; what is wrong on this side, and what to change */
+#define WIRE_INVENTORY_PROBLEM          11
+
+#define WIRE_INVENTORY_RAM_RESIZABLE    0x01    /* up to the second value */
+#define WIRE_INVENTORY_RAM_IGNORED      0x02    /* its pages are not sent */
+#define WIRE_INVENTORY_SECTION_SENT     0x01    /* source: it would be, now */
+#define WIRE_INVENTORY_SECTION_ALIAS    0x02    /* another name of one */
+#define WIRE_INVENTORY_PROBLEM_FATAL    0x01    /* a migration would fail */
 
 /*
  * After the message RECV_BITMAP, outside of any length: the bitmap of pages
