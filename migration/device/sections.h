@@ -56,7 +56,7 @@ struct Section {
     const VMStateDescription *vmsd;
     void *opaque;
 
-    /* Private to sections.c */
+    /* Private to sections.c, and read by section-inventory.c */
     char *old_name;                 /* before devices had paths, or NULL */
     uint32_t old_instance_id;
     SectionClaim claims[SECTION_CLAIMS_MAX];
