@@ -72,8 +72,10 @@ static const PhaseRow destination_rows[MIGRATION_STATUS__MAX] = {
         TO(SETUP)),
     ROW(SETUP, PHASE_RUNNING,
         TO(ACTIVE) | TO(FAILED)),
+    /* A source that withdraws leaves the destination waiting for the next. */
     ROW(ACTIVE, PHASE_RUNNING,
-        TO(POSTCOPY_ACTIVE) | TO(COLO) | TO(COMPLETED) | TO(FAILED)),
+        TO(SETUP) | TO(POSTCOPY_ACTIVE) | TO(COLO) | TO(COMPLETED) |
+        TO(FAILED)),
     ROW(POSTCOPY_ACTIVE, PHASE_RUNNING | PHASE_GUEST_HERE | PHASE_POSTCOPY,
         TO(COMPLETED) | TO(POSTCOPY_PAUSED) | TO(FAILED)),
     ROW(POSTCOPY_PAUSED, PHASE_RUNNING | PHASE_GUEST_HERE | PHASE_POSTCOPY |

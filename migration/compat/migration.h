@@ -49,6 +49,7 @@ struct MigrationState {
     bool send_configuration;        /* so does what kind of machine it is */
     bool send_section_footer;
     bool send_switchover_start;
+    bool preflight;                 /* the destination is compared with us */
     bool preempt_pre_7_2;           /* an early form of postcopy preempt */
     bool multifd_flush_after_each_section;
     bool multifd_clean_tls_termination;

@@ -1,10 +1,14 @@
 /*
- * The destination: what a source sends first, read for a guest that is refused
+ * The destination: what a source sends first, before anything is prepared
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/main-loop.h"
+#include "migration/core/inventory.h"
+#include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "greeting.h"
 #include "return-path.h"
@@ -12,32 +16,104 @@
 /* OPEN_RETURN_PATH and three PINGs; later versions may send a few more. */
 #define GREETING_COMMANDS_MAX 16
 
-/* Whether there may be more */
-static bool greeting_take_command(QEMUFile *f)
+typedef struct Greeting {
+    QEMUFile *f;
+    bool asked;                 /* the source was sent the inventory */
+    bool withdrawn;
+} Greeting;
+
+/* What comes next, if it is a command; nothing is taken from the stream. */
+static bool peek_command(QEMUFile *f, uint16_t *type, uint16_t *len)
 {
-    bool command = qemu_get_byte(f) == WIRE_COMMAND;
-    uint16_t type = command ? qemu_get_be16(f) : 0;
-    uint16_t len = command ? qemu_get_be16(f) : 0;
+    uint8_t *bytes;
+
+    if (qemu_peek_buffer(f, &bytes, 1, 0) < 1 || bytes[0] != WIRE_COMMAND ||
+        qemu_peek_buffer(f, &bytes, sizeof(WireCommand), 0) <
+        sizeof(WireCommand)) {
+        return false;
+    }
+    *type = lduw_be_p(bytes + offsetof(WireCommand, command));
+    *len = lduw_be_p(bytes + offsetof(WireCommand, len));
+    return true;
+}
+
+static void skip_head(QEMUFile *f)
+{
+    uint8_t head[sizeof(WireCommand)];
+
+    qemu_get_buffer(f, head, sizeof(head));
+}
+
+static bool take_ping(QEMUFile *f)
+{
     uint32_t value;
 
-    if (!command || qemu_file_get_error(f)) {
+    skip_head(f);
+    value = qemu_get_be32(f);
+    if (qemu_file_get_error(f)) {
+        return false;
+    }
+    trace_loadvm_process_command_ping(value);
+    /* If the source is gone, reading the stream fails. */
+    reply_pong(value);
+    return true;
+}
+
+static bool send_inventory(Greeting *g)
+{
+    g_autoptr(Inventory) inventory = NULL;
+    g_autoptr(GByteArray) bytes = NULL;
+
+    skip_head(g->f);
+    g->asked = true;
+    bql_lock();
+    inventory = inventory_collect(false);
+    bql_unlock();
+    bytes = inventory_encode(inventory);
+    trace_migration_inventory(inventory->items->len, bytes->len);
+    return reply_inventory(bytes->data, bytes->len);
+}
+
+/*
+ * Whether there may be more.  What is out of place is left to be read by those
+ * who say why it is refused.
+ */
+static bool greeting_take_command(Greeting *g)
+{
+    uint16_t type, len;
+
+    if (!peek_command(g->f, &type, &len)) {
         return false;
     }
     if (type == WIRE_CMD_OPEN_RETURN_PATH) {
-        return len == WIRE_CMD_OPEN_RETURN_PATH_LEN && reply_open(f);
+        if (len != WIRE_CMD_OPEN_RETURN_PATH_LEN || !reply_open(g->f)) {
+            return false;
+        }
+        skip_head(g->f);
+        return true;
     }
-    if (type != WIRE_CMD_PING || len != WIRE_CMD_PING_LEN) {
-        return false;
+    if (type == WIRE_CMD_PING) {
+        return len == WIRE_CMD_PING_LEN && reply_is_open() && take_ping(g->f);
     }
-    value = qemu_get_be32(f);
-    return !qemu_file_get_error(f) && reply_pong(value) &&
-           value != WIRE_PING_START;
+    if (type == WIRE_CMD_INVENTORY) {
+        return len == WIRE_CMD_INVENTORY_LEN && !g->asked &&
+               (reply_peer_features() & WIRE_PEER_INVENTORY) &&
+               send_inventory(g);
+    }
+    if (type == WIRE_CMD_WITHDRAW && len == WIRE_CMD_WITHDRAW_LEN && g->asked) {
+        skip_head(g->f);
+        g->withdrawn = true;
+    }
+    return false;
 }
 
-void greeting_read(QEMUFile *f)
+bool greeting_read(QEMUFile *f)
 {
-    for (int i = 0; i < GREETING_COMMANDS_MAX && greeting_take_command(f);
+    Greeting g = { .f = f };
+
+    for (int i = 0; i < GREETING_COMMANDS_MAX && greeting_take_command(&g);
          i++) {
         /* the next one */
     }
+    return !g.withdrawn && !(g.asked && qemu_file_get_error(f));
 }

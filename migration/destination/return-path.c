@@ -15,7 +15,7 @@
 #include "migration/wire/wire.h"
 #include "return-path.h"
 
-/* How long reply_error() tries to get the lock, in steps of a millisecond */
+/* How long those try to get the lock who must not wait, in milliseconds */
 #define ERROR_LOCK_MS 20
 
 static QemuMutex reply_lock;
@@ -117,6 +117,21 @@ bool reply_report(uint16_t type, const DowntimeReport *report)
     QEMU_LOCK_GUARD(&reply_lock);
     return (source_peer.features & WIRE_PEER_REPORT) && !shut &&
            say_at_once(type, payload, downtime_report_encode(report, payload));
+}
+
+bool reply_inventory(const uint8_t *bytes, size_t len)
+{
+    QEMU_LOCK_GUARD(&reply_lock);
+    while (len) {
+        size_t now = MIN(len, WIRE_RP_INVENTORY_MAX);
+
+        if (!reply_say(WIRE_RP_INVENTORY, bytes, now)) {
+            return false;
+        }
+        bytes += now;
+        len -= now;
+    }
+    return true;
 }
 
 bool reply_switchover_ack(void)
@@ -255,8 +270,13 @@ static bool send_shut(bool ok, const char *why)
 
 bool reply_refuse(const char *why)
 {
-    QEMU_LOCK_GUARD(&reply_lock);
-    return send_shut(false, why);
+    bool ok = lock_soon();
+
+    if (ok) {
+        ok = send_shut(false, why);
+        qemu_mutex_unlock(&reply_lock);
+    }
+    return ok;
 }
 
 void reply_close(bool ok, const char *why)

@@ -41,6 +41,9 @@ bool reply_report(uint16_t type, const DowntimeReport *report);
 bool reply_changed(const char *name, uint64_t start, uint64_t len);
 bool reply_aborted(uint32_t attempt);
 
+/* The answer to INVENTORY: all @len bytes, waiting for a source that is slow */
+bool reply_inventory(const uint8_t *bytes, size_t len);
+
 /* The source need not wait for our devices any longer. */
 bool reply_switchover_ack(void);
 

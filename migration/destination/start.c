@@ -40,6 +40,8 @@
 #define SHUTDOWN_MS 3000
 #define QUIT_REASON "QEMU was ended before the migration was complete"
 
+static void take_main_stream(QEMUFile *f);
+
 static Moment destination_moment(void)
 {
     if (!migration_is_loading()) {
@@ -74,8 +76,8 @@ void destination_init(void)
  * The end
  */
 
-/* What only one migration at a time can have.  The stream is left. */
-static QEMUFile *let_go(void)
+/* What only one load at a time can have.  The stream is left. */
+static QEMUFile *let_go_of_load(void)
 {
     QEMUFile *f = postcopy_dest_take_stream();
 
@@ -88,6 +90,14 @@ static QEMUFile *let_go(void)
         migration_ioc_unregister_yank_from_file(f);
     }
     destination.loading = false;
+    return f;
+}
+
+/* The same, and what only one migration at a time can have */
+static QEMUFile *let_go(void)
+{
+    QEMUFile *f = let_go_of_load();
+
     cpr_set_incoming_mode(MIG_MODE_NONE);
     transport_end();
     return f;
@@ -181,6 +191,39 @@ static void destination_start_guest(void)
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
 }
 
+/* Channels of a source that has gone must not be taken for the next one's. */
+static void await_source(void)
+{
+    transport_listen_drain();
+    if (migrate_multifd() && !migrate_file_channels()) {
+        multifd_incoming_begin(take_main_stream);
+    }
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
+}
+
+/*
+ * The source has seen that the guest does not fit, or wanted to know no more
+ * than that.  It is told when it may come again.
+ */
+static void destination_released(void)
+{
+    Error *err = NULL;
+
+    destination.withdrawn = false;
+    if (transport_accepts_more()) {
+        QEMUFile *f = let_go_of_load();
+
+        await_source();
+        take_leave(f, true);
+        return;
+    }
+    error_setg(&err, "the source has compared both sides and withdrawn: "
+               "it can only connect again after another 'migrate-incoming', "
+               "as this is no socket that listens");
+    notify_error(err);
+    destination_fail();
+}
+
 /* There will be no source. Takes over @err. */
 static void destination_fail_early(Error *err)
 {
@@ -206,6 +249,8 @@ static void destination_thread_ended(void *opaque)
     if (main_loop_is_ending()) {
         /* The source is told that the guest will not run here. */
         clean_up(false);
+    } else if (destination.withdrawn) {
+        destination_released();
     } else if (prepare_committed()) {
         destination_complete();
     } else if (!destination.loaded) {
@@ -231,7 +276,7 @@ static void take_main_stream(QEMUFile *f)
     postcopy_dest_set_stream(f);
     rdma_destination_begin(qemu_file_get_ioc(f));
     notify_phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
-    destination.touched = true;
+    destination.withdrawn = false;
     destination.report = (DowntimeReport) { 0 };
     qatomic_set(&destination.busy, true);
     qemu_thread_create(&destination.thread, MIGRATION_THREAD_DST_MAIN,
@@ -258,6 +303,12 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
         /* It may have been turned off since listening began. */
         multifd_incoming_end();
     }
+    if (destination.from_src && !migrate_postcopy_preempt()) {
+        /* There is a source that may still withdraw. */
+        migration_ioc_unregister_yank(ioc);
+        object_unref(OBJECT(ioc));
+        return true;
+    }
     if (destination.from_src) {
         bool more = postcopy_dest_urgent_channel(ioc);
 
@@ -266,7 +317,7 @@ static bool incoming_accepted(QIOChannel *ioc, Error *err, void *opaque)
     }
     take_main_stream(qemu_file_new_input(ioc));
     object_unref(OBJECT(ioc));
-    return migrate_postcopy_preempt();
+    return migrate_postcopy_preempt() || transport_accepts_more();
 }
 
 void destination_shutdown(void)

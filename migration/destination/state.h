@@ -33,6 +33,11 @@ typedef struct Destination {
      */
     bool loaded;
     /*
+     * The source has withdrawn before anything was prepared.  The same threads
+     * at the same times.
+     */
+    bool withdrawn;
+    /*
      * Devices may have state of a source, or memory.  BQL: set when the stream
      * has said that it fits this machine, which is after the step of precopy
      * was taken, as that can take as long as the source likes; taken back when
@@ -41,9 +46,10 @@ typedef struct Destination {
      */
     bool loading;
     /*
-     * A source has been here since the last reset: another load has to begin
-     * with one.  BQL, main loop.  It outlives the migration, and a phase of
-     * FAILED does not tell, as it is also that of one nobody connected to.
+     * The machine was prepared for the stream of a source since the last reset:
+     * another load has to begin with one.  BQL.  It outlives the migration, and
+     * a phase of FAILED does not tell, as it is also that of one nobody
+     * connected to.
      */
     bool touched;
     /*

@@ -86,18 +86,23 @@ void vmstate_load_init(void)
  * Commands; under the BQL, but for those that come beside or after a package
  */
 
+/* Nobody here will ask for time, so do not let the source wait. */
+static bool ack_if_ready(Error **errp)
+{
+    if (migrate_switchover_ack() && !acks_needed && !reply_switchover_ack()) {
+        error_setg(errp, "SWITCHOVER_ACK cannot be sent to the source");
+        return false;
+    }
+    return true;
+}
+
 static bool open_return_path(QEMUFile *f, Error **errp)
 {
     if (!reply_open(f)) {
         error_setg(errp, "The return path is open already");
         return false;
     }
-    /* Nobody here will ask for time, so do not let the source wait. */
-    if (migrate_switchover_ack() && !acks_needed && !reply_switchover_ack()) {
-        error_setg(errp, "SWITCHOVER_ACK cannot be sent to the source");
-        return false;
-    }
-    return true;
+    return ack_if_ready(errp);
 }
 
 static bool load_ping(QEMUFile *f, Error **errp)
@@ -240,6 +245,7 @@ static bool load_begin(bool file, Error **errp)
 static bool load_set_up(QEMUFile *f, Error **errp)
 {
     destination.loading = load_step() != STEP_SNAPSHOT;
+    destination.touched |= destination.loading;
     if (!device_load_setup(f, errp)) {
         return false;
     }
@@ -556,6 +562,18 @@ static bool load_end(QEMUFile *f, Error **errp)
 }
 
 /*
+ * The source has not withdrawn: others are not waited for any more, unless they
+ * are channels of the same one.  Under the BQL.
+ */
+static bool load_prepare(QEMUFile *f, Error **errp)
+{
+    if (!migrate_multifd() && !migrate_postcopy_preempt()) {
+        transport_listen_stop();
+    }
+    return load_set_up(f, errp) && (!reply_is_open() || ack_if_ready(errp));
+}
+
+/*
  * What does not agree is found out before the source is known, and it is to
  * learn of it: then its greeting is read and no more.
  */
@@ -578,13 +596,14 @@ static bool load_beginning(QEMUFile *f, Error **errp)
             return false;
         }
     }
+    if (!greeting_read(f)) {
+        destination.withdrawn = true;
+        return false;
+    }
     if (ok) {
         bql_lock();
-        ok = load_set_up(f, errp);
+        ok = load_prepare(f, errp);
         bql_unlock();
-    }
-    if (!ok) {
-        greeting_read(f);
     }
     return ok;
 }
@@ -676,7 +695,10 @@ void *destination_thread(void *opaque)
     rcu_register_thread();
     destination.loaded = load_stream(destination.from_src, &err) ||
                          prepare_committed();
-    if (err && destination.loaded) {
+    if (destination.withdrawn) {
+        /* It knows why, and nothing has begun here. */
+        error_free(err);
+    } else if (err && destination.loaded) {
         /* All that mattered had come. */
         warn_reportf_err(err, "after the guest was started: ");
     } else if (err) {

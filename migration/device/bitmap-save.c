@@ -23,6 +23,7 @@
 #include "migration/trace.h"
 #include "migration/wire/wire.h"
 #include "bitmap.h"
+#include "bitmap-inventory.h"
 #include "bitmap-names.h"
 
 /* One that travels, until the end of the migration */
@@ -234,6 +235,26 @@ static bool add_all(Error **errp)
         }
     }
     return true;
+}
+
+bool bitmap_inventory_source(Inventory *inventory, Error **errp)
+{
+    bool ours, ok = true;
+
+    QEMU_LOCK_GUARD(&save.lock);
+    ours = !save.bitmaps->len;
+    if (ours) {
+        ok = add_all(errp);
+    }
+    for (unsigned i = 0; i < save.bitmaps->len; i++) {
+        const Saving *s = save.bitmaps->pdata[i];
+
+        inventory_add(inventory, WIRE_INVENTORY_BITMAP, s->node, s->name);
+    }
+    if (ours) {
+        forget_all();
+    }
+    return ok;
 }
 
 /*

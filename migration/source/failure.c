@@ -87,7 +87,8 @@ static Error *with_likely_cause(Error *err)
     }
     error_setg(&whole, "%s; the destination closed the connection before it "
                "loaded anything: machine type and capabilities must be the "
-               "same on both sides", error_get_pretty(err));
+               "same on both sides, and no other source connected",
+               error_get_pretty(err));
     error_free(err);
     return whole;
 }

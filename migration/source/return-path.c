@@ -45,6 +45,9 @@ struct ReturnPath {
     uint32_t wanted_abort;      /* the one that is waited for, and */
     bool abort_answered;        /* whether that is the last one */
     GArray *changes;            /* ReturnPathChange */
+    bool asked;                 /* INVENTORY was sent */
+    GByteArray *inventory;      /* what has come of the answer */
+    bool inventory_complete;
 };
 
 typedef struct Message {
@@ -151,6 +154,30 @@ static ReturnPathEnd take_aborted(ReturnPath *rp, const Message *m)
 {
     rp->aborted = ldl_be_p(m->payload);
     rp->abort_answered = rp->aborted == rp->wanted_abort;
+    return RETURN_PATH_OPEN;
+}
+
+/* More than was announced cannot come, as nothing may follow the last byte. */
+static ReturnPathEnd take_inventory(ReturnPath *rp, const Message *m)
+{
+    uint32_t total;
+
+    if (!rp->asked || rp->inventory_complete) {
+        error_setg(&rp->error, "an inventory from the destination that was "
+                   "not requested");
+        return RETURN_PATH_BROKEN;
+    }
+    g_byte_array_append(rp->inventory, m->payload, m->len);
+    if (!inventory_announced(rp->inventory->data, rp->inventory->len, &total,
+                             &rp->error)) {
+        return RETURN_PATH_BROKEN;
+    }
+    if (total && rp->inventory->len > total) {
+        error_setg(&rp->error, "the inventory of the destination has more "
+                   "than the %" PRIu32 " bytes that were announced", total);
+        return RETURN_PATH_BROKEN;
+    }
+    rp->inventory_complete = total && rp->inventory->len == total;
     return RETURN_PATH_OPEN;
 }
 
@@ -263,6 +290,8 @@ static const MessageRow messages[] = {
       .take = take_error },
     NAMED(CHANGED, .take = take_changed),
     FIXED(ABORTED, .take = take_aborted),
+    { WIRE_RP_INVENTORY, "INVENTORY", WIRE_RP_INVENTORY_MIN,
+      WIRE_RP_INVENTORY_MAX, .take = take_inventory },
 };
 
 static const MessageRow *find_row(const ReturnPath *rp, uint16_t type)
@@ -386,6 +415,7 @@ ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user)
     rp->f = qemu_file_get_return_path(to_dst);
     rp->user = user;
     rp->changes = new_changes();
+    rp->inventory = g_byte_array_new();
     qemu_mutex_init(&rp->lock);
     qemu_cond_init(&rp->changed);
     qemu_thread_create(&rp->thread, MIGRATION_THREAD_SRC_RETURN,
@@ -424,6 +454,27 @@ bool return_path_meet(ReturnPath *rp, int timeout_ms, Peer *peer)
         return false;
     }
     *peer = rp->peer;
+    return true;
+}
+
+void return_path_expect_inventory(ReturnPath *rp)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    rp->asked = true;
+}
+
+bool return_path_inventory(ReturnPath *rp, int timeout_ms, size_t *bytes,
+                           Inventory **inventory, Error **errp)
+{
+    *inventory = NULL;
+    QEMU_LOCK_GUARD(&rp->lock);
+    *bytes = rp->inventory->len;
+    if (!wait_for(rp, &rp->inventory_complete, timeout_ms)) {
+        return false;
+    }
+    *bytes = rp->inventory->len;
+    *inventory = inventory_decode(rp->inventory->data, rp->inventory->len,
+                                  errp);
     return true;
 }
 
@@ -557,6 +608,7 @@ void return_path_close(ReturnPath *rp)
     error_free(rp->error);
     g_free(rp->reason);
     g_array_free(rp->changes, true);
+    g_byte_array_free(rp->inventory, true);
     qemu_cond_destroy(&rp->changed);
     qemu_mutex_destroy(&rp->lock);
     g_free(rp);

@@ -20,6 +20,7 @@
 #include "migration/wire/wire.h"
 #include "migration/core/peer.h"
 #include "migration/core/downtime-report.h"
+#include "migration/wire/inventory.h"
 
 typedef struct ReturnPath ReturnPath;
 
@@ -60,6 +61,17 @@ ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user);
  * false if there was none; otherwise *@peer is who answered.
  */
 bool return_path_meet(ReturnPath *rp, int timeout_ms, Peer *peer);
+
+/* INVENTORY is about to be sent: its answer may come, once. */
+void return_path_expect_inventory(ReturnPath *rp);
+
+/*
+ * It has come; waits for that at most @timeout_ms.  Then *@inventory is the
+ * caller's, or NULL with @errp set if it is damaged.  *@bytes: how many have
+ * come of it.
+ */
+bool return_path_inventory(ReturnPath *rp, int timeout_ms, size_t *bytes,
+                           Inventory **inventory, Error **errp);
 
 /* The destination has answered something at some time. */
 bool return_path_answered(ReturnPath *rp);

@@ -29,6 +29,7 @@
 #include "migration/yank_functions.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
+#include "check.h"
 #include "cpr-source.h"
 #include "loop-latency.h"
 #include "multifd.h"
@@ -132,6 +133,8 @@ static bool vm_may_leave(Error **errp)
 
     if (migration_is_running()) {
         why = "There's a migration process in progress";
+    } else if (source_is_checking()) {
+        why = "A migrate-check is in progress";
     } else if (runstate_check(RUN_STATE_INMIGRATE)) {
         why = "Guest is waiting for an incoming migration";
     } else if (runstate_check(RUN_STATE_POSTMIGRATE)) {
@@ -303,6 +306,7 @@ void source_shutdown(void)
 {
     int64_t end = now_ms() + SHUTDOWN_MS;
 
+    source_check_give_up();
     source_cancel(NULL);
     bql_unlock();
     while (qatomic_read(&source.alive) && !qatomic_read(&source.handed_over) &&

@@ -37,6 +37,7 @@
 #include "failure.h"
 #include "multifd.h"
 #include "postcopy.h"
+#include "preflight.h"
 #include "speed.h"
 #include "state.h"
 #include "switchover.h"
@@ -86,14 +87,6 @@ static void unlock_bql(const char *step, int64_t since_ns)
  * Setting up
  */
 
-static void greet(QEMUFile *f)
-{
-    qemu_savevm_send_open_return_path(f);
-    qemu_savevm_send_ping(f, WIRE_PEER_HELLO);
-    qemu_savevm_send_ping(f, peer_offer());
-    qemu_savevm_send_ping(f, WIRE_PING_START);
-}
-
 /* While nothing else is on its way; the guest runs meanwhile. */
 static void measure_round_trip(void)
 {
@@ -106,15 +99,20 @@ static void measure_round_trip(void)
     }
 }
 
-static void meet(void)
+/* Who is there, and whether it fits; before anything has to be prepared. */
+static bool meet(Peer *peer, Error **errp)
 {
-    Peer peer = { 0 };
-
-    source.round_trip_ns = 0;
-
     if (source.return_path) {
-        return_path_meet(source.return_path, MEET_MS, &peer);
+        preflight_greet(source.to_dst);
+        return_path_meet(source.return_path, MEET_MS, peer);
     }
+    return preflight_run(peer, errp);
+}
+
+/* What was prepared for any peer may use what this one has. */
+static void use_peer(Peer peer)
+{
+    source.round_trip_ns = 0;
     trace_migration_peer(peer.version, peer.features);
     ram_source_set_peer(peer.features);
     multifd_meet(peer.features);
@@ -168,6 +166,7 @@ static bool source_set_up(Error **errp)
 {
     int64_t start = now_ns();
     QEMUFile *f = source.to_dst;
+    Peer peer = { 0 };
     int64_t since;
     bool ok;
 
@@ -187,16 +186,17 @@ static bool source_set_up(Error **errp)
     if (!ok) {
         return false;
     }
-    if (source.return_path) {
-        greet(f);
-    }
-    if (migrate_postcopy()) {
-        qemu_savevm_send_postcopy_advise(f);
-    }
+    /* Peers of that time wait for it before they answer. */
     if (migrate_postcopy_preempt() &&
         migrate_get_current()->preempt_pre_7_2 &&
         !urgent_channel_connect(errp)) {
         return false;
+    }
+    if (!meet(&peer, errp)) {
+        return false;
+    }
+    if (migrate_postcopy()) {
+        qemu_savevm_send_postcopy_advise(f);
     }
     since = lock_bql();
     stream_keep(f, true);
@@ -210,7 +210,7 @@ static bool source_set_up(Error **errp)
     if (!ok || !wait_for_unplug(errp)) {
         return false;
     }
-    meet();
+    use_peer(peer);
     if (!notify_phase_move(&source_phase, MIGRATION_STATUS_SETUP,
                         MIGRATION_STATUS_ACTIVE) &&
         !notify_phase_move(&source_phase, MIGRATION_STATUS_WAIT_UNPLUG,

@@ -16,6 +16,9 @@
 #include "migration/trace.h"
 #include "private.h"
 
+/* Connections that are dropped at once; more than the kernel keeps waiting */
+#define DRAIN_MAX 1024
+
 /* One that is in its handshake */
 typedef struct Peer {
     TransportTLS *tls;
@@ -226,10 +229,20 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
     return false;
 }
 
-void transport_listen_stop(void)
+/* Under transport_lock. */
+static void drop_peers(void)
 {
     Peer *peer, *next;
 
+    QLIST_FOREACH_SAFE(peer, &listening.peers, next, next) {
+        QLIST_REMOVE(peer, next);
+        transport_tls_drop(peer->tls);
+        g_free(peer);
+    }
+}
+
+void transport_listen_stop(void)
+{
     QEMU_LOCK_GUARD(&transport_lock);
     listening.cb = NULL;
     if (listening.watch) {
@@ -237,11 +250,7 @@ void transport_listen_stop(void)
         g_clear_pointer(&listening.watch, g_source_unref);
     }
     g_clear_pointer(&listening.opened, object_unref);
-    QLIST_FOREACH_SAFE(peer, &listening.peers, next, next) {
-        QLIST_REMOVE(peer, next);
-        transport_tls_drop(peer->tls);
-        g_free(peer);
-    }
+    drop_peers();
     if (listening.listener) {
         qio_net_listener_disconnect(listening.listener);
         g_clear_pointer(&listening.listener, object_unref);
@@ -256,6 +265,36 @@ void transport_listen_stop(void)
     if (listening.in_yank) {
         listening.in_yank = false;
         transport_yank_leave();
+    }
+}
+
+bool transport_accepts_more(void)
+{
+    QEMU_LOCK_GUARD(&transport_lock);
+    return listening.listener;
+}
+
+/* Those that the kernel has accepted for @listener, as far as it keeps any */
+static void drop_waiting(QIOChannelSocket *listener)
+{
+    GPollFD waiting = { .fd = listener->fd, .events = G_IO_IN };
+
+    for (int i = 0; i < DRAIN_MAX && g_poll(&waiting, 1, 0) > 0; i++) {
+        QIOChannelSocket *peer = qio_channel_socket_accept(listener, NULL);
+
+        if (!peer) {
+            return;
+        }
+        object_unref(OBJECT(peer));
+    }
+}
+
+void transport_listen_drain(void)
+{
+    QEMU_LOCK_GUARD(&transport_lock);
+    drop_peers();
+    for (int i = 0; listening.listener && i < listening.listener->nsioc; i++) {
+        drop_waiting(listening.listener->sioc[i]);
     }
 }
 

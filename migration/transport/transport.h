@@ -135,6 +135,15 @@ bool transport_listen(const MigrationAddress *addr, TransportAccepted *cb,
 /* Stop to listen, and drop peers that are in their handshake.  Idempotent. */
 void transport_listen_stop(void);
 
+/* There is a socket to which others can connect. */
+bool transport_accepts_more(void);
+
+/*
+ * Drops all peers that have connected and were not let in yet; listening goes
+ * on for those who connect later.
+ */
+void transport_listen_drain(void);
+
 /*
  * Where the last successful transport_listen() listens or listened: for
  * sockets with the port that the kernel chose.  Valid until the next

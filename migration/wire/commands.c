@@ -75,6 +75,9 @@ static const CommandRule peer_rules[] = {
     FIXED(COMMIT, STREAM, AT(READY) | AT(READY_LISTENING)),
     FIXED(ABORT, STREAM, AT(HELD) | AT(HELD_DISCARDING) | AT(HELD_LISTENING) |
                          AT(READY) | AT(READY_LISTENING)),
+    /* They belong to the greeting, which is over when rules are asked for. */
+    FIXED(INVENTORY, STREAM, 0),
+    FIXED(WITHDRAW, STREAM, 0),
 };
 
 static const CommandRule *find_rule(unsigned command)

@@ -216,6 +216,7 @@ CAPS = {'capabilities': [{'capability': 'xbzrle', 'state': True}]}
 CAPS_BACK = {'capabilities': [{'capability': 'xbzrle', 'state': False}]}
 
 ACTIONS: dict[str, Action] = {
+    'migrate-check': Action(qmp('migrate-check')),
     'migrate resume': Action(lambda vm: vm.qmp.cmd('migrate', {
         'uri': f'unix:{vm.workdir}/nobody', 'resume': True})),
     'migrate_cancel': Action(qmp('migrate_cancel')),

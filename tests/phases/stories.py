@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -197,7 +198,11 @@ def incoming_again(lab: Lab) -> None:
     uri = lab.uri()
     listen = {'uri': uri, 'exit-on-error': False}
     vm.qmp.cmd('migrate-incoming', listen)
-    phases.send(lab, uri, b'no migration').close()
+    machine = vm.qmp.cmd('qom-get', {'path': '/machine', 'property': 'type'})
+    name = machine.removesuffix('-machine').encode()
+    # It fits so far, and devices are prepared; then comes no record.
+    phases.send(lab, uri, struct.pack('>IIBI', 0x5145564d, 3, 7, len(name))
+                + name + b'no migration').close()
     until(vm, 'failed')
     error = vm.qmp.cmd('query-migrate')['error-desc']
     try:

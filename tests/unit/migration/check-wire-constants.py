@@ -98,7 +98,7 @@ TABLE: list[tuple[str, int, str, str]] = [
     ('PEER_MARK', 0xfe000000, '', ''),
     ('PEER_ZERO_RANGE', 1, '', ''),
     ('PEER_PAGE_RUN', 2, '', ''),
-    ('PEER_INVENTORY', 0x800, '', ''),
+    ('PEER_INVENTORY', 0x1000, '', ''),
     ('CMD_INVENTORY', 0x4608, '', ''),
     ('CMD_WITHDRAW', 0x4609, '', ''),
     ('RP_INVENTORY', 0x4612, '', ''),

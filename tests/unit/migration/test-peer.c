@@ -17,7 +17,7 @@
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
              WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR | \
              WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS | \
-             METHODS)
+             WIRE_PEER_INVENTORY | METHODS)
 
 static void test_introduction(void)
 {
@@ -77,6 +77,8 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "channel-records");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "postcopy-channels");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "inventory");
     if (METHODS) {
         last = last->next;
         g_assert_cmpstr(last->value, ==, "any-method");

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "io/channel-socket.h"
 #include "qemu/atomic.h"
+#include "qemu/bswap.h"
 #include "qapi/qapi-builtin-types.h"
 #include "migration/core/peer.h"
 #include "migration/source/return-path.h"
@@ -84,7 +85,8 @@ static void test_introduction(void)
                     WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN |
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
                     WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR |
-                    WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS);
+                    WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS |
+                    WIRE_PEER_INVENTORY);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
@@ -605,6 +607,120 @@ static void test_changed_lies(void)
     }
 }
 
+/*
+ * Inventories
+ */
+
+static GByteArray *inventory_bytes(unsigned items)
+{
+    g_autoptr(Inventory) inventory = inventory_new();
+
+    for (unsigned i = 0; i < items; i++) {
+        inventory_add(inventory, WIRE_INVENTORY_NODE, "node", NULL);
+    }
+    return inventory_encode(inventory);
+}
+
+/* In messages of at most @step bytes */
+static void say_inventory(Talk *t, const GByteArray *bytes, unsigned step)
+{
+    for (unsigned at = 0; at < bytes->len; at += step) {
+        unsigned len = MIN(step, bytes->len - at);
+
+        say(t, WIRE_RP_INVENTORY, len);
+        qemu_put_buffer(t->to_src, bytes->data + at, len);
+    }
+    g_assert_cmpint(qemu_fflush(t->to_src), ==, 0);
+}
+
+static void test_inventory(void)
+{
+    static const unsigned steps[] = { WIRE_RP_INVENTORY_MAX, 100, 1 };
+
+    for (size_t i = 0; i < ARRAY_SIZE(steps); i++) {
+        g_autoptr(GByteArray) bytes = inventory_bytes(50);
+        Inventory *got = NULL;
+        size_t size;
+        Talk t;
+
+        talk_begin(&t);
+        return_path_expect_inventory(t.rp);
+        g_assert_false(return_path_inventory(t.rp, 0, &size, &got, NULL));
+        g_assert_null(got);
+        say_inventory(&t, bytes, steps[i]);
+        g_assert_true(return_path_inventory(t.rp, 10000, &size, &got,
+                                            &error_abort));
+        g_assert_cmpuint(size, ==, bytes->len);
+        g_assert_cmpuint(got->items->len, ==, 50);
+        inventory_free(got);
+        say_number(&t, WIRE_RP_SHUT, WIRE_SHUT_OK);
+        expect_end(&t, RETURN_PATH_DONE, NULL);
+        talk_end(&t);
+    }
+}
+
+static void test_inventory_unasked(void)
+{
+    g_autoptr(GByteArray) bytes = inventory_bytes(1);
+    Talk t;
+
+    talk_begin(&t);
+    say_inventory(&t, bytes, WIRE_RP_INVENTORY_MAX);
+    expect_end(&t, RETURN_PATH_BROKEN, "not requested");
+    talk_end(&t);
+}
+
+static void test_inventory_twice(void)
+{
+    g_autoptr(GByteArray) bytes = inventory_bytes(1);
+    Talk t;
+
+    talk_begin(&t);
+    return_path_expect_inventory(t.rp);
+    say_inventory(&t, bytes, WIRE_RP_INVENTORY_MAX);
+    say_inventory(&t, bytes, WIRE_RP_INVENTORY_MAX);
+    expect_end(&t, RETURN_PATH_BROKEN, "not requested");
+    talk_end(&t);
+}
+
+/* It breaks off at once: nothing is kept of what is too long. */
+static void test_inventory_lengths(void)
+{
+    static const uint32_t wrong[] = { 0, 11, 13, WIRE_INVENTORY_MAX + 1,
+                                      1 << 30, UINT32_MAX };
+
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        g_autoptr(GByteArray) bytes = inventory_bytes(1);
+        Talk t;
+
+        talk_begin(&t);
+        return_path_expect_inventory(t.rp);
+        stl_be_p(bytes->data, wrong[i]);
+        say_inventory(&t, bytes, WIRE_RP_INVENTORY_MAX);
+        expect_end(&t, RETURN_PATH_BROKEN, "inventory");
+        talk_end(&t);
+    }
+}
+
+static void test_inventory_damaged(void)
+{
+    g_autoptr(GByteArray) bytes = inventory_bytes(2);
+    Inventory *got = NULL;
+    Error *err = NULL;
+    size_t size;
+    Talk t;
+
+    talk_begin(&t);
+    return_path_expect_inventory(t.rp);
+    stl_be_p(bytes->data + offsetof(WireInventory, items), 3);
+    say_inventory(&t, bytes, WIRE_RP_INVENTORY_MAX);
+    g_assert_true(return_path_inventory(t.rp, 10000, &size, &got, &err));
+    g_assert_null(got);
+    g_assert_nonnull(strstr(error_get_pretty(err), "damaged"));
+    error_free(err);
+    talk_end(&t);
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -627,6 +743,11 @@ int main(int argc, char **argv)
     g_test_add_func("/return-path/changed", test_changed);
     g_test_add_func("/return-path/changed-too-often", test_changed_too_often);
     g_test_add_func("/return-path/changed-lies", test_changed_lies);
+    g_test_add_func("/return-path/inventory", test_inventory);
+    g_test_add_func("/return-path/inventory-unasked", test_inventory_unasked);
+    g_test_add_func("/return-path/inventory-twice", test_inventory_twice);
+    g_test_add_func("/return-path/inventory-lengths", test_inventory_lengths);
+    g_test_add_func("/return-path/inventory-damaged", test_inventory_damaged);
     g_test_add_func("/return-path/postcopy", test_postcopy);
     g_test_add_func("/return-path/postcopy-refuses", test_postcopy_refuses);
     g_test_add_func("/return-path/postcopy-lies", test_postcopy_lies);
