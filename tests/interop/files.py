@@ -11,13 +11,17 @@ the memory of the guest.
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
 
+from ferry import paths
 from ferry.errors import FerryError
 from ferry.migrate import ENDED, set_caps, set_params
 from ferry.qmp import QMPError
@@ -25,7 +29,7 @@ from ferry.vm import VM
 from ferrytest.abilities import Skip, turned_on
 from ferrytest.suite import Case
 
-from lab import FAST, Lab, check, wait_completed
+from lab import FAST, FILL, MEMORY, Lab, check, wait_completed
 
 MAPPED = {'mapped-ram': True}
 CHANNELS = {'mapped-ram': True, 'multifd': True}
@@ -138,6 +142,30 @@ def refused(lab: Lab) -> str:
     set_caps(source, {'mapped-ram': False})
     lab.must_move(lab.target('ferry'))
     return f'"{said[0]}"'
+
+
+def analyzed(lab: Lab) -> str:
+    """The script that takes streams apart reads it, and finds the memory."""
+    script = paths.BUILD / 'tree' / 'ferry' / 'scripts' / 'analyze-migration.py'
+    lab.boot('ferry')
+    path = fresh(lab)
+    save(lab, path)
+    folder = lab.workdir / f'analyzed-{next(NUMBERS)}'
+    folder.mkdir()
+    done = subprocess.run([sys.executable, script, '-x', '-f', path],
+                          cwd=folder, capture_output=True, text=True)
+    check(done.returncode == 0, f'it is read: {done.stderr[-300:]}')
+    state = json.loads((folder / 'state.json').read_text())
+    sizes = state['ram (1)']['section sizes']
+    memory = folder / 'pc.ram'
+    check(int(sizes['pc.ram'], 16) == MEMORY << 20 == memory.stat().st_size,
+          f'it finds all of the memory: {sizes}')
+    used = memory.stat().st_blocks * 512
+    check(used > FILL << 20, f'and its pages: {used}')
+    load(lab, lab.target('ferry'), path)
+    path.unlink()
+    shutil.rmtree(folder)
+    return f'{len(sizes)} blocks, {used >> 20} MiB'
 
 
 def only_one_side(saver: str, caps: dict[str, bool],
@@ -278,6 +306,7 @@ def all_cases() -> list[Case]:
         only_one_side('ferry', MAPPED, {'mapped-ram': False}),
         only_one_side('pristine', MAPPED, {'mapped-ram': False}),
         only_one_side('ferry', {'mapped-ram': False}, MAPPED),
+        Case('file-mapped-analyzed', analyzed, **ours),
         Case('file-mapped-refused', refused, **ours),
         Case('file-mapped-cancelled', cancelled, **ours),
         Case('file-mapped-disk-full', disk_full, **ours),
