@@ -37,6 +37,17 @@ static void print_mapping(Monitor *mon,
     }
 }
 
+/* As it can be set: words that a shell would take apart are quoted. */
+static void print_command(Monitor *mon, const strList *words)
+{
+    for (const char *space = ""; words; words = words->next, space = " ") {
+        g_autofree char *word = g_shell_quote(words->value);
+
+        monitor_printf(mon, "%s%s", space, word);
+    }
+    monitor_printf(mon, "\n");
+}
+
 static void print_value(Monitor *mon, const ParamRow *row, QObject *value)
 {
     const char *quote = row->kind == PARAM_STRING ? "'" : "";
@@ -84,7 +95,10 @@ void hmp_info_migrate_parameters(Monitor *mon, const QDict *qdict)
         if (!value) {
             continue;
         }
-        if (row->kind == PARAM_LIST) {
+        if (id == MIGRATION_PARAMETER_CPR_EXEC_COMMAND) {
+            monitor_printf(mon, "%s: ", row->name);
+            print_command(mon, params->cpr_exec_command);
+        } else if (row->kind == PARAM_LIST) {
             monitor_printf(mon, "%s:\n", row->name);
             print_mapping(mon, params->block_bitmap_mapping);
         } else {
@@ -115,6 +129,27 @@ static char *plain_number(MigrationParameter id, const char *text,
     return g_strdup_printf("%" PRIu64, number);
 }
 
+/* The words of a command, as a shell would take it apart; NULL on errors */
+static MigrateSetParameters *parse_command(const char *text, Error **errp)
+{
+    g_autoptr(GError) gerr = NULL;
+    g_auto(GStrv) words = NULL;
+    MigrateSetParameters *set;
+    strList **tail;
+
+    if (*text && !g_shell_parse_argv(text, NULL, &words, &gerr)) {
+        error_setg(errp, "Parameter 'cpr-exec-command': %s", gerr->message);
+        return NULL;
+    }
+    set = g_new0(MigrateSetParameters, 1);
+    set->has_cpr_exec_command = true;
+    tail = &set->cpr_exec_command;
+    for (char **word = words; word && *word; word++) {
+        QAPI_LIST_APPEND(tail, g_strdup(*word));
+    }
+    return set;
+}
+
 /* NULL on errors; the caller owns the result. */
 static MigrateSetParameters *parse(MigrationParameter id, const char *text,
                                    Error **errp)
@@ -125,6 +160,9 @@ static MigrateSetParameters *parse(MigrationParameter id, const char *text,
     MigrateSetParameters *set = NULL;
     Visitor *v;
 
+    if (id == MIGRATION_PARAMETER_CPR_EXEC_COMMAND) {
+        return parse_command(text, errp);
+    }
     if (row->kind == PARAM_LIST) {
         error_setg(errp, "The %s parameter can only be set through QMP",
                    row->name);

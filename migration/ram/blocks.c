@@ -23,7 +23,8 @@
 bool migrate_ram_is_ignored(RAMBlock *rb)
 {
     if (!qemu_ram_is_migratable(rb) ||
-        migrate_mode() == MIG_MODE_CPR_TRANSFER) {
+        migrate_mode() == MIG_MODE_CPR_TRANSFER ||
+        migrate_mode() == MIG_MODE_CPR_EXEC) {
         return true;
     }
     return migrate_ignore_shared() && qemu_ram_is_shared(rb) &&

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "io/channel.h"
+#include "migration/core/cpr-exec.h"
 #include "migration/cpr.h"
 #include "migration/options.h"
 #include "cpr-source.h"
@@ -37,7 +38,19 @@ static MigrationChannel *entry_for_cpr(const MigrationChannelList *channels)
     return NULL;
 }
 
-bool cpr_possible(const MigrationChannelList *channels, Error **errp)
+/* What the new QEMU reads, when this one is gone */
+static bool can_exec(const MigrationAddress *addr, Error **errp)
+{
+    if (addr->transport != MIGRATION_ADDRESS_TYPE_FILE) {
+        error_setg(errp, "Migration mode 'cpr-exec' needs file:PATH, as there "
+                   "is nobody to connect to before the new QEMU is executed");
+        return false;
+    }
+    return cpr_exec_command_check(migrate_cpr_exec_command(), errp);
+}
+
+bool cpr_possible(const MigrationAddress *addr,
+                  const MigrationChannelList *channels, Error **errp)
 {
     const char *mode = MigMode_str(migrate_mode());
 
@@ -52,7 +65,7 @@ bool cpr_possible(const MigrationChannelList *channels, Error **errp)
                    "first", mode);
         return false;
     }
-    return true;
+    return migrate_mode() != MIG_MODE_CPR_EXEC || can_exec(addr, errp);
 }
 
 static struct {
@@ -76,13 +89,16 @@ static gboolean cpr_taken(QIOChannel *ioc, GIOCondition condition,
 bool cpr_hand_over(MigrationChannelList *channels, void (*ready)(void),
                    Error **errp)
 {
-    if (migrate_mode() != MIG_MODE_CPR_TRANSFER) {
-        ready();
-        return true;
-    }
-    if (cpr_state_save(entry_for_cpr(channels), errp)) {
+    MigMode mode = migrate_mode();
+
+    if ((mode == MIG_MODE_CPR_TRANSFER || mode == MIG_MODE_CPR_EXEC) &&
+        cpr_state_save(entry_for_cpr(channels), errp)) {
         error_prepend(errp, "The new QEMU cannot be given what is open here: ");
         return false;
+    }
+    if (mode != MIG_MODE_CPR_TRANSFER) {
+        ready();
+        return true;
     }
     handing_over.ready = ready;
     handing_over.watch = qio_channel_create_watch(cpr_state_ioc(), G_IO_HUP);
@@ -90,6 +106,15 @@ bool cpr_hand_over(MigrationChannelList *channels, void (*ready)(void),
                           NULL);
     g_source_attach(handing_over.watch, NULL);
     return true;
+}
+
+bool cpr_become_new(Error **errp)
+{
+    if (migrate_mode() != MIG_MODE_CPR_EXEC) {
+        return true;
+    }
+    cpr_exec_replace(migrate_cpr_exec_command(), errp);
+    return false;
 }
 
 void cpr_hand_over_end(void)

@@ -110,9 +110,25 @@ static void source_finish(bool succeeded)
     }
 }
 
+/* All was written: those who are to know of the end are told before it. */
+static bool become_new(Error **errp)
+{
+    if (migrate_mode() == MIG_MODE_CPR_EXEC) {
+        notify_event(MIG_EVENT_PRECOPY_DONE, NULL);
+    }
+    return cpr_become_new(errp);
+}
+
 static void source_thread_ended(void *opaque)
 {
+    Error *err = NULL;
+
     qemu_thread_join(&source.thread);
+    if (source.succeeded && cpr_stops_guest() &&
+        !main_loop_is_ending() && !become_new(&err)) {
+        notify_error(err);
+        source.succeeded = false;
+    }
     source_finish(source.succeeded);
 }
 
@@ -227,7 +243,7 @@ bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
     Error *err = NULL;
 
     if (!vm_may_leave(errp) || !rdma_permits(addr, errp) ||
-        !cpr_possible(channels, errp) || !convergence_possible(errp) ||
+        !cpr_possible(addr, channels, errp) || !convergence_possible(errp) ||
         !source_begin(errp)) {
         return false;
     }

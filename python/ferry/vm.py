@@ -153,6 +153,15 @@ class VM:
             self.connect()
         return self
 
+    def took_over(self, old: VM) -> None:
+        """The process of OLD has executed our command line: it is ours."""
+        if self._process is not None or old._process is None:
+            raise FerryError(f'{self.name} cannot take over {old.name}')
+        if old._qmp is not None:
+            old._qmp.close()
+        self._process, old._process, old._qmp = old._process, None, None
+        self.log_path = old.log_path
+
     def connect(self) -> None:
         """Wait until the monitor answers."""
         try:

@@ -43,7 +43,7 @@ NOT_YET = 'not available yet'
 OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
                   'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto',
                   'convergence', 'total-time-limit', 'on-miss',
-                  'x-rdma-chunk-size', 'x-rdma-queue-pairs',
+                  'cpr-exec-command', 'x-rdma-chunk-size', 'x-rdma-queue-pairs',
                   'vmstate-check-period'))
 
 PATIENCE = 5.0          # s, for a migration to nowhere to end

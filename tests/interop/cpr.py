@@ -131,6 +131,68 @@ def new_one_ends(lab: Lab) -> str:
     return f'"{info["error-desc"]}"'
 
 
+def executed(lab: Lab) -> str:
+    """The old QEMU executes the new one in its own process."""
+    old = begin(lab, 'ferry', 'cpr-exec', **HANDED)
+    state = lab.workdir / f'state-{next(NUMBERS)}'
+    new = lab.prepared('ferry', incoming='defer', **HANDED)
+    set_params(old, {'cpr-exec-command': new.command_line()})
+    pid = old.pid
+    old.qmp.cmd('migrate', {'uri': f'file:{state}'})
+    new.took_over(old)
+    new.connect()
+    check(new.pid == pid, 'it is the same process')
+    lab.guest.expect(new)
+    new.qmp.cmd('migrate-incoming', {'uri': f'file:{state}'})
+    arrive(lab, new)
+    size = state.stat().st_size
+    check(size < SMALL, f'memory was not saved: {size} bytes were')
+    left = Path(f'/proc/{pid}/environ').read_bytes()
+    check(b'QEMU_CPR_EXEC_STATE' in left, 'it was told by the environment')
+    lab.must_go_on()
+    lab.clear()
+    state.unlink()
+    return f'{size} bytes saved'
+
+
+def not_executed(lab: Lab) -> str:
+    """The new QEMU cannot be executed: the guest goes on in the old one."""
+    old = begin(lab, 'ferry', 'cpr-exec', **HANDED)
+    state = lab.workdir / f'state-{next(NUMBERS)}'
+    said = []
+
+    def must_refuse(word: str, command: list[str], uri: str) -> None:
+        set_params(old, {'cpr-exec-command': command})
+        try:
+            old.qmp.cmd('migrate', {'uri': uri})
+            raise FerryError(f'the migration begins: {command} {uri}')
+        except QMPError as err:
+            check(word in err.desc, f'the error tells of {word}: {err.desc}')
+            said.append(err.desc)
+    must_refuse('cpr-exec-command', [], f'file:{state}')
+    must_refuse("'/no/qemu'", ['/no/qemu'], f'file:{state}')
+    must_refuse('file:', ['true'], lab.uri('unix'))
+    program = lab.workdir / f'program-{next(NUMBERS)}'
+    program.write_text('#!/no/interpreter\n')
+    program.chmod(0o755)
+    old.qmp.cmd('human-monitor-command', {
+        'command-line': f'migrate_set_parameter cpr-exec-command "{program} '
+                        "'two words'\""})
+    shown = old.qmp.cmd('query-migrate-parameters')['cpr-exec-command']
+    check(shown == [str(program), 'two words'], f'words are kept: {shown}')
+    old.qmp.cmd('migrate', {'uri': f'file:{state}'})
+    end = time.monotonic() + 30
+    while (info := old.qmp.cmd('query-migrate'))['status'] not in ENDED:
+        check(time.monotonic() < end, f'it ends: {info}')
+        time.sleep(0.01)
+    check(info['status'] == 'failed' and str(program) in info['error-desc'],
+          f'it says why: {info}')
+    lab.must_go_on()
+    lab.clear()
+    state.unlink()
+    return '; '.join((*said, info['error-desc']))
+
+
 def refused(lab: Lab) -> str:
     """What a mode needs and what it excludes, before the guest is stopped."""
     old = begin(lab, 'ferry', 'cpr-transfer', **HANDED)
@@ -200,6 +262,8 @@ def all_cases() -> list[Case]:
         *(hand_over(*pair) for pair in PAIRS),
         Case('cpr-transfer-new-one-ends', new_one_ends, **ours),
         Case('cpr-transfer-refused', refused, **ours),
+        Case('cpr-exec', executed, needs=('mode=cpr-exec',)),
+        Case('cpr-exec-not-executed', not_executed, needs=('mode=cpr-exec',)),
         *(reboot(*pair, shared=True, full=pair != PAIRS[0]) for pair in PAIRS),
         reboot('ferry', 'ferry', shared=False, full=True),
     ]

@@ -90,16 +90,20 @@ class Lab(suite.Lab):
             raise FerryError('there is no guest')
         return self._observer
 
-    def vm(self, kind: str, mem: int = MEMORY, modules: bool = False,
-           disk: bool = False, wait: bool = True, **more: Any) -> VM:
+    def vm(self, kind: str, wait: bool = True, **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
+        return self.prepared(kind, **more).start(wait)
+
+    def prepared(self, kind: str, mem: int = MEMORY, modules: bool = False,
+                 disk: bool = False, **more: Any) -> VM:
+        """A QEMU that was not started."""
         name = f'{Path(kind).name}{next(self._numbers)}'
         vm = VM(kind, name, self.workdir, mem,
                 kernel=self.kernel, initrd=self.initrd,
                 append=guest_args(FILL, WORK, RATE, modules=modules,
                                     disk=disk), **more)
         self.vms.append(vm)
-        return vm.start(wait)
+        return vm
 
     def target(self, kind: str, **more: Any) -> VM:
         """Start a QEMU that waits for a guest."""

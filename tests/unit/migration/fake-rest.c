@@ -221,6 +221,10 @@ void cpr_state_close(void)
 {
 }
 
+void cpr_foreach_fd(void (*fn)(int fd))
+{
+}
+
 void migration_reset_vfio_bytes_transferred(void)
 {
 }

@@ -100,8 +100,8 @@ static void test_defaults(void)
 
     g_assert_true(params_check_numbers(params, PAGE, &error_abort));
     g_assert_null(params->tls_authz);
-    /* all but tls-authz and block-bitmap-mapping */
-    g_assert_cmpuint(qdict_size(dict), ==, MIGRATION_PARAMETER__MAX - 2);
+    /* all but tls-authz, block-bitmap-mapping and cpr-exec-command */
+    g_assert_cmpuint(qdict_size(dict), ==, MIGRATION_PARAMETER__MAX - 3);
     g_assert_cmpint(qdict_get_int(dict, "downtime-limit"), ==, 300);
     g_assert_cmpint(qdict_get_int(dict, "max-bandwidth"), ==, 134217728);
     g_assert_cmpint(qdict_get_int(dict, "multifd-channels"), ==, 2);
