@@ -22,6 +22,7 @@ from ferry.migrate import set_caps, set_params
 from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest.abilities import turned_on
+from ferrytest.hugepages import HUGE as HUGE_PAGE, huge_pages
 from ferrytest.suite import Case
 
 from files import (CHANNELS, MAPPED, OFFSET, arrived, ended, fresh, save,
@@ -66,8 +67,16 @@ def restored(saver: str, name: str, caps: dict[str, bool], *,
     more = {'mem_backend': backend} if backend else {}
 
     def run(lab: Lab) -> str:
-        if 'hugetlb' in backend:
-            has_huge_pages()
+        if 'hugetlb' not in backend:
+            return restore(lab)
+        # one VM saves, and one loads
+        with huge_pages(2 * MEMORY // HUGE_PAGE):
+            try:
+                return restore(lab)
+            finally:
+                lab.clear()
+
+    def restore(lab: Lab) -> str:
         lab.boot(saver, **more)
         path = fresh(lab)
         if params.get('direct-io'):
@@ -92,17 +101,6 @@ def restored(saver: str, name: str, caps: dict[str, bool], *,
                 f'{faults.get("p50-us")} us')
     return Case(f'lazy-{name}-{saver}', run, full=full, kinds=(saver, 'ferry'),
                 needs=(*NEEDS, *turned_on(caps)))
-
-
-def has_huge_pages() -> None:
-    """As many as two guests need, if the host lets us have them."""
-    number = Path('/proc/sys/vm/nr_hugepages')
-    wanted = MEMORY + 16
-    if int(number.read_text()) < wanted:
-        try:
-            number.write_text(str(wanted))
-        except OSError as err:
-            raise FerryError(f'no huge pages: {err}') from err
 
 
 def spoils(name: str, spoil: Callable[[Path], None], word: str,
