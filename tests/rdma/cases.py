@@ -216,7 +216,6 @@ class Copied(Pair):
                               'max-postcopy-bandwidth': rate})
         self.src.qmp.cmd('migrate', {'uri': self.uri})
         self.wait(('active',))
-        time.sleep(0.3)
         self.src.qmp.cmd('migrate-start-postcopy')
         self.wait(('postcopy-active', *ENDED))
 
