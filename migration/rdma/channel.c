@@ -204,8 +204,8 @@ static ssize_t rdma_channel_readv(QIOChannel *ioc, const struct iovec *iov,
  */
 
 /*
- * Who does not want to wait, perhaps as it has the BQL, waits this long at most
- * until the other side says READY, which it does when it reads.
+ * A thread that must not be held up, such as one that has the BQL, waits this
+ * long at most until the other side says READY, which it does when it reads.
  */
 #define TRY_MS 200
 

@@ -79,6 +79,18 @@ static bool check_writable(const RamRegion *r, Error **errp)
     return true;
 }
 
+/* @extent of @r has whole pages that can be written to. */
+static bool check_pages(const char *what, const RamRegion *r,
+                        const RdmaExtent *extent, Error **errp)
+{
+    if ((extent->offset | extent->bytes) & (ram_region_page_size(r) - 1)) {
+        error_setg(errp, "%s: 0x%" PRIx64 " bytes at 0x%" PRIx64 " are no "
+                   "pages", what, extent->bytes, extent->offset);
+        return false;
+    }
+    return check_writable(r, errp);
+}
+
 static bool pin_blocks(RdmaLoad *load, Error **errp)
 {
     for (unsigned i = 0; i < load->count; i++) {
@@ -251,12 +263,7 @@ static bool clear_extent(RdmaLoad *load, const WireRdmaZeros *wire,
         return false;
     }
     r = load->listed[extent.block].region;
-    if ((extent.offset | extent.bytes) & (ram_region_page_size(r) - 1)) {
-        error_setg(errp, "ZEROS: 0x%" PRIx64 " bytes at 0x%" PRIx64 " are no "
-                   "pages", extent.bytes, extent.offset);
-        return false;
-    }
-    if (!check_writable(r, errp)) {
+    if (!check_pages("ZEROS", r, &extent, errp)) {
         return false;
     }
     zero_gather_add(&zeros, r, extent.offset >> r->page_bits,
@@ -295,12 +302,7 @@ static bool copy_extent(RdmaLoad *load, const WireRdmaPages *wire,
         return false;
     }
     r = load->listed[extent.block].region;
-    if ((extent.offset | extent.bytes) & (ram_region_page_size(r) - 1)) {
-        error_setg(errp, "PAGES: 0x%" PRIx64 " bytes at 0x%" PRIx64 " are no "
-                   "pages", extent.bytes, extent.offset);
-        return false;
-    }
-    if (!check_writable(r, errp)) {
+    if (!check_pages("PAGES", r, &extent, errp)) {
         return false;
     }
     memcpy(r->host + extent.offset, *from, extent.bytes);

@@ -258,6 +258,21 @@ static bool find_extent(const char *what, const RdmaBlock *blocks,
     return true;
 }
 
+/* @extent, which begins in its block, ends there as well. */
+static bool extent_fits(const char *what, const RdmaBlock *blocks,
+                        const RdmaExtent *extent, Error **errp)
+{
+    uint64_t bytes = blocks[extent->block].bytes;
+
+    if (!extent->bytes || extent->bytes > bytes - extent->offset) {
+        error_setg(errp, "%s: %" PRIu64 " bytes at offset 0x%" PRIx64
+                   " of block %" PRIu32 ", which has %" PRIu64, what,
+                   extent->bytes, extent->offset, extent->block, bytes);
+        return false;
+    }
+    return true;
+}
+
 void rdma_fill_zeros(WireRdmaZeros *wire, const RdmaExtent *zeros,
                      uint64_t start)
 {
@@ -285,10 +300,7 @@ bool rdma_check_zeros(const WireRdmaZeros *wire, const RdmaBlock *blocks,
     if (!find_extent("ZEROS", blocks, count, z.block, &z.offset, errp)) {
         return false;
     }
-    if (!z.bytes || z.bytes > blocks[z.block].bytes - z.offset) {
-        error_setg(errp, "ZEROS: %" PRIu64 " bytes at offset 0x%" PRIx64
-                   " of block %" PRIu32 ", which has %" PRIu64, z.bytes,
-                   z.offset, z.block, blocks[z.block].bytes);
+    if (!extent_fits("ZEROS", blocks, &z, errp)) {
         return false;
     }
     *zeros = z;
@@ -369,10 +381,7 @@ bool rdma_check_pages(const WireRdmaPages *wire, const RdmaBlock *blocks,
     if (!find_extent("PAGES", blocks, count, p.block, &p.offset, errp)) {
         return false;
     }
-    if (!p.bytes || p.bytes > blocks[p.block].bytes - p.offset) {
-        error_setg(errp, "PAGES: %" PRIu64 " bytes at offset 0x%" PRIx64
-                   " of block %" PRIu32 ", which has %" PRIu64, p.bytes,
-                   p.offset, p.block, blocks[p.block].bytes);
+    if (!extent_fits("PAGES", blocks, &p, errp)) {
         return false;
     }
     if (p.bytes > left) {
