@@ -56,7 +56,7 @@ def ensure() -> tuple[Path, Path]:
 def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
                order: str = 'random', stripes: int = 16,
                timed: bool = False, modules: bool = False,
-               disk: bool = False) -> str:
+               disk: bool = False, net: int | None = None) -> str:
     """The kernel's command line for a guest with these settings.
 
     FILL_MIB are filled with a pattern, the first WORK_MIB of it are written
@@ -65,6 +65,7 @@ def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
     guest measures how long the access to each page takes.  With
     MODULES the drivers are loaded that tests/guest/build has put in, as
     virtio_balloon.  With DISK it has a virtio disk (see tests/guest/disk.h).
+    With NET it sends so many numbered packets a second (tests/guest/net.h).
     """
     # On a busy host the timer of a guest under TCG may come too late for the
     # kernel's check of it.
@@ -73,7 +74,8 @@ def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
             f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}'
             + (' ferry.timed=1' if timed else '')
             + (' ferry.modules=1' if modules else '')
-            + (' ferry.disk=1' if disk else ''))
+            + (' ferry.disk=1' if disk else '')
+            + (f' ferry.packets={net}' if net is not None else ''))
 
 
 @dataclasses.dataclass

@@ -17,7 +17,8 @@
  * that a write changes, all 16 unless given), ferry.timed=1 (time the first
  * access to each page that is written, see timing.h), ferry.modules=1 (load
  * what is in /modules, in the order of the names), ferry.disk=1 (what is in
- * /disk: the driver for disk.h).
+ * /disk: the driver for disk.h), ferry.packets=PACKETS a second (what is in
+ * /net: the driver for net.h).
  *
  * A command is a line "ID WORD [NUMBER [NUMBER]]"; the answer is a line
  * "ID ok|bad|error ...".  A command that comes again with the ID of the
@@ -49,6 +50,7 @@
 
 #include "churn.h"
 #include "disk.h"
+#include "net.h"
 #include "pages.h"
 #include "timing.h"
 
@@ -73,6 +75,8 @@ static struct {
     bool timed;
     bool modules;
     bool disk;
+    bool network;
+    uint64_t packets;           /* a second */
 } conf = { .fill = 64 * MIB_PAGES, .work = 16 * MIB_PAGES, .seed = 1 };
 
 static Pages pages;
@@ -400,6 +404,19 @@ static void do_times(const Command *c, Answer *a)
            text);
 }
 
+static void do_packets(const Command *c, Answer *a)
+{
+    if (!conf.network) {
+        answer(a, "error ferry.packets is not set");
+        return;
+    }
+    if (c->args) {
+        net_set_rate(c->arg[0]);
+    }
+    answer(a, "ok sent=%" PRIu64 " received=%" PRIu64, net_sent(),
+           net_received());
+}
+
 static void do_churn(const Command *c, Answer *a)
 {
     if (churn_set(c->arg[0])) {
@@ -484,6 +501,7 @@ static const struct {
     { "verify", 0, .run = do_verify },
     { "rate", 1, .run = do_rate },
     { "times", 1, .run = do_times },
+    { "packets", 0, .run = do_packets },
     { "churn", 1, .run = do_churn },
     { "scratch", 1, .run = do_scratch },
     { "store", 2, .move = disk_store },
@@ -581,6 +599,9 @@ static void take_setting(const char *word)
     } else if (sscanf(word, "ferry.stripes=%" SCNu64, &n) == 1 && n &&
                n <= PAGE_STRIPES) {
         pages.stripes = n;
+    } else if (sscanf(word, "ferry.packets=%" SCNu64, &n) == 1) {
+        conf.network = true;
+        conf.packets = n;
     } else if (!strcmp(word, "ferry.timed=1")) {
         conf.timed = true;
     } else if (!strcmp(word, "ferry.modules=1")) {
@@ -679,11 +700,21 @@ int main(void)
     if (conf.disk) {
         load_modules("/disk/*.ko");
     }
+    if (conf.network) {
+        load_modules("/net/*.ko");
+    }
     control = open_serial("/dev/ttyS1");
     fill_memory();
     mlockall(MCL_CURRENT);      /* keep compaction from moving pages */
     start(beat);
     start(nice_writer);
+    if (conf.network) {
+        const char *error = net_start(conf.packets, &writes_seen);
+
+        if (error) {
+            die("%s", error);
+        }
+    }
     if (!churn_init()) {
         die("cannot start a thread");
     }
