@@ -86,6 +86,7 @@ static SourceInfo source_info(const SourceView *view, MigrationStatus status)
         .progress = {
             .policy = view->policy,
             .decision = view->reason,
+            .waiting = view->waiting,
             .stalls = view->stalls,
             .downtime = view->downtime,
             .saved = view->saved,

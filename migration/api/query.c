@@ -169,6 +169,16 @@ static void add_policy(MigrationProgress *progress, const PolicyView *view,
     }
 }
 
+/* The decision that led to the end is of interest after it, too. */
+static const char *shown_decision(const ProgressInfo *info,
+                                  MigrationStatus status)
+{
+    bool waits = info->waiting && *info->waiting && !is_over(status);
+    const char *shown = waits ? info->waiting : info->decision;
+
+    return shown && *shown ? shown : NULL;
+}
+
 MigrationProgress *query_progress(const ProgressInfo *info,
                                   MigrationStatus status, bool is_source)
 {
@@ -180,9 +190,7 @@ MigrationProgress *query_progress(const ProgressInfo *info,
     } else {
         progress->phase = dest_phase(status);
     }
-    if (info->decision && *info->decision) {
-        progress->decision = g_strdup(info->decision);
-    }
+    progress->decision = g_strdup(shown_decision(info, status));
     if (info->stalls.count) {
         progress->stall = new_stall(&info->stalls);
     }

@@ -21,6 +21,7 @@
 typedef struct ProgressInfo {
     PolicyView policy;              /* all zero on the destination */
     const char *decision;           /* reason of the last; NULL or "": none */
+    const char *waiting;            /* shown instead until the end; the same */
     StallLedger stalls;
     DowntimeLedger downtime;
     LedgerDevices saved, loaded;    /* devices that took longest */

@@ -51,7 +51,7 @@ void source_look(SourceView *view)
 void source_waits_for(const char *what)
 {
     QEMU_LOCK_GUARD(&source.lock);
-    snprintf(source.view.reason, sizeof(source.view.reason),
+    snprintf(source.view.waiting, sizeof(source.view.waiting),
              "all is sent, waiting for %s; 'yank' ends that", what);
 }
 

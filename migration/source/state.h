@@ -23,6 +23,7 @@
 typedef struct SourceView {
     PolicyView policy;
     char reason[POLICY_REASON_MAX];     /* of the last decision */
+    char waiting[POLICY_REASON_MAX];    /* what for, after it; "": nothing */
     StallLedger stalls;
     DowntimeLedger downtime;
     LedgerDevices saved, loaded;        /* the slowest, here and there */
@@ -103,7 +104,10 @@ bool source_hand_over(Error **errp);
  */
 void source_take_back(void);
 
-/* Has query-migrate say what the migration waits for, as its decision. */
+/*
+ * Has query-migrate show what the migration waits for in the place of its
+ * decision: until the next decision or the end, when the decision is shown.
+ */
 void source_waits_for(const char *what);
 
 /* For those who find that they were cancelled. Returns false. */

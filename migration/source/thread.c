@@ -304,6 +304,7 @@ static void source_show(Policy *policy, const PolicyLimits *limits,
     QEMU_LOCK_GUARD(&source.lock);
     source.view.policy = view;
     pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
+    source.view.waiting[0] = 0;
 }
 
 static bool may_postcopy(void)

@@ -29,7 +29,11 @@ SLACK = 1000            # ms, of a machine that does other things as well
 
 
 def decisions(result: Result) -> list[str]:
-    """What the source has decided, in order, each once."""
+    """What the source has decided, in order, each once.
+
+    The last one is in the last sample, which is of the ended migration: those
+    in between may have begun and ended between two samples.
+    """
     said: list[str] = []
     for sample in result.samples:
         one = sample['migrate'].get('progress', {}).get('decision', '')

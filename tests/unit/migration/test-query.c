@@ -336,6 +336,37 @@ static void test_progress(void)
     g_assert_null(progress->faults);
 }
 
+/*
+ * What it waits for covers the decision, until the end: then whoever looks for
+ * the first time has to find what was decided last.
+ */
+static void test_progress_decision(void)
+{
+    static const MigrationStatus ends[] = {
+        MIGRATION_STATUS_COMPLETED, MIGRATION_STATUS_FAILED,
+        MIGRATION_STATUS_CANCELLED,
+    };
+    SourceInfo source = full_source(MIGRATION_STATUS_DEVICE);
+    g_autoptr(MigrationProgress) waits = NULL;
+    g_autoptr(MigrationProgress) decided = NULL;
+
+    source.progress.waiting = "all is sent";
+    waits = progress_of(&source);
+    g_assert_cmpstr(waits->decision, ==, "all is sent");
+    source.progress.waiting = "";
+    decided = progress_of(&source);
+    g_assert_cmpstr(decided->decision, ==, "one more pass");
+
+    source.progress.waiting = "all is sent";
+    for (int i = 0; i < ARRAY_SIZE(ends); i++) {
+        g_autoptr(MigrationProgress) over = NULL;
+
+        source.status = ends[i];
+        over = progress_of(&source);
+        g_assert_cmpstr(over->decision, ==, "one more pass");
+    }
+}
+
 static void test_progress_channels(void)
 {
     SourceInfo source = full_source(MIGRATION_STATUS_ACTIVE);
@@ -469,6 +500,7 @@ int main(int argc, char **argv)
     g_test_add_func("/query/both-sides", test_both_sides);
     g_test_add_func("/query/progress/phases", test_phases);
     g_test_add_func("/query/progress/all", test_progress);
+    g_test_add_func("/query/progress/decision", test_progress_decision);
     g_test_add_func("/query/progress/channels", test_progress_channels);
     g_test_add_func("/query/progress/postcopy", test_progress_postcopy);
     g_test_add_func("/query/progress/unknown", test_progress_knows_nothing);
