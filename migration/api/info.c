@@ -82,6 +82,7 @@ static SourceInfo source_info(const SourceView *view, MigrationStatus status)
         .downtime_ms = view->downtime_ms,
         .expected_downtime_ms = expected_downtime_ms(view),
         .ram = ram_info(view),
+        .devices_remaining = view->devices_remaining,
         .throttle_percent = throttle_get(),
         .progress = {
             .policy = view->policy,
@@ -127,13 +128,7 @@ static MigrationChannelStatsList *channel_stats(uint64_t ms)
 /* @view is filled as well; it is part of what is told. */
 static void add_postcopy(DestInfo *info, FaultsView *view)
 {
-    g_autofree uint32_t *each = NULL;
-    unsigned vcpus = dest_blocktime(&info->blocktime_ms, &each);
-
-    while (vcpus--) {
-        QAPI_LIST_PREPEND(info->vcpu_blocktime_ms, each[vcpus]);
-        info->has_blocktime = true;
-    }
+    dest_blocktime(&info->blocktime);
     if (dest_look(view)) {
         info->progress.faults = &view->latency;
         info->progress.requests = view->requests;
@@ -175,7 +170,7 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     }
     add_postcopy(&dest, &faults);
     info = query_info(&here, &dest);
-    qapi_free_uint32List(dest.vcpu_blocktime_ms);
+    g_free(dest.blocktime.vcpus);
     return info;
 }
 

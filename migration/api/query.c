@@ -11,6 +11,9 @@
 #include "qemu/timer.h"
 #include "query.h"
 
+/* Of postcopy-latency-dist, as in other versions: up to 16 s, and the rest */
+#define SHOWN_BUCKETS 24
+
 /*
  * The `progress` object
  */
@@ -285,9 +288,13 @@ static void add_slowdown(MigrationInfo *info, const SourceInfo *source)
 
 static void add_numbers(MigrationInfo *info, const SourceInfo *source)
 {
+    bool completed = source->status == MIGRATION_STATUS_COMPLETED;
+
     add_times(info, source);
-    info->ram = new_stats(&source->ram,
-                          source->status == MIGRATION_STATUS_COMPLETED);
+    info->ram = new_stats(&source->ram, completed);
+    info->has_remaining = true;
+    info->remaining = completed ? 0
+                      : source->ram.remaining + source->devices_remaining;
     if (source->xbzrle) {
         info->xbzrle_cache = g_memdup2(source->xbzrle,
                                        sizeof(*source->xbzrle));
@@ -309,15 +316,44 @@ static void add_status(MigrationInfo *info, MigrationStatus status,
     info->progress = query_progress(progress, status, is_source);
 }
 
+static void add_blocktime(MigrationInfo *info, const FaultsBlocktime *time)
+{
+    info->has_postcopy_blocktime = true;
+    info->postcopy_blocktime = time->all_ms;
+    info->has_postcopy_vcpu_blocktime = true;
+    info->has_postcopy_vcpu_latency = true;
+    for (unsigned i = time->count; i-- > 0;) {
+        QAPI_LIST_PREPEND(info->postcopy_vcpu_blocktime,
+                          time->vcpus[i].blocked_ms);
+        QAPI_LIST_PREPEND(info->postcopy_vcpu_latency,
+                          time->vcpus[i].latency_ns);
+    }
+    info->has_postcopy_non_vcpu_latency = true;
+    info->postcopy_non_vcpu_latency = time->others_ns;
+}
+
+/* @l: NULL if no page was ever missing */
+static void add_latency(MigrationInfo *info, const Latency *l)
+{
+    static const Latency none;
+    uint64_t bucket[SHOWN_BUCKETS];
+
+    l = l ?: &none;
+    info->has_postcopy_latency = true;
+    info->postcopy_latency = latency_mean_ns(l);
+    info->has_postcopy_latency_dist = true;
+    latency_fold(l, bucket, SHOWN_BUCKETS);
+    for (unsigned i = SHOWN_BUCKETS; i-- > 0;) {
+        QAPI_LIST_PREPEND(info->postcopy_latency_dist, bucket[i]);
+    }
+}
+
 static void add_dest(MigrationInfo *info, const DestInfo *dest)
 {
     add_status(info, dest->status, dest->error, &dest->progress, false);
-    if (dest->status == MIGRATION_STATUS_COMPLETED && dest->has_blocktime) {
-        info->has_postcopy_blocktime = true;
-        info->postcopy_blocktime = dest->blocktime_ms;
-        info->has_postcopy_vcpu_blocktime = true;
-        info->postcopy_vcpu_blocktime = QAPI_CLONE(uint32List,
-                                                   dest->vcpu_blocktime_ms);
+    if (dest->status == MIGRATION_STATUS_COMPLETED && dest->blocktime.count) {
+        add_blocktime(info, &dest->blocktime);
+        add_latency(info, dest->progress.faults);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "migration/base/ledger.h"
 #include "migration/base/policy.h"
 #include "migration/source/switchover-strict.h"
+#include "migration/postcopy/faults.h"
 #include "migration/postcopy/latency.h"
 
 /* What an operator has to know, and the base's queries do not show. */
@@ -47,6 +48,7 @@ typedef struct SourceInfo {
     uint64_t downtime_ms;           /* once the guest was stopped for good */
     uint64_t expected_downtime_ms;  /* until then */
     MigrationStats ram;             /* but for normal_bytes */
+    uint64_t devices_remaining;     /* bytes, of what is no memory */
     const XBZRLECacheStats *xbzrle; /* NULL: the capability is off */
     uint64_t throttle_percent;      /* 0: vCPUs are not throttled */
     bool dirty_limited;             /* the next two count */
@@ -62,9 +64,7 @@ typedef struct DestInfo {
     MigrationStatus status;
     SocketAddressList *addresses;   /* where it listens; NULL: not on sockets */
     const char *error;
-    bool has_blocktime;             /* the next two count */
-    uint32_t blocktime_ms;          /* all vCPUs at once */
-    uint32List *vcpu_blocktime_ms;
+    FaultsBlocktime blocktime;      /* of no vCPU: not measured; borrowed */
     ProgressInfo progress;
 } DestInfo;
 

@@ -48,7 +48,35 @@ void blocktime_end(Blocktime *b, unsigned vcpu, uint64_t now_us)
     v = &b->vcpus[vcpu];
     v->waits = false;
     v->total_us += now_us - v->since_us;
+    v->count++;
     if (b->waiting-- == b->present) {
         b->all_us += now_us - b->all_since_us;
     }
+}
+
+void blocktime_other(Blocktime *b, uint64_t us)
+{
+    b->others_us += us;
+    b->others_count++;
+}
+
+static uint64_t mean_ns(uint64_t sum_us, uint64_t count)
+{
+    return count ? sum_us * 1000 / count : 0;
+}
+
+uint64_t blocktime_vcpu_ns(const Blocktime *b, unsigned vcpu)
+{
+    const BlocktimeVcpu *v;
+
+    if (vcpu >= b->possible) {
+        return 0;
+    }
+    v = &b->vcpus[vcpu];
+    return mean_ns(v->total_us, v->count);
+}
+
+uint64_t blocktime_others_ns(const Blocktime *b)
+{
+    return mean_ns(b->others_us, b->others_count);
 }

@@ -18,6 +18,7 @@ typedef struct BlocktimeVcpu {
     bool waits;
     uint64_t since_us;
     uint64_t total_us;
+    uint64_t count;             /* waits that are over */
 } BlocktimeVcpu;
 
 typedef struct Blocktime {
@@ -28,6 +29,8 @@ typedef struct Blocktime {
     uint64_t all_since_us;      /* while all of them wait */
     uint64_t all_us;            /* while nothing of the guest ran */
     BlocktimeVcpu *vcpus;
+    uint64_t others_us;         /* waits of threads that are no vCPU's */
+    uint64_t others_count;
 } Blocktime;
 
 /*
@@ -46,5 +49,12 @@ void blocktime_begin(Blocktime *b, unsigned vcpu, uint64_t now_us);
 
 /* It goes on; does nothing if it does not wait. */
 void blocktime_end(Blocktime *b, unsigned vcpu, uint64_t now_us);
+
+/* A thread that is no vCPU's has waited for @us. */
+void blocktime_other(Blocktime *b, uint64_t us);
+
+/* How long a wait took on average, in ns; 0 if there was none. */
+uint64_t blocktime_vcpu_ns(const Blocktime *b, unsigned vcpu);
+uint64_t blocktime_others_ns(const Blocktime *b);
 
 #endif

@@ -755,12 +755,12 @@ bool dest_look(FaultsView *view)
     return dest.seen;
 }
 
-unsigned dest_blocktime(uint32_t *all, uint32_t **each)
+void dest_blocktime(FaultsBlocktime *time)
 {
-    unsigned max = dest.seen ? dest.faults.blocktime.possible : 0;
-
-    *each = g_new0(uint32_t, max);
-    return max ? faults_blocktime(&dest.faults, all, *each, max) : 0;
+    *time = (FaultsBlocktime) {};
+    if (dest.seen && dest.faults.blocktime.possible) {
+        faults_blocktime(&dest.faults, time);
+    }
 }
 
 /*

@@ -118,10 +118,7 @@ bool dest_waits(uint32_t thread);
 /* What was seen, also after the end.  False if there was no postcopy.  BQL. */
 bool dest_look(FaultsView *view);
 
-/*
- * Milliseconds: all vCPUs at once, and for each in *@each, which the caller
- * frees.  Returns their number, 0 if it was not requested.  BQL.
- */
-unsigned dest_blocktime(uint32_t *all, uint32_t **each);
+/* What it cost the vCPUs; of none if that was not requested.  BQL. */
+void dest_blocktime(FaultsBlocktime *time);
 
 #endif

@@ -89,6 +89,8 @@ static void strike_off(Faults *faults, const RamRegion *region,
         latency_add(&faults->view.latency, now - w->since_us);
         if (w->vcpu >= 0) {
             blocktime_end(&faults->blocktime, w->vcpu, now);
+        } else {
+            blocktime_other(&faults->blocktime, now - w->since_us);
         }
         g_array_remove_index_fast(faults->waiters, i);
     }
@@ -266,17 +268,21 @@ void faults_look(Faults *faults, FaultsView *view)
     *view = faults->view;
 }
 
-unsigned faults_blocktime(Faults *faults, uint32_t *all, uint32_t *each,
-                          unsigned max)
+void faults_blocktime(Faults *faults, FaultsBlocktime *time)
 {
     const Blocktime *b = &faults->blocktime;
-    unsigned count;
 
     QEMU_LOCK_GUARD(&faults->lock);
-    count = MIN(max, b->count);
-    *all = b->all_us / 1000;
-    for (unsigned i = 0; i < count; i++) {
-        each[i] = b->vcpus[i].total_us / 1000;
+    *time = (FaultsBlocktime) {
+        .all_ms = b->all_us / 1000,
+        .others_ns = blocktime_others_ns(b),
+        .count = b->count,
+        .vcpus = g_new0(FaultsVcpu, b->count),
+    };
+    for (unsigned i = 0; i < b->count; i++) {
+        time->vcpus[i] = (FaultsVcpu) {
+            .blocked_ms = b->vcpus[i].total_us / 1000,
+            .latency_ns = blocktime_vcpu_ns(b, i),
+        };
     }
-    return count;
 }

@@ -104,11 +104,20 @@ bool faults_settled(const Faults *faults, unsigned *seen);
 
 void faults_look(Faults *faults, FaultsView *view);
 
-/*
- * Milliseconds that all vCPUs were waiting at once, and in @each, if not NULL,
- * for how long each of them was; returns how many there are, at most @max.
- */
-unsigned faults_blocktime(Faults *faults, uint32_t *all, uint32_t *each,
-                          unsigned max);
+/* What waiting for pages has cost a vCPU */
+typedef struct FaultsVcpu {
+    uint32_t blocked_ms;        /* in all */
+    uint64_t latency_ns;        /* on average; 0: it never waited */
+} FaultsVcpu;
+
+/* The same of all, as far as it was measured */
+typedef struct FaultsBlocktime {
+    uint32_t all_ms;            /* while all vCPUs waited at once */
+    uint64_t others_ns;         /* average of threads that are no vCPU's */
+    unsigned count;             /* elements of @vcpus; 0: not measured */
+    FaultsVcpu *vcpus;          /* the holder frees them */
+} FaultsBlocktime;
+
+void faults_blocktime(Faults *faults, FaultsBlocktime *time);
 
 #endif

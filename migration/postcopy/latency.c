@@ -21,6 +21,20 @@ void latency_add(Latency *l, uint64_t us)
     l->bucket[bucket_of(us)]++;
 }
 
+uint64_t latency_mean_ns(const Latency *l)
+{
+    return l->count ? l->sum_us * 1000 / l->count : 0;
+}
+
+void latency_fold(const Latency *l, uint64_t *bucket, unsigned n)
+{
+    assert(n && n <= LATENCY_BUCKETS);
+    memset(bucket, 0, n * sizeof(*bucket));
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+        bucket[MIN(i, n - 1)] += l->bucket[i];
+    }
+}
+
 uint64_t latency_percentile(const Latency *l, unsigned percent)
 {
     uint64_t rank = MAX(muldiv64(l->count, percent, 100), 1);

@@ -22,6 +22,12 @@ typedef struct Latency {
 
 void latency_add(Latency *l, uint64_t us);
 
+/* On average, in nanoseconds; 0 if there were none. */
+uint64_t latency_mean_ns(const Latency *l);
+
+/* Fills @n (1..LATENCY_BUCKETS) buckets; the last one takes all longer ones. */
+void latency_fold(const Latency *l, uint64_t *bucket, unsigned n);
+
 /*
  * What @percent (1..100) of all took at most.  Inside of a bucket they are
  * taken to be spread evenly, so this is off by less than factor two; never more

@@ -36,6 +36,12 @@ bool ram_source_last_sync(RamSyncReport *report);
 bool ram_source_sync_report(RamSyncReport *report);
 
 /*
+ * Bytes of memory in what the section last reported as pending, from which the
+ * share of others follows.  Migration thread.
+ */
+uint64_t ram_source_pending(void);
+
+/*
  * Whether each turn of the section sends all there is, at any rate, or only a
  * slice.  Migration thread.
  */

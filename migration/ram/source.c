@@ -50,6 +50,7 @@ static struct {
     RamMapped mapped;           /* no places: pages are in the stream */
     RamMappedSink mapped_sink;
     RamSender sender;
+    uint64_t pending;           /* bytes that were reported last */
     int64_t synced_ns;          /* when the last sync ended */
     RamSyncReport report;       /* of the last sync */
     bool reported;              /* by ram_source_last_sync() */
@@ -216,6 +217,11 @@ uint64_t ram_bytes_remaining(void)
     }
     return qatomic_read(&sending.filled) ? ram_sender_left(&sending.regions)
                                          : ram_bytes_total();
+}
+
+uint64_t ram_source_pending(void)
+{
+    return sending.pending;
 }
 
 /*
@@ -412,6 +418,8 @@ static bool ram_source_has_postcopy(void *opaque)
 static void add_left(uint64_t *must_precopy, uint64_t *can_postcopy)
 {
     uint64_t left = ram_sender_left(&sending.regions);
+
+    sending.pending = left;
 
     if (ram_source_has_postcopy(NULL)) {
         *can_postcopy += left;

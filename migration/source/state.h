@@ -23,6 +23,7 @@
 typedef struct SourceView {
     PolicyView policy;
     char reason[POLICY_REASON_MAX];     /* of the last decision */
+    uint64_t devices_remaining;         /* bytes, at the last decision */
     char waiting[POLICY_REASON_MAX];    /* what for, after it; "": nothing */
     StallLedger stalls;
     DowntimeLedger downtime;

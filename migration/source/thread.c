@@ -300,8 +300,10 @@ static void source_show(Policy *policy, const PolicyLimits *limits,
                         uint64_t now_bytes)
 {
     PolicyView view = policy_view(policy, limits, remaining, now_bytes);
+    uint64_t memory = ram_source_pending();
 
     QEMU_LOCK_GUARD(&source.lock);
+    source.view.devices_remaining = remaining - MIN(memory, remaining);
     source.view.policy = view;
     pstrcpy(source.view.reason, sizeof(source.view.reason), decision->reason);
     source.view.waiting[0] = 0;

@@ -149,9 +149,52 @@ static void test_first_record(void)
                                  &none), ==, FIRST_RECORD_FOREIGN);
 }
 
+/* Nothing is lost in fewer buckets: the last one takes the rest. */
+static void test_latency_fold(void)
+{
+    uint64_t bucket[LATENCY_BUCKETS];
+    Latency l = {};
+
+    g_assert_cmpuint(latency_mean_ns(&l), ==, 0);
+    latency_add(&l, 1);
+    latency_add(&l, 6);
+    latency_add(&l, 16);
+    latency_add(&l, 1ull << 31);
+    latency_fold(&l, bucket, 4);
+    g_assert_cmpuint(bucket[0], ==, 1);
+    g_assert_cmpuint(bucket[1], ==, 0);
+    g_assert_cmpuint(bucket[2], ==, 1);
+    g_assert_cmpuint(bucket[3], ==, 2);
+    latency_fold(&l, bucket, LATENCY_BUCKETS);
+    g_assert_cmpuint(bucket[4], ==, 1);
+    g_assert_cmpuint(bucket[31], ==, 1);
+    g_assert_cmpuint(latency_mean_ns(&l), ==, (23 + (1ull << 31)) * 250);
+}
+
 /*
  * Blocktime
  */
+
+/* A wait that goes on does not count yet. */
+static void test_blocktime_means(void)
+{
+    Blocktime b;
+
+    blocktime_init(&b, 2, 2, 2);
+    blocktime_begin(&b, 0, 100);
+    blocktime_end(&b, 0, 130);
+    blocktime_begin(&b, 0, 200);
+    blocktime_end(&b, 0, 211);
+    blocktime_begin(&b, 1, 300);
+    g_assert_cmpuint(blocktime_vcpu_ns(&b, 0), ==, 20500);
+    g_assert_cmpuint(blocktime_vcpu_ns(&b, 1), ==, 0);
+    g_assert_cmpuint(blocktime_vcpu_ns(&b, 2), ==, 0);
+    g_assert_cmpuint(blocktime_others_ns(&b), ==, 0);
+    blocktime_other(&b, 5);
+    blocktime_other(&b, 8);
+    g_assert_cmpuint(blocktime_others_ns(&b), ==, 6500);
+    blocktime_destroy(&b);
+}
 
 static void test_blocktime_overlap(void)
 {
@@ -619,8 +662,10 @@ int main(int argc, char **argv)
     g_test_add_func("/postcopy/latency/one", test_latency_one);
     g_test_add_func("/postcopy/latency/many", test_latency_many);
     g_test_add_func("/postcopy/latency/tail", test_latency_tail);
+    g_test_add_func("/postcopy/latency/fold", test_latency_fold);
     g_test_add_func("/postcopy/first-record", test_first_record);
     g_test_add_func("/postcopy/blocktime/overlap", test_blocktime_overlap);
+    g_test_add_func("/postcopy/blocktime/means", test_blocktime_means);
     g_test_add_func("/postcopy/blocktime/twice", test_blocktime_twice);
     g_test_add_func("/postcopy/blocktime/gaps", test_blocktime_gaps);
     g_test_add_func("/postcopy/blocktime/off", test_blocktime_off);

@@ -351,7 +351,7 @@ static void test_asked_once(void)
 {
     FaultsView view;
     Toucher t[4];
-    uint32_t all, each;
+    FaultsBlocktime time;
     Bench b;
 
     if (!available()) {
@@ -374,9 +374,12 @@ static void test_asked_once(void)
     g_assert_cmpuint(view.requests, ==, 1);
     g_assert_cmpuint(view.latency.count, ==, 4);
     g_assert_cmpuint(view.latency.max_us, >=, 20000);
-    g_assert_cmpuint(faults_blocktime(&b.faults, &all, &each, 1), ==, 1);
-    g_assert_cmpuint(all, >=, 20);
-    g_assert_cmpuint(each, >=, 20);
+    faults_blocktime(&b.faults, &time);
+    g_assert_cmpuint(time.count, ==, 1);
+    g_assert_cmpuint(time.all_ms, >=, 20);
+    g_assert_cmpuint(time.vcpus[0].blocked_ms, >=, 20);
+    g_assert_cmpuint(time.vcpus[0].latency_ns, >=, 20 * SCALE_MS);
+    g_free(time.vcpus);
     tear_down(&b);
 }
 

@@ -81,6 +81,7 @@ static SourceInfo full_source(MigrationStatus status)
         .expected_downtime_ms = 45,
         .ram = { .page_size = 4096, .remaining = 77, .normal = 10,
                  .dirty_pages_rate = 9, .transferred = 5000 },
+        .devices_remaining = 23,
         .xbzrle = &xbzrle,
         .throttle_percent = 30,
         .has_vfio = true,
@@ -105,8 +106,13 @@ static SourceInfo full_source(MigrationStatus status)
 }
 
 #define ALWAYS "status progress "
-#define NUMBERS "setup-time total-time ram xbzrle-cache " \
+#define NUMBERS "setup-time total-time ram remaining xbzrle-cache " \
                 "cpu-throttle-percentage vfio "
+
+#define BLOCKTIME "socket-address postcopy-blocktime " \
+                  "postcopy-vcpu-blocktime postcopy-latency " \
+                  "postcopy-latency-dist postcopy-vcpu-latency " \
+                  "postcopy-non-vcpu-latency"
 
 static void test_nothing(void)
 {
@@ -167,6 +173,7 @@ static void test_numbers(void)
     QDict *ram = qdict_get_qdict(live, "ram");
 
     g_assert_cmpuint(get_uint(ram, "remaining"), ==, 77);
+    g_assert_cmpuint(get_uint(live, "remaining"), ==, 100);
     g_assert_cmpuint(get_uint(ram, "dirty-pages-rate"), ==, 9);
     g_assert_cmpuint(get_uint(ram, "normal-bytes"), ==, 40960);
     g_assert_cmpuint(get_uint(live, "expected-downtime"), ==, 45);
@@ -178,6 +185,7 @@ static void test_numbers(void)
     done = answer_source(&source);
     ram = qdict_get_qdict(done, "ram");
     g_assert_cmpuint(get_uint(ram, "remaining"), ==, 0);
+    g_assert_cmpuint(get_uint(done, "remaining"), ==, 0);
     g_assert_cmpuint(get_uint(ram, "dirty-pages-rate"), ==, 0);
     g_assert_cmpuint(get_uint(ram, "transferred"), ==, 5000);
     g_assert_cmpuint(get_uint(done, "downtime"), ==, 12);
@@ -195,7 +203,8 @@ static void test_what_is_off_is_absent(void)
     source.dirty_limited = true;
     source.dirty_limit_ring_full_us = 5;
     dict = answer_source(&source);
-    check_members(dict, ALWAYS "setup-time total-time ram expected-downtime "
+    check_members(dict, ALWAYS "setup-time total-time ram remaining "
+                  "expected-downtime "
                   "dirty-limit-throttle-time-per-round "
                   "dirty-limit-ring-full-time");
 }
@@ -217,16 +226,18 @@ static void test_dest(void)
         .u.q_unix.path = (char *)"/run/x",
     };
     SocketAddressList addresses = { .value = &address };
-    uint32List times = { .value = 8 };
+    FaultsVcpu vcpus[2] = { { .blocked_ms = 8, .latency_ns = 70 }, {} };
     DestInfo dest = {
         .status = MIGRATION_STATUS_NONE,
         .addresses = &addresses,
-        .has_blocktime = true,
-        .vcpu_blocktime_ms = &times,
+        .blocktime = {
+            .all_ms = 3, .others_ns = 9, .count = 2, .vcpus = vcpus,
+        },
     };
     g_autoptr(QDict) listening = answer_dest(&dest);
     g_autoptr(QDict) active = NULL;
     g_autoptr(QDict) done = NULL;
+    g_autoptr(QDict) off = NULL;
     QDict *progress;
 
     check_members(listening, "socket-address");
@@ -239,8 +250,50 @@ static void test_dest(void)
 
     dest.status = MIGRATION_STATUS_COMPLETED;
     done = answer_dest(&dest);
-    check_members(done, ALWAYS "socket-address postcopy-blocktime "
-                  "postcopy-vcpu-blocktime");
+    check_members(done, ALWAYS BLOCKTIME);
+    dest.blocktime.count = 0;
+    off = answer_dest(&dest);
+    check_members(off, ALWAYS "socket-address");
+}
+
+static uint64_t element(const QDict *dict, const char *name, unsigned i)
+{
+    const QListEntry *e = qlist_first(qdict_get_qlist(dict, name));
+
+    while (i--) {
+        e = qlist_next(e);
+    }
+    return qnum_get_uint(qobject_to(QNum, qlist_entry_obj(e)));
+}
+
+/* Times of faults: also where none was long enough, or there was none. */
+static void test_dest_latency(void)
+{
+    FaultsVcpu vcpus[2] = { { .blocked_ms = 8, .latency_ns = 70 }, {} };
+    Latency waits = {};
+    DestInfo dest = {
+        .status = MIGRATION_STATUS_COMPLETED,
+        .blocktime = { .others_ns = 9, .count = 2, .vcpus = vcpus },
+    };
+    g_autoptr(QDict) none = answer_dest(&dest);
+    g_autoptr(QDict) some = NULL;
+
+    g_assert_cmpuint(get_uint(none, "postcopy-latency"), ==, 0);
+    g_assert_cmpuint(qlist_size(qdict_get_qlist(none, "postcopy-latency-dist")),
+                     ==, 24);
+
+    latency_add(&waits, 300);
+    latency_add(&waits, 1ull << 30);
+    dest.progress.faults = &waits;
+    some = answer_dest(&dest);
+    g_assert_cmpuint(get_uint(some, "postcopy-latency"), ==,
+                     (300 + (1ull << 30)) * 500);
+    g_assert_cmpuint(element(some, "postcopy-latency-dist", 8), ==, 1);
+    g_assert_cmpuint(element(some, "postcopy-latency-dist", 23), ==, 1);
+    g_assert_cmpuint(element(some, "postcopy-vcpu-blocktime", 0), ==, 8);
+    g_assert_cmpuint(element(some, "postcopy-vcpu-latency", 0), ==, 70);
+    g_assert_cmpuint(element(some, "postcopy-vcpu-latency", 1), ==, 0);
+    g_assert_cmpuint(get_uint(some, "postcopy-non-vcpu-latency"), ==, 9);
 }
 
 /* Who came here and goes on: the later migration is the one to tell of. */
@@ -497,6 +550,7 @@ int main(int argc, char **argv)
     g_test_add_func("/query/off-is-absent", test_what_is_off_is_absent);
     g_test_add_func("/query/error", test_error);
     g_test_add_func("/query/dest", test_dest);
+    g_test_add_func("/query/dest/latency", test_dest_latency);
     g_test_add_func("/query/both-sides", test_both_sides);
     g_test_add_func("/query/progress/phases", test_phases);
     g_test_add_func("/query/progress/all", test_progress);
