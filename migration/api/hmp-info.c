@@ -1,8 +1,8 @@
 /*
  * Migration in the human monitor: "info migrate" and its capabilities
  *
- * The wording is what scripts have been reading for years; a row is one line
- * of it.
+ * "info migrate" is a summary (summary.c), and with -a every figure in the
+ * wording that scripts have been reading for years; a row is one line of it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,8 +15,10 @@
 #include "migration/options.h"
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
+#include "qobject/qdict.h"
 #include "system/system.h"
 #include "hmp-progress.h"
+#include "summary.h"
 
 typedef enum InfoForm {
     COUNT,              /* a number of 64 bits */
@@ -93,6 +95,15 @@ static void print_row(Monitor *mon, const InfoRow *row, const void *from)
     }
 }
 
+static void print_list(Monitor *mon, const char *label, const uint64List *list)
+{
+    monitor_printf(mon, "%s:", label);
+    for (; list; list = list->next) {
+        monitor_printf(mon, " %" PRIu64, list->value);
+    }
+    monitor_printf(mon, "\n");
+}
+
 static void print_rows(Monitor *mon, const InfoRow *rows, size_t n,
                        const void *from)
 {
@@ -130,16 +141,8 @@ static void print_blockers(Monitor *mon, const strList *why)
     }
 }
 
-static void print_status(Monitor *mon, const MigrationInfo *info)
+static void print_times(Monitor *mon, const MigrationInfo *info)
 {
-    const char *why = info->error_desc;
-
-    if (!info->has_status) {
-        return;
-    }
-    monitor_printf(mon, "Migration status: %s%s%s%s\n",
-                   MigrationStatus_str(info->status), why ? " (" : "",
-                   why ?: "", why ? ")" : "");
     print_count(mon, "total time", info->total_time, "ms");
     if (info->has_expected_downtime) {
         print_count(mon, "expected downtime", info->expected_downtime, "ms");
@@ -149,6 +152,22 @@ static void print_status(Monitor *mon, const MigrationInfo *info)
     }
     if (info->has_setup_time) {
         print_count(mon, "setup", info->setup_time, "ms");
+    }
+}
+
+/* The first line has the same words in both forms: scripts wait for it. */
+static void print_status(Monitor *mon, const MigrationInfo *info, bool times)
+{
+    const char *why = info->error_desc;
+
+    if (!info->has_status) {
+        return;
+    }
+    monitor_printf(mon, "Migration status: %s%s%s%s\n",
+                   MigrationStatus_str(info->status), why ? " (" : "",
+                   why ?: "", why ? ")" : "");
+    if (times) {
+        print_times(mon, info);
     }
 }
 
@@ -186,6 +205,19 @@ static void print_blocktime(Monitor *mon, const MigrationInfo *info)
     monitor_printf(mon, "\n");
 }
 
+static void print_latency(Monitor *mon, const MigrationInfo *info)
+{
+    if (!info->has_postcopy_latency) {
+        return;
+    }
+    print_count(mon, "postcopy latency", info->postcopy_latency, "ns");
+    print_count(mon, "postcopy non-vCPU latency",
+                info->postcopy_non_vcpu_latency, "ns");
+    print_list(mon, "postcopy vCPU latency", info->postcopy_vcpu_latency);
+    print_list(mon, "postcopy latency, distribution",
+               info->postcopy_latency_dist);
+}
+
 static void print_addresses(Monitor *mon, const MigrationInfo *info)
 {
     if (!info->has_socket_address) {
@@ -200,18 +232,42 @@ static void print_addresses(Monitor *mon, const MigrationInfo *info)
     monitor_printf(mon, "]\n");
 }
 
-void hmp_info_migrate(Monitor *mon, const QDict *qdict)
+/* With -a: every member of the answer, a line each */
+static void print_all(Monitor *mon, const MigrationInfo *info)
 {
-    g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
-
-    print_globals(mon);
-    print_blockers(mon, info->blocked_reasons);
-    print_status(mon, info);
     print_rows(mon, ram_rows, ARRAY_SIZE(ram_rows), info->ram);
+    if (info->has_remaining) {
+        print_count(mon, "remaining in all", info->remaining >> 10, "kbytes");
+    }
     print_rows(mon, xbzrle_rows, ARRAY_SIZE(xbzrle_rows), info->xbzrle_cache);
     print_throttle(mon, info);
     print_blocktime(mon, info);
+    print_latency(mon, info);
     hmp_print_progress(mon, info->progress);
+}
+
+static void print_summary(Monitor *mon, const MigrationInfo *info)
+{
+    g_autofree char *text = summary_text(info, migrate_downtime_limit());
+
+    monitor_puts(mon, text);
+}
+
+void hmp_info_migrate(Monitor *mon, const QDict *qdict)
+{
+    bool all = qdict_get_try_bool(qdict, "all", false);
+    g_autoptr(MigrationInfo) info = qmp_query_migrate(NULL);
+
+    if (all) {
+        print_globals(mon);
+    }
+    print_blockers(mon, info->blocked_reasons);
+    print_status(mon, info, all);
+    if (all) {
+        print_all(mon, info);
+    } else {
+        print_summary(mon, info);
+    }
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

@@ -1,7 +1,7 @@
-# What "info migrate" shows of what query-migrate tells.
+# What "info migrate -a" shows of what query-migrate tells.
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What "info migrate" shows of what query-migrate tells."""
+"""What "info migrate -a" shows of what query-migrate tells."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def check_progress(vm: VM) -> set[str]:
                          f'{all_members(vm) ^ set(LABELS)}')
     progress = vm.qmp.cmd('query-migrate')['progress']
     text = vm.qmp.cmd('human-monitor-command', {
-        'command-line': 'info migrate'})
+        'command-line': 'info migrate -a'})
     lines = dict(line.split(':', 1) for line in text.splitlines()
                  if ':' in line)
     for member, value in progress.items():
