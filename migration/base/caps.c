@@ -36,6 +36,9 @@ typedef struct CapRule {
     RULE(BACKGROUND_SNAPSHOT, EXCLUDES, other_, \
          "a snapshot is one pass into one stream, from a guest that stays")
 
+#define CHECKPOINT_EXCLUDES(other_, why_) \
+    RULE(CHECKPOINT, EXCLUDES, other_, why_)
+
 /* In the order in which they are applied. */
 static const CapRule rules[] = {
     { MIGRATION_CAPABILITY_ZERO_BLOCKS, IS_DEPRECATED },
@@ -61,6 +64,7 @@ static const CapRule rules[] = {
     SNAPSHOT_EXCLUDES(VALIDATE_UUID),
     SNAPSHOT_EXCLUDES(ZERO_COPY_SEND),
     SNAPSHOT_EXCLUDES(STRICT_DOWNTIME),
+    SNAPSHOT_EXCLUDES(CHECKPOINT),
 
     CONDITION(ZERO_COPY_SEND, NEEDS_TRUE, HOST_SENDS_IN_PLACE),
     RULE(ZERO_COPY_SEND, NEEDS, MULTIFD,
@@ -82,6 +86,18 @@ static const CapRule rules[] = {
          "its reset of devices could write to memory that the guest uses"),
     RULE(STRICT_DOWNTIME, EXCLUDES, X_COLO,
          "its guest runs on both sides"),
+
+    RULE(CHECKPOINT, NEEDS, RETURN_PATH,
+         "the other side has to acknowledge each epoch"),
+    CHECKPOINT_EXCLUDES(POSTCOPY_RAM, "the guest stays on the source"),
+    CHECKPOINT_EXCLUDES(MULTIFD, "an epoch is sent as a whole on one channel"),
+    CHECKPOINT_EXCLUDES(MAPPED_RAM, "a file cannot acknowledge an epoch"),
+    CHECKPOINT_EXCLUDES(X_IGNORE_SHARED,
+                        "memory that is shared has no earlier state"),
+    CHECKPOINT_EXCLUDES(DIRTY_BITMAPS, "they are sent once"),
+    CHECKPOINT_EXCLUDES(STRICT_DOWNTIME, "there is no switchover"),
+    CHECKPOINT_EXCLUDES(PAUSE_BEFORE_SWITCHOVER, "there is no switchover"),
+    CHECKPOINT_EXCLUDES(X_COLO, "its guest runs on both sides"),
 
     RULE(DIRTY_LIMIT, EXCLUDES, AUTO_CONVERGE,
          "choose one of the two ways to slow the guest down"),

@@ -32,6 +32,7 @@
 #define C_TYPE_ZERO_PAGE_DETECTION ZeroPageDetection
 #define C_TYPE_CONVERGENCE MigrationConvergence
 #define C_TYPE_ON_MISS MigrationOnMiss
+#define C_TYPE_CHECKPOINT_ON_LOSS MigrationCheckpointOnLoss
 
 /* The REST has its declarations from client-options.h. */
 #define DECLARE_MIGRATION(type, accessor) type accessor(void);

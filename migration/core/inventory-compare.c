@@ -153,7 +153,7 @@ static void tell_capability(Comparison *c, const char *name, bool here)
 static void compare_equal_capabilities(Comparison *c)
 {
     static const char *const equal[] = {
-        "multifd", "x-ignore-shared", "mapped-ram", "x-colo",
+        "multifd", "x-ignore-shared", "mapped-ram", "x-colo", "checkpoint",
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(equal); i++) {

@@ -44,7 +44,9 @@ OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
                   'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto',
                   'convergence', 'total-time-limit', 'on-miss',
                   'cpr-exec-command', 'x-rdma-chunk-size', 'x-rdma-queue-pairs',
-                  'preflight', 'vmstate-check-period'))
+                  'preflight', 'vmstate-check-period', 'checkpoint',
+                  'checkpoint-interval', 'checkpoint-timeout',
+                  'checkpoint-on-loss'))
 
 PATIENCE = 5.0          # s, for a migration to nowhere to end
 

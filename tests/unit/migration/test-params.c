@@ -233,6 +233,7 @@ static void test_merge_each(void)
         [MIGRATION_PARAMETER_MODE] = "'cpr-reboot'",
         [MIGRATION_PARAMETER_CONVERGENCE] = "'auto'",
         [MIGRATION_PARAMETER_ON_MISS] = "'cancel'",
+        [MIGRATION_PARAMETER_CHECKPOINT_ON_LOSS] = "'stop'",
     };
 
     for (int id = 0; id < MIGRATION_PARAMETER__MAX; id++) {
