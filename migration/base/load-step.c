@@ -21,7 +21,7 @@ typedef struct StepRow {
 static const StepRow steps[STEP__COUNT] = {
     ROW(SNAPSHOT, 0, 0),
     ROW(PRECOPY, 0,
-        TO(ADVISED) | TO(HELD) | TO(LAZY)),
+        TO(ADVISED) | TO(HELD) | TO(LAZY) | TO(EPOCHS)),
     ROW(ADVISED, 0,
         TO(DISCARDING) | TO(LISTENING) | TO(HELD)),
     ROW(DISCARDING, LOAD_DISCARDED,
@@ -44,6 +44,7 @@ static const StepRow steps[STEP__COUNT] = {
     ROW(READY_LISTENING,
         LOAD_HOLDS | LOAD_READY | LOAD_DISCARDED | LOAD_LISTENS,
         TO(RUNNING) | TO(ADVISED)),
+    ROW(EPOCHS, LOAD_EPOCHS, 0),
 };
 
 static int now = STEP_ENDED;    /* LoadStep; atomic */

@@ -30,6 +30,7 @@ typedef enum LoadStep {
     STEP_HELD_LISTENING,    /* the same, and pages may be missing */
     STEP_READY,             /* has all of it */
     STEP_READY_LISTENING,   /* has all of it but pages */
+    STEP_EPOCHS,            /* the guest stays at the source, and is kept here */
     STEP__COUNT
 } LoadStep;
 
@@ -40,6 +41,7 @@ typedef enum LoadTrait {
     LOAD_LISTENS = 1 << 2,      /* pages can be requested */
     LOAD_DISCARDED = 1 << 3,    /* pages that had come may be missing */
     LOAD_POSTCOPY = 1 << 4,     /* the guest has left the source for good */
+    LOAD_EPOCHS = 1 << 5,       /* checkpoints come, and nothing else */
 } LoadTrait;
 
 /* A load begins with @first: STEP_SNAPSHOT or STEP_PRECOPY.  BQL. */

@@ -23,6 +23,7 @@ static const struct {
     { WIRE_PEER_CHANNEL_RECORDS, "channel-records" },
     { WIRE_PEER_POSTCOPY_CHANNELS, "postcopy-channels" },
     { WIRE_PEER_INVENTORY, "inventory" },
+    { WIRE_PEER_CHECKPOINT, "checkpoint" },
 #ifdef CONFIG_ZSTD
     { WIRE_PEER_ANY_METHOD, "any-method" },
 #endif

@@ -134,6 +134,16 @@ bool reply_inventory(const uint8_t *bytes, size_t len)
     return true;
 }
 
+bool reply_checkpoint_ack(uint64_t number)
+{
+    uint8_t payload[WIRE_RP_CHECKPOINT_ACK_LEN];
+
+    stq_be_p(payload, number);
+    QEMU_LOCK_GUARD(&reply_lock);
+    return !shut &&
+           say_at_once(WIRE_RP_CHECKPOINT_ACK, payload, sizeof(payload));
+}
+
 bool reply_switchover_ack(void)
 {
     QEMU_LOCK_GUARD(&reply_lock);
@@ -274,6 +284,17 @@ bool reply_refuse(const char *why)
 
     if (ok) {
         ok = send_shut(false, why);
+        qemu_mutex_unlock(&reply_lock);
+    }
+    return ok;
+}
+
+bool reply_accept(void)
+{
+    bool ok = lock_soon();
+
+    if (ok) {
+        ok = send_shut(true, NULL);
         qemu_mutex_unlock(&reply_lock);
     }
     return ok;

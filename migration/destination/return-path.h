@@ -44,6 +44,12 @@ bool reply_aborted(uint32_t attempt);
 /* The answer to INVENTORY: all @len bytes, waiting for a source that is slow */
 bool reply_inventory(const uint8_t *bytes, size_t len);
 
+/*
+ * All of epoch @number has arrived.  Does not wait: false if there is no room
+ * for it.
+ */
+bool reply_checkpoint_ack(uint64_t number);
+
 /* The source need not wait for our devices any longer. */
 bool reply_switchover_ack(void);
 
@@ -78,6 +84,12 @@ bool reply_error(const char *why);
  */
 bool reply_refuse(const char *why);
 void reply_close(bool ok, const char *why);
+
+/*
+ * The other last word ahead of time: the guest is ours.  Does not wait; false
+ * if it could not be written.
+ */
+bool reply_accept(void);
 
 /*
  * The end of a path that is of no more use.  It was shut down before, and is

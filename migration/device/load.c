@@ -404,8 +404,7 @@ static QIOChannelBuffer *read_package(QEMUFile *f, uint32_t len, Error **errp)
     return package;
 }
 
-/* A stream of @len bytes that follow in @f, or NULL */
-static QEMUFile *get_package(QEMUFile *f, uint32_t len, Error **errp)
+QEMUFile *device_load_package(QEMUFile *f, uint32_t len, Error **errp)
 {
     QIOChannelBuffer *package;
     QEMUFile *stream;
@@ -437,7 +436,7 @@ static bool device_load_take_state(RecordLoop *outer, Error **errp)
     if (!load->ops->state(load->opaque, outer->f, &len, errp)) {
         return false;
     }
-    loop.f = get_package(outer->f, len, errp);
+    loop.f = device_load_package(outer->f, len, errp);
     if (!loop.f) {
         return false;
     }
@@ -457,7 +456,7 @@ static bool take_package(RecordLoop *outer, Error **errp)
     RecordLoop loop = { .load = load, .in_package = true };
     bool ok;
 
-    loop.f = get_package(outer->f, qemu_get_be32(outer->f), errp);
+    loop.f = device_load_package(outer->f, qemu_get_be32(outer->f), errp);
     if (!loop.f) {
         return false;
     }
@@ -518,6 +517,10 @@ static bool device_load_command(RecordLoop *loop, Error **errp)
     case WIRE_CMD_COMMIT:
     case WIRE_CMD_ABORT:
         loop->end = loop->late;
+        break;
+    case WIRE_CMD_CHECKPOINT:
+        /* What follows is no records. */
+        loop->end = true;
         break;
     }
     return ok;

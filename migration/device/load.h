@@ -119,6 +119,13 @@ DeviceLoadStep device_load_some(DeviceLoadStream *stream, bool under_bql,
                                 Error **errp);
 
 /*
+ * The next @len bytes of @f, read into memory as a whole and not looked at: a
+ * stream that the caller closes.  NULL if there are not so many, or more than
+ * WIRE_PACKAGED_MAX.
+ */
+QEMUFile *device_load_package(QEMUFile *f, uint32_t len, Error **errp);
+
+/*
  * What may follow the end mark: reads and drops it.  A stream without one is
  * as good, but one that breaks off is not.
  */

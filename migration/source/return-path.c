@@ -48,6 +48,8 @@ struct ReturnPath {
     bool asked;                 /* INVENTORY was sent */
     GByteArray *inventory;      /* what has come of the answer */
     bool inventory_complete;
+    uint64_t epoch;             /* the last one that is being sent, or 0 */
+    bool epoch_complete;        /* it was acknowledged, or there is none */
 };
 
 typedef struct Message {
@@ -181,6 +183,22 @@ static ReturnPathEnd take_inventory(ReturnPath *rp, const Message *m)
     return RETURN_PATH_OPEN;
 }
 
+/* Each is acknowledged once, while nothing else is sent. */
+static ReturnPathEnd take_checkpoint_ack(ReturnPath *rp, const Message *m)
+{
+    uint64_t number = ldq_be_p(m->payload);
+
+    if (rp->epoch_complete || number != rp->epoch) {
+        error_setg(&rp->error, "destination acknowledged epoch %" PRIu64
+                   ", and epoch %" PRIu64 " is the last that was sent%s",
+                   number, rp->epoch,
+                   rp->epoch_complete ? " and acknowledged" : "");
+        return RETURN_PATH_BROKEN;
+    }
+    rp->epoch_complete = true;
+    return RETURN_PATH_OPEN;
+}
+
 static ReturnPathEnd take_resume_ack(ReturnPath *rp, const Message *m)
 {
     uint32_t value = ldl_be_p(m->payload);
@@ -292,6 +310,7 @@ static const MessageRow messages[] = {
     FIXED(ABORTED, .take = take_aborted),
     { WIRE_RP_INVENTORY, "INVENTORY", WIRE_RP_INVENTORY_MIN,
       WIRE_RP_INVENTORY_MAX, .take = take_inventory },
+    FIXED(CHECKPOINT_ACK, .take = take_checkpoint_ack),
 };
 
 static const MessageRow *find_row(const ReturnPath *rp, uint16_t type)
@@ -416,6 +435,7 @@ ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user)
     rp->user = user;
     rp->changes = new_changes();
     rp->inventory = g_byte_array_new();
+    rp->epoch_complete = true;  /* none was sent */
     qemu_mutex_init(&rp->lock);
     qemu_cond_init(&rp->changed);
     qemu_thread_create(&rp->thread, MIGRATION_THREAD_SRC_RETURN,
@@ -476,6 +496,19 @@ bool return_path_inventory(ReturnPath *rp, int timeout_ms, size_t *bytes,
     *inventory = inventory_decode(rp->inventory->data, rp->inventory->len,
                                   errp);
     return true;
+}
+
+void return_path_expect_epoch(ReturnPath *rp, uint64_t number)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    rp->epoch = number;
+    rp->epoch_complete = false;
+}
+
+bool return_path_epoch_acked(ReturnPath *rp, int timeout_ms)
+{
+    QEMU_LOCK_GUARD(&rp->lock);
+    return wait_for(rp, &rp->epoch_complete, timeout_ms);
 }
 
 bool return_path_answered(ReturnPath *rp)

@@ -73,6 +73,15 @@ void return_path_expect_inventory(ReturnPath *rp);
 bool return_path_inventory(ReturnPath *rp, int timeout_ms, size_t *bytes,
                            Inventory **inventory, Error **errp);
 
+/*
+ * Epoch @number is about to be sent: it may be acknowledged, once.  Before the
+ * first call, and after the acknowledgement, one that comes is an error.
+ */
+void return_path_expect_epoch(ReturnPath *rp, uint64_t number);
+
+/* It has been; waits for that at most @timeout_ms. */
+bool return_path_epoch_acked(ReturnPath *rp, int timeout_ms);
+
 /* The destination has answered something at some time. */
 bool return_path_answered(ReturnPath *rp);
 

@@ -78,6 +78,8 @@ static const CommandRule peer_rules[] = {
     /* They belong to the greeting, which is over when rules are asked for. */
     FIXED(INVENTORY, STREAM, 0),
     FIXED(WITHDRAW, STREAM, 0),
+    FIXED(CHECKPOINT, STREAM, AT(PRECOPY) | AT(EPOCHS)),
+    FIXED(CHECKPOINT_END, STREAM, AT(EPOCHS)),
 };
 
 static const CommandRule *find_rule(unsigned command)
@@ -107,6 +109,7 @@ static const char *const step_names[STEP__COUNT] = {
     [STEP_HELD_LISTENING] = "while the guest is being held",
     [STEP_READY] = "when the guest is ready to be started",
     [STEP_READY_LISTENING] = "when the guest is ready to be started",
+    [STEP_EPOCHS] = "while checkpoints are received",
 };
 
 const char *command_name(unsigned command)

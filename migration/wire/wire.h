@@ -258,6 +258,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
  */
 #define WIRE_PEER_POSTCOPY_CHANNELS     0x0800u
 #define WIRE_PEER_INVENTORY             0x1000u /* WIRE_CMD_INVENTORY */
+#define WIRE_PEER_CHECKPOINT            0x2000u /* WIRE_CMD_CHECKPOINT */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -319,6 +320,18 @@ WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
 #define WIRE_CMD_WITHDRAW               0x4609
 #define WIRE_CMD_WITHDRAW_LEN           0
 
+/*
+ * With the feature CHECKPOINT, after precopy: one epoch after the other, each
+ * the changes of memory since the one before and the state of all devices.  The
+ * number is counted from 1.  CHECKPOINT_END is the last command: the guest goes
+ * on at the source and will not be started from what was sent; the destination
+ * answers with SHUT, and with success only if it has the guest already.
+ */
+#define WIRE_CMD_CHECKPOINT             0x460a
+#define WIRE_CMD_CHECKPOINT_LEN         16
+#define WIRE_CMD_CHECKPOINT_END         0x460b
+#define WIRE_CMD_CHECKPOINT_END_LEN     8
+
 typedef struct WireHold {
     wire_be32 attempt;                  /*  0 */
     wire_be32 limit_us;                 /*  4: of the downtime; for people */
@@ -337,6 +350,23 @@ typedef struct WireAttempt {
     wire_be32 attempt;                  /*  0 */
 } QEMU_PACKED WireAttempt;
 WIRE_ASSERT_SIZE(WireAttempt, WIRE_CMD_COMMIT_LEN);
+
+typedef struct WireCheckpoint {
+    wire_be64 number;                   /*  0 */
+    wire_be32 memory;                   /*  8: bytes, up to PACKAGED_MAX */
+    wire_be32 devices;                  /* 12: the same */
+    /*
+     * after the command: parts of the section "ram" up to WIRE_EOF, then
+     * sections of devices up to WIRE_EOF
+     */
+} QEMU_PACKED WireCheckpoint;
+WIRE_ASSERT_SIZE(WireCheckpoint, WIRE_CMD_CHECKPOINT_LEN);
+
+/* CHECKPOINT_END and CHECKPOINT_ACK: the last epoch that was acknowledged */
+typedef struct WireEpoch {
+    wire_be64 number;                   /*  0 */
+} QEMU_PACKED WireEpoch;
+WIRE_ASSERT_SIZE(WireEpoch, WIRE_CMD_CHECKPOINT_END_LEN);
 
 /*
  * 5. Return path: destination to source
@@ -457,6 +487,10 @@ WIRE_ASSERT_SIZE(WireChanged, WIRE_RP_CHANGED_MIN - 1);
 #define WIRE_RP_INVENTORY               0x4612
 #define WIRE_RP_INVENTORY_MIN           1
 #define WIRE_RP_INVENTORY_MAX           WIRE_RP_PAYLOAD_MAX
+
+/* All of an epoch has arrived: the guest can be started from it. */
+#define WIRE_RP_CHECKPOINT_ACK          0x4613  /* WireEpoch */
+#define WIRE_RP_CHECKPOINT_ACK_LEN      8
 
 /*
  * What a side of a migration is made of.  Items whose kind is not known are

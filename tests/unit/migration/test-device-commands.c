@@ -15,7 +15,7 @@
  * Each line is one thing that an honest source does: command, lengths, the
  * steps by a letter (Snapshot, Precopy, Advised, Discarding, Listening,
  * Running, Ended, Held, held and discardinG, held and lIstening, readY, ready
- * and listeniNg), and Outside or Inside of a package.
+ * and listeniNg, Checkpoints), and Outside or Inside of a package.
  */
 typedef struct Legal {
     unsigned command;
@@ -41,9 +41,11 @@ static const Legal legal[] = {
     { 0x4601, { 8 }, 1, "HG", "O" },
     { 0x4602, { 4 }, 1, "YN", "O" },
     { 0x4603, { 4 }, 1, "HGIYN", "O" },
+    { 0x460a, { 16 }, 1, "PC", "O" },
+    { 0x460b, { 8 }, 1, "C", "O" },
 };
 
-static const char step_letters[] = "SPADLRZEHGIYN";
+static const char step_letters[] = "SPADLRZEHGIYNC";
 
 static bool is_legal(unsigned command, unsigned len, int step, bool inside)
 {
@@ -104,7 +106,7 @@ static unsigned check_rules(unsigned from, unsigned to)
 static void test_rules(void)
 {
     g_assert_cmpuint(check_rules(0, 20), >, 20);
-    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 12);
+    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 15);
 }
 
 static void test_names(void)

@@ -44,6 +44,7 @@ static void test_ways(void)
     g_assert_cmphex(reachable(STEP_RUNNING), ==, 1u << STEP_RUNNING);
     g_assert_cmphex(reachable(STEP_LAZY), ==,
                     1u << STEP_LAZY | 1u << STEP_RUNNING);
+    g_assert_cmphex(reachable(STEP_EPOCHS), ==, 1u << STEP_EPOCHS);
     FOREACH_STEP(s) {
         g_assert_true(load_step_allows(s, STEP_ENDED));
     }
@@ -66,6 +67,7 @@ static void walk_to(LoadStep to)
         [STEP_READY] = { STEP_HELD, STEP_READY },
         [STEP_READY_LISTENING] = { STEP_ADVISED, STEP_HELD,
                                    STEP_HELD_LISTENING, STEP_READY_LISTENING },
+        [STEP_EPOCHS] = { STEP_EPOCHS },
     };
 
     load_step_begin(STEP_PRECOPY);
@@ -78,7 +80,7 @@ static void walk_to(LoadStep to)
 static void test_traits(void)
 {
     for (LoadStep s = STEP_ADVISED; s < STEP__COUNT; s++) {
-        bool held = s >= STEP_HELD;
+        bool held = s >= STEP_HELD && s != STEP_EPOCHS;
         bool listens = s == STEP_LISTENING || s == STEP_RUNNING ||
                        s == STEP_HELD_LISTENING || s == STEP_READY_LISTENING;
 
@@ -87,6 +89,7 @@ static void test_traits(void)
         }
         walk_to(s);
         g_assert_true(load_step_has(LOAD_HOLDS) == held);
+        g_assert_true(load_step_has(LOAD_EPOCHS) == (s == STEP_EPOCHS));
         g_assert_true(load_step_has(LOAD_LISTENS) == listens);
         g_assert_true(load_step_has(LOAD_POSTCOPY) == (listens && !held));
         g_assert_true(load_step_has(LOAD_READY) ==

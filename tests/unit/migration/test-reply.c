@@ -114,6 +114,41 @@ static void test_aborted(void)
     talk_end(&t);
 }
 
+/* The last word may be said ahead of the end, and is said once. */
+static void test_epochs(void)
+{
+    uint8_t number[WIRE_RP_CHECKPOINT_ACK_LEN];
+    Talk t;
+
+    g_assert_false(reply_checkpoint_ack(1));
+    talk_begin(&t);
+    stq_be_p(number, 0x0102030405060708);
+    g_assert(reply_checkpoint_ack(0x0102030405060708));
+    hear(&t, WIRE_RP_CHECKPOINT_ACK, number, sizeof(number));
+    g_assert(reply_accept());
+    hear_number(&t, WIRE_RP_SHUT, 0);
+    g_assert_false(reply_accept());
+    g_assert_false(reply_refuse("too late"));
+    g_assert_false(reply_checkpoint_ack(2));
+    reply_close(false, "too late");
+    hear_end(&t);
+    talk_end(&t);
+}
+
+/* A source that reads nothing is not waited for. */
+static void test_epochs_unread(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    while (reply_checkpoint_ack(1)) {
+        /* until there is no room */
+    }
+    g_assert_false(reply_accept());
+    reply_close(true, NULL);
+    talk_end(&t);
+}
+
 static void test_failure(void)
 {
     Talk t;
@@ -351,6 +386,8 @@ int main(int argc, char **argv)
     reply_init();
     g_test_add_func("/reply/words", test_words);
     g_test_add_func("/reply/aborted", test_aborted);
+    g_test_add_func("/reply/epochs", test_epochs);
+    g_test_add_func("/reply/epochs/unread", test_epochs_unread);
     g_test_add_func("/reply/failure", test_failure);
     g_test_add_func("/reply/report", test_report);
     g_test_add_func("/reply/error", test_error);

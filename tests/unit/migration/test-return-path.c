@@ -86,7 +86,7 @@ static void test_introduction(void)
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
                     WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR |
                     WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS |
-                    WIRE_PEER_INVENTORY);
+                    WIRE_PEER_INVENTORY | WIRE_PEER_CHECKPOINT);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
@@ -608,6 +608,64 @@ static void test_changed_lies(void)
 }
 
 /*
+ * Checkpoints
+ */
+
+static void say_epoch(Talk *t, uint64_t number)
+{
+    say(t, WIRE_RP_CHECKPOINT_ACK, WIRE_RP_CHECKPOINT_ACK_LEN);
+    qemu_put_be64(t->to_src, number);
+    g_assert_cmpint(qemu_fflush(t->to_src), ==, 0);
+}
+
+static void test_epochs(void)
+{
+    Talk t;
+
+    talk_begin(&t);
+    for (uint64_t number = 1; number < 4; number++) {
+        return_path_expect_epoch(t.rp, number);
+        g_assert_false(return_path_epoch_acked(t.rp, 0));
+        say_epoch(&t, number);
+        g_assert_true(return_path_epoch_acked(t.rp, 10000));
+    }
+    say_number(&t, WIRE_RP_SHUT, WIRE_SHUT_OK);
+    expect_end(&t, RETURN_PATH_DONE, NULL);
+    talk_end(&t);
+}
+
+/* Output must not be released for what was not sent, or twice. */
+static void test_epoch_lies(void)
+{
+    static const struct {
+        uint64_t expected, said[2];
+        const char *text;
+    } lies[] = {
+        { 0, { 1 }, "acknowledged epoch 1, and epoch 0 is the last" },
+        { 3, { 2 }, "acknowledged epoch 2, and epoch 3 is the last" },
+        { 3, { 4 }, "acknowledged epoch 4" },
+        { 3, { UINT64_MAX }, "acknowledged epoch 18446744073709551615" },
+        { 3, { 3, 3 }, "sent and acknowledged" },
+        { 3, { 3, 4 }, "acknowledged epoch 4" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        Talk t;
+
+        talk_begin(&t);
+        if (lies[i].expected) {
+            return_path_expect_epoch(t.rp, lies[i].expected);
+        }
+        say_epoch(&t, lies[i].said[0]);
+        if (lies[i].said[1]) {
+            say_epoch(&t, lies[i].said[1]);
+        }
+        expect_end(&t, RETURN_PATH_BROKEN, lies[i].text);
+        talk_end(&t);
+    }
+}
+
+/*
  * Inventories
  */
 
@@ -743,6 +801,8 @@ int main(int argc, char **argv)
     g_test_add_func("/return-path/changed", test_changed);
     g_test_add_func("/return-path/changed-too-often", test_changed_too_often);
     g_test_add_func("/return-path/changed-lies", test_changed_lies);
+    g_test_add_func("/return-path/epochs", test_epochs);
+    g_test_add_func("/return-path/epochs/lies", test_epoch_lies);
     g_test_add_func("/return-path/inventory", test_inventory);
     g_test_add_func("/return-path/inventory-unasked", test_inventory_unasked);
     g_test_add_func("/return-path/inventory-twice", test_inventory_twice);
