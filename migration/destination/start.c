@@ -82,6 +82,9 @@ static QEMUFile *let_go_of_load(void)
     QEMUFile *f = postcopy_dest_take_stream();
 
     multifd_incoming_end();
+    if (destination.epochs) {
+        destination.epochs->forget();
+    }
     /* No thread that reads a file may outlive the memory that it is for. */
     file_channels_close();
     vmstate_load_cleanup();
@@ -177,18 +180,31 @@ static void no_disks(Error *err)
  * Who is told that the guest runs may ask at once, or migrate it again: before
  * the main loop goes on, nothing is left but what the source waits for.
  */
-static void destination_start_guest(void)
+static void destination_start_guest(int64_t since_ns)
 {
     Error *err = NULL;
 
-    destination.report.load_ns = now_ns() -
-                                 stream_arrived_ns(destination.from_src);
+    destination.report.load_ns = now_ns() - since_ns;
     if (guest_start(guest_told, &err) == GUEST_NO_DISKS) {
         no_disks(err);
         return;
     }
     destination.left = let_go();
     notify_phase_set(&destination_phase, MIGRATION_STATUS_COMPLETED);
+}
+
+void epochs_take_over(void)
+{
+    reply_accept();
+    destination_start_guest(now_ns());
+}
+
+void epochs_fail(Error *err)
+{
+    error_report_err(error_copy(err));
+    notify_error(err);
+    notify_phase_set(&destination_phase, MIGRATION_STATUS_FAILED);
+    clean_up(false);
 }
 
 /* Channels of a source that has gone must not be taken for the next one's. */
@@ -258,8 +274,10 @@ static void destination_thread_ended(void *opaque)
     } else if (late) {
         /* load_late() waits for the guest: it runs, if it was to. */
         destination_complete();
+    } else if (load_step_has(LOAD_EPOCHS)) {
+        destination.epochs->ended();
     } else {
-        destination_start_guest();
+        destination_start_guest(stream_arrived_ns(destination.from_src));
     }
 }
 
@@ -365,7 +383,8 @@ static void destination_start_over(void)
 
 bool destination_start(MigrationAddress *addr, bool exit_on_error, Error **errp)
 {
-    if (!phase_has(&destination_phase, PHASE_RESTARTABLE)) {
+    if (!phase_has(&destination_phase, PHASE_RESTARTABLE) &&
+        !(destination.epochs && destination.epochs->give_up())) {
         error_setg(errp, "The incoming migration has already been started");
         return false;
     }

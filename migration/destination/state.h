@@ -12,6 +12,7 @@
 #include "migration/base/sides.h"
 #include "migration/qemu-file.h"
 #include "migration/core/downtime-report.h"
+#include "epochs.h"
 
 /*
  * How far a migration is says its phase (base/sides.h), and how far the load,
@@ -23,6 +24,7 @@ typedef struct Destination {
      * under the BQL before there is a thread, and not changed while there is.
      */
     bool exit_on_error;
+    const DestinationEpochs *epochs;    /* set once, while QEMU starts */
     QEMUFile *from_src;
     QEMUFile *left;             /* whose source is yet to be told of the end */
     QemuThread thread;

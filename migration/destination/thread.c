@@ -178,6 +178,9 @@ static bool load_take_command(void *opaque, unsigned command, QEMUFile *f,
         return prepare_commit(f, errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
+    case WIRE_CMD_CHECKPOINT:
+        return destination.epochs ? destination.epochs->begin(f, errp)
+                                  : not_available(errp);
     default:
         return not_available(errp);
     }
@@ -531,6 +534,42 @@ static bool not_held(Error **errp)
 }
 
 /*
+ * Checkpoints
+ */
+
+bool epochs_load_memory(QEMUFile *f, Error **errp)
+{
+    DeviceLoadStream stream = { .load = &current_load, .f = f };
+    DeviceLoadStep step = device_load_some(&stream, false, errp);
+
+    if (step == DEVICE_LOAD_ELSEWHERE) {
+        error_setg(errp, "there is something other than memory among the "
+                   "memory of an epoch");
+    }
+    return step == DEVICE_LOAD_END;
+}
+
+bool epochs_load_devices(QEMUFile *f, Error **errp)
+{
+    g_autoptr(Error) err = NULL;
+
+    current_load.times = (LedgerDevices) { 0 };
+    if (!device_load_records(&current_load, f, errp) ||
+        !load_threads_join(errp)) {
+        return false;
+    }
+    cpu_synchronize_all_post_init();
+    destination.report.devices = current_load.times;
+    err = notify_first_error();
+    if (err) {
+        error_setg(errp, "A device failed while it was loaded: %s",
+                   error_get_pretty(err));
+        return false;
+    }
+    return true;
+}
+
+/*
  * All is loaded but what the threads still do, and the end of the stream.  A
  * stream that breaks off there tells that the source goes on with the guest.
  */
@@ -645,6 +684,9 @@ static bool load_stream(QEMUFile *f, Error **errp)
         return false;
     }
     ok = load_records(f, errp);
+    if (load_step_has(LOAD_EPOCHS)) {
+        return ok && destination.epochs->receive(f, errp);
+    }
     if (load_step_has(LOAD_LISTENS)) {
         /* The guest runs, or never will. */
         return ok;

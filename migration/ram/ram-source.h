@@ -166,6 +166,13 @@ bool ram_source_send_again(const char *block, uint64_t start, uint64_t len,
                            Error **errp);
 
 /*
+ * Sections are written to @f from now on, by whoever passes it to the handlers
+ * as well; its reader is the peer's loader, which is given all of them in
+ * order.  Migration thread, between two sections.
+ */
+void ram_source_write_to(QEMUFile *f);
+
+/*
  * There is no way back: what was synced last is all there is to send, nothing
  * becomes dirty any more, and the section is sent by @run.  Migration thread,
  * with the BQL.

@@ -560,6 +560,11 @@ void ram_source_peer_forgot(void)
     }
 }
 
+void ram_source_write_to(QEMUFile *f)
+{
+    ram_stream_sink_init(&sending.sink, f, sending.sink.peer);
+}
+
 void ram_source_resume(QEMUFile *f)
 {
     RAM_REGIONS_FOREACH_SENT(r, &sending.regions) {

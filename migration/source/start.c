@@ -244,6 +244,7 @@ bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
 
     if (!vm_may_leave(errp) || !rdma_permits(addr, errp) ||
         !cpr_possible(addr, channels, errp) || !convergence_possible(errp) ||
+        (migrate_checkpoint() && !source.epochs->possible(addr, errp)) ||
         !source_begin(errp)) {
         return false;
     }
@@ -302,6 +303,10 @@ bool source_cancel(Error **errp)
         cpr_hand_over_end();
         transport_connect_cancel();
         source_finish(false);
+        return true;
+    }
+    if (source.epochs && source.epochs->cancel()) {
+        qemu_sem_post(&source.wake);
         return true;
     }
     /* The thread may wait for any of these. */

@@ -16,6 +16,7 @@
 #include "migration/qemu-file.h"
 #include "migration/core/peer.h"
 #include "migration/multifd/senders.h"
+#include "epochs.h"
 #include "return-path.h"
 #include "switchover-strict.h"
 
@@ -56,6 +57,7 @@ typedef struct Source {
     bool handed_over;           /* it cannot be cancelled any more */
     SourceView view;
 
+    const SourceEpochs *epochs; /* set once, while QEMU starts */
     QemuThread thread;          /* main loop */
     int thread_id;              /* the kernel's, while it runs; atomic */
     bool connecting;            /* main loop: transport_connect() is at work */

@@ -97,17 +97,26 @@ static bool strict_can_repeat(const Section *s)
     return !section_active(s) || !strcmp(s->name, WIRE_RAM_NAME);
 }
 
-bool strict_possible(Error **errp)
+bool strict_sections(const char *capability, Error **errp)
 {
-    ERRP_GUARD();
     Section *s;
 
     FOR_EACH_SECTION_WITH(s, save_live_complete_precopy) {
         if (!strict_can_repeat(s)) {
-            error_setg(errp, "Capability 'strict-downtime' cannot be kept: "
-                       "'%s' can be completed only once", s->name);
+            error_setg(errp, "Capability '%s' cannot be kept: '%s' can be "
+                       "completed only once", capability, s->name);
             return false;
         }
+    }
+    return true;
+}
+
+bool strict_possible(Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!strict_sections("strict-downtime", errp)) {
+        return false;
     }
     if (!reset_reaches_devices(errp)) {
         error_prepend(errp, "Capability 'strict-downtime' cannot be kept: ");

@@ -65,6 +65,12 @@ typedef enum StrictResult {
 bool strict_possible(Error **errp);
 
 /*
+ * The same, of any live section that is completed more than once; @capability
+ * is what requires it.  BQL.
+ */
+bool strict_sections(const char *capability, Error **errp);
+
+/*
  * Whether a switchover to postcopy is an attempt though no limit is promised.
  * After the destination was met, with the BQL.  An attempt costs a round trip
  * more than a package that contains the order to start, so this is false if

@@ -106,6 +106,12 @@ static bool meet(Peer *peer, Error **errp)
         preflight_greet(source.to_dst);
         return_path_meet(source.return_path, MEET_MS, peer);
     }
+    if (migrate_checkpoint() && !(peer->features & WIRE_PEER_CHECKPOINT)) {
+        error_setg(errp, "destination cannot receive checkpoints: turn "
+                   "capability 'checkpoint' off, or use a QEMU there that "
+                   "has it");
+        return false;
+    }
     return preflight_run(peer, errp);
 }
 
@@ -430,6 +436,9 @@ static bool was_held(void)
 
 static StrictResult switch_over(Policy *policy, PolicyAction how, Error **errp)
 {
+    if (migrate_checkpoint()) {
+        return source.epochs->run(errp) ? STRICT_DONE : STRICT_FAILED;
+    }
     if (how == POLICY_POSTCOPY) {
         return leave_for_postcopy(policy, errp);
     }
