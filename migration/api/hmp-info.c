@@ -268,6 +268,7 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     } else {
         print_summary(mon, info);
     }
+    hmp_print_checkpoint(mon, info->checkpoint);
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

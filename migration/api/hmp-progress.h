@@ -16,4 +16,7 @@
  */
 void hmp_print_progress(Monitor *mon, const MigrationProgress *progress);
 
+/* The same of the member `checkpoint` */
+void hmp_print_checkpoint(Monitor *mon, const MigrationCheckpoint *checkpoint);
+
 #endif

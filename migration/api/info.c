@@ -9,6 +9,7 @@
 #include "qapi/qapi-commands-migration.h"
 #include "qapi/qapi-types-migration.h"
 #include "exec/target_page.h"
+#include "migration/checkpoint/checkpoint.h"
 #include "migration/base/clock.h"
 #include "migration/core/blockers.h"
 #include "migration/core/notify.h"
@@ -171,6 +172,10 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     add_postcopy(&dest, &faults);
     info = query_info(&here, &dest);
     g_free(dest.blocktime.vcpus);
+    if (info->has_status) {
+        info->checkpoint =
+            checkpoint_query(outgoing != MIGRATION_STATUS_NONE);
+    }
     return info;
 }
 

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "hw/qdev-properties.h"
 #include "migration/check/vmstate-check.h"
+#include "migration/checkpoint/checkpoint.h"
 #include "migration/colo.h"
 #include "migration/core/fault-inject.h"
 #include "migration/core/main-loop.h"
@@ -30,6 +31,7 @@ void migration_object_init(void)
     migrate_set_current(s);
     source_init();
     destination_init();
+    checkpoint_init();
 
     /* -global may have set anything. */
     if (migrate_params_check(&s->parameters, &error_fatal)) {

@@ -15,6 +15,7 @@
 #include "hw/qdev-properties-system.h"
 #include "hw/virtio/vhost.h"
 #include "migration/check/vmstate-check.h"
+#include "migration/checkpoint/checkpoint.h"
 #include "migration/core/inventory.h"
 #include "migration/cpr.h"
 #include "migration/migration.h"
@@ -188,6 +189,15 @@ Inventory *inventory_collect(bool source)
 /*
  * Others
  */
+
+void checkpoint_init(void)
+{
+}
+
+MigrationCheckpoint *checkpoint_query(bool outgoing)
+{
+    return NULL;
+}
 
 void vmstate_check_init(void)
 {

@@ -1,0 +1,425 @@
+/*
+ * Checkpoints: the secondary, which can take the guest over
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/lockable.h"
+#include "io/channel.h"
+#include "migration/base/clock.h"
+#include "migration/base/load-step.h"
+#include "migration/core/main-loop.h"
+#include "migration/core/notify.h"
+#include "migration/destination/return-path.h"
+#include "migration/destination/state.h"
+#include "migration/device/load.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/trace.h"
+#include "migration/wire/commands.h"
+#include "migration/wire/stream.h"
+#include "epoch.h"
+#include "secondary.h"
+
+/* Why no more epochs come */
+typedef enum SecondaryEnd {
+    SECONDARY_GOES_ON,
+    SECONDARY_BROKEN,           /* the connection, or what came by it */
+    SECONDARY_RELEASED,         /* CHECKPOINT_END */
+    SECONDARY_SPOILT,           /* memory is that of no epoch any more */
+} SecondaryEnd;
+
+static struct {
+    QemuMutex lock;             /* of the next five */
+    bool known;                 /* CHECKPOINT came, in the last migration */
+    MigrationCheckpointState state;
+    uint64_t number;            /* of the epoch that is kept, from 1; 0: none */
+    MigrationCheckpoint last;   /* sizes and times alone */
+    int64_t arrived_ns;
+
+    EpochHead next;             /* the thread's: of the epoch that comes */
+    QEMUFile *devices;          /* the thread's while there is one */
+    bool idle;                  /* main loop: the thread has ended */
+} secondary;
+
+static MigrationCheckpointState secondary_state(void)
+{
+    QEMU_LOCK_GUARD(&secondary.lock);
+    return secondary.state;
+}
+
+/* Goes to @to if it is still @from. */
+static bool secondary_move(MigrationCheckpointState from,
+                           MigrationCheckpointState to)
+{
+    QEMU_LOCK_GUARD(&secondary.lock);
+    if (secondary.state != from) {
+        return false;
+    }
+    secondary.state = to;
+    return true;
+}
+
+static bool secondary_failing_over(void)
+{
+    return secondary_state() == MIGRATION_CHECKPOINT_STATE_FAILOVER;
+}
+
+/*
+ * Receiving
+ */
+
+static bool secondary_read_head(QEMUFile *f, uint64_t expected, Error **errp)
+{
+    WireCheckpoint wire;
+
+    qemu_get_buffer(f, (uint8_t *)&wire, sizeof(wire));
+    return stream_check(f, errp) &&
+           epoch_head_decode(&secondary.next, &wire, expected, errp);
+}
+
+/* The thread has to be freed from a read without what it has to say. */
+static bool secondary_can_be_freed(QEMUFile *f, Error **errp)
+{
+    if (qio_channel_has_feature(qemu_file_get_ioc(f),
+                                QIO_CHANNEL_FEATURE_SHUTDOWN)) {
+        return true;
+    }
+    error_setg(errp, "checkpoints require a channel that can be shut down, "
+               "such as a socket");
+    return false;
+}
+
+static bool secondary_begin(QEMUFile *f, Error **errp)
+{
+    if (!migrate_checkpoint()) {
+        error_setg(errp, "capability 'checkpoint' is enabled on the source but "
+                   "not here");
+        return false;
+    }
+    if (load_step_has(LOAD_EPOCHS)) {
+        error_setg(errp, "an epoch within an epoch");
+        return false;
+    }
+    if (!secondary_can_be_freed(f, errp) || !secondary_read_head(f, 1, errp)) {
+        return false;
+    }
+    WITH_QEMU_LOCK_GUARD(&secondary.lock) {
+        secondary.known = true;
+        secondary.state = MIGRATION_CHECKPOINT_STATE_STARTING;
+        secondary.number = 0;
+        secondary.last = (MigrationCheckpoint) { 0 };
+    }
+    load_step_go(STEP_EPOCHS);
+    return true;
+}
+
+static void secondary_keep(QEMUFile *devices, int64_t arrived_ns,
+                           int64_t apply_ns)
+{
+    uint64_t bytes = (uint64_t)secondary.next.memory + secondary.next.devices;
+
+    if (secondary.devices) {
+        qemu_fclose(secondary.devices);
+    }
+    secondary.devices = devices;
+    QEMU_LOCK_GUARD(&secondary.lock);
+    secondary.number = secondary.next.number;
+    secondary.last.last_bytes = bytes;
+    secondary.last.total_bytes += bytes;
+    secondary.last.apply = apply_ns / SCALE_US;
+    secondary.arrived_ns = arrived_ns;
+    if (secondary.state == MIGRATION_CHECKPOINT_STATE_STARTING) {
+        secondary.state = MIGRATION_CHECKPOINT_STATE_PROTECTED;
+    }
+}
+
+/*
+ * All of an epoch is here: from the acknowledgement on the primary lets others
+ * see what the guest did in it, so it is put in place in any case.  If the
+ * acknowledgement cannot be written, nobody has seen anything of it yet, and it
+ * is as good.
+ */
+static SecondaryEnd secondary_apply(QEMUFile *memory, QEMUFile *devices,
+                                    Error **errp)
+{
+    ERRP_GUARD();
+    int64_t arrived_ns = now_ns();
+    bool told = reply_checkpoint_ack(secondary.next.number);
+
+    if (!epochs_load_memory(memory, errp)) {
+        error_prepend(errp, "The memory of epoch %" PRIu64 ": ",
+                      secondary.next.number);
+        qemu_fclose(devices);
+        return SECONDARY_SPOILT;
+    }
+    secondary_keep(devices, arrived_ns, now_ns() - arrived_ns);
+    if (!told) {
+        error_setg(errp, "epoch %" PRIu64 " cannot be acknowledged",
+                   secondary.next.number);
+        return SECONDARY_BROKEN;
+    }
+    return SECONDARY_GOES_ON;
+}
+
+/* The epoch whose head is known. */
+static SecondaryEnd secondary_take(QEMUFile *f, Error **errp)
+{
+    QEMUFile *memory, *devices;
+    SecondaryEnd end;
+
+    memory = device_load_package(f, secondary.next.memory, errp);
+    if (!memory) {
+        return SECONDARY_BROKEN;
+    }
+    devices = device_load_package(f, secondary.next.devices, errp);
+    end = devices ? secondary_apply(memory, devices, errp) : SECONDARY_BROKEN;
+    qemu_fclose(memory);
+    return end;
+}
+
+static SecondaryEnd secondary_take_end(QEMUFile *f, Error **errp)
+{
+    uint64_t number = qemu_get_be64(f);
+
+    if (!stream_check(f, errp)) {
+        return SECONDARY_BROKEN;
+    }
+    error_setg(errp, "the primary has ended the protection after epoch %"
+               PRIu64 " and goes on with the guest", number);
+    return SECONDARY_RELEASED;
+}
+
+/* Nothing comes between two epochs but commands. */
+static SecondaryEnd secondary_next(QEMUFile *f, Error **errp)
+{
+    unsigned type = qemu_get_byte(f);
+    unsigned command = qemu_get_be16(f);
+    unsigned len = qemu_get_be16(f);
+
+    if (!stream_check(f, errp)) {
+        return SECONDARY_BROKEN;
+    }
+    if (type != WIRE_COMMAND) {
+        error_setg(errp, "a record of type 0x%02x between two epochs", type);
+        return SECONDARY_BROKEN;
+    }
+    if (!command_check(command, len, STEP_EPOCHS, false, errp)) {
+        return SECONDARY_BROKEN;
+    }
+    if (command == WIRE_CMD_CHECKPOINT_END) {
+        return secondary_take_end(f, errp);
+    }
+    return secondary_read_head(f, secondary.next.number + 1, errp)
+           ? SECONDARY_GOES_ON : SECONDARY_BROKEN;
+}
+
+/* What comes of it; takes over @err. True if the guest can be started. */
+static bool secondary_conclude(SecondaryEnd how, Error *err, Error **errp)
+{
+    bool kept = secondary.devices;
+
+    if (how != SECONDARY_SPOILT && secondary_failing_over()) {
+        error_free(err);
+        return true;
+    }
+    if (how == SECONDARY_BROKEN && kept) {
+        if (secondary_move(MIGRATION_CHECKPOINT_STATE_PROTECTED,
+                           MIGRATION_CHECKPOINT_STATE_WAITING)) {
+            error_prepend(&err, "the primary was lost; 'checkpoint-failover' "
+                          "starts the guest from epoch %" PRIu64 ": ",
+                          secondary.number);
+            error_report_err(error_copy(err));
+            notify_error(err);
+        } else {
+            error_free(err);
+        }
+        return true;
+    }
+    if (how == SECONDARY_RELEASED && kept &&
+        !secondary_move(MIGRATION_CHECKPOINT_STATE_PROTECTED,
+                        MIGRATION_CHECKPOINT_STATE_ENDED)) {
+        error_free(err);
+        return true;
+    }
+    WITH_QEMU_LOCK_GUARD(&secondary.lock) {
+        secondary.state = MIGRATION_CHECKPOINT_STATE_ENDED;
+    }
+    error_propagate(errp, err);
+    return false;
+}
+
+static bool secondary_receive(QEMUFile *f, Error **errp)
+{
+    Error *err = NULL;
+    SecondaryEnd end;
+
+    do {
+        end = secondary_take(f, &err);
+        if (end == SECONDARY_GOES_ON && !secondary_failing_over()) {
+            end = secondary_next(f, &err);
+        } else if (end == SECONDARY_GOES_ON) {
+            break;
+        }
+    } while (end == SECONDARY_GOES_ON);
+    return secondary_conclude(end, err, errp);
+}
+
+/*
+ * Taking over
+ */
+
+static void secondary_take_over(void *opaque)
+{
+    QEMUFile *devices = g_steal_pointer(&secondary.devices);
+    Error *err = NULL;
+    bool ok;
+
+    if (main_loop_is_ending()) {
+        qemu_fclose(devices);
+        return;
+    }
+    /* That the primary was lost is not why this would fail. */
+    notify_clear_error();
+    ok = epochs_load_devices(devices, &err);
+    qemu_fclose(devices);
+    if (ok) {
+        epochs_take_over();
+    } else {
+        error_prepend(&err, "the guest cannot be started from epoch %" PRIu64
+                      ": ", secondary.number);
+        epochs_fail(err);
+    }
+}
+
+static void secondary_ended(void)
+{
+    secondary.idle = true;
+    if (secondary_failing_over()) {
+        secondary_take_over(NULL);
+    }
+}
+
+static bool secondary_give_up(void)
+{
+    Error *err = NULL;
+
+    if (!secondary.idle ||
+        !secondary_move(MIGRATION_CHECKPOINT_STATE_WAITING,
+                        MIGRATION_CHECKPOINT_STATE_ENDED)) {
+        return false;
+    }
+    error_setg(&err, "epoch %" PRIu64 " was given up for another migration",
+               secondary.number);
+    notify_clear_error();
+    epochs_fail(err);
+    return true;
+}
+
+static void secondary_forget(void)
+{
+    if (secondary.devices) {
+        qemu_fclose(g_steal_pointer(&secondary.devices));
+    }
+    secondary.idle = false;
+    QEMU_LOCK_GUARD(&secondary.lock);
+    if (secondary.state != MIGRATION_CHECKPOINT_STATE_FAILOVER) {
+        secondary.state = MIGRATION_CHECKPOINT_STATE_ENDED;
+    }
+}
+
+static bool secondary_refuse(const char *why, Error **errp)
+{
+    error_setg(errp, "Cannot start the guest from a checkpoint: %s", why);
+    return false;
+}
+
+/*
+ * The thread may be anywhere: it finds the state when it looks, and whatever it
+ * reads ends.  What it has to say to the primary can still be said.
+ */
+static void secondary_free_thread(void)
+{
+    qio_channel_shutdown(qemu_file_get_ioc(destination.from_src),
+                         QIO_CHANNEL_SHUTDOWN_READ, NULL);
+}
+
+bool secondary_failover(Error **errp)
+{
+    if (!phase_has(&destination_phase, PHASE_RUNNING) ||
+        !load_step_has(LOAD_EPOCHS)) {
+        MigrationCheckpointState state = secondary_state();
+
+        if (secondary.known &&
+            state == MIGRATION_CHECKPOINT_STATE_FAILOVER) {
+            return secondary_refuse("it has been done before", errp);
+        }
+        if (secondary.known && state == MIGRATION_CHECKPOINT_STATE_ENDED) {
+            return secondary_refuse("the protection has ended", errp);
+        }
+        return secondary_refuse(
+            migrate_checkpoint() ? "no epoch has been received yet" :
+            "no migration with capability 'checkpoint' comes in", errp);
+    }
+    if (secondary_move(MIGRATION_CHECKPOINT_STATE_PROTECTED,
+                       MIGRATION_CHECKPOINT_STATE_FAILOVER)) {
+        secondary_free_thread();
+        return true;
+    }
+    if (secondary_move(MIGRATION_CHECKPOINT_STATE_WAITING,
+                       MIGRATION_CHECKPOINT_STATE_FAILOVER)) {
+        if (secondary.idle) {
+            main_loop_run(secondary_take_over, NULL);
+        }
+        return true;
+    }
+    switch (secondary_state()) {
+    case MIGRATION_CHECKPOINT_STATE_STARTING:
+        return secondary_refuse("no epoch has been received as a whole yet",
+                                errp);
+    case MIGRATION_CHECKPOINT_STATE_FAILOVER:
+        return secondary_refuse("it is being done", errp);
+    default:
+        return secondary_refuse("the primary has ended the protection, and "
+                                "goes on with the guest", errp);
+    }
+}
+
+/*
+ * For the destination
+ */
+
+static const DestinationEpochs secondary_epochs = {
+    .begin = secondary_begin,
+    .receive = secondary_receive,
+    .ended = secondary_ended,
+    .give_up = secondary_give_up,
+    .forget = secondary_forget,
+};
+
+void secondary_init(void)
+{
+    qemu_mutex_init(&secondary.lock);
+    destination.epochs = &secondary_epochs;
+}
+
+MigrationCheckpoint *secondary_query(void)
+{
+    MigrationCheckpoint *info;
+
+    QEMU_LOCK_GUARD(&secondary.lock);
+    if (!secondary.known) {
+        return NULL;
+    }
+    info = g_memdup2(&secondary.last, sizeof(secondary.last));
+    info->state = secondary.state;
+    info->epoch = secondary.number;
+    info->has_apply = info->has_age = secondary.number;
+    if (secondary.number) {
+        info->age = (now_ns() - secondary.arrived_ns) / SCALE_MS;
+    }
+    return info;
+}
