@@ -112,19 +112,24 @@ static const CapRule rules[] = {
 };
 
 /* They can be turned off, as management tools do, but not on. */
-static const MigrationCapability caps_missing[] = {
-    MIGRATION_CAPABILITY_X_COLO,
-    MIGRATION_CAPABILITY_DIRTY_LIMIT,
+static const struct {
+    MigrationCapability cap;
+    const char *instead;
+} caps_missing[] = {
+    { MIGRATION_CAPABILITY_X_COLO, ": capability 'checkpoint' keeps a second "
+      "host able to take the guest over" },
+    { MIGRATION_CAPABILITY_DIRTY_LIMIT, "" },
 };
 
 bool caps_available(const bool *wanted, Error **errp)
 {
     for (int i = 0; i < ARRAY_SIZE(caps_missing); i++) {
-        if (wanted[caps_missing[i]]) {
+        if (wanted[caps_missing[i].cap]) {
             error_setg(errp,
                        "Capability '%s' is not available yet in this "
-                       "version of Ferry",
-                       MigrationCapability_str(caps_missing[i]));
+                       "version of Ferry%s",
+                       MigrationCapability_str(caps_missing[i].cap),
+                       caps_missing[i].instead);
             return false;
         }
     }

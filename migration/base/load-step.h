@@ -30,7 +30,7 @@ typedef enum LoadStep {
     STEP_HELD_LISTENING,    /* the same, and pages may be missing */
     STEP_READY,             /* has all of it */
     STEP_READY_LISTENING,   /* has all of it but pages */
-    STEP_EPOCHS,            /* the guest stays at the source, and is kept here */
+    STEP_EPOCHS,            /* keeps a guest that stays at the source */
     STEP__COUNT
 } LoadStep;
 

@@ -333,15 +333,21 @@ static void primary_vm_changed(void *opaque, bool running, RunState state)
     }
 }
 
-/* The guest does not go on here.  BQL. */
+/*
+ * The guest does not go on here, whatever it or the user has requested by now.
+ * BQL.
+ */
 static void primary_stop_guest(void)
 {
     Error *err = NULL;
 
-    if (!main_loop_is_ending() && !switchover_stop_first(&err)) {
-        warn_reportf_err(err, "checkpoint: ");
-    }
     primary_drop_output();
+    if (main_loop_is_ending() || switchover_stop_first(&err)) {
+        return;
+    }
+    warn_reportf_err(err, "checkpoint, while the guest was stopped: ");
+    source.stopped_guest = true;
+    vm_stop_force_state(RUN_STATE_FINISH_MIGRATE);
 }
 
 /* Takes over @why, which may be NULL. */

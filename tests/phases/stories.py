@@ -250,6 +250,8 @@ OTHERS = {
         'set_password'),
     'refused while a migration runs, see tests/interop/automatic.py': (
         'migrate-estimate',),
+    'refused but for checkpoints, see tests/checkpoint/epochs': (
+        'checkpoint-failover',),
     'of an own device of the host, as outside': (
         'chardev-change', 'chardev-send-break', 'add_client'),
     'of a job or bitmap, which there is where it can be started': (
