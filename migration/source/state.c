@@ -13,6 +13,7 @@
 #include "io/channel-socket.h"
 #include "migration/migration.h"
 #include "migration/options.h"
+#include "migration/wire/stream.h"
 #include "migration/yank_functions.h"
 #include "failure.h"
 #include "state.h"
@@ -140,6 +141,16 @@ static void close_outgoing(QEMUFile *f, bool succeeded)
         }
         qemu_fclose(f);
     }
+}
+
+bool source_close_file(Error **errp)
+{
+    QEMUFile *f;
+
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        f = g_steal_pointer(&source.to_dst);
+    }
+    return stream_finish(f, errp);
 }
 
 void source_close_streams(bool succeeded)

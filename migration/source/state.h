@@ -128,6 +128,13 @@ bool source_needs_answers(void);
  */
 void source_open_return_path(const ReturnPathUser *user);
 
+/*
+ * Closes a file that all was written to, whose reader may come at any time.
+ * False if it could not be; it is closed then as well.  The thread, without the
+ * BQL.
+ */
+bool source_close_file(Error **errp);
+
 /* Closes all connections.  Main loop, or the thread for itself. */
 void source_close_streams(bool succeeded);
 

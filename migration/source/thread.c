@@ -15,6 +15,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/units.h"
+#include "io/channel-file.h"
 #include "migration/base/clock.h"
 #include "migration/core/cost-history.h"
 #include "migration/core/main-loop.h"
@@ -537,6 +538,30 @@ static bool source_run(Error **errp)
     return source_send_guest(&policy, errp);
 }
 
+static bool goes_to_file(void)
+{
+    return source.to_dst &&
+           object_dynamic_cast(OBJECT(qemu_file_get_ioc(source.to_dst)),
+                               TYPE_QIO_CHANNEL_FILE);
+}
+
+/*
+ * To close a file may take as long as to write it to the disk, and may fail
+ * for what was written before: both are the thread's and not the main loop's.
+ */
+static bool close_file(bool ok, Error **errp)
+{
+    if (!goes_to_file()) {
+        return true;
+    }
+    multifd_close(ok);
+    if (!ok) {
+        source_close_streams(false);
+        return true;
+    }
+    return source_close_file(errp);
+}
+
 /*
  * What a command has done with the guest is known when it has ended, unless a
  * QEMU behind it has said that it has the guest.  If the command failed, it
@@ -575,9 +600,11 @@ void *source_thread(void *opaque)
 
     rcu_register_thread();
     qatomic_set(&source.thread_id, qemu_get_thread_id());
-    source.succeeded = source_run(&err) && source_accepted(&err);
+    source.succeeded = source_run(&err) && source_accepted(&err) &&
+                       close_file(true, &err);
     if (!source.succeeded) {
         err = source_failure_complete(err);
+        close_file(false, NULL);
     }
     throttle_dirty_rate(0);
     if (source.succeeded) {

@@ -76,8 +76,13 @@ static bool cut_off(QIOChannelFile *file, uint64_t offset, Error **errp)
 {
     struct stat st;
 
-    /* A device has its size, a FIFO none. */
-    if (fstat(file->fd, &st) == 0 && !S_ISREG(st.st_mode)) {
+    /*
+     * A device has its size, a FIFO none.  A file that is as long as it should
+     * be is not truncated: ext4 writes one that was to the disk as soon as it
+     * is closed.
+     */
+    if (fstat(file->fd, &st) == 0 &&
+        (!S_ISREG(st.st_mode) || st.st_size == offset)) {
         return true;
     }
     if (ftruncate(file->fd, offset) < 0) {

@@ -557,11 +557,9 @@ QEMUFile *qemu_file_get_return_path(QEMUFile *f)
     return stream_new(f->ioc, f->in != NULL);
 }
 
-int qemu_fclose(QEMUFile *f)
+/* The channel was closed. */
+static void stream_free(QEMUFile *f)
 {
-    int ret = qemu_fflush(f);
-    int closed = qio_channel_close(f->ioc, NULL);
-
     object_unref(OBJECT(f->ioc));
     g_clear_pointer(&f->out, stream_gather_free);
     g_clear_pointer(&f->in, stream_window_free);
@@ -569,6 +567,14 @@ int qemu_fclose(QEMUFile *f)
     g_free(f->in_place);
     g_free(f);
     trace_qemu_file_fclose();
+}
+
+int qemu_fclose(QEMUFile *f)
+{
+    int ret = qemu_fflush(f);
+    int closed = qio_channel_close(f->ioc, NULL);
+
+    stream_free(f);
     return ret ?: closed;
 }
 
@@ -579,6 +585,18 @@ void stream_close(QEMUFile *f)
         migration_ioc_unregister_yank_from_file(f);
         qemu_fclose(f);
     }
+}
+
+bool stream_finish(QEMUFile *f, Error **errp)
+{
+    bool ok;
+
+    qemu_fflush(f);
+    migration_ioc_unregister_yank_from_file(f);
+    ok = stream_check(f, errp);
+    ok = qio_channel_close(f->ioc, ok ? errp : NULL) == 0 && ok;
+    stream_free(f);
+    return ok;
 }
 
 /*

@@ -180,4 +180,16 @@ bool stream_check(QEMUFile *f, Error **errp);
  */
 void stream_close(QEMUFile *f);
 
+/**
+ * stream_finish: the same, and whether all of it was written
+ * @f: output; the last use of it, in any thread
+ * @errp: the first error, or why the channel could not be closed
+ *
+ * Some file systems report only then that what was written before has no room.
+ * Others begin to write it to the disk, so this may take as long as that does.
+ *
+ * Returns: false if anything has gone wrong; the stream is closed anyway.
+ */
+bool stream_finish(QEMUFile *f, Error **errp);
+
 #endif

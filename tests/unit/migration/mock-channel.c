@@ -181,7 +181,13 @@ static off_t mock_seek(QIOChannel *ioc, off_t offset, int whence, Error **errp)
 
 static int mock_close(QIOChannel *ioc, Error **errp)
 {
-    MOCK_CHANNEL(ioc)->closed++;
+    MockChannel *mc = MOCK_CHANNEL(ioc);
+
+    mc->closed++;
+    if (mc->close_fails) {
+        error_setg(errp, MOCK_ERROR);
+        return -1;
+    }
     return 0;
 }
 

@@ -52,6 +52,7 @@ struct MockChannel {
     size_t nsteps;
 
     uint64_t fail_at;   /* the operation of this number fails; MOCK_NEVER */
+    bool close_fails;
 
     GArray *fds;        /* MockFd: to be received, or sent; sorted by at */
     size_t next_fd;

@@ -100,6 +100,37 @@ static ssize_t takes_nothing(QIOChannel *ioc, const struct iovec *iov,
     return 0;
 }
 
+/* @fails: that operation; @close_fails: to close the channel, too */
+static void check_finish(uint64_t fails, bool close_fails)
+{
+    MockChannel *mc = mock_channel_writer();
+    QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(mc));
+    bool good = fails == MOCK_NEVER && !close_fails;
+    Error *err = NULL;
+
+    mc->fail_at = fails;
+    mc->close_fails = close_fails;
+    qemu_put_be32(f, 7);
+    g_assert_true(stream_finish(f, &err) == good);
+    g_assert_true(!err == good);
+    if (err) {
+        g_assert_cmpstr(error_get_pretty(err), ==, MOCK_ERROR);
+        error_free(err);
+    }
+    g_assert_cmpuint(mc->data->len, ==, fails == MOCK_NEVER ? 4 : 0);
+    g_assert_cmpuint(mc->closed, ==, 1);
+    object_unref(OBJECT(mc));
+}
+
+/* All is written, and the channel closed; what fails of that is said once. */
+static void test_finish(void)
+{
+    check_finish(MOCK_NEVER, false);
+    check_finish(MOCK_NEVER, true);
+    check_finish(0, false);
+    check_finish(0, true);
+}
+
 static void test_write_stuck(void)
 {
     MockChannel *mc = mock_channel_writer();
@@ -486,6 +517,7 @@ int main(int argc, char **argv)
     g_test_add_func("/stream/fault/write", test_write_fails);
     g_test_add_func("/stream/fault/read", test_read_fails);
     g_test_add_func("/stream/fault/write-stuck", test_write_stuck);
+    g_test_add_func("/stream/fault/finish", test_finish);
     g_test_add_func("/stream/fault/latch", test_latch);
     g_test_add_func("/stream/fault/latch-number", test_latch_number);
     g_test_add_func("/stream/fault/any", test_any);
