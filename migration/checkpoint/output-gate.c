@@ -56,10 +56,14 @@ static const char *filter_name(const FilterCheckpoint *f)
 
 /* Sending on */
 
+/*
+ * What a backend cannot take it leaves in its queue, which is emptied whenever
+ * the guest is stopped, and so in each epoch.  The packet stays here instead,
+ * as the first one: a backend may have sent a part of it.
+ */
 static GateSent filter_send(void *opaque, const GatePacket *packet)
 {
-    FilterCheckpoint *f = opaque;
-    NetFilterState *nf = NETFILTER(f);
+    NetFilterState *nf = opaque;
     NetClientState *sender = nf->netdev->peer;
     struct iovec iov = {
         .iov_base = (void *)packet->data, .iov_len = packet->size,
@@ -75,6 +79,10 @@ static GateSent filter_send(void *opaque, const GatePacket *packet)
     if (!runstate_is_running()) {
         /* It is in the backend's queue, which waits for the guest to run. */
         qemu_flush_queued_packets(nf->netdev);
+    }
+    if (nf->netdev->receive_disabled) {
+        qemu_net_queue_purge(nf->netdev->incoming_queue, sender);
+        return GATE_BUSY;
     }
     return GATE_SENT;
 }
@@ -290,7 +298,7 @@ static void filter_setup(NetFilterState *nf, Error **errp)
                    "queue must be 'rx' or 'all'");
         return;
     }
-    f->gate = packet_gate_new(f->max_bytes, filter_send, f);
+    f->gate = packet_gate_new(f->max_bytes, filter_send, nf);
     if (output.state == OUTPUT_DROPPING) {
         packet_gate_drop(f->gate);
     } else if (output.state == OUTPUT_CLOSED) {

@@ -25,7 +25,8 @@ static NICState nic;
 static NetClientState nic_client, backend;
 static GString *outside;
 static bool guest_runs, backend_busy;
-static unsigned flushes;
+static unsigned flushes, purges;
+static unsigned takes;          /* so many packets, and then none */
 
 void qemu_foreach_nic(qemu_nic_foreach func, void *opaque)
 {
@@ -39,7 +40,13 @@ NetClientState *qemu_get_subqueue(NICState *n, int queue_index)
 
 int qemu_can_receive_packet(NetClientState *nc)
 {
-    return !backend_busy;
+    return !backend_busy && !nc->receive_disabled;
+}
+
+void qemu_net_queue_purge(NetQueue *queue, NetClientState *from)
+{
+    g_assert(queue == backend.incoming_queue && from == &nic_client);
+    purges++;
 }
 
 void qemu_flush_queued_packets(NetClientState *nc)
@@ -59,6 +66,11 @@ ssize_t qemu_netfilter_pass_to_next(NetClientState *sender, unsigned flags,
 {
     g_assert(sender == &nic_client);
     g_assert_cmpuint(flags, ==, QEMU_NET_PACKET_FLAG_RAW);
+    if (!takes) {
+        backend.receive_disabled = 1;
+        return 0;
+    }
+    takes--;
     g_string_append_len(outside, iov->iov_base, iov->iov_len);
     return iov_size(iov, iovcnt);
 }
@@ -132,7 +144,8 @@ static void begin_network(void)
     g_string_truncate(outside, 0);
     guest_runs = true;
     backend_busy = false;
-    flushes = 0;
+    flushes = purges = 0;
+    takes = UINT_MAX;
 }
 
 /* One packet a character; true if it is held. */
@@ -267,6 +280,33 @@ static void test_busy_backend(void)
     }
     is_outside("abcd");
     g_assert_false(guest_sends(nf, "e"));
+    remove_filter(nf);
+}
+
+/* What a backend has not taken is not left in its queue, and comes again. */
+static void test_overfull_backend(void)
+{
+    NetFilterState *nf;
+
+    begin_network();
+    nf = add_gate("f0");
+    output_gate_begin();
+    guest_sends(nf, "abc");
+    output_gate_mark(1);
+    takes = 1;
+    output_gate_release(1);
+    is_outside("a");
+    g_assert_cmpuint(purges, ==, 1);
+    g_assert_cmpuint(stats().packets, ==, 2);
+    output_gate_release(1);         /* it is still full */
+    is_outside("a");
+    g_assert_cmpuint(purges, ==, 1);
+    takes = UINT_MAX;
+    backend.receive_disabled = 0;
+    output_gate_release(1);
+    is_outside("abc");
+    g_assert_cmpuint(stats().dropped, ==, 0);
+    output_gate_open();
     remove_filter(nf);
 }
 
@@ -471,6 +511,7 @@ int main(int argc, char **argv)
     g_test_add_func("/output-gate/to-the-guest", test_to_the_guest);
     g_test_add_func("/output-gate/failover", test_failover);
     g_test_add_func("/output-gate/busy-backend", test_busy_backend);
+    g_test_add_func("/output-gate/overfull-backend", test_overfull_backend);
     g_test_add_func("/output-gate/no-receiver", test_no_receiver);
     g_test_add_func("/output-gate/in-use", test_in_use);
     g_test_add_func("/output-gate/backend-removed", test_backend_removed);
