@@ -88,6 +88,7 @@ static _Atomic uint64_t writes_seen;    /* copy of pages.writes, no lock */
 static _Atomic uint64_t beats;          /* bytes sent */
 static _Atomic uint64_t beats_skipped;  /* UART was busy */
 static _Atomic int64_t beats_apart[256];    /* ns since the one before */
+static _Atomic uint64_t spins;
 static int64_t started_ns;
 
 static int64_t now_ns(void)
@@ -417,6 +418,30 @@ static void do_packets(const Command *c, Answer *a)
            net_received());
 }
 
+/* How much of a vCPU is left over, in rounds of a loop */
+static void *spin(void *unused)
+{
+    setpriority(PRIO_PROCESS, 0, 19);   /* of this thread alone, in Linux */
+    for (;;) {
+        for (volatile int i = 0; i < 1000; i++) {
+            continue;
+        }
+        atomic_fetch_add(&spins, 1);
+    }
+    return unused;
+}
+
+static void do_spin(const Command *c, Answer *a)
+{
+    static pthread_t id;
+
+    if (!id && pthread_create(&id, NULL, spin, NULL)) {
+        answer(a, "error no thread");
+        return;
+    }
+    answer(a, "ok spins=%" PRIu64, atomic_load(&spins));
+}
+
 static void do_churn(const Command *c, Answer *a)
 {
     if (churn_set(c->arg[0])) {
@@ -502,6 +527,7 @@ static const struct {
     { "rate", 1, .run = do_rate },
     { "times", 1, .run = do_times },
     { "packets", 0, .run = do_packets },
+    { "spin", 0, .run = do_spin },
     { "churn", 1, .run = do_churn },
     { "scratch", 1, .run = do_scratch },
     { "store", 2, .move = disk_store },
