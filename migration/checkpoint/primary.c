@@ -152,6 +152,8 @@ static void primary_show_pause(const EpochCost *cost, int64_t stopped_ns,
         .resume = (end - collected_ns) / SCALE_US,
     };
 
+    trace_migration_epoch(primary.number, primary.store.memory.buffer->usage,
+                          primary.store.devices.buffer->usage, pause.total);
     QEMU_LOCK_GUARD(&primary.lock);
     primary.view.pause = pause;
     pauses_add(&primary.view.pauses, pause.total);
@@ -219,6 +221,8 @@ static PrimaryEnd primary_wait_ack(void)
 
 static void primary_show_acked(uint64_t bytes, int64_t taken_ns)
 {
+    trace_migration_epoch_acked(primary.number,
+                                (now_ns() - taken_ns) / SCALE_US);
     QEMU_LOCK_GUARD(&primary.lock);
     primary.view.last.state = MIGRATION_CHECKPOINT_STATE_PROTECTED;
     primary.view.last.epoch = primary.number;
@@ -402,6 +406,7 @@ static bool primary_conclude(PrimaryEnd how, Error **errp)
                phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
         how = PRIMARY_CANCELLED;
     }
+    trace_migration_epochs_end(primary.acked, how);
     primary_set_state(how == PRIMARY_TAKEN_OVER
                       ? MIGRATION_CHECKPOINT_STATE_FAILOVER
                       : MIGRATION_CHECKPOINT_STATE_ENDED);

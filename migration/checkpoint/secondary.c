@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
+#include "qemu/timer.h"
 #include "io/channel.h"
 #include "migration/base/clock.h"
 #include "migration/base/load-step.h"
@@ -23,6 +24,13 @@
 #include "migration/wire/stream.h"
 #include "epoch.h"
 #include "secondary.h"
+
+/*
+ * How long a primary that has been told of a failover may take to stop the
+ * guest and to close the connection, before the guest is started all the same:
+ * it may be dead.
+ */
+#define SECONDARY_GRACE_MS 500
 
 /* Why no more epochs come */
 typedef enum SecondaryEnd {
@@ -43,6 +51,7 @@ static struct {
     EpochHead next;             /* the thread's: of the epoch that comes */
     QEMUFile *devices;          /* the thread's while there is one */
     bool idle;                  /* main loop: the thread has ended */
+    QEMUTimer *grace;           /* main loop; NULL: the thread was let be */
 } secondary;
 
 static MigrationCheckpointState secondary_state(void)
@@ -126,6 +135,7 @@ static void secondary_keep(QEMUFile *devices, int64_t arrived_ns,
         qemu_fclose(secondary.devices);
     }
     secondary.devices = devices;
+    trace_migration_epoch_kept(secondary.next.number, apply_ns / SCALE_US);
     QEMU_LOCK_GUARD(&secondary.lock);
     secondary.number = secondary.next.number;
     secondary.last.last_bytes = bytes;
@@ -141,7 +151,9 @@ static void secondary_keep(QEMUFile *devices, int64_t arrived_ns,
  * All of an epoch is here: from the acknowledgement on the primary lets others
  * see what the guest did in it, so it is put in place in any case.  If the
  * acknowledgement cannot be written, nobody has seen anything of it yet, and it
- * is as good.
+ * is as good.  After a failover nothing is acknowledged, as that was the last
+ * word; then epochs are read until the primary has stopped the guest, and
+ * dropped.
  */
 static SecondaryEnd secondary_apply(QEMUFile *memory, QEMUFile *devices,
                                     Error **errp)
@@ -150,6 +162,14 @@ static SecondaryEnd secondary_apply(QEMUFile *memory, QEMUFile *devices,
     int64_t arrived_ns = now_ns();
     bool told = reply_checkpoint_ack(secondary.next.number);
 
+    if (told) {
+        /* Nobody need wait until it is in place, but who takes it over. */
+        secondary_move(MIGRATION_CHECKPOINT_STATE_STARTING,
+                       MIGRATION_CHECKPOINT_STATE_PROTECTED);
+    } else if (secondary_failing_over()) {
+        qemu_fclose(devices);
+        return SECONDARY_GOES_ON;
+    }
     if (!epochs_load_memory(memory, errp)) {
         error_prepend(errp, "The memory of epoch %" PRIu64 ": ",
                       secondary.next.number);
@@ -185,6 +205,10 @@ static SecondaryEnd secondary_take_end(QEMUFile *f, Error **errp)
 {
     uint64_t number = qemu_get_be64(f);
 
+    if (secondary_failing_over()) {
+        /* It learns of that, and closes the connection. */
+        qemu_get_byte(f);
+    }
     if (!stream_check(f, errp)) {
         return SECONDARY_BROKEN;
     }
@@ -217,8 +241,23 @@ static SecondaryEnd secondary_next(QEMUFile *f, Error **errp)
            ? SECONDARY_GOES_ON : SECONDARY_BROKEN;
 }
 
+/*
+ * A primary that is still there is to learn why, and not to wait until somebody
+ * reads what it sends.  Takes over @err.
+ */
+static void secondary_wait(QEMUFile *f, Error *err)
+{
+    reply_error(error_get_pretty(err));
+    qemu_file_shutdown(f);
+    error_prepend(&err, "the primary was lost; 'checkpoint-failover' starts "
+                  "the guest from epoch %" PRIu64 ": ", secondary.number);
+    error_report_err(error_copy(err));
+    notify_error(err);
+}
+
 /* What comes of it; takes over @err. True if the guest can be started. */
-static bool secondary_conclude(SecondaryEnd how, Error *err, Error **errp)
+static bool secondary_conclude(QEMUFile *f, SecondaryEnd how, Error *err,
+                               Error **errp)
 {
     bool kept = secondary.devices;
 
@@ -229,11 +268,7 @@ static bool secondary_conclude(SecondaryEnd how, Error *err, Error **errp)
     if (how == SECONDARY_BROKEN && kept) {
         if (secondary_move(MIGRATION_CHECKPOINT_STATE_PROTECTED,
                            MIGRATION_CHECKPOINT_STATE_WAITING)) {
-            error_prepend(&err, "the primary was lost; 'checkpoint-failover' "
-                          "starts the guest from epoch %" PRIu64 ": ",
-                          secondary.number);
-            error_report_err(error_copy(err));
-            notify_error(err);
+            secondary_wait(f, err);
         } else {
             error_free(err);
         }
@@ -259,13 +294,11 @@ static bool secondary_receive(QEMUFile *f, Error **errp)
 
     do {
         end = secondary_take(f, &err);
-        if (end == SECONDARY_GOES_ON && !secondary_failing_over()) {
+        if (end == SECONDARY_GOES_ON) {
             end = secondary_next(f, &err);
-        } else if (end == SECONDARY_GOES_ON) {
-            break;
         }
     } while (end == SECONDARY_GOES_ON);
-    return secondary_conclude(end, err, errp);
+    return secondary_conclude(f, end, err, errp);
 }
 
 /*
@@ -282,6 +315,7 @@ static void secondary_take_over(void *opaque)
         qemu_fclose(devices);
         return;
     }
+    trace_migration_epochs_take_over(secondary.number);
     /* That the primary was lost is not why this would fail. */
     notify_clear_error();
     ok = epochs_load_devices(devices, &err);
@@ -297,6 +331,7 @@ static void secondary_take_over(void *opaque)
 
 static void secondary_ended(void)
 {
+    g_clear_pointer(&secondary.grace, timer_free);
     secondary.idle = true;
     if (secondary_failing_over()) {
         secondary_take_over(NULL);
@@ -324,6 +359,7 @@ static void secondary_forget(void)
     if (secondary.devices) {
         qemu_fclose(g_steal_pointer(&secondary.devices));
     }
+    g_clear_pointer(&secondary.grace, timer_free);
     secondary.idle = false;
     QEMU_LOCK_GUARD(&secondary.lock);
     if (secondary.state != MIGRATION_CHECKPOINT_STATE_FAILOVER) {
@@ -338,13 +374,29 @@ static bool secondary_refuse(const char *why, Error **errp)
 }
 
 /*
- * The thread may be anywhere: it finds the state when it looks, and whatever it
- * reads ends.  What it has to say to the primary can still be said.
+ * The thread may be anywhere: whatever it reads ends, and it finds the state
+ * when it looks.
  */
-static void secondary_free_thread(void)
+static void secondary_free_thread(void *opaque)
 {
     qio_channel_shutdown(qemu_file_get_ioc(destination.from_src),
                          QIO_CHANNEL_SHUTDOWN_READ, NULL);
+}
+
+/*
+ * The guest must not run twice: a primary that is there stops it first, and
+ * that the connection ends is its answer.
+ */
+static void secondary_tell_primary(void)
+{
+    if (!reply_accept()) {
+        secondary_free_thread(NULL);
+        return;
+    }
+    secondary.grace = timer_new_ms(QEMU_CLOCK_REALTIME, secondary_free_thread,
+                                   NULL);
+    timer_mod(secondary.grace,
+              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + SECONDARY_GRACE_MS);
 }
 
 bool secondary_failover(Error **errp)
@@ -366,7 +418,7 @@ bool secondary_failover(Error **errp)
     }
     if (secondary_move(MIGRATION_CHECKPOINT_STATE_PROTECTED,
                        MIGRATION_CHECKPOINT_STATE_FAILOVER)) {
-        secondary_free_thread();
+        secondary_tell_primary();
         return true;
     }
     if (secondary_move(MIGRATION_CHECKPOINT_STATE_WAITING,

@@ -13,6 +13,10 @@
  * main loop to FAILOVER; whoever comes second learns of it.  The thread
  * finishes the epoch that it has acknowledged in any case.
  *
+ * At a failover the primary is told, and the guest is started when it has
+ * closed the connection, which it does when it has stopped the guest; or half a
+ * second later, as it may be dead.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
