@@ -17,6 +17,9 @@
 #include "collect.h"
 #include "epoch.h"
 
+/* As much stays allocated from one epoch to the next in any case. */
+#define BYTES_KEPT (16 * MiB)
+
 /* What these streams write is counted when it is sent. */
 static Stat64 collected;
 
@@ -36,9 +39,17 @@ static void epoch_bytes_free(EpochBytes *b)
     }
 }
 
+/* The first epoch may be many times as large as the others. */
 static void epoch_bytes_empty(EpochBytes *b)
 {
-    b->buffer->usage = b->buffer->offset = 0;
+    QIOChannelBuffer *buffer = b->buffer;
+
+    if (buffer->capacity > BYTES_KEPT &&
+        buffer->usage < buffer->capacity / 4) {
+        buffer->capacity = MAX(buffer->usage * 2, BYTES_KEPT);
+        buffer->data = g_realloc(buffer->data, buffer->capacity);
+    }
+    buffer->usage = buffer->offset = 0;
 }
 
 void epoch_store_init(EpochStore *s)
