@@ -48,16 +48,22 @@ bool reply_is_open(void)
     return to_src;
 }
 
+/* Under the lock; it is sent with what follows. */
+static void reply_put(uint16_t type, const void *payload, uint16_t len)
+{
+    trace_migrate_send_rp_message(type, len);
+    qemu_put_be16(to_src, type);
+    qemu_put_be16(to_src, len);
+    qemu_put_buffer(to_src, payload, len);
+}
+
 /* Under the lock. */
 static bool reply_say(uint16_t type, const void *payload, uint16_t len)
 {
     if (!to_src || shut) {
         return false;
     }
-    trace_migrate_send_rp_message(type, len);
-    qemu_put_be16(to_src, type);
-    qemu_put_be16(to_src, len);
-    qemu_put_buffer(to_src, payload, len);
+    reply_put(type, payload, len);
     return !qemu_fflush(to_src);
 }
 
@@ -122,16 +128,18 @@ bool reply_report(uint16_t type, const DowntimeReport *report)
 bool reply_inventory(const uint8_t *bytes, size_t len)
 {
     QEMU_LOCK_GUARD(&reply_lock);
+    if (!to_src || shut) {
+        return false;
+    }
     while (len) {
         size_t now = MIN(len, WIRE_RP_INVENTORY_MAX);
 
-        if (!reply_say(WIRE_RP_INVENTORY, bytes, now)) {
-            return false;
-        }
+        reply_put(WIRE_RP_INVENTORY, bytes, now);
         bytes += now;
         len -= now;
     }
-    return true;
+    /* Where each piece that is written has to be waited for, once is enough. */
+    return !qemu_fflush(to_src);
 }
 
 bool reply_checkpoint_ack(uint64_t number)

@@ -17,6 +17,7 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/wire/commands.h"
+#include "migration/wire/stream.h"
 #include "preflight.h"
 #include "state.h"
 
@@ -28,10 +29,14 @@
 
 void preflight_greet(QEMUFile *f)
 {
+    /* Where each piece that is written has to be waited for, once is enough. */
+    stream_keep(f, true);
     qemu_savevm_send_open_return_path(f);
     qemu_savevm_send_ping(f, WIRE_PEER_HELLO);
     qemu_savevm_send_ping(f, peer_offer());
     qemu_savevm_send_ping(f, WIRE_PING_START);
+    stream_keep(f, false);
+    qemu_fflush(f);
 }
 
 void preflight_ask(QEMUFile *f, ReturnPath *rp)
