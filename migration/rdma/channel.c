@@ -29,7 +29,7 @@ struct RdmaChannel {
     RdmaMessage message;
     size_t taken;               /* bytes of it */
     bool has_message;
-    bool asked;                 /* READY was sent, and no message came since */
+    unsigned asked;             /* READYs sent for messages that are to come */
     bool may_ask;               /* READY may be sent */
 
     void (*closed)(void *opaque);
@@ -122,11 +122,13 @@ RdmaLink *const *rdma_channel_others(RdmaChannel *channel, unsigned *count)
 
 static bool channel_ask(RdmaChannel *channel, RdmaLink *link, Error **errp)
 {
-    if (channel->asked || !channel->may_ask) {
-        return true;
+    while (channel->may_ask && channel->asked < rdma_window(&channel->hello)) {
+        if (!rdma_link_send(link, WIRE_RDMA_READY, 1, NULL, 0, true, errp)) {
+            return false;
+        }
+        channel->asked++;
     }
-    channel->asked = true;
-    return rdma_link_send(link, WIRE_RDMA_READY, 1, NULL, 0, true, errp);
+    return true;
 }
 
 /* Of the message that has come, as much as fits; 0 if there is none. */
@@ -147,7 +149,7 @@ static size_t take_bytes(RdmaChannel *channel, const struct iovec *iov,
 
 static bool next_message(RdmaChannel *channel, RdmaLink *link, Error **errp)
 {
-    channel->asked = false;
+    channel->asked -= channel->asked > 0;
     channel->may_ask = true;
     if (channel->message.head.type != WIRE_RDMA_STREAM) {
         error_setg(errp, "a message %s arrived over RDMA where bytes of the "
@@ -216,6 +218,18 @@ static bool may_write(RdmaChannel *channel, RdmaLink *link, bool *may,
     return channel->blocking || rdma_link_try_ready(link, TRY_MS, may, errp);
 }
 
+/*
+ * The source is told at last that the destination has all, or the destination
+ * hears why not.  Who has no connection for that, does not know the peer, or
+ * must not be held up and so may end at once, waits until each piece has
+ * arrived.
+ */
+static bool must_arrive(const RdmaChannel *channel)
+{
+    return !channel->hello.window || !channel->blocking ||
+           !qatomic_read(&channel->back);
+}
+
 /* Small pieces are put together, as each message waits for a READY. */
 static ssize_t rdma_channel_writev(QIOChannel *ioc, const struct iovec *iov,
                                    size_t niov, int *fds, size_t nfds,
@@ -247,7 +261,8 @@ static ssize_t rdma_channel_writev(QIOChannel *ioc, const struct iovec *iov,
         bytes = copy = g_malloc(all);
         iov_to_buf(iov, niov, 0, copy, all);
     }
-    return rdma_link_send_stream(link, bytes, all, most, errp) ? all : -1;
+    return rdma_link_send_stream(link, bytes, all, most, must_arrive(channel),
+                                 errp) ? all : -1;
 }
 
 /*

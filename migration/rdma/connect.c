@@ -187,6 +187,7 @@ static bool connect_answered(const Connecting *c, RdmaHello *hello,
     hello->copies = hello->copies && granted.copies;
     hello->more = MIN(hello->more, granted.more);
     hello->writes_only = hello->writes_only && granted.writes_only;
+    hello->window = hello->window && granted.window;
     if (hello->peers) {
         /* One that does not know of it has the smallest one. */
         hello->chunk_bits = granted.chunk_bits;
@@ -214,8 +215,8 @@ static bool shake_hands(const Connecting *c, RdmaLink *link, RdmaHello *hello,
 }
 
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          RdmaLink *beside, const bool *called_off,
-                          Error **errp)
+                          RdmaLink *beside, uint32_t message_max,
+                          const bool *called_off, Error **errp)
 {
     ERRP_GUARD();
     Connecting c = {
@@ -230,7 +231,7 @@ RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
         return NULL;
     }
     id = resolve(&c, to, errp);
-    link = id ? rdma_link_new(c.events, id, beside, errp) : NULL;
+    link = id ? rdma_link_new(c.events, id, beside, message_max, errp) : NULL;
     if (link && shake_hands(&c, link, hello, errp)) {
         return link;
     }

@@ -18,10 +18,10 @@
 #include "link.h"
 
 /*
- * A peer that keeps to the rules has at most two messages on their way, and
- * answers and READY come on top of that.
+ * A peer that keeps to the rules has so many messages on their way, or has said
+ * READY so often, and an answer and ERROR come on top of that.
  */
-#define RECEIVES 6
+#define RECEIVES (WIRE_RDMA_WINDOW_MESSAGES + 2)
 
 /*
  * Messages are sent from a ring of bytes, each in one piece, and its bytes are
@@ -30,11 +30,11 @@
  * much again where it does not fit before the end of the ring, so that this is
  * the least size with which there is room at last.
  */
-#define RING_UNTOLD (WIRE_RDMA_MESSAGE_MAX / 4)
-#define RING_BYTES (2 * WIRE_RDMA_MESSAGE_MAX + RING_UNTOLD)
+#define RING_UNTOLD(max) ((max) / 4)
+#define RING_BYTES(max) (2 * (max) + RING_UNTOLD(max))
 #define RING_ALIGN 64
 
-#define BUFFER_BYTES (RECEIVES * WIRE_RDMA_MESSAGE_MAX + RING_BYTES)
+#define BUFFER_BYTES(max) (RECEIVES * (max) + RING_BYTES(max))
 
 /* Work request IDs: a receive buffer, or what was posted as the n-th to send */
 #define ID_RECEIVE (1ull << 63)
@@ -63,7 +63,7 @@ struct RdmaLink {
     struct rdma_event_channel *events;
     struct rdma_cm_id *id;
     Domain *domain;
-    bool writes_only;           /* no messages */
+    uint32_t message_max;       /* bytes; 0: for writes only */
     struct ibv_comp_channel *channel;
     struct ibv_cq *cq;
     bool has_qp;
@@ -156,14 +156,14 @@ static bool link_ended(RdmaLink *link, Error **errp)
 
 static uint8_t *buffer_at(const RdmaLink *link, unsigned buffer)
 {
-    return link->memory + (size_t)buffer * WIRE_RDMA_MESSAGE_MAX;
+    return link->memory + (size_t)buffer * link->message_max;
 }
 
 static bool post_receive(RdmaLink *link, unsigned buffer)
 {
     struct ibv_sge sge = {
         .addr = (uintptr_t)buffer_at(link, buffer),
-        .length = WIRE_RDMA_MESSAGE_MAX,
+        .length = link->message_max,
         .lkey = link->mr->lkey,
     };
     struct ibv_recv_wr wr = {
@@ -213,7 +213,7 @@ static bool make_queue_pair(RdmaLink *link)
         .qp_type = IBV_QPT_RC,
         .cap = {
             .max_send_wr = link->depth,
-            .max_recv_wr = link->writes_only ? 1 : RECEIVES,
+            .max_recv_wr = link->message_max ? RECEIVES : 1,
             .max_send_sge = 1, .max_recv_sge = 1,
         },
     };
@@ -237,10 +237,11 @@ static bool make_queue_pair(RdmaLink *link)
 
 static bool make_buffers(RdmaLink *link)
 {
+    uint64_t bytes = BUFFER_BYTES(link->message_max);
     Error *err = NULL;
 
-    link->memory = qemu_memalign(qemu_real_host_page_size(), BUFFER_BYTES);
-    link->mr = rdma_link_register(link, link->memory, BUFFER_BYTES, true,
+    link->memory = qemu_memalign(qemu_real_host_page_size(), bytes);
+    link->mr = rdma_link_register(link, link->memory, bytes, true,
                                   "buffers of messages", &err);
     if (!link->mr) {
         return link_fail(link, err);
@@ -339,7 +340,8 @@ static void release(RdmaLink *link)
 }
 
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
-                        struct rdma_cm_id *id, RdmaLink *beside, Error **errp)
+                        struct rdma_cm_id *id, RdmaLink *beside,
+                        uint32_t message_max, Error **errp)
 {
     RdmaLink *link = g_new0(RdmaLink, 1);
 
@@ -349,11 +351,11 @@ RdmaLink *rdma_link_new(struct rdma_event_channel *events,
     link->mrs = g_ptr_array_new_with_free_func(free_mr);
     pstrcpy(link->device, sizeof(link->device),
             ibv_get_device_name(id->verbs->device));
-    link->writes_only = beside;
+    link->message_max = message_max;
     if (find_limits(link) &&
         (beside ? share_domain(link, beside) : make_domain(link)) &&
         make_queue_pair(link) && make_wait(link) &&
-        (beside || make_buffers(link))) {
+        (!message_max || make_buffers(link))) {
         return link;
     }
     error_propagate(errp, g_steal_pointer(&link->broken));
@@ -624,7 +626,8 @@ static bool signal_is_due(const RdmaLink *link, uint64_t bytes, uint64_t used)
 {
     return link->posted + 1 - link->signalled >= RDMA_SIGNAL_EVERY ||
            link->bytes_posted + bytes - link->signalled_bytes >= SIGNAL_BYTES ||
-           link->ring_used + used - link->ring_signalled > RING_UNTOLD;
+           link->ring_used + used - link->ring_signalled >
+               RING_UNTOLD(link->message_max);
 }
 
 /* One more work request, with @bytes of a write or @used of the ring */
@@ -766,9 +769,9 @@ void rdma_link_more_follows(RdmaLink *link, bool more)
  * Messages
  */
 
-bool rdma_link_wait_ready(RdmaLink *link, Error **errp)
+bool rdma_link_wait_ready(RdmaLink *link, unsigned count, Error **errp)
 {
-    while (!link->credits) {
+    while (link->credits < count) {
         if (!link_wait(link, errp)) {
             return false;
         }
@@ -799,11 +802,12 @@ bool rdma_link_try_ready(RdmaLink *link, int ms, bool *ready, Error **errp)
 static bool find_room(RdmaLink *link, uint32_t len, uint8_t **at,
                       uint64_t *used, Error **errp)
 {
-    uint64_t start = link->ring_used % RING_BYTES;
-    uint64_t left_out = RING_BYTES - start < len ? RING_BYTES - start : 0;
+    uint64_t ring = RING_BYTES((uint64_t)link->message_max);
+    uint64_t start = link->ring_used % ring;
+    uint64_t left_out = ring - start < len ? ring - start : 0;
 
     *used = left_out + ROUND_UP(len, RING_ALIGN);
-    while (link->ring_used + *used - link->ring_free > RING_BYTES) {
+    while (link->ring_used + *used - link->ring_free > ring) {
         if (!link_wait(link, errp)) {
             return false;
         }
@@ -840,9 +844,9 @@ static bool post_message(RdmaLink *link, WireRdmaType type, uint32_t repeat,
 bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
                     const void *data, uint32_t len, bool answer, Error **errp)
 {
-    assert(len <= WIRE_RDMA_DATA_MAX);
+    assert(sizeof(WireRdmaHead) + len <= link->message_max);
     if (!post_held(link, false, errp) ||
-        (!answer && !rdma_link_wait_ready(link, errp)) ||
+        (!answer && !rdma_link_wait_ready(link, 1, errp)) ||
         !post_message(link, type, repeat, data, len, false, errp)) {
         return false;
     }
@@ -852,16 +856,17 @@ bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
 }
 
 bool rdma_link_send_stream(RdmaLink *link, const void *bytes, size_t len,
-                           uint32_t most, Error **errp)
+                           uint32_t most, bool arrive, Error **errp)
 {
     bool last;
 
+    arrive = arrive && !link->more;
     for (size_t at = 0; at < len; at += most) {
         uint32_t piece = MIN(len - at, most);
 
-        last = !link->more && at + piece == len;
+        last = arrive && at + piece == len;
         if (!post_held(link, false, errp) ||
-            !rdma_link_wait_ready(link, errp) ||
+            !rdma_link_wait_ready(link, 1, errp) ||
             !post_message(link, WIRE_RDMA_STREAM, 1,
                           (const uint8_t *)bytes + at, piece, last, errp)) {
             return false;
@@ -869,7 +874,7 @@ bool rdma_link_send_stream(RdmaLink *link, const void *bytes, size_t len,
         link->credits--;
         link->counts.messages++;
     }
-    return link->more || rdma_link_drain(link, errp);
+    return !arrive || rdma_link_drain(link, errp);
 }
 
 RdmaArrival rdma_link_receive(RdmaLink *link, bool wait, RdmaMessage *message,
@@ -921,7 +926,8 @@ static void explain_register(RdmaLink *link, const char *name, uint64_t len,
                          "%" PRIu64 " MiB", link->device, len, name,
                          (uint64_t)limit.rlim_cur,
                          link->counts.registered_bytes,
-                         (uint64_t)BUFFER_BYTES / MiB + 64);
+                         (uint64_t)BUFFER_BYTES(WIRE_RDMA_MESSAGE_MAX) / MiB +
+                         64);
         return;
     }
     error_setg_errno(errp, code, "RDMA device %s: ibv_reg_mr() of %" PRIu64

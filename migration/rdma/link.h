@@ -5,7 +5,8 @@
  * own, and writes straight from this process's memory into the peer's.  What is
  * posted arrives in order: a message arrives after the writes posted before it.
  *
- * Flow control: the peer says READY for each message that it will take.
+ * Flow control: the peer says READY for each message that it will take, for one
+ * or, if that was agreed upon, several in advance.
  * rdma_link_wait_ready() waits for that, rdma_link_send() uses it up; answers
  * are sent without.
  *
@@ -73,12 +74,13 @@ typedef enum RdmaArrival {
  * @id's events and of nobody else's.  Both are the link's if this succeeds.
  *
  * @beside: NULL, or a link to the same peer, whose device and registered memory
- * the new one shares.  Such a link is for writes only, and has no messages.
- * What is registered with one of them stays so as long as that one.
+ * the new one shares.  What is registered with one of them stays so as long as
+ * that one.  @message_max: bytes of a message at most, with its head; for so
+ * much buffers are registered, which takes a while.  0: it is for writes only.
  */
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
                         struct rdma_cm_id *id, RdmaLink *beside,
-                        Error **errp);
+                        uint32_t message_max, Error **errp);
 
 /*
  * Disconnects, and releases everything: registered memory in a thread of its
@@ -103,8 +105,11 @@ struct rdma_event_channel *rdma_link_events(RdmaLink *link);
  * Messages
  */
 
-/* Until a message may be sent */
-bool rdma_link_wait_ready(RdmaLink *link, Error **errp);
+/*
+ * Until @count messages may be sent.  If that is as many as may be on their
+ * way, the peer has carried out all that were sent before.
+ */
+bool rdma_link_wait_ready(RdmaLink *link, unsigned count, Error **errp);
 
 /* The same, while something arrives every @ms; *@ready says whether it may. */
 bool rdma_link_try_ready(RdmaLink *link, int ms, bool *ready, Error **errp);
@@ -117,15 +122,15 @@ bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
                     const void *data, uint32_t len, bool answer, Error **errp);
 
 /*
- * Send @len bytes of the stream, in messages of at most @most bytes, and wait
- * until they have arrived: who writes last may end at once.
+ * Send @len bytes of the stream, in messages of at most @most bytes.  @arrive:
+ * wait until they have arrived, as who writes last may end at once.
  */
 bool rdma_link_send_stream(RdmaLink *link, const void *bytes, size_t len,
-                           uint32_t most, Error **errp);
+                           uint32_t most, bool arrive, Error **errp);
 
 /*
- * While it is so, rdma_link_send_stream() does not wait: what follows shows
- * that the bytes have arrived.
+ * While it is so, rdma_link_send_stream() never waits for that: what follows
+ * shows that the bytes have arrived.
  */
 void rdma_link_more_follows(RdmaLink *link, bool more);
 

@@ -130,7 +130,7 @@ static void established(void *opaque)
 
 /* The event channel of its own that a link needs; takes over @id. */
 static RdmaLink *make_link(struct rdma_cm_id *id, RdmaLink *beside,
-                           Error **errp)
+                           uint32_t message_max, Error **errp)
 {
     struct rdma_event_channel *events = rdma_create_event_channel();
     RdmaLink *link = NULL;
@@ -140,7 +140,7 @@ static RdmaLink *make_link(struct rdma_cm_id *id, RdmaLink *beside,
     } else if (rdma_migrate_id(id, events) < 0) {
         error_setg_errno(errp, errno, "rdma_migrate_id() failed");
     } else {
-        link = rdma_link_new(events, id, beside, errp);
+        link = rdma_link_new(events, id, beside, message_max, errp);
     }
     if (!link) {
         rdma_reject(id, NULL, 0);
@@ -240,8 +240,13 @@ static bool rdma_let_in(struct rdma_cm_id *id, const RdmaHello *hello,
         error_setg(errp, "there is a source already");
         return false;
     }
-    link = make_link(id, hello->writes_only
-                         ? rdma_channel_main(listener.channel) : NULL, errp);
+    if (hello->writes_only) {
+        link = make_link(id, rdma_channel_main(listener.channel), 0, errp);
+    } else {
+        link = make_link(id, NULL, listener.channel ? WIRE_RDMA_ANSWER_MAX
+                                                    : WIRE_RDMA_MESSAGE_MAX,
+                         errp);
+    }
     if (!link) {
         return false;
     }

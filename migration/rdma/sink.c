@@ -17,18 +17,18 @@ QEMU_BUILD_BUG_ON(RDMA_SPAN_BITS < WIRE_RDMA_CHUNK_BITS);
 QEMU_BUILD_BUG_ON(RDMA_COPY_RUNS > WIRE_RDMA_ENTRIES_MAX);
 QEMU_BUILD_BUG_ON(RDMA_COPY_MAX + sizeof(WireRdmaPages) > WIRE_RDMA_DATA_MAX);
 
-/* What a span of memory is registered as, with others or alone */
-typedef struct Span {
-    struct ibv_mr *mr;          /* NULL: they are not */
+/* What a chunk of memory is registered as, with others or alone */
+typedef struct Chunk {
+    struct ibv_mr *mr;          /* NULL: it is not */
     uint32_t rkey;
-} Span;
+} Chunk;
 
 /* A region whose pages are sent, and the destination's block */
 typedef struct Target {
     const RamRegion *region;
     RdmaBlock block;
     struct ibv_mr *mr;          /* pin_all: of all of it */
-    Span *spans;                /* otherwise */
+    Chunk *chunks;              /* otherwise */
 } Target;
 
 /* Pages to be written that follow each other */
@@ -75,7 +75,6 @@ struct RdmaSink {
     Gathered run;
     ZeroRanges zeros;
     Copies copies;
-    unsigned span_bits;
     uint64_t given;             /* bytes to be written */
 };
 
@@ -148,7 +147,8 @@ static bool sink_open(RdmaSink *sink, Error **errp)
 
 static bool sink_settle(RdmaSink *sink, Error **errp)
 {
-    if (!sink->settled && !rdma_link_wait_ready(sink->link, errp)) {
+    if (!sink->settled &&
+        !rdma_link_wait_ready(sink->link, rdma_window(&sink->hello), errp)) {
         return false;
     }
     sink->settled = true;
@@ -271,17 +271,17 @@ static bool learn_key(const Target *t, const RdmaMessage *m, uint32_t *rkey,
 }
 
 /*
- * Registers @count spans from @index on, together.  Here that is done while the
- * destination does the same.
+ * Registers @count chunks from @index on, together.  Here that is done while
+ * the destination does the same.
  */
-static bool register_spans(RdmaSink *sink, Target *t, uint64_t index,
-                           uint64_t count, Error **errp)
+static bool register_chunks(RdmaSink *sink, Target *t, uint64_t index,
+                            uint64_t count, Error **errp)
 {
-    uint64_t first = index << sink->span_bits;
+    uint64_t first = index << sink->hello.chunk_bits;
     RdmaExtent extent = {
         .block = t - sink->targets,
         .offset = first,
-        .bytes = MIN(count << sink->span_bits, t->block.bytes - first),
+        .bytes = MIN(count << sink->hello.chunk_bits, t->block.bytes - first),
     };
     WireRdmaRegister wire;
     struct ibv_mr *mr;
@@ -302,23 +302,48 @@ static bool register_spans(RdmaSink *sink, Target *t, uint64_t index,
         return false;
     }
     for (uint64_t i = index; i < index + count; i++) {
-        t->spans[i] = (Span) { .mr = mr, .rkey = rkey };
+        t->chunks[i] = (Chunk) { .mr = mr, .rkey = rkey };
     }
     /* It is the answer to the last message. */
     sink->settled = true;
     return true;
 }
 
-/* How many spans from @index to @last have the same keys, if any */
+/* How many chunks from @index to @last have the same keys, if any */
 static uint64_t count_alike(const Target *t, uint64_t index, uint64_t last)
 {
     uint64_t count = 1;
 
     while (index + count <= last &&
-           t->spans[index + count].mr == t->spans[index].mr) {
+           t->chunks[index + count].mr == t->chunks[index].mr) {
         count++;
     }
     return count;
+}
+
+/*
+ * How many chunks from @index on, of which the run needs @count, are worth one
+ * request: twice as many for each that was made before in the same span.
+ */
+static uint64_t chunks_to_register(const RdmaSink *sink, const Target *t,
+                                   uint64_t index, uint64_t count)
+{
+    unsigned bits = sink->hello.chunk_bits;
+    unsigned shift = RDMA_SPAN_BITS - MIN(bits, RDMA_SPAN_BITS);
+    uint64_t first = index >> shift << shift;
+    uint64_t end = MIN(first + (1ull << shift),
+                       DIV_ROUND_UP(t->block.bytes, 1ull << bits));
+    uint64_t most = count;
+    struct ibv_mr *last = NULL;
+
+    for (uint64_t i = first; i < end; i++) {
+        if (t->chunks[i].mr && t->chunks[i].mr != last) {
+            most *= 2;
+        }
+        last = t->chunks[i].mr;
+    }
+    return index + count < end
+           ? count_alike(t, index, MIN(index + most, end) - 1) : count;
 }
 
 /*
@@ -326,30 +351,31 @@ static uint64_t count_alike(const Target *t, uint64_t index, uint64_t last)
  * not yet is registered as far as the run goes, and no farther: what is
  * registered takes memory on both sides.
  */
-static bool find_keys(RdmaSink *sink, const Gathered *run, Span *keys,
+static bool find_keys(RdmaSink *sink, const Gathered *run, Chunk *keys,
                       uint64_t *bytes, Error **errp)
 {
-    uint64_t first = run->offset >> sink->span_bits;
-    uint64_t last = (run->offset + run->bytes - 1) >> sink->span_bits;
+    uint64_t first = run->offset >> sink->hello.chunk_bits;
+    uint64_t last = (run->offset + run->bytes - 1) >> sink->hello.chunk_bits;
     Target *t = run->target;
     uint64_t count;
 
     if (sink->hello.pin_all) {
-        *keys = (Span) { .mr = t->mr, .rkey = t->block.rkey };
+        *keys = (Chunk) { .mr = t->mr, .rkey = t->block.rkey };
         *bytes = run->bytes;
         return true;
     }
-    if (!t->spans) {
-        t->spans = g_new0(Span, DIV_ROUND_UP(t->block.bytes,
-                                             1ull << sink->span_bits));
+    if (!t->chunks) {
+        t->chunks = g_new0(Chunk, DIV_ROUND_UP(t->block.bytes,
+                                               1ull << sink->hello.chunk_bits));
     }
     count = count_alike(t, first, last);
-    if (!t->spans[first].mr &&
-        !register_spans(sink, t, first, count, errp)) {
+    if (!t->chunks[first].mr &&
+        !register_chunks(sink, t, first,
+                         chunks_to_register(sink, t, first, count), errp)) {
         return false;
     }
-    *keys = t->spans[first];
-    *bytes = MIN(((first + count) << sink->span_bits) - run->offset,
+    *keys = t->chunks[first];
+    *bytes = MIN(((first + count) << sink->hello.chunk_bits) - run->offset,
                  run->bytes);
     return true;
 }
@@ -381,7 +407,7 @@ static bool write_piece(RdmaSink *sink, Gathered *run, Error **errp)
     Target *t = run->target;
     RdmaLink *link;
     uint64_t bytes;
-    Span keys;
+    Chunk keys;
 
     if (!find_keys(sink, run, &keys, &bytes, errp) ||
         !sink_settle(sink, errp)) {
@@ -738,7 +764,6 @@ RdmaSink *rdma_sink_new(RdmaLink *link, const RdmaHello *hello,
     sink->others = others;
     sink->others_count = count;
     sink->hello = *hello;
-    sink->span_bits = MAX(RDMA_SPAN_BITS, hello->chunk_bits);
     sink->targets = g_new0(Target, regions->count);
     sink->by_region = g_new0(Target *, regions->count);
     RAM_REGIONS_FOREACH(r, regions) {
@@ -756,7 +781,7 @@ void rdma_sink_free(RdmaSink *sink)
 {
     if (sink) {
         for (unsigned i = 0; i < sink->count; i++) {
-            g_free(sink->targets[i].spans);
+            g_free(sink->targets[i].chunks);
         }
         g_free(sink->targets);
         g_free(sink->by_region);

@@ -5,9 +5,11 @@
  * HOOK in the stream, then messages and writes, then FINISHED and the stream
  * again.  Pages that follow each other become one write, of RDMA_WRITE_MAX
  * bytes at most.  Memory is registered on both sides when something of it is
- * written for the first time: the spans of RDMA_SPAN bytes that a write
- * touches, with one request.  With rdma-pin-all all of it is registered at the
- * beginning.
+ * written for the first time: the chunks that a write touches, with one
+ * request.  To register memory is to have all of it present, and what the guest
+ * never touched is not: so no more is registered, but where a span of
+ * RDMA_SPAN_BITS needs one request after the other, each of them takes twice as
+ * much.  With rdma-pin-all all of it is registered at the beginning.
  *
  * Zeros: at least so many bytes together are told of, by a message, or by a
  * record of the stream where a section begins with them.  Fewer are written
@@ -44,10 +46,7 @@
 #include "migration/ram/stream-sink.h"
 #include "link.h"
 
-/*
- * What is registered begins and ends at a multiple of it, or of a chunk if that
- * is larger, or with the block.
- */
+/* A span of memory is written by one link, and registered with few requests. */
 #define RDMA_SPAN_BITS 24
 /* Bytes of a run that is copied, at most */
 #define RDMA_COPY_MAX (16ull << 10)

@@ -73,6 +73,7 @@ void rdma_fill_hello(WireRdmaHello *wire, const RdmaHello *hello)
     if (hello->peers) {
         flags |= WIRE_RDMA_PEERS | (hello->copies ? WIRE_RDMA_COPIES : 0) |
                  (hello->writes_only ? WIRE_RDMA_WRITES_ONLY : 0) |
+                 (hello->window ? WIRE_RDMA_WINDOW : 0) |
                  hello->more << WIRE_RDMA_MORE_SHIFT |
                  (hello->chunk_bits - WIRE_RDMA_CHUNK_BITS) <<
                  WIRE_RDMA_CHUNK_SHIFT;
@@ -107,6 +108,7 @@ bool rdma_check_hello(const void *bytes, size_t len, RdmaHello *hello,
     if (h.peers) {
         h.copies = flags & WIRE_RDMA_COPIES;
         h.writes_only = flags & WIRE_RDMA_WRITES_ONLY;
+        h.window = flags & WIRE_RDMA_WINDOW;
         h.more = (flags & WIRE_RDMA_MORE) >> WIRE_RDMA_MORE_SHIFT;
         h.chunk_bits = WIRE_RDMA_CHUNK_BITS +
                        ((flags & WIRE_RDMA_CHUNK) >> WIRE_RDMA_CHUNK_SHIFT);

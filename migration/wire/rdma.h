@@ -20,8 +20,10 @@
  *   ERROR          the sender has given up
  *
  * READY is the only flow control: each message of the source but none of the
- * destination uses one up.  On the second connection, which carries answers in
- * the stream's other direction, the two sides change places.
+ * destination uses one up.  It says that all messages before have been taken
+ * and carried out, but for as many as may be on their way (WIRE_RDMA_WINDOW).
+ * On the second connection, which carries answers in the stream's other
+ * direction, the two sides change places.
  *
  * Everything here is pure: bytes in memory in, and out.  Nothing that was
  * received is believed: each function that checks names the field and its limit
@@ -43,6 +45,8 @@
 #define WIRE_RDMA_STREAM_MAX            (32 * 1024)
 /* The same between two of ours: WIRE_RDMA_PEERS */
 #define WIRE_RDMA_STREAM_PEERS          (128 * 1024)
+/* A message on the connection for answers, which has those of the stream */
+#define WIRE_RDMA_ANSWER_MAX            (WIRE_RDMA_STREAM_PEERS + 64)
 /* Entries in the data of a message */
 #define WIRE_RDMA_ENTRIES_MAX           4096
 /*
@@ -82,6 +86,9 @@ WIRE_ASSERT_SIZE(WireRdmaHello, 8);
 #define WIRE_RDMA_MORE_SHIFT            16
 #define WIRE_RDMA_WRITES_ONLY     0x20000000u
 #define WIRE_RDMA_MORE_MAX              15
+/* With PEERS: up to so many messages may be sent before the first is read. */
+#define WIRE_RDMA_WINDOW          0x10000000u
+#define WIRE_RDMA_WINDOW_MESSAGES       4
 
 typedef enum WireRdmaType {
     WIRE_RDMA_NONE = 0,                 /* never sent */
@@ -165,7 +172,14 @@ typedef struct RdmaHello {
     /* With peers only */
     unsigned more;              /* connections for writes that follow this */
     bool writes_only;           /* this is one of them */
+    bool window;                /* several messages may be on their way */
 } RdmaHello;
+
+/* Messages that may be on their way: so often READY is said in advance. */
+static inline unsigned rdma_window(const RdmaHello *hello)
+{
+    return hello->window ? WIRE_RDMA_WINDOW_MESSAGES : 1;
+}
 
 typedef struct RdmaHead {
     WireRdmaType type;

@@ -48,6 +48,7 @@ static int objects;
 static const char *fail_name;
 static unsigned fail_in;
 static unsigned late_us;
+static unsigned slow_in, slow_us;
 
 static void write_counts(void)
 {
@@ -68,11 +69,15 @@ static void __attribute__((constructor)) read_environment(void)
 {
     static char name[64];
     const char *fail = getenv("VERBS_FAIL"), *late = getenv("VERBS_LATE");
+    const char *slow = getenv("VERBS_SLOW");
 
     if (fail && sscanf(fail, "%63[^:]:%u", name, &fail_in) == 2) {
         fail_name = strcmp(name, "any") ? name : NULL;
     }
     late_us = late ? atoi(late) : 0;
+    if (slow && sscanf(slow, "%u:%u", &slow_in, &slow_us) != 2) {
+        slow_in = 0;
+    }
     if (getenv("VERBS_COUNTS")) {
         atexit(write_counts);
     }
@@ -148,6 +153,25 @@ unsigned verbs_fail_left(void)
 void verbs_late(unsigned us)
 {
     late_us = us;
+}
+
+void verbs_slow(unsigned n, unsigned us)
+{
+    pthread_mutex_lock(&state_lock);
+    slow_in = n;
+    slow_us = us;
+    pthread_mutex_unlock(&state_lock);
+}
+
+/* For a queue pair that is made: by how much its writes are late */
+static unsigned take_slow(void)
+{
+    unsigned us;
+
+    pthread_mutex_lock(&state_lock);
+    us = slow_in && --slow_in == 0 ? slow_us : 0;
+    pthread_mutex_unlock(&state_lock);
+    return us;
 }
 
 int verbs_objects(void)
@@ -542,6 +566,7 @@ typedef struct Pair {
     bool dead;                  /* all that is posted is flushed */
     bool running;
     bool rnr_fails;             /* of messages that arrive here */
+    unsigned slow_us;           /* writes that arrive here are so late */
     int fd;
     pthread_mutex_t write_lock;
     pthread_t sender, receiver;
@@ -765,10 +790,45 @@ static bool answer_data(Pair *p, const Frame *f, enum ibv_wc_status status)
     return send_frame(p->fd, &p->write_lock, &answer, NULL);
 }
 
+/* Where a slow write waits until it is put in place; NULL: the peer has gone */
+static void *take_slowly(Pair *p, const Frame *f)
+{
+    void *data = malloc(f->len ? f->len : 1);
+
+    if (!data || !read_all(p->fd, data, f->len)) {
+        free(data);
+        return NULL;
+    }
+    usleep(p->slow_us);
+    return data;
+}
+
+static bool take_slow_write(Pair *p, const Frame *f)
+{
+    void *data = take_slowly(p, f);
+    bool fits;
+
+    if (!data) {
+        return false;
+    }
+    pthread_rwlock_rdlock(&regions_lock);
+    fits = key_fits(f->key, f->address, f->len, IBV_ACCESS_REMOTE_WRITE,
+                    p->base.pd);
+    if (fits) {
+        memcpy((void *)(uintptr_t)f->address, data, f->len);
+    }
+    pthread_rwlock_unlock(&regions_lock);
+    free(data);
+    return answer_data(p, f, fits ? IBV_WC_SUCCESS : IBV_WC_REM_ACCESS_ERR);
+}
+
 static bool take_write(Pair *p, const Frame *f)
 {
     bool fits, ok;
 
+    if (p->slow_us) {
+        return take_slow_write(p, f);
+    }
     /* It may not be unregistered while it is written to. */
     pthread_rwlock_rdlock(&regions_lock);
     fits = key_fits(f->key, f->address, f->len, IBV_ACCESS_REMOTE_WRITE,
@@ -1198,6 +1258,7 @@ int rdma_create_qp(struct rdma_cm_id *id, struct ibv_pd *pd,
     p->base.qp_num = ++number;
     p->max_sends = attr->cap.max_send_wr;
     p->max_receives = attr->cap.max_recv_wr;
+    p->slow_us = take_slow();
     p->fd = -1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_mutex_init(&p->write_lock, NULL);

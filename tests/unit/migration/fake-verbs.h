@@ -14,6 +14,7 @@
  *
  *   VERBS_FAIL=NAME:N      the N-th call of NAME fails, counted from 1
  *   VERBS_LATE=US          each completion is so many microseconds late
+ *   VERBS_SLOW=N:US        writes to the N-th queue pair are, see verbs_slow()
  *   VERBS_COUNTS=FILE      counts are appended to FILE when the program ends
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -49,6 +50,15 @@ unsigned verbs_fail_left(void);
 
 /* Completions are late by @us microseconds from now on. */
 void verbs_late(unsigned us);
+
+/*
+ * Writes that arrive at the @n-th queue pair that is made from now on, counted
+ * from 1, are put in place and acknowledged @us microseconds later, one after
+ * the other.  What they write was read when they were sent, as by a device.  So
+ * queue pairs overtake each other; each keeps the order of its own.  @n 0: none
+ * is slow.
+ */
+void verbs_slow(unsigned n, unsigned us);
 
 /* Objects of all kinds that exist: 0 if everything was given back */
 int verbs_objects(void);

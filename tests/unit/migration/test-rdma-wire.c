@@ -39,6 +39,7 @@ static void test_hello_bytes(void)
     static const uint8_t ours[] = { 0, 0, 0, 1, 0x80, 0, 0, 0 };
     static const uint8_t more[] = { 0, 0, 0, 1, 0xc0, 0, 0x0a, 0 };
     static const uint8_t several[] = { 0, 0, 0, 1, 0xa0, 0x0f, 0, 0 };
+    static const uint8_t window[] = { 0, 0, 0, 1, 0x90, 0, 0, 0 };
     WireRdmaHello wire;
 
     rdma_fill_hello(&wire, &(RdmaHello) { });
@@ -55,9 +56,14 @@ static void test_hello_bytes(void)
         .peers = true, .writes_only = true, .chunk_bits = 20, .more = 15,
     });
     g_assert_cmpmem(&wire, sizeof(wire), several, sizeof(several));
+    rdma_fill_hello(&wire, &(RdmaHello) {
+        .peers = true, .window = true, .chunk_bits = 20,
+    });
+    g_assert_cmpmem(&wire, sizeof(wire), window, sizeof(window));
     /* Others are not told. */
     rdma_fill_hello(&wire, &(RdmaHello) {
         .copies = true, .chunk_bits = 25, .more = 3, .writes_only = true,
+        .window = true,
     });
     g_assert_cmpmem(&wire, sizeof(wire), plain, sizeof(plain));
 }
@@ -77,6 +83,8 @@ static void test_hello(void)
     g_assert_false(hello.pin_all);
     g_assert_false(hello.peers);
     g_assert_false(hello.copies);
+    g_assert_false(hello.window);
+    g_assert_cmpuint(rdma_window(&hello), ==, 1);
     g_assert_cmpuint(hello.chunk_bits, ==, 0);
     stl_be_p(bytes + 4, 0x80000000);
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
@@ -93,6 +101,11 @@ static void test_hello(void)
     g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
     g_assert_true(hello.writes_only);
     g_assert_cmpuint(hello.more, ==, 7);
+    g_assert_false(hello.window);
+    stl_be_p(bytes + 4, 0x90000000);
+    g_assert_true(rdma_check_hello(bytes, 8, &hello, &error_abort));
+    g_assert_true(hello.window);
+    g_assert_cmpuint(rdma_window(&hello), ==, 4);
 }
 
 static void test_hello_refused(void)

@@ -24,6 +24,7 @@
 #include "migration/rdma/listen.h"
 #include "migration/rdma/load.h"
 #include "migration/rdma/sink.h"
+#include "migration/ram/send.h"
 #include "migration/ram/stream-sink.h"
 #include "migration/wire/stream.h"
 
@@ -132,8 +133,25 @@ typedef struct Lie {
     bool early;                 /* source: before it asks for the blocks */
 } Lie;
 
+/*
+ * What follows a write of a slow queue pair, or a slow message.  It must not
+ * arrive earlier where both are about the same page, or where it says that all
+ * has arrived.
+ */
+typedef enum Overtakes {
+    OVERTAKES_NOTHING,
+    OVERTAKES_ZEROS,            /* the page has become zero */
+    OVERTAKES_PAGES,            /* it is sent again, in a message */
+    OVERTAKES_END,              /* the section ends */
+    OVERTAKES_A_MESSAGE,        /* the page is written, after ZEROS */
+} Overtakes;
+
 typedef struct Run {
     RamRegions from, to;
+    Overtakes overtakes;
+    bool same_at_once;          /* memory, when the destination has all */
+    uint64_t rate;              /* bytes a second; 0: no limit */
+    double ahead_ms;            /* of it, at most, in what was sent */
     RdmaHello hello;
     uint32_t peer;              /* what the destination is said to know */
     unsigned passes;
@@ -181,6 +199,107 @@ static void give_pages(RamSink *sink, const RamRegion *r)
     }
 }
 
+#define SLOW_PAGE (1ull << (RDMA_SPAN_BITS - PAGE_BITS))
+#define SLOW_PAGES 64           /* more than is copied into a message */
+
+/* Written by the second queue pair, as soon as the next run follows */
+static void give_slow(RamSink *sink, const RamRegion *r, unsigned run)
+{
+    ram_sink_pages(sink, r, SLOW_PAGE + 2 * run * SLOW_PAGES, SLOW_PAGES);
+}
+
+static void give_overtaking(Run *run, RamSink *sink)
+{
+    const RamRegion *r = &run->from.list[0];
+
+    if (run->overtakes == OVERTAKES_A_MESSAGE) {
+        ram_sink_zeros(sink, r, SLOW_PAGE, SLOW_PAGES);
+        /* It is not behind them, so they are told of. */
+        ram_sink_pages(sink, r, 0, SLOW_PAGES);
+        give_slow(sink, r, 0);
+        return;
+    }
+    /* The second is held back by the link, and the third by the sink. */
+    for (unsigned i = 0; i < 3; i++) {
+        give_slow(sink, r, i);
+    }
+    switch (run->overtakes) {
+    case OVERTAKES_ZEROS:
+        memset(ram_region_page(r, SLOW_PAGE), 0, SLOW_PAGES * PAGE);
+        ram_sink_zeros(sink, r, SLOW_PAGE, SLOW_PAGES);
+        /* It is not behind them, so they are told of. */
+        ram_sink_pages(sink, r, 0, SLOW_PAGES);
+        break;
+    case OVERTAKES_PAGES:
+        memset(ram_region_page(r, SLOW_PAGE + 5), 77, PAGE);
+        ram_sink_pages(sink, r, SLOW_PAGE + 5, 1);
+        ram_sink_pages(sink, r, 0, SLOW_PAGES);
+        break;
+    default:
+        break;
+    }
+}
+
+static void give_pass(Run *run, RamSink *sink, unsigned pass)
+{
+    RAM_REGIONS_FOREACH(r, &run->from) {
+        give_pages(sink, r);
+        if (!pass && r->pages > 200 && !run->changes_nothing) {
+            /* They were zero a moment ago, and were told of as such. */
+            memset(ram_region_page(r, 200), 99, 2 * PAGE);
+            ram_sink_pages(sink, r, 201, 1);
+            ram_sink_pages(sink, r, 200, 1);
+            /* And this one has become zero since. */
+            memset(ram_region_page(r, 100), 0, 64 * PAGE);
+            ram_sink_zeros(sink, r, 100, 64);
+            memset(ram_region_page(r, 163), 55, PAGE);
+            ram_sink_pages(sink, r, 163, 1);
+        }
+    }
+}
+
+/* How far what the device was given is ahead of the rate, since @begun */
+static void note_ahead(Run *run, int64_t begun)
+{
+    VerbsCounts now = verbs_counts();
+    double ms = (now.write_bytes + now.send_bytes) * 1000.0 / run->rate -
+                (g_get_monotonic_time() - begun) / 1000.0;
+
+    run->ahead_ms = MAX(run->ahead_ms, ms);
+}
+
+/* Sections, as the migration thread has them sent */
+static void send_at_rate(Run *run, RdmaSink *sink)
+{
+    int64_t begun = g_get_monotonic_time();
+    RamSendResult result;
+    RamSender sender;
+
+    RAM_REGIONS_FOREACH(r, &run->from) {
+        r->map = dirty_map_new(r->pages, 18, NULL, NULL);
+        r->untouched = g_array_new(false, false, sizeof(RamRange));
+        dirty_map_set(r->map, 0, r->pages);
+    }
+    memset(&mig_stats, 0, sizeof(mig_stats));
+    migration_rate_set(run->rate);
+    migration_rate_reset();
+    verbs_forget();
+    ram_sender_init(&sender, &run->from, rdma_sink_base(sink));
+    do {
+        g_assert_cmpint(rdma_sink_begin(sink), ==, 0);
+        result = ram_sender_run(&sender, false);
+        ram_sink_end(rdma_sink_base(sink));
+        note_ahead(run, begun);
+        g_usleep(migration_rate_wait_ns() / 1000);
+    } while (result == RAM_SEND_SOME);
+    g_assert_cmpint(result, ==, RAM_SEND_ALL);
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    RAM_REGIONS_FOREACH(r, &run->from) {
+        dirty_map_free(r->map);
+        g_array_free(r->untouched, true);
+    }
+}
+
 static void send_memory(Run *run, RdmaChannel *channel)
 {
     QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(channel));
@@ -194,23 +313,17 @@ static void send_memory(Run *run, RdmaChannel *channel)
     sink = rdma_sink_new(rdma_channel_main(channel),
                          rdma_channel_hello(channel), others, count, &stream,
                          &run->from);
+    if (run->rate) {
+        send_at_rate(run, sink);
+    }
     for (unsigned pass = 0; pass < run->passes && !rdma_sink_begin(sink);
          pass++) {
-        RAM_REGIONS_FOREACH(r, &run->from) {
-            give_pages(rdma_sink_base(sink), r);
-            if (!pass && r->pages > 200 && !run->changes_nothing) {
-                /* They were zero a moment ago, and were told of as such. */
-                memset(ram_region_page(r, 200), 99, 2 * PAGE);
-                ram_sink_pages(rdma_sink_base(sink), r, 201, 1);
-                ram_sink_pages(rdma_sink_base(sink), r, 200, 1);
-                /* And this one has become zero since. */
-                memset(ram_region_page(r, 100), 0, 64 * PAGE);
-                ram_sink_zeros(rdma_sink_base(sink), r, 100, 64);
-                memset(ram_region_page(r, 163), 55, PAGE);
-                ram_sink_pages(rdma_sink_base(sink), r, 163, 1);
-            }
+        if (run->overtakes) {
+            give_overtaking(run, rdma_sink_base(sink));
+        } else {
+            give_pass(run, rdma_sink_base(sink), pass);
+            ram_sink_end_pass(rdma_sink_base(sink));
         }
-        ram_sink_end_pass(rdma_sink_base(sink));
         if (run->dies) {
             qemu_file_set_error(f, -ECANCELED);
         }
@@ -318,7 +431,7 @@ static bool connect_more(Run *run, const InetSocketAddress *to,
 
         again.more = 0;
         again.writes_only = true;
-        link = rdma_connect_to(to, &again, rdma_channel_main(channel),
+        link = rdma_connect_to(to, &again, rdma_channel_main(channel), 0,
                                &run->called_off, &run->source_err);
         if (!link) {
             return false;
@@ -331,7 +444,7 @@ static bool connect_more(Run *run, const InetSocketAddress *to,
         again.more = 0;
         again.writes_only = true;
         g_assert_null(rdma_connect_to(to, &again, rdma_channel_main(channel),
-                                      &run->called_off, &run->lie_err));
+                                      0, &run->called_off, &run->lie_err));
     }
     return true;
 }
@@ -348,14 +461,14 @@ static void *source_thread(void *opaque)
 
     hello.more = run->more;
     hello.writes_only = run->writes_first;
-    main = rdma_connect_to(&to, &hello, NULL, &run->called_off,
-                           &run->source_err);
+    main = rdma_connect_to(&to, &hello, NULL, WIRE_RDMA_MESSAGE_MAX,
+                           &run->called_off, &run->source_err);
     if (main && run->answers) {
         RdmaHello again = hello;
 
         again.more = 0;
-        back = rdma_connect_to(&to, &again, NULL, &run->called_off,
-                               &run->source_err);
+        back = rdma_connect_to(&to, &again, NULL, WIRE_RDMA_ANSWER_MAX,
+                               &run->called_off, &run->source_err);
     }
     if (main && (back || !run->answers)) {
         channel = rdma_channel_new(main, back, false, &hello,
@@ -497,6 +610,7 @@ static void *loader_thread(void *opaque)
         return f;
     }
     ok = !run->answer && load_records(run, f, load);
+    run->same_at_once = ok && same(&run->from, &run->to);
     if (ok && run->answers) {
         QEMUFile *back = qemu_file_get_return_path(f);
 
@@ -625,8 +739,11 @@ static void test_dynamic(void)
 
     g_assert_true(run_it(run));
     assert_good(run);
-    /* a span of 16 MiB, one of 4, two blocks; and the link's buffers */
-    g_assert_cmpuint(run->counts.registrations, ==, 5);
+    /*
+     * Each MiB has a run of pages: five requests for a span of 16 MiB, three
+     * for one of 4, one and two for the other blocks; and the link's buffers.
+     */
+    g_assert_cmpuint(run->counts.registrations, ==, 12);
     /* each time as many as there are runs between zeros */
     g_assert_cmpuint(run->counts.writes, <=, 2 * 30);
     g_assert_cmpuint(run->counts.write_bytes, <, 2 * 21 * 1024 * 1024);
@@ -717,10 +834,54 @@ static void test_several(void)
         run->more = 1 + i;
         run->answers = i & 2;
         run->hello.copies = i & 2;
+        run->hello.window = i & 1;
         g_assert_true(run_it(run));
         assert_good(run);
         g_assert_cmpuint(run->other_writes, >, 0);
         g_assert_cmpuint(run->counts.writes, >, 0);
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+/*
+ * What the second queue pair has written arrives late: what is about the same
+ * pages, and the end of the section, must not arrive before it.  The same where
+ * messages are late, of which several may be on their way.
+ */
+static void test_overtaking(void)
+{
+    for (Overtakes o = OVERTAKES_ZEROS; o <= OVERTAKES_A_MESSAGE; o++) {
+        bool slow_writes = o != OVERTAKES_A_MESSAGE;
+        unsigned writes = slow_writes ? 3 : 1;
+        Run *run;
+
+        memory_is = MEMORY_DENSE;
+        run = run_new();
+        memory_is = MEMORY_MIXED;
+        RAM_REGIONS_FOREACH(r, &run->to) {
+            /* What is not given is there already. */
+            memcpy(r->host, run->from.list[r->index].host, r->pages * PAGE);
+        }
+        for (unsigned i = 0; i < writes; i++) {
+            memset(ram_region_page(&run->to.list[0],
+                                   SLOW_PAGE + 2 * i * SLOW_PAGES), 0xee,
+                   SLOW_PAGES * PAGE);
+        }
+        run->overtakes = o;
+        run->passes = 1;
+        run->more = 1;
+        run->hello.copies = o == OVERTAKES_PAGES;
+        run->hello.window = true;
+        /* the main one of both sides, and the source's for writes */
+        verbs_slow(slow_writes ? 4 : 0, 30 * 1000);
+        verbs_late(slow_writes ? 0 : 30 * 1000);
+        g_assert_true(run_it(run));
+        verbs_slow(0, 0);
+        verbs_late(0);
+        g_assert_cmpuint(run->other_writes, ==, writes);
+        g_assert_true(run->same_at_once);
+        assert_good(run);
         run_free(run);
         assert_nothing_left();
     }
@@ -749,15 +910,43 @@ static void test_chunks(void)
 /* With each kind of peer, and with one pass, which sends everything but once */
 static void test_order(void)
 {
-    for (unsigned i = 0; i < 8; i++) {
+    for (unsigned i = 0; i < 16; i++) {
         Run *run = run_new();
 
         run->hello.peers = i & 1;
         run->peer = i & 2 ? WIRE_PEER_ZERO_RANGE : 0;
         run->hello.copies = i & 4;
+        run->hello.window = i & 8;
         run->passes = 1;
         g_assert_true(run_it(run));
         assert_good(run);
+        run_free(run);
+        assert_nothing_left();
+    }
+}
+
+/*
+ * What is posted is held against the limit in the same turn, although pages
+ * wait until there are many of them.  The rate may be exceeded by what may be
+ * sent without a pause, by one batch, and by what goes along: heads and keys.
+ */
+static void test_rate(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        Run *run;
+
+        memory_is = i == 2 ? MEMORY_SPARSE : MEMORY_DENSE;
+        run = run_new();
+        memory_is = MEMORY_MIXED;
+        run->hello.copies = i == 2;
+        run->more = i == 1;
+        run->passes = 0;
+        run->rate = i == 2 ? 4 << 20 : 32 << 20;
+        run->ahead_ms = -1e6;
+        g_assert_true(run_it(run));
+        assert_good(run);
+        g_test_message("ahead of the rate by %.1f ms at most", run->ahead_ms);
+        g_assert_cmpfloat(run->ahead_ms, <, 40);
         run_free(run);
         assert_nothing_left();
     }
@@ -781,6 +970,7 @@ static void test_answers(void)
         Run *run = run_new();
 
         run->answers = true;
+        run->hello.window = i;
         g_assert_true(run_it(run));
         assert_good(run);
         run_free(run);
@@ -1057,6 +1247,7 @@ static void test_failures(bool pin_all, bool answers, unsigned more)
         bool ok, was_hit;
 
         run->hello.pin_all = pin_all;
+        run->hello.window = answers;
         run->answers = answers;
         run->more = more;
         verbs_fail(NULL, n);
@@ -1110,6 +1301,8 @@ int main(int argc, char **argv)
     g_test_add_func("/rdma/move/chunks", test_chunks);
     g_test_add_func("/rdma/move/several", test_several);
     g_test_add_func("/rdma/move/order", test_order);
+    g_test_add_func("/rdma/move/overtaking", test_overtaking);
+    g_test_add_func("/rdma/move/rate", test_rate);
     g_test_add_func("/rdma/move/ring", test_ring);
     g_test_add_func("/rdma/move/pin-all", test_pin_all);
     g_test_add_func("/rdma/move/answers", test_answers);
