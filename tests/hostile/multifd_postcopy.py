@@ -128,7 +128,8 @@ def check_page_after(giver: Mixed) -> None:
     giver.early()
     giver.marks(0, 1)
     giver.leave()
-    closed(giver.channels[0])
+    for sock in giver.channels:
+        closed(sock)
     for sock in giver.channels:
         send(sock, Packet((FIRST[1],), data=b'\xee' * r.PAGE_SIZE).pack())
     giver.rest()
