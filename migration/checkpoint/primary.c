@@ -10,12 +10,14 @@
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "qemu/units.h"
 #include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/savevm.h"
 #include "migration/source/state.h"
 #include "migration/source/switchover.h"
 #include "migration/source/throttle.h"
@@ -32,6 +34,12 @@
 
 /* How often it is looked whether to go on while an answer is waited for */
 #define PRIMARY_POLL_MS 20
+/*
+ * What the first epoch may have of memory, if so many more passes get there: it
+ * is copied while the guest is stopped, as that of all others.
+ */
+#define FIRST_EPOCH_BYTES (4 * MiB)
+#define FIRST_EPOCH_PASSES 8
 
 /* Why epochs end */
 typedef enum PrimaryEnd {
@@ -449,6 +457,29 @@ static bool primary_conclude(PrimaryEnd how, Error **errp)
  * For the source
  */
 
+/*
+ * What is left fits into the downtime limit, which is long for a pause that
+ * nobody is to notice.  What goes wrong is found by whoever looks next.
+ */
+static void primary_approach(void)
+{
+    uint64_t now, later;
+    int ret;
+
+    for (unsigned i = 0; i < FIRST_EPOCH_PASSES; i++) {
+        qemu_savevm_state_pending_exact(&now, &later);
+        if (now + later <= FIRST_EPOCH_BYTES) {
+            return;
+        }
+        do {
+            ret = qemu_savevm_state_iterate(source.to_dst, false);
+        } while (!ret && primary_look() == PRIMARY_GOES_ON);
+        if (ret <= 0) {
+            return;
+        }
+    }
+}
+
 static bool primary_begin(Error **errp)
 {
     BQL_LOCK_GUARD();
@@ -463,7 +494,6 @@ static bool primary_begin(Error **errp)
     qatomic_set(&primary.expired, false);
     primary.number = primary.acked = 0;
     throttle_set(0);
-    migration_rate_set(RATE_LIMIT_DISABLED);
     if (precopy_notify(PRECOPY_NOTIFY_COMPLETE, errp)) {
         return false;
     }
@@ -482,6 +512,8 @@ static bool primary_run(Error **errp)
     PrimaryEnd how;
     bool ok;
 
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    primary_approach();
     if (!primary_begin(errp)) {
         return false;
     }

@@ -79,6 +79,8 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "postcopy-channels");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "inventory");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "checkpoint");
     if (METHODS) {
         last = last->next;
         g_assert_cmpstr(last->value, ==, "any-method");
