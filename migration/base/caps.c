@@ -118,7 +118,6 @@ static const struct {
 } caps_missing[] = {
     { MIGRATION_CAPABILITY_X_COLO, ": capability 'checkpoint' keeps a second "
       "host able to take the guest over" },
-    { MIGRATION_CAPABILITY_DIRTY_LIMIT, "" },
 };
 
 bool caps_available(const bool *wanted, Error **errp)

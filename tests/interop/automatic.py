@@ -72,13 +72,24 @@ def cancelled(lab: Lab) -> str:
     return f'cancelled after {result.samples[-1]["elapsed"]:.1f} s'
 
 
+def longest_pass(result: Result) -> float:
+    """ms; a machine that is busy with something else sends more slowly."""
+    starts: dict[int, float] = {}
+    for one in result.samples:
+        starts.setdefault(one['iteration'], one['elapsed'] * 1000)
+    times = [starts[number] for number in sorted(starts) if number > 1]
+    return max((b - a for a, b in zip(times, times[1:])), default=0)
+
+
 def beyond(lab: Lab) -> str:
     """Nothing is enabled: the downtime limit is exceeded, when told to."""
     result = move(lab, {}, {'total-time-limit': TOTAL,
                             'on-miss': 'switchover'})
     must_say(result, 'as on-miss says')
-    check(result.total_ms <= TOTAL + PASS + SLACK,
-          f'at most a pass late: {result.total_ms} ms')
+    late = max(PASS, longest_pass(result)) + SLACK
+    check(result.total_ms <= TOTAL + late,
+          f'at most a pass late: {result.total_ms} ms and not '
+          f'{TOTAL + late:.0f}')
     must_say(result, f'ms of {LINK["downtime-limit"]}.0 ms, the lowest lately')
     return f'beyond the limit: {summary(result)}'
 
