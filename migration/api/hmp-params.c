@@ -106,6 +106,12 @@ void hmp_info_migrate_parameters(Monitor *mon, const QDict *qdict)
             print_value(mon, row, value);
         }
     }
+    for (int cap = 0; cap < MIGRATION_CAPABILITY__MAX; cap++) {
+        const char *name = MigrationCapability_str(cap);
+
+        monitor_printf(mon, "%s: %s\n", name,
+                       qdict_get_bool(dict, name) ? "on" : "off");
+    }
 }
 
 /*
@@ -150,15 +156,27 @@ static MigrateSetParameters *parse_command(const char *text, Error **errp)
     return set;
 }
 
+/* One member as QMP's conversion has it; NULL on errors */
+static MigrateSetParameters *parse_text(const char *name, const char *text,
+                                        Error **errp)
+{
+    g_autoptr(QDict) dict = qdict_new();
+    MigrateSetParameters *set = NULL;
+    Visitor *v;
+
+    qdict_put_str(dict, name, text);
+    v = qobject_input_visitor_new_keyval(QOBJECT(dict));
+    visit_type_MigrateSetParameters(v, NULL, &set, errp);
+    visit_free(v);
+    return set;
+}
+
 /* NULL on errors; the caller owns the result. */
 static MigrateSetParameters *parse(MigrationParameter id, const char *text,
                                    Error **errp)
 {
     const ParamRow *row = param_row(id);
-    g_autoptr(QDict) dict = qdict_new();
     g_autofree char *number = NULL;
-    MigrateSetParameters *set = NULL;
-    Visitor *v;
 
     if (id == MIGRATION_PARAMETER_CPR_EXEC_COMMAND) {
         return parse_command(text, errp);
@@ -174,23 +192,30 @@ static MigrateSetParameters *parse(MigrationParameter id, const char *text,
             return NULL;
         }
     }
-    qdict_put_str(dict, row->name, number ?: text);
-    v = qobject_input_visitor_new_keyval(QOBJECT(dict));
-    visit_type_MigrateSetParameters(v, NULL, &set, errp);
-    visit_free(v);
-    return set;
+    return parse_text(row->name, number ?: text, errp);
+}
+
+/* @name: of a parameter or a capability.  NULL on errors */
+static MigrateSetParameters *parse_named(const char *name, const char *text,
+                                         Error **errp)
+{
+    int cap = qapi_enum_parse(&MigrationCapability_lookup, name, -1, NULL);
+    int id;
+
+    if (cap >= 0) {
+        return parse_text(name, text, errp);
+    }
+    id = qapi_enum_parse(&MigrationParameter_lookup, name, -1, errp);
+    return id >= 0 ? parse(id, text, errp) : NULL;
 }
 
 void hmp_migrate_set_parameter(Monitor *mon, const QDict *qdict)
 {
     g_autoptr(MigrateSetParameters) set = NULL;
     Error *err = NULL;
-    int id = qapi_enum_parse(&MigrationParameter_lookup,
-                             qdict_get_str(qdict, "parameter"), -1, &err);
 
-    if (id >= 0) {
-        set = parse(id, qdict_get_str(qdict, "value"), &err);
-    }
+    set = parse_named(qdict_get_str(qdict, "parameter"),
+                      qdict_get_str(qdict, "value"), &err);
     if (set) {
         qmp_migrate_set_parameters(set, &err);
     }

@@ -188,3 +188,65 @@ bool caps_check(const bool *old, const bool *new, CapHolds *holds,
     }
     return true;
 }
+
+/*
+ * As members of parameters
+ */
+
+/* Offsets in MigrationCapabilityMembers */
+typedef struct CapMember {
+    uint16_t has;
+    uint16_t at;
+} CapMember;
+
+static const CapMember cap_members[] = {
+#define CAP(id, field, ...) \
+    [MIGRATION_CAPABILITY_##id] = { \
+        offsetof(MigrationCapabilityMembers, has_##field), \
+        offsetof(MigrationCapabilityMembers, field), \
+    },
+#include "params.def"
+};
+
+/* Each capability has its row, and each member is one. */
+QEMU_BUILD_BUG_ON(ARRAY_SIZE(cap_members) != MIGRATION_CAPABILITY__MAX ||
+                  sizeof(MigrationCapabilityMembers) !=
+                  2 * sizeof(bool) * MIGRATION_CAPABILITY__MAX);
+
+static bool member_bool(const MigrationCapabilityMembers *members, size_t at)
+{
+    return *(const bool *)((const char *)members + at);
+}
+
+static void set_member_bool(MigrationCapabilityMembers *members, size_t at,
+                            bool value)
+{
+    *(bool *)((char *)members + at) = value;
+}
+
+bool caps_given(const MigrationCapabilityMembers *members)
+{
+    for (int cap = 0; cap < MIGRATION_CAPABILITY__MAX; cap++) {
+        if (member_bool(members, cap_members[cap].has)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void caps_merge(bool *caps, const MigrationCapabilityMembers *members)
+{
+    for (int cap = 0; cap < MIGRATION_CAPABILITY__MAX; cap++) {
+        if (member_bool(members, cap_members[cap].has)) {
+            caps[cap] = member_bool(members, cap_members[cap].at);
+        }
+    }
+}
+
+void caps_show(const bool *caps, MigrationCapabilityMembers *members)
+{
+    for (int cap = 0; cap < MIGRATION_CAPABILITY__MAX; cap++) {
+        set_member_bool(members, cap_members[cap].has, true);
+        set_member_bool(members, cap_members[cap].at, caps[cap]);
+    }
+}

@@ -22,6 +22,20 @@ bool caps_available(const bool *wanted, Error **errp);
  */
 bool caps_apply_to_snapshots(MigrationCapability cap);
 
+/*
+ * Capabilities as members of the parameters: each has one, so that a command
+ * can set and query both at once.
+ */
+
+/* Whether @members says anything about a capability. */
+bool caps_given(const MigrationCapabilityMembers *members);
+
+/* Changes in @caps, of MIGRATION_CAPABILITY__MAX elements, what is given. */
+void caps_merge(bool *caps, const MigrationCapabilityMembers *members);
+
+/* Gives all that are in @caps. */
+void caps_show(const bool *caps, MigrationCapabilityMembers *members);
+
 /* What a capability may need besides others: answered by the caller. */
 typedef enum CapCondition {
     CAP_COLO_IS_BUILT,

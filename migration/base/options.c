@@ -26,7 +26,7 @@ const Property migration_properties[] = {
     PROP_##global(DEFINE_PROP_##type, name, parameters.field, preset)
 #define PARAM_STRING(id, field, name, global, ...) \
     PROP_##global(DEFINE_PROP_STRING, name, parameters.field)
-#define CAP(id, name, global, ...) \
+#define CAP(id, field, name, global, ...) \
     PROP_##global(DEFINE_PROP_BOOL, name, \
                   capabilities[MIGRATION_CAPABILITY_##id], false)
 #define SWITCH(type, field, name, preset) \
@@ -53,7 +53,7 @@ static bool has_cap(MigrationCapability cap)
     ACCESSOR(const char *, accessor, in_force()->field)
 #define PARAM_LIST(id, field, name, type, accessor, ...) \
     ACCESSOR(const type *, accessor, in_force()->field)
-#define CAP(id, name, global, accessor, ...) \
+#define CAP(id, field, name, global, accessor, ...) \
     ACCESSOR(bool, accessor, has_cap(MIGRATION_CAPABILITY_##id))
 #include "params.def"
 

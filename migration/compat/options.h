@@ -44,7 +44,7 @@
     DECLARE_##callers(const char *, accessor)
 #define PARAM_LIST(id, field, name, type, accessor, callers, ...) \
     DECLARE_##callers(const type *, accessor)
-#define CAP(id, name, global, accessor, callers, ...) \
+#define CAP(id, field, name, global, accessor, callers, ...) \
     DECLARE_##callers(bool, accessor)
 #include "migration/base/params.def"
 

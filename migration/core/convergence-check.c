@@ -46,7 +46,8 @@ static bool total_is_enough(const MigrationParameters *params, Error **errp)
     return false;
 }
 
-bool convergence_params_agree(const MigrationParameters *params, Error **errp)
+bool convergence_params_agree(const MigrationParameters *params,
+                              const bool *caps, Error **errp)
 {
     if (params->convergence != MIGRATION_CONVERGENCE_AUTO) {
         return true;
@@ -57,7 +58,7 @@ bool convergence_params_agree(const MigrationParameters *params, Error **errp)
         return false;
     }
     if (params->on_miss == MIGRATION_ON_MISS_SWITCHOVER &&
-        migrate_strict_downtime()) {
+        caps[MIGRATION_CAPABILITY_STRICT_DOWNTIME]) {
         error_setg(errp, "Parameter 'on-miss' is 'switchover', which exceeds "
                    "the limit that capability 'strict-downtime' keeps");
         return false;
@@ -67,9 +68,10 @@ bool convergence_params_agree(const MigrationParameters *params, Error **errp)
 
 bool convergence_possible(Error **errp)
 {
-    const MigrationParameters *params = &migrate_get_current()->parameters;
+    const MigrationState *s = migrate_get_current();
+    const MigrationParameters *params = &s->parameters;
 
-    return convergence_params_agree(params, errp) &&
+    return convergence_params_agree(params, s->capabilities, errp) &&
            (params->convergence != MIGRATION_CONVERGENCE_AUTO ||
             postcopy_is_on(params, errp));
 }

@@ -10,11 +10,12 @@
 #include "qapi/qapi-types-migration.h"
 
 /*
- * Of @params, with the capabilities in force.  A downtime of 0 cannot be had,
- * nor a total time in which the memory cannot be sent once at max-bandwidth,
- * nor a switchover beyond a limit that is enforced.  BQL.
+ * Of @params and @caps, of MIGRATION_CAPABILITY__MAX elements.  A downtime of 0
+ * cannot be had, nor a total time in which the memory cannot be sent once at
+ * max-bandwidth, nor a switchover beyond a limit that is enforced.  BQL.
  */
-bool convergence_params_agree(const MigrationParameters *params, Error **errp);
+bool convergence_params_agree(const MigrationParameters *params,
+                              const bool *caps, Error **errp);
 
 /*
  * The same of the settings in force, when a migration is to start: then what

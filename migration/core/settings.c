@@ -41,6 +41,12 @@ static MigrationParameters *params_in_force(void)
 }
 
 /*
+ * What conditions of capabilities are judged by: the parameters in force, or
+ * those that a command sets together with capabilities.
+ */
+static const MigrationParameters *params_considered;
+
+/*
  * Capabilities
  */
 
@@ -83,7 +89,8 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_STREAM_IS_PLAIN:
-        return stream_is_plain(cap, params_in_force(), errp);
+        return stream_is_plain(cap, params_considered ?: params_in_force(),
+                               errp);
     case CAP_INCOMING_NOT_STARTED:
         return !migration_incoming_started() ||
                lacks(errp, cap,
@@ -117,17 +124,32 @@ MigrationCapabilityStatusList *qmp_query_migrate_capabilities(Error **errp)
     return list;
 }
 
+static bool caps_may_change(Error **errp)
+{
+    if (migration_is_running() || migration_in_colo_state()) {
+        error_setg(errp, "There's a migration process in progress");
+        return false;
+    }
+    return migration_permits(MIGRATION_ACT_SET_CAPABILITIES, errp);
+}
+
+/* A thread that loads may be reading them. */
+static void put_caps_in_force(const bool *wanted)
+{
+    bool *caps = migrate_get_current()->capabilities;
+
+    for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
+        qatomic_set(&caps[id], wanted[id]);
+    }
+}
+
 void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
                                   Error **errp)
 {
     bool *caps = migrate_get_current()->capabilities;
     bool wanted[MIGRATION_CAPABILITY__MAX];
 
-    if (migration_is_running() || migration_in_colo_state()) {
-        error_setg(errp, "There's a migration process in progress");
-        return;
-    }
-    if (!migration_permits(MIGRATION_ACT_SET_CAPABILITIES, errp)) {
+    if (!caps_may_change(errp)) {
         return;
     }
     memcpy(wanted, caps, sizeof(wanted));
@@ -135,10 +157,7 @@ void qmp_migrate_set_capabilities(MigrationCapabilityStatusList *list,
         wanted[list->value->capability] = list->value->state;
     }
     if (migrate_caps_check(caps, wanted, errp)) {
-        /* A thread that loads may be reading them. */
-        for (int id = 0; id < MIGRATION_CAPABILITY__MAX; id++) {
-            qatomic_set(&caps[id], wanted[id]);
-        }
+        put_caps_in_force(wanted);
     }
 }
 
@@ -159,7 +178,12 @@ static bool cache_may_fit(const MigrationParameters *params, Error **errp)
     return false;
 }
 
-bool migrate_params_check(MigrationParameters *params, Error **errp)
+/*
+ * Whether @params can be had with @caps.  @files: by which parameters it is
+ * judged whether files can be written as mapped-ram has them.
+ */
+static bool params_allowed(const MigrationParameters *params, const bool *caps,
+                           const MigrationParameters *files, Error **errp)
 {
     ERRP_GUARD();
 
@@ -173,14 +197,12 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
         error_prepend(errp, "Invalid mapping given for block-bitmap-mapping: ");
         return false;
     }
-    if (migrate_zero_copy_send() &&
+    if (caps[MIGRATION_CAPABILITY_ZERO_COPY_SEND] &&
         !stream_is_plain(MIGRATION_CAPABILITY_ZERO_COPY_SEND, params, errp)) {
         return false;
     }
-    /* of what is in force, not of what is requested, as QEMU 10.0 has it */
-    if (migrate_mapped_ram() &&
-        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, params_in_force(),
-                         errp)) {
+    if (caps[MIGRATION_CAPABILITY_MAPPED_RAM] &&
+        !stream_is_plain(MIGRATION_CAPABILITY_MAPPED_RAM, files, errp)) {
         return false;
     }
     if (params->direct_io && !qemu_has_direct_io()) {
@@ -190,12 +212,20 @@ bool migrate_params_check(MigrationParameters *params, Error **errp)
     return true;
 }
 
+bool migrate_params_check(MigrationParameters *params, Error **errp)
+{
+    return params_allowed(params, migrate_get_current()->capabilities,
+                          params_in_force(), errp);
+}
+
 MigrationParameters *qmp_query_migrate_parameters(Error **errp)
 {
     MigrationParameters *params = QAPI_CLONE(MigrationParameters,
                                              params_in_force());
 
     params->tls_authz = params->tls_authz ?: g_strdup("");
+    caps_show(migrate_get_current()->capabilities,
+              qapi_MigrationParameters_base(params));
     return params;
 }
 
@@ -225,15 +255,45 @@ static void act_on(const MigrateSetParameters *set)
     }
 }
 
+/*
+ * Whether a command may change capabilities to @caps and parameters to @params:
+ * they are checked as they would stand afterwards, in whichever order.
+ */
+static bool both_allowed(bool *caps, const MigrationParameters *params,
+                         Error **errp)
+{
+    bool ok;
+
+    if (!caps_may_change(errp)) {
+        return false;
+    }
+    params_considered = params;
+    ok = migrate_caps_check(migrate_get_current()->capabilities, caps, errp);
+    params_considered = NULL;
+    return ok && params_allowed(params, caps, params, errp);
+}
+
 void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
 {
+    const MigrationCapabilityMembers *members =
+        qapi_MigrateSetParameters_base(set);
     g_autoptr(MigrationParameters) wanted =
         QAPI_CLONE(MigrationParameters, params_in_force());
+    bool caps[MIGRATION_CAPABILITY__MAX];
+    bool both = caps_given(members);
 
+    memcpy(caps, migrate_get_current()->capabilities, sizeof(caps));
+    caps_merge(caps, members);
     params_merge(wanted, set);
-    if (migrate_params_check(wanted, errp) &&
-        convergence_params_agree(wanted, errp) && resize_cache(set, errp)) {
+    /* without capabilities as QEMU 10.0 has it: files by what is in force */
+    if ((both ? both_allowed(caps, wanted, errp)
+              : migrate_params_check(wanted, errp)) &&
+        convergence_params_agree(wanted, caps, errp) &&
+        resize_cache(set, errp)) {
         params_merge(params_in_force(), set);
+        if (both) {
+            put_caps_in_force(caps);
+        }
         act_on(set);
     }
 }

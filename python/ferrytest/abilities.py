@@ -24,6 +24,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -47,6 +48,11 @@ OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
                   'preflight', 'vmstate-check-period', 'checkpoint',
                   'checkpoint-interval', 'checkpoint-timeout',
                   'checkpoint-on-loss'))
+
+# Capabilities, which are parameters as well, as in QEMU 11.0 and not in 10.0
+CAPABILITIES = frozenset(re.findall(
+    r'^CAP\(\w+, \w+,\s+"([^"]+)"',
+    (paths.ROOT / 'migration' / 'base' / 'params.def').read_text(), re.M))
 
 PATIENCE = 5.0          # s, for a migration to nowhere to end
 

@@ -63,7 +63,7 @@ def _row(macro: str, cells: list[str]) -> Row:
             preset = re.sub(r'.*_', '', preset).lower()
         preset = {'false': 'off', 'true': 'on'}.get(preset, number(preset))
     elif macro == 'CAP':
-        _, name, spelling, _, _, section = cells
+        _, _, name, spelling, _, _, section = cells
         allowed, preset, unit, when = 'bool', 'off', '', ''
     elif macro == 'PARAM_STRING':
         _, _, name, spelling, _, _, when, section = cells

@@ -225,6 +225,43 @@ static void test_conditions(void)
     failing = 0;
 }
 
+/* Each has a member of its own, and what is not given stays. */
+static void test_members(void)
+{
+    for (int cap = 0; cap < CAPS; cap++) {
+        MigrationCapabilityMembers members = {};
+        bool caps[CAPS] = {}, other[CAPS], all[CAPS];
+
+        g_assert_false(caps_given(&members));
+        caps[cap] = true;
+        caps_show(caps, &members);
+        g_assert_true(caps_given(&members));
+        memset(other, true, sizeof(other));
+        caps_merge(other, &members);
+        g_assert_cmpmem(other, sizeof(other), caps, sizeof(caps));
+
+        memset(all, true, sizeof(all));
+        memset(&members, 0, sizeof(members));
+        caps_merge(all, &members);
+        for (int i = 0; i < CAPS; i++) {
+            g_assert_true(all[i]);
+        }
+    }
+}
+
+static void test_member_names(void)
+{
+    MigrationCapabilityMembers members = { .has_dirty_bitmaps = true };
+    bool caps[CAPS];
+
+    memset(caps, true, sizeof(caps));
+    caps_merge(caps, &members);
+    for (int cap = 0; cap < CAPS; cap++) {
+        g_assert_cmpint(caps[cap], ==,
+                        cap != MIGRATION_CAPABILITY_DIRTY_BITMAPS);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -232,5 +269,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/caps/sets", test_sets);
     g_test_add_func("/migration/caps/texts", test_texts);
     g_test_add_func("/migration/caps/conditions", test_conditions);
+    g_test_add_func("/migration/caps/members", test_members);
+    g_test_add_func("/migration/caps/member-names", test_member_names);
     return g_test_run();
 }
