@@ -400,6 +400,10 @@ def extra_rows(track: Track, width: int, style: Style) -> list[Line]:
     if isinstance(cache, dict):
         lines += flow('xbzrle', [(part, '') for part in xbzrle_parts(cache)],
                       style.dot, width)
+    told = track.info.get('checkpoint')
+    if isinstance(told, dict):
+        lines += flow('checkpoint', [(w, '') for w in checkpoint_words(
+            Progress(told))], style.dot, width)
     multifd = int(number(ram.get('multifd-bytes'), 0))
     if multifd:
         channels = number(track.params.get('multifd-channels'), None)
@@ -455,6 +459,25 @@ def xbzrle_parts(cache: dict) -> list[str]:
             f'{100 * number(cache.get("cache-miss-rate"), 0):.0f} % missed',
             f'{int(number(cache.get("overflow"), 0)):,} overflowed',
             f'cache {size(number(cache.get("cache-size"), 0))}']
+
+
+def checkpoint_words(told: Progress) -> list[str]:
+    """How well a guest is protected; nothing if it is not."""
+    if not told.text('state'):
+        return []
+    words = [clean(told.text('state')),
+             f'epoch {told.number("epoch") or 0:,.0f}']
+    if told.number('age') is not None:
+        words.append(f'{millis(told.number("age"))} old')
+    if told.number('last-bytes'):
+        words.append(size(told.number('last-bytes')))
+    for name, what in (('pause-median', 'paused'), ('pause-p99', 'p99'),
+                       ('pause-max', 'longest'), ('apply', 'in place in')):
+        if told.number(name) is not None:
+            words.append(f'{what} {millis(told.number(name) / 1000)}')
+    if told.number('buffered-packets') is not None:
+        words.append(f'{told.number("buffered-packets"):,.0f} packets held')
+    return words
 
 
 def ferry_rows(track: Track, width: int, style: Style) -> list[Line]:
