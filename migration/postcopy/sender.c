@@ -83,8 +83,14 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     background_init(&ps->background);
     ps->helpers = NULL;
     ps->helper_count = 0;
+    ps->copies = ops->early ? g_malloc(POSTCOPY_EARLY) : NULL;
     qemu_mutex_init(&ps->lock);
     locality_init(&ps->locality);
+}
+
+void postcopy_sender_cleanup(PostcopySender *ps)
+{
+    g_clear_pointer(&ps->copies, g_free);
 }
 
 void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
@@ -237,6 +243,44 @@ void postcopy_sender_set_served(PostcopySender *ps,
 #include "served.def"
 }
 
+/* False if they are sent from where they are, and released when written. */
+static bool releases_early(const PostcopySender *ps, const RamRegion *r)
+{
+    return ps->copies && ram_region_here(r) &&
+           r->host_page_size <= POSTCOPY_EARLY;
+}
+
+/*
+ * Pages that were claimed.  A piece of them is copied as a whole before any of
+ * it is released.
+ */
+static void sender_send_pages(PostcopySender *ps, RamSender *via,
+                              const RamRegion *r, uint64_t first,
+                              uint64_t count)
+{
+    uint64_t most = POSTCOPY_EARLY >> r->page_bits, n;
+
+    if (!releases_early(ps, r)) {
+        ram_sender_pages(via, r, first, count);
+        return;
+    }
+    for (; count; first += n, count -= n) {
+        n = MIN(count, most);
+        memcpy(ps->copies, ram_region_page(r, first), n << r->page_bits);
+        sender_release(ps, r, first, n);
+        ram_sender_copies(via, r, first, n, ps->copies);
+    }
+}
+
+/* They were written. */
+static void sender_sent_pages(PostcopySender *ps, const RamRegion *r,
+                              uint64_t first, uint64_t count)
+{
+    if (!releases_early(ps, r)) {
+        sender_release(ps, r, first, count);
+    }
+}
+
 /* Those of the units from @page to @end that nobody else has. */
 static uint64_t send_units(PostcopySender *ps, RamSender *via,
                            const RamRegion *r, uint64_t page, uint64_t end)
@@ -251,9 +295,9 @@ static uint64_t send_units(PostcopySender *ps, RamSender *via,
         }
         run = MIN(run, r->pages - page);
         if (run) {
-            ram_sender_pages(via, r, page, run);
+            sender_send_pages(ps, via, r, page, run);
             ram_sink_flush(via->sink);
-            sender_release(ps, r, page, run);
+            sender_sent_pages(ps, r, page, run);
             sent += run;
         }
     }
@@ -475,7 +519,7 @@ static bool sender_send_batch(PostcopySender *ps, PostcopyBackground *b,
             break;
         }
         sender_note(ps, b, run);
-        ram_sender_pages(via, run->region, run->first, run->count);
+        sender_send_pages(ps, via, run->region, run->first, run->count);
         bytes = run->count << run->region->page_bits;
         limit -= MIN(bytes, limit);
         n++;
@@ -483,7 +527,7 @@ static bool sender_send_batch(PostcopySender *ps, PostcopyBackground *b,
 
     ram_sink_flush(via->sink);
     for (unsigned i = 0; i < n; i++) {
-        sender_release(ps, runs[i].region, runs[i].first, runs[i].count);
+        sender_sent_pages(ps, runs[i].region, runs[i].first, runs[i].count);
     }
     return n;
 }

@@ -48,6 +48,12 @@ typedef struct PostcopySenderOps {
     void (*wake)(void *opaque);
     /* May be NULL.  Whoever sent them. */
     PostcopyReleaseFn *release;
+    /*
+     * Somebody waits until pages are released: they are copied and released
+     * before they are written, and not after it.  Only where all are sent by
+     * the migration thread, and huge pages of the host are not copied.
+     */
+    bool early;
 } PostcopySenderOps;
 
 /* What becomes of requests */
@@ -57,6 +63,9 @@ typedef enum PostcopyAnswers {
     POSTCOPY_KEEP,              /* queued, for the migration thread to take */
     POSTCOPY_SERVE,             /* pages are claimed and sent */
 } PostcopyAnswers;
+
+/* Bytes that are copied at a time where pages are released early */
+#define POSTCOPY_EARLY (256 * 1024)
 
 /* Where one thread that sends in the background is, and what it has sent */
 typedef struct PostcopyBackground {
@@ -83,6 +92,7 @@ typedef struct PostcopySender {
     Locality locality;          /* of whoever serves requests */
     uint64_t aim;               /* where the background goes on; atomic */
     MigrationPageRequests served;   /* counted by whoever sends, atomic */
+    uint8_t *copies;            /* with ops->early: room for POSTCOPY_EARLY */
 
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
     PostcopyBackground background;      /* of the migration thread */
@@ -97,6 +107,9 @@ typedef struct PostcopySender {
  */
 void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
                           const PostcopySenderOps *ops, void *opaque);
+
+/* What was allocated for sending.  Once it has ended; then see _init(). */
+void postcopy_sender_cleanup(PostcopySender *ps);
 
 /*
  * From now on urgent pages go to @f, in the form that a peer with @features

@@ -10,6 +10,7 @@
 #include "qemu/madvise.h"
 #include "qemu/rcu.h"
 #include "migration/base/clock.h"
+#include "migration/migration-stats.h"
 #include "migration/ram/dirty.h"
 #include "ufd.h"
 #include "write-watch.h"
@@ -61,25 +62,45 @@ static RamRegion *region_with(const RamRegions *regions, uint64_t address,
     return NULL;
 }
 
-/* One that has been saved meanwhile was released then, and is not sent again */
-static void have_saved(WriteWatch *w, const UfdFault *fault)
+/*
+ * One that has been saved meanwhile was released then, and is not sent again.
+ * True if whoever writes to it waits for the sender.
+ */
+static bool write_watch_fault(WriteWatch *w, const UfdFault *fault)
 {
-    uint64_t offset;
-    RamRegion *r = region_with(w->regions, fault->address, &offset);
+    uint64_t offset, page;
+    RamRegion *r;
 
-    if (r) {
+    RCU_READ_LOCK_GUARD();
+    r = region_with(w->regions, fault->address, &offset);
+    if (!r || !ram_region_here(r)) {
+        return false;
+    }
+    page = offset >> r->page_bits;
+    switch (kept_pages_copy(&w->kept, r, page)) {
+    case KEPT_COPIED:
+        stat64_add(&mig_stats.postcopy_requests, 1);
+        write_watch_release(w, r, page, r->host_page_size >> r->page_bits);
+        return false;
+    case KEPT_NOT_MINE:
+        /* Smaller ones are released before they are written. */
+        return r->host_page_size > POSTCOPY_EARLY;
+    default:
         postcopy_sender_ask(w->sender, r->name, offset, r->host_page_size,
                             NULL);
+        return true;
     }
 }
 
-static bool take_faults(WriteWatch *w)
+/* *@waits: of some that were taken whoever wrote waits for the sender. */
+static bool take_faults(WriteWatch *w, bool *waits)
 {
     UfdFault faults[FAULTS];
     int count = ufd_read(w->ufd, faults, FAULTS);
 
+    *waits = false;
     for (int i = 0; i < count; i++) {
-        have_saved(w, &faults[i]);
+        *waits |= write_watch_fault(w, &faults[i]);
     }
     if (count < 0) {
         qatomic_set(&w->error, count);
@@ -105,7 +126,7 @@ static void unprotect_all(WriteWatch *w)
 static bool watch_patience(WriteWatch *w, bool waited_for, int64_t *since_ms,
                            uint64_t *seen)
 {
-    uint64_t saved = qatomic_read_u64(&w->saved);
+    uint64_t saved = stat64_get(&w->saved);
 
     if (saved != *seen || !waited_for) {
         *seen = saved;
@@ -118,7 +139,7 @@ static bool watch_patience(WriteWatch *w, bool waited_for, int64_t *since_ms,
 static void *write_watch_thread(void *opaque)
 {
     WriteWatch *w = opaque;
-    bool waited_for = false;
+    bool waited_for = false, waits;
     int64_t since_ms = 0;
     uint64_t seen = UINT64_MAX;
     GPollFD fds[] = {
@@ -131,11 +152,11 @@ static void *write_watch_thread(void *opaque)
     rcu_register_thread();
     while (!qatomic_read(&w->quit)) {
         g_poll(fds, ARRAY_SIZE(fds), waited_for ? LOOK_MS : -1);
-        if (fds[0].revents && !take_faults(w)) {
+        waits = false;
+        if (fds[0].revents && !take_faults(w, &waits)) {
             break;
         }
-        waited_for = fds[0].revents ||
-                     (waited_for && qatomic_read_u64(&w->saved) == seen);
+        waited_for = waits || (waited_for && stat64_get(&w->saved) == seen);
         if (!watch_patience(w, waited_for, &since_ms, &seen)) {
             qatomic_set(&w->error, -ETIMEDOUT);
             unprotect_all(w);
@@ -234,7 +255,8 @@ bool write_watch_begin(WriteWatch *w, Error **errp)
 
     w->quit = false;
     w->error = 0;
-    w->saved = 0;
+    stat64_init(&w->saved, 0);
+    kept_pages_init(&w->kept, w->keeps);
     w->ufd = ufd_open_for_writes(errp);
     if (w->ufd < 0) {
         return false;
@@ -269,7 +291,19 @@ void write_watch_release(WriteWatch *w, const RamRegion *r, uint64_t first,
     if (ret && !qatomic_read(&w->error)) {
         qatomic_set(&w->error, ret);
     }
-    qatomic_set_u64(&w->saved, w->saved + 1);
+    stat64_add(&w->saved, 1);
+}
+
+void write_watch_send_kept(WriteWatch *w, RamSender *via)
+{
+    KeptPage *kept;
+
+    while ((kept = kept_pages_take(&w->kept))) {
+        ram_sender_copies(via, kept->region, kept->first, kept->count,
+                          kept->bytes);
+        g_free(kept);
+    }
+    ram_sink_flush(via->sink);
 }
 
 bool write_watch_check(const WriteWatch *w, Error **errp)
@@ -286,6 +320,11 @@ bool write_watch_check(const WriteWatch *w, Error **errp)
                          "any more");
     }
     return !ret;
+}
+
+void write_watch_free(WriteWatch *w)
+{
+    kept_pages_destroy(&w->kept);
 }
 
 void write_watch_end(WriteWatch *w)

@@ -225,7 +225,7 @@ static void send_new(RamSink *sink, const DeltaPage *p, uint64_t age)
 
     xbzrle_counters.cache_miss++;
     if (copy) {
-        ram_sink_copy(sink, p->region, p->page, copy);
+        ram_sink_copy(sink, p->region, p->page, 1, copy);
     } else {
         ram_sink_pages(sink, p->region, p->page, 1);
     }
@@ -237,7 +237,7 @@ static void send_change(RamSink *sink, const DeltaPage *p, int len)
     if (len < 0) {
         xbzrle_counters.overflow++;
         memcpy(p->theirs, p->now, delta.page_size);
-        ram_sink_copy(sink, p->region, p->page, p->theirs);
+        ram_sink_copy(sink, p->region, p->page, 1, p->theirs);
     } else if (len > 0) {
         xbzrle_decode_buffer(delta.code, len, p->theirs, delta.page_size);
         ram_sink_xbzrle(sink, p->region, p->page, delta.code, len);

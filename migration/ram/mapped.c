@@ -97,10 +97,10 @@ static void mapped_sink_pages(RamSink *sink, const RamRegion *r, uint64_t first,
     put_at_place(mapped_sink(sink), r, first, count, ram_region_page(r, first));
 }
 
-static void mapped_sink_copy(RamSink *sink, const RamRegion *r, uint64_t page,
-                             const void *bytes)
+static void mapped_sink_copy(RamSink *sink, const RamRegion *r, uint64_t first,
+                             unsigned count, const void *bytes)
 {
-    put_at_place(mapped_sink(sink), r, page, 1, bytes);
+    put_at_place(mapped_sink(sink), r, first, count, bytes);
 }
 
 static void mapped_sink_zeros(RamSink *sink, const RamRegion *r, uint64_t first,

@@ -170,10 +170,15 @@ static void ram_send_count(RamSender *s)
     s->normal = s->zero = 0;
 }
 
+/* @bytes: where the pages were copied to; or NULL */
 static void send_content(RamSender *s, const RamRegion *r, uint64_t first,
-                         unsigned count)
+                         unsigned count, const uint8_t *bytes)
 {
-    ram_sink_pages(s->sink, r, first, count);
+    if (bytes) {
+        ram_sink_copy(s->sink, r, first, count, bytes);
+    } else {
+        ram_sink_pages(s->sink, r, first, count);
+    }
     s->normal += count;
 }
 
@@ -185,26 +190,37 @@ static void send_zeros(RamSender *s, const RamRegion *r, uint64_t first,
 }
 
 static void send_run(RamSender *s, const RamRegion *r, uint64_t first,
-                     unsigned count)
+                     unsigned count, const uint8_t *bytes)
 {
     ZeroPages zeros;
     unsigned segment;
     bool zero;
 
     if (!s->find_zeros) {
-        send_content(s, r, first, count);
+        send_content(s, r, first, count, bytes);
         return;
     }
-    classify_pages(ram_region_page(r, first), ram_region_page_size(r), count,
-                   &zeros);
+    classify_pages(bytes ?: ram_region_page(r, first), ram_region_page_size(r),
+                   count, &zeros);
     for (unsigned at = 0; at < count; at += segment) {
         segment = classify_segment(&zeros, at, &zero);
         if (zero) {
             send_zeros(s, r, first + at, segment);
         } else {
-            send_content(s, r, first + at, segment);
+            send_content(s, r, first + at, segment, bytes
+                         ? bytes + at * ram_region_page_size(r) : NULL);
         }
     }
+}
+
+void ram_sender_copies(RamSender *s, const RamRegion *r, uint64_t first,
+                       uint64_t count, const uint8_t *bytes)
+{
+    for (uint64_t done = 0; done < count; done += CLASSIFY_MAX) {
+        send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX),
+                 bytes + (done << r->page_bits));
+    }
+    ram_send_count(s);
 }
 
 void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
@@ -216,7 +232,7 @@ void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
         return;
     }
     for (uint64_t done = 0; done < count; done += CLASSIFY_MAX) {
-        send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX));
+        send_run(s, r, first + done, MIN(count - done, CLASSIFY_MAX), NULL);
     }
     ram_send_count(s);
 }
@@ -292,7 +308,7 @@ static bool ram_send_send_batch(RamSender *s, unsigned pages)
         return send_deltas(s, pages);
     }
     while (pages && (count = ram_send_take_run(s, pages, &r, &first))) {
-        send_run(s, r, first, count);
+        send_run(s, r, first, count, NULL);
         pages -= count;
         some = true;
     }

@@ -77,6 +77,13 @@ RamSendResult ram_sender_run(RamSender *s, bool all);
 void ram_sender_pages(RamSender *s, const RamRegion *r, uint64_t first,
                       uint64_t count);
 
+/*
+ * The same of pages that were copied to @bytes, which may be used again when
+ * this returns.
+ */
+void ram_sender_copies(RamSender *s, const RamRegion *r, uint64_t first,
+                       uint64_t count, const uint8_t *bytes);
+
 /* Pages that nobody ever wrote to are still to be told of. */
 bool ram_sender_untold(const RamRegions *regions);
 

@@ -53,9 +53,9 @@ typedef struct RamSinkOps {
     void (*pages)(RamSink *sink, const RamRegion *r, uint64_t first,
                   unsigned count);
 
-    /* A page whose bytes are not those at its place: @bytes */
-    void (*copy)(RamSink *sink, const RamRegion *r, uint64_t page,
-                 const void *bytes);
+    /* Pages whose bytes are not those at their place: @bytes, of all */
+    void (*copy)(RamSink *sink, const RamRegion *r, uint64_t first,
+                 unsigned count, const void *bytes);
 
     /* Pages that are zero.  Nobody looks at their memory. */
     void (*zeros)(RamSink *sink, const RamRegion *r, uint64_t first,
@@ -101,9 +101,10 @@ static inline void ram_sink_pages(RamSink *sink, const RamRegion *r,
 }
 
 static inline void ram_sink_copy(RamSink *sink, const RamRegion *r,
-                                 uint64_t page, const void *bytes)
+                                 uint64_t first, unsigned count,
+                                 const void *bytes)
 {
-    sink->ops->copy(sink, r, page, bytes);
+    sink->ops->copy(sink, r, first, count, bytes);
 }
 
 static inline void ram_sink_zeros(RamSink *sink, const RamRegion *r,

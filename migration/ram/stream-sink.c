@@ -69,13 +69,16 @@ static void stream_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
     }
 }
 
-static void stream_sink_copy(RamSink *base, const RamRegion *r, uint64_t page,
-                   const void *bytes)
+static void stream_sink_copy(RamSink *base, const RamRegion *r, uint64_t first,
+                             unsigned count, const void *bytes)
 {
     RamStreamSink *sink = stream_sink(base);
+    size_t page_size = ram_region_page_size(r);
 
-    put_header(sink, r, page, WIRE_RAM_PAGE);
-    qemu_put_buffer(sink->file, bytes, ram_region_page_size(r));
+    for (unsigned i = 0; i < count; i++) {
+        put_header(sink, r, first + i, WIRE_RAM_PAGE);
+        qemu_put_buffer(sink->file, bytes + i * page_size, page_size);
+    }
 }
 
 static void stream_sink_xbzrle(RamSink *base, const RamRegion *r, uint64_t page,

@@ -608,10 +608,10 @@ static void rdma_sink_pages(RamSink *base, const RamRegion *r, uint64_t first,
 }
 
 /* Its memory is newer at most, and then it is given again. */
-static void rdma_sink_copy(RamSink *base, const RamRegion *r, uint64_t page,
-                           const void *bytes)
+static void rdma_sink_copy(RamSink *base, const RamRegion *r, uint64_t first,
+                           unsigned count, const void *bytes)
 {
-    rdma_sink_pages(base, r, page, 1);
+    rdma_sink_pages(base, r, first, count);
 }
 
 static bool sink_tell_zeros(RdmaSink *sink, Target *t, uint64_t offset,

@@ -34,6 +34,7 @@ bool migration_in_bg_snapshot(void)
 
 /* One at a time, of the migration thread */
 static struct {
+    bool begun;                 /* the next two are in use */
     PostcopySender sender;
     WriteWatch watch;
 } taking;
@@ -56,15 +57,30 @@ static void give_up_writing(void)
 }
 
 static const PostcopySenderOps snapshot_ops = {
-    .wake = wake, .release = release_saved,
+    .wake = wake, .release = release_saved, .early = true,
 };
 
-/* Pages that somebody may wait for first; then those that were never there */
+/* Copies that wait to be written, at a time: a share of the guest's memory */
+#define KEPT_SHARE 16
+#define KEPT_MAX (256 * MiB)
+
+static uint64_t kept_limit(const RamRegions *regions)
+{
+    return MIN(ram_sender_left(regions) / KEPT_SHARE, KEPT_MAX);
+}
+
+/*
+ * Copies make room for others; then pages that were not copied, and those that
+ * were never there.  When none is left to claim, the last copies were made.
+ */
 static RamSendResult save_memory(void *opaque, RamSender *main, bool all)
 {
-    RamSendResult result = postcopy_sender_run(&taking.sender, main, all);
+    RamSendResult result;
 
+    write_watch_send_kept(&taking.watch, main);
+    result = postcopy_sender_run(&taking.sender, main, all);
     if (result == RAM_SEND_ALL) {
+        write_watch_send_kept(&taking.watch, main);
         main->takes_dirty = false;
         result = ram_sender_run(main, all);
         main->takes_dirty = true;
@@ -110,8 +126,10 @@ static bool take_moment(QEMUFile *kept, Error **errp)
         taking.watch = (WriteWatch) {
             .regions = ram_source_sender()->regions,
             .sender = &taking.sender,
+            .keeps = kept_limit(ram_source_sender()->regions),
             .stuck = give_up_writing,
         };
+        taking.begun = true;
         ok = write_watch_begin(&taking.watch, errp);
     }
     switchover_undo();
@@ -120,6 +138,15 @@ static bool take_moment(QEMUFile *kept, Error **errp)
     }
     bql_unlock();
     return ok;
+}
+
+static void forget_moment(void)
+{
+    if (taking.begun) {
+        write_watch_free(&taking.watch);
+        postcopy_sender_cleanup(&taking.sender);
+        taking.begun = false;
+    }
 }
 
 /*
@@ -162,9 +189,12 @@ bool background_snapshot_run(Error **errp)
 {
     g_autoptr(QIOChannelBuffer) buffer = qio_channel_buffer_new(512 * KiB);
     g_autoptr(QEMUFile) kept = qemu_file_new_output(QIO_CHANNEL(buffer));
+    bool ok;
 
     qio_channel_set_name(QIO_CHANNEL(buffer), "migration-snapshot-devices");
     migration_rate_set(RATE_LIMIT_DISABLED);
-    return take_moment(kept, errp) && write_memory(errp) &&
-           write_rest(buffer, errp);
+    ok = take_moment(kept, errp) && write_memory(errp) &&
+         write_rest(buffer, errp);
+    forget_moment();
+    return ok;
 }

@@ -207,12 +207,9 @@ typedef struct Copy {
 static RamSendResult send_copy(void *opaque, RamSender *main, bool all)
 {
     const Copy *copy = opaque;
-    uint64_t size = ram_region_page_size(copy->region);
 
-    for (unsigned i = 0; i < copy->count; i++) {
-        ram_sink_copy(main->sink, copy->region, copy->first + i,
-                      copy->bytes + i * size);
-    }
+    ram_sink_copy(main->sink, copy->region, copy->first, copy->count,
+                  copy->bytes);
     return RAM_SEND_SOME;
 }
 

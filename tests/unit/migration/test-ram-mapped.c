@@ -217,7 +217,7 @@ static void test_round_trip(void)
     put_pages(&rig, LOW, 401, 1, 7);
     memset(bytes, 8, PAGE);
     memset(ram_region_page(of_source(&rig, LOW), 64), 8, PAGE);
-    ram_sink_copy(&rig.sink.sink, of_source(&rig, LOW), 64, bytes);
+    ram_sink_copy(&rig.sink.sink, of_source(&rig, LOW), 64, 1, bytes);
     g_assert_cmpint(size_of(&rig), ==, size);
     rig_finish(&rig);
     g_assert_true(rig_load(&rig, &error_abort));

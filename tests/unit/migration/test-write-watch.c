@@ -7,6 +7,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/lockable.h"
 #include "qemu/memfd.h"
 #include "qemu/rcu.h"
 #include "io/channel-buffer.h"
@@ -63,7 +64,9 @@ static void released(void *opaque, const RamRegion *r, uint64_t first,
     write_watch_release(&((Rig *)opaque)->watch, r, first, count);
 }
 
-static const PostcopySenderOps ops = { .wake = wake, .release = released };
+static const PostcopySenderOps ops = {
+    .wake = wake, .release = released, .early = true,
+};
 
 static void stuck(void)
 {
@@ -113,6 +116,8 @@ static void rig_init(Rig *rig, int fd)
 
 static void rig_destroy(Rig *rig)
 {
+    write_watch_free(&rig->watch);
+    postcopy_sender_cleanup(&rig->sender);
     qemu_fclose(rig->f);
     object_unref(OBJECT(rig->buffer));
     dirty_map_free(rig->region.map);
@@ -120,11 +125,13 @@ static void rig_destroy(Rig *rig)
     g_free(rig->moment);
 }
 
-static void begin(Rig *rig)
+/* @keeps: pages that may be copied before they are sent */
+static void begin(Rig *rig, uint64_t keeps)
 {
     rig->moment = g_memdup2(rig->region.host, PAGES * PAGE);
     rig->watch = (WriteWatch) {
         .regions = &rig->regions, .sender = &rig->sender, .stuck = stuck,
+        .keeps = keeps * PAGE,
     };
     g_assert_true(write_watch_begin(&rig->watch, &error_abort));
 }
@@ -146,10 +153,12 @@ static void send_all(Rig *rig)
     RamSendResult result;
 
     do {
+        write_watch_send_kept(&rig->watch, &rig->main);
         result = postcopy_sender_run(&rig->sender, &rig->main, false);
         g_assert_cmpint(result, !=, RAM_SEND_ERROR);
         g_assert_true(write_watch_check(&rig->watch, &error_abort));
     } while (result != RAM_SEND_ALL);
+    write_watch_send_kept(&rig->watch, &rig->main);
     g_assert_cmpint(ram_sink_end(&rig->sink.sink), ==, 0);
 }
 
@@ -178,12 +187,22 @@ static void expect_moment(Rig *rig)
     qemu_fclose(in);
 }
 
-static void run_writers(Rig *rig)
+static uint64_t kept_now(Rig *rig)
+{
+    QEMU_LOCK_GUARD(&rig->watch.kept.lock);
+    return rig->watch.kept.bytes / PAGE;
+}
+
+/* @wait: until so many pages were copied, before any is sent */
+static void run_writers(Rig *rig, uint64_t wait)
 {
     GThread *threads[WRITERS];
 
     for (unsigned i = 0; i < WRITERS; i++) {
         threads[i] = g_thread_new("writer", writer, rig);
+    }
+    while (kept_now(rig) < wait) {
+        g_usleep(1000);
     }
     send_all(rig);
     qatomic_set(&rig->stop, true);
@@ -192,23 +211,33 @@ static void run_writers(Rig *rig)
     }
 }
 
-static void test_moment(gconstpointer shared)
+typedef struct Moment {
+    bool shared;
+    uint64_t keeps, wait;       /* pages */
+} Moment;
+
+static void test_moment(gconstpointer opaque)
 {
+    const Moment *moment = opaque;
     int fd;
     Rig rig;
 
-    if (!available(shared)) {
+    if (!available(moment->shared)) {
         return;
     }
-    fd = shared ? memfd_create("memory", 0) : -1;
+    fd = moment->shared ? memfd_create("memory", 0) : -1;
     if (fd >= 0) {
         g_assert_cmpint(ftruncate(fd, PAGES * PAGE), ==, 0);
     }
     rig_init(&rig, fd);
-    begin(&rig);
-    run_writers(&rig);
+    begin(&rig, moment->keeps);
+    run_writers(&rig, moment->wait);
     write_watch_end(&rig.watch);
-    g_test_message("%u writes meanwhile", rig.writes);
+    g_test_message("%u writes meanwhile, %" PRIu64 " pages copied", rig.writes,
+                   rig.watch.kept.made);
+    g_assert_cmpuint(rig.watch.kept.made, >=, moment->wait);
+    g_assert_cmpuint(rig.watch.kept.bytes, ==, 0);
+    g_assert_null(kept_pages_take(&rig.watch.kept));
     expect_moment(&rig);
     rig_destroy(&rig);
     if (fd >= 0) {
@@ -226,7 +255,7 @@ static void test_given_up(void)
         return;
     }
     rig_init(&rig, -1);
-    begin(&rig);
+    begin(&rig, 0);
     thread = g_thread_new("writer", writer, &rig);
     while (!postcopy_sender_asked(&rig.sender)) {
         g_usleep(1000);
@@ -241,6 +270,26 @@ static void test_given_up(void)
     rig_destroy(&rig);
 }
 
+/* Nothing is sent, and who writes does not wait while there is room. */
+static void test_kept(void)
+{
+    GThread *thread;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    begin(&rig, PAGES);
+    thread = g_thread_new("writer", writer, &rig);
+    g_thread_join(thread);
+    g_assert_cmpuint(rig.writes, ==, PERIODS);
+    g_assert_cmpuint(kept_now(&rig), >, PAGES / 2);
+    g_assert_false(postcopy_sender_asked(&rig.sender));
+    write_watch_end(&rig.watch);
+    rig_destroy(&rig);
+}
+
 /* What cannot be written to needs no protection. */
 static void test_read_only(void)
 {
@@ -252,19 +301,34 @@ static void test_read_only(void)
     rig_init(&rig, -1);
     g_assert_cmpint(mprotect(rig.region.host, PAGES * PAGE, PROT_READ), ==, 0);
     rig.region.read_only = true;
-    begin(&rig);
+    begin(&rig, PAGES);
     send_all(&rig);
     write_watch_end(&rig.watch);
     expect_moment(&rig);
     rig_destroy(&rig);
 }
 
+/* Nothing is kept, everything, or so little that there is no room left. */
+static const Moment moments[] = {
+    { .shared = false, .keeps = 0 },
+    { .shared = false, .keeps = PAGES, .wait = PAGES / 4 },
+    { .shared = false, .keeps = 16, .wait = 16 },
+    { .shared = true, .keeps = PAGES, .wait = PAGES / 4 },
+    { .shared = true, .keeps = 16, .wait = 16 },
+};
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
-    g_test_add_data_func("/write-watch/moment", NULL, test_moment);
-    g_test_add_data_func("/write-watch/moment/shared", "", test_moment);
+    for (unsigned i = 0; i < ARRAY_SIZE(moments); i++) {
+        g_autofree char *name = g_strdup_printf(
+            "/write-watch/moment/%s/%u", moments[i].shared ? "shared" : "own",
+            (unsigned)moments[i].keeps);
+
+        g_test_add_data_func(name, &moments[i], test_moment);
+    }
     g_test_add_func("/write-watch/given-up", test_given_up);
+    g_test_add_func("/write-watch/kept", test_kept);
     g_test_add_func("/write-watch/read-only", test_read_only);
     return g_test_run();
 }
