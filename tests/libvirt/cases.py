@@ -270,6 +270,37 @@ def parallel(lab: Lab) -> str:
     return to_and_fro(lab, '--parallel', '--parallel-connections', '3')
 
 
+# RDMA
+
+def use_rdma(lab: Lab, src: str, dst: str, *options: str) -> str:
+    """Migrate over RDMA with OPTIONS."""
+    return summary(move(lab, src, dst, *options,
+                        migrate_uri=f'rdma://{lab.host(dst).address}'))
+
+
+@case('rdma', '--migrateuri rdma://, with a device that does not exist')
+def rdma(lab: Lab) -> str:
+    lab.guest_on('a', rdma='fake')
+    return f'{use_rdma(lab, "a", "b")}; back {use_rdma(lab, "b", "a")}'
+
+
+@case('rdma-pin-all', '--rdma-pin-all with it')
+def rdma_pin_all(lab: Lab) -> str:
+    lab.guest_on('a', rdma='fake')
+    return use_rdma(lab, 'a', 'b', '--rdma-pin-all')
+
+
+@case('rdma-none', 'rdma:// where there is no device: why is said')
+def rdma_none(lab: Lab) -> str:
+    lab.guest_on('a', rdma='allowed')
+    error = lab.start('a', 'b', migrate_uri='rdma://'
+                      f'{lab.host("b").address}').error()
+    check('rdma_create_event_channel' in error or 'RDMA device' in error,
+          f'what is missing should be named: "{error or "success"}"')
+    lab.check_stayed('a', 'b')
+    return error
+
+
 # Convergence and postcopy
 
 @case('auto-converge', '--auto-converge slows the guest down', full=True,

@@ -11,13 +11,14 @@ the guest ever said, in order, wherever it was at the time.
 from __future__ import annotations
 
 import re
+import resource
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
 import hosts
-from ferry import cpio
+from ferry import cpio, paths
 from ferry.errors import FerryError, one_line
 
 NAME = 'ferry-test'
@@ -31,6 +32,7 @@ DISK_MIB = 16
 SERIAL = hosts.WORK / 'serial.log'
 KERNEL = hosts.WORK / 'vmlinuz'
 INITRD = hosts.WORK / 'initrd.img'
+VERBS = hosts.WORK / 'libfake-verbs.so'
 
 BOOT_LIMIT = 60
 TICK_LIMIT = 20                 # seconds for a few more ticks
@@ -40,10 +42,11 @@ CMDLINE = ('console=ttyS0 loglevel=1 panic=-1 '
            f'fill={FILL_MIB} hot={HOT_MIB} rate={RATE}')
 
 XML = '''\
-<domain type='qemu'>
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>{name}</name>
   <uuid>cccccccc-3333-4333-8333-333333333333</uuid>
   <memory unit='MiB'>{memory}</memory>
+  {limit}
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='q35'>hvm</type>
@@ -64,6 +67,7 @@ XML = '''\
     </serial>
     <memballoon model='none'/>
   </devices>
+  {preload}
 </domain>
 '''
 
@@ -75,21 +79,35 @@ DISK_XML = '''\
     </disk>'''
 
 
+# libvirt migrates over RDMA only what has a limit, which it lets QEMU lock.
+LIMIT_XML = "<memtune><hard_limit unit='bytes'>{}</hard_limit></memtune>"
+PRELOAD_XML = '''\
+<qemu:commandline>
+    <qemu:env name='LD_PRELOAD' value='{path}'/>
+  </qemu:commandline>'''
+
+
 class GuestError(FerryError):
     """The guest is not as it should be."""
+
+
+def _compile(source: Path, target: Path, *flags: str) -> None:
+    built = subprocess.run(
+        ['cc', '-O2', '-Wall', '-Werror', *flags, '-o', str(target),
+         str(source)],
+        capture_output=True, text=True, timeout=60, check=False)
+    if built.returncode != 0:
+        raise FerryError(f'cannot build {source.name}: '
+                         f'{one_line(built.stderr)}')
 
 
 def prepare(kernel: Path) -> None:
     """Put the kernel and the initrd where the domain's XML expects them."""
     shutil.copy(kernel, KERNEL)
     program = hosts.WORK / 'tick'
-    built = subprocess.run(
-        ['cc', '-std=gnu11', '-O2', '-Wall', '-Werror', '-static',
-         '-o', str(program), str(hosts.HERE / 'tick.c')],
-        capture_output=True, text=True, timeout=60, check=False)
-    if built.returncode != 0:
-        raise FerryError('cannot build tests/libvirt/tick.c: '
-                         f'{one_line(built.stderr)}')
+    _compile(hosts.HERE / 'tick.c', program, '-std=gnu11', '-static')
+    _compile(paths.ROOT / 'tests/unit/migration/fake-verbs.c', VERBS,
+             '-D_GNU_SOURCE', '-shared', '-fPIC', '-pthread')
     INITRD.write_bytes(cpio.initramfs({'init': program}))
 
 
@@ -98,14 +116,29 @@ def disk_path(host: hosts.Host) -> Path:
     return host.dir / 'var/lib/ferry-test.img'
 
 
-def write_xml(pair: str, disk: bool) -> Path:
-    """Write the domain's description; PAIR says which QEMUs run it."""
+def _lockable() -> int:
+    """What the guest's QEMU may lock: root in a container cannot allow more.
+
+    A device that does not exist locks nothing.
+    """
+    most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    enough = 4 * MEMORY_MIB << 20
+    return enough if most == resource.RLIM_INFINITY else min(most, enough)
+
+
+def write_xml(pair: str, disk: bool, rdma: str = '') -> Path:
+    """Write the domain's description; PAIR says which QEMUs run it.
+
+    RDMA: '', 'allowed', or 'fake' with a device that does not exist.
+    """
     device = DISK_XML.format(path='/var/lib/ferry-test.img') if disk else ''
     path = hosts.WORK / 'domain.xml'
     path.write_text(XML.format(
         name=NAME, memory=MEMORY_MIB, kernel=KERNEL, initrd=INITRD,
         cmdline=CMDLINE, emulator=hosts.emulator(pair), disk=device,
-        serial=SERIAL))
+        serial=SERIAL,
+        limit=LIMIT_XML.format(_lockable()) if rdma else '',
+        preload=PRELOAD_XML.format(path=VERBS) if rdma == 'fake' else ''))
     return path
 
 

@@ -133,7 +133,7 @@ class Lab(suite.Lab):
     def __init__(self, folder: Path, both: dict[str, hosts.Host]) -> None:
         self._folder = folder
         self._hosts = both
-        self._kind: tuple[str, bool] | None = None
+        self._kind: tuple[str, bool, str] | None = None
         self._migrations: list[Migration] = []
 
     def host(self, name: str) -> hosts.Host:
@@ -158,27 +158,28 @@ class Lab(suite.Lab):
 
     # Having a guest
 
-    def guest_on(self, name: str, pair: str = 'same',
-                 disk: bool = False) -> None:
+    def guest_on(self, name: str, pair: str = 'same', disk: bool = False,
+                 rdma: str = '') -> None:
         """Have a healthy guest, run by the QEMUs of PAIR, on host NAME."""
-        if self._kind != (pair, disk):
+        if self._kind != (pair, disk, rdma):
             self.drop_guest()
-            self._start_guest(name, pair, disk)
+            self._start_guest(name, pair, disk, rdma)
         elif self.state(name) != 'running':
             self.migrate(self.other(name).name, name)
         domain.wait_ticks(1)
 
-    def _start_guest(self, name: str, pair: str, disk: bool) -> None:
+    def _start_guest(self, name: str, pair: str, disk: bool,
+                     rdma: str) -> None:
         # Defined on both, so that it is persistent on both: libvirt keeps
         # the figures of a migration only for a domain that it still knows.
-        xml = domain.write_xml(pair, disk)
+        xml = domain.write_xml(pair, disk, rdma)
         for host in self._hosts.values():
             host.virsh('define', str(xml))
         domain.SERIAL.write_bytes(b'')
         if disk:
             self.make_disks(name)
         self.host(name).virsh('start', domain.NAME)
-        self._kind = pair, disk
+        self._kind = pair, disk, rdma
         domain.wait_ticks(2, domain.BOOT_LIMIT)
 
     def make_disks(self, name: str) -> None:
