@@ -752,6 +752,7 @@ static void *send_thread(void *opaque)
         if (fits) {
             ok = send_frame(p->fd, &p->write_lock, &frame,
                             (void *)(uintptr_t)w.sge.addr);
+            COUNT(writes_read, w.type == FRAME_WRITE);
         }
         pthread_mutex_lock(&p->lock);
         p->written = p->sent;

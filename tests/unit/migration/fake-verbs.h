@@ -28,6 +28,7 @@
 typedef struct VerbsCounts {
     uint64_t sends, send_bytes;         /* messages */
     uint64_t writes, write_bytes;
+    uint64_t writes_read;               /* their memory may change again */
     uint64_t signalled;                 /* completions of both */
     uint64_t receives;
     uint64_t registrations;
