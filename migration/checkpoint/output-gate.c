@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
+#include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
@@ -33,6 +34,7 @@ struct FilterCheckpoint {
     PacketGate *gate;           /* NULL before the setup */
     QEMUTimer retry;
     uint64_t max_bytes;
+    bool warned;                /* since output_gate_begin() */
     QLIST_ENTRY(FilterCheckpoint) next;
 };
 
@@ -113,6 +115,7 @@ void output_gate_begin(void)
     output.marked = output.released = output.dropped = output.peak = 0;
     QLIST_FOREACH(f, &output.filters, next) {
         packet_gate_close(f->gate);
+        f->warned = false;
     }
     trace_migration_output_begin();
 }
@@ -268,6 +271,17 @@ bool output_gate_possible(Error **errp)
 
 /* The object */
 
+static void filter_tell_full(FilterCheckpoint *f, size_t size)
+{
+    trace_migration_output_full(filter_name(f), size);
+    if (!f->warned && output.state != OUTPUT_DROPPING) {
+        f->warned = true;
+        warn_report("filter '%s' has no room for what the guest sends, which "
+                    "is dropped: max-bytes is %" PRIu64, filter_name(f),
+                    f->max_bytes);
+    }
+}
+
 static ssize_t filter_receive(NetFilterState *nf, NetClientState *sender,
                               unsigned flags, const struct iovec *iov,
                               int iovcnt, NetPacketSent *sent_cb)
@@ -283,7 +297,7 @@ static ssize_t filter_receive(NetFilterState *nf, NetClientState *sender,
         return 0;
     }
     if (packet_gate_counts(f->gate).dropped != dropped) {
-        trace_migration_output_full(filter_name(f), iov_size(iov, iovcnt));
+        filter_tell_full(f, iov_size(iov, iovcnt));
     }
     /* The sender is done with it, and need not be told again. */
     return iov_size(iov, iovcnt);

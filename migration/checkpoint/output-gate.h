@@ -22,8 +22,8 @@
  * Bounds: a gate holds at most as many bytes as the property max-bytes of its
  * object says (OUTPUT_GATE_BYTES unless set), bookkeeping included.  A packet
  * that does not fit is dropped and counted, as by a full queue of a network: no
- * back-pressure reaches the guest.  Whoever reads the statistics can end the
- * epoch earlier.
+ * back-pressure reaches the guest.  A warning tells of the first one.  Whoever
+ * reads the statistics can end the epoch earlier.
  *
  * While packets wait: object-del of the filter, and setting its status to
  * "off", are refused unless the gate is open and empty.  netdev_del cannot be
