@@ -534,6 +534,43 @@ def ferry_cards(track: Track) -> str:
     return out
 
 
+CHANNELS = ('channel', 'written', 'for memory', 'busy', 'compression', 'ratio')
+
+
+def channels_card(track: Track) -> str:
+    """What each channel of multifd has sent."""
+    channels = track.progress.objects('channels') if track.progress else []
+    rows = []
+    for one in channels:
+        method, level = one.text('compression') or 'none', one.number('level')
+        ratio = number(one.number('ratio'), 0)
+        rows.append((f'{number(one.number("id"), 0):.0f}',
+                     size(number(one.number('bytes'), 0)),
+                     size(number(one.number('memory'), 0)),
+                     f'{number(one.number("busy"), 0):.0f} %',
+                     method if level is None else f'{method} {level:.0f}',
+                     f'{ratio:.0f} %' if ratio else '-'))
+    if not rows:
+        return ''
+    return card('Channels', 'Busy: of the time of the migration. Compression '
+                'and its ratio are those of the last second.',
+                table(rows, CHANNELS))
+
+
+PREFLIGHT = 'preflight: the destination cannot take this guest: '
+
+
+def preflight_card(track: Track) -> str:
+    """What both sides were found to differ in before memory was sent."""
+    _, found, rest = track.error.partition(PREFLIGHT)
+    if not found:
+        return ''
+    rows = [tuple(one.split(': ', 1)) for one in rest.split('; ')]
+    return card('Preflight', 'The migration ended before any memory was sent.',
+                table((row if len(row) == 2 else (row[0], '') for row in rows),
+                      ('what', 'why, and what to change')))
+
+
 def passes_card(track: Track) -> str:
     rows = track.pass_rows()
     if not rows:
@@ -630,7 +667,8 @@ def story(title: str, track: Track, facts: Iterable[Fact] = ()) -> str:
     else:
         out += card('No chart', 'The migration was over before it could be '
                     'watched; only its last numbers are known.', '')
-    return (out + ferry_cards(track) + passes_card(track) +
+    return (out + preflight_card(track) + ferry_cards(track) +
+            channels_card(track) + passes_card(track) +
             numbers_card(track) + settings_card(track))
 
 

@@ -54,6 +54,38 @@ class Scales(unittest.TestCase):
         self.assertEqual([v[0] for v in kept], sorted(v[0] for v in kept))
 
 
+class Cards(unittest.TestCase):
+    def test_channels(self):
+        track = track_of(progress=True)
+        self.assertEqual(report.channels_card(track), '')
+        track.progress = read_progress({'channels': [
+            {'id': 0, 'bytes': 3 << 20, 'memory': 3 << 20, 'busy': 50,
+             'compression': 'none', 'ratio': 0},
+            {'id': 7, 'bytes': 1 << 20, 'memory': 4 << 20, 'busy': 99,
+             'compression': 'zstd', 'level': 1, 'ratio': 400},
+            {'compression': '<b>'}]})
+        text = text_of(report.page([('vm', track)]))
+        self.assertIn('0 3.00 MiB 3.00 MiB 50 % none -'.replace(' ', ''),
+                      text.replace(' ', ''))
+        self.assertIn('7 1.00 MiB 4.00 MiB 99 % zstd 1 400 %'.replace(' ', ''),
+                      text.replace(' ', ''))
+
+    def test_preflight(self):
+        why = ('preflight: the destination cannot take this guest: section '
+               "'a': instance 0 on the source: add it; ram 'pc.ram': 1 & 2")
+        track = Track().feed_all([
+            Sample(0, {'status': 'setup'}),
+            Sample(1, {'status': 'failed', 'error-desc': why})])
+        text = text_of(report.page([('vm', track)]))
+        self.assertIn("section 'a'", text)
+        self.assertIn('instance 0 on the source: add it', text)
+        self.assertIn('1 & 2', text)
+        track = Track().feed_all([
+            Sample(0, {'status': 'setup'}),
+            Sample(1, {'status': 'failed', 'error-desc': 'other'})])
+        self.assertEqual(report.preflight_card(track), '')
+
+
 class ThePage(unittest.TestCase):
     def test_it_needs_nothing_from_outside(self):
         page = report.page([('vm', track_of(progress=True))])
