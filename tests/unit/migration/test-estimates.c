@@ -15,6 +15,7 @@
 #define NS 1e9
 #define PAGE 4096
 #define PIECE (128 * 1024)
+#define LIMIT_POLL 50000000ull  /* ns */
 #define LINK_FIRST 1e4
 #define LINK_LAST 1e10
 
@@ -227,6 +228,98 @@ static void check_estimates(double link, double noise, double share)
     g_free(run.told);
 }
 
+/*
+ * With a limit on a link that is faster: pieces go out at the speed of the link
+ * and are waited for, as source/thread.c does it.
+ */
+
+typedef struct Limited {
+    Rate rate;
+    uint64_t bytes, ns;         /* since the limit was last kept */
+} Limited;
+
+static void send_limited(Limited *l, VirtualGuest *g, Policy *p)
+{
+    int64_t start = g->now * NS;
+    uint64_t wait, idle;
+
+    if (!rate_wait_ns(&l->rate, start)) {
+        uint64_t sent = virtual_run(g, PIECE / g->load->link);
+
+        l->bytes += sent;
+        rate_spend(&l->rate, sent, g->now * NS);
+    }
+    wait = rate_wait_ns(&l->rate, g->now * NS);
+    idle = MIN(wait, LIMIT_POLL);
+    virtual_idle(g, idle / NS);
+    l->ns += g->now * NS - start;
+    if (wait <= LIMIT_POLL) {
+        policy_sent(p, l->bytes, l->ns);
+        l->bytes = l->ns = 0;
+    }
+}
+
+static double run_limited(const Workload *load, uint64_t limit, Run *run)
+{
+    PolicyLimits limits = { .downtime_ns = load->limit * NS };
+    Limited l = { .bytes = 0 };
+    VirtualGuest g;
+    Policy p;
+    PolicyDecision d = { 0 };
+    double end;
+
+    rate_set(&l.rate, limit);
+    virtual_begin(&g, load);
+    policy_init(&p, virtual_remaining(&g));
+    while (d.action != POLICY_SWITCH_OVER) {
+        d = policy_decide(&p, &limits, virtual_remaining(&g), false);
+        if (d.action == POLICY_SYNC) {
+            virtual_sync(&g);
+            policy_synced(&p, g.found, g.interval * NS);
+            d = policy_decide(&p, &limits, virtual_remaining(&g), true);
+        }
+        look(run, &p, &limits, &g);
+        if (d.action != POLICY_SWITCH_OVER) {
+            send_limited(&l, &g, &p);
+        }
+        g_assert_cmpfloat(g.now, <, 1e6);
+    }
+    end = g.now;
+    g_assert_cmpfloat(off_by(p.bandwidth.mean, limit), <, 0.2);
+    virtual_end(&g);
+    return end;
+}
+
+static void check_limited(double limit, double share)
+{
+    Workload w = {
+        .seed = 5, .memory = MAX(limit * 20, 200 * PIECE), .link = LINK_LAST,
+        .set = { { MAX(limit * 15, 150 * PIECE), limit * share } },
+        .limit = 0.3,
+    };
+    Run run = { .told = g_new(Told, LOOKS_MAX) };
+    Outcome o = { .total = run_limited(&w, limit, &run) };
+    double right = share_right(&run, &o, 0.25);
+
+    g_test_message("limit %.0e, dirties %.1f: %.1f s, eta right in %.0f %%, "
+                   "%u %%", limit, share, o.total, right * 100, run.percent);
+    g_assert_cmpfloat(right, >=, 0.8);
+    g_assert_cmpuint(run.percent, >=, 90);
+    g_free(run.told);
+}
+
+static void test_estimates_limited(void)
+{
+    for (double limit = LINK_FIRST; limit <= LINK_LAST / 10; limit *= 10) {
+        check_limited(limit, 0);
+    }
+    for (double limit = LINK_FIRST * 100; limit <= LINK_LAST / 10;
+         limit *= 10) {
+        check_limited(limit, 0.2);
+        check_limited(limit, 0.4);
+    }
+}
+
 static void test_estimates(void)
 {
     /* a page or two a second is no working set */
@@ -253,6 +346,7 @@ int main(int argc, char **argv)
     ADD("speed-silence", test_speed_silence);
     ADD("eta", test_estimates);
     ADD("eta-slow", test_estimates_slow);
+    ADD("eta-limited", test_estimates_limited);
 #undef ADD
     return g_test_run();
 }

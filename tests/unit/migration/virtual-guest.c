@@ -139,6 +139,13 @@ double virtual_run(VirtualGuest *g, double seconds)
     return sent;
 }
 
+void virtual_idle(VirtualGuest *g, double seconds)
+{
+    draw(g);
+    dirty(g, seconds);
+    g->now += seconds;
+}
+
 void virtual_sync(VirtualGuest *g)
 {
     g->found = 0;

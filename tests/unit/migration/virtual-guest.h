@@ -85,6 +85,9 @@ double virtual_step(const VirtualGuest *g);
 /* The guest runs for @seconds while memory is sent; returns wire bytes. */
 double virtual_run(VirtualGuest *g, double seconds);
 
+/* The same while nothing is sent, as the bandwidth limit has it. */
+void virtual_idle(VirtualGuest *g, double seconds);
+
 /* Collects the dirty log. */
 void virtual_sync(VirtualGuest *g);
 
