@@ -15,6 +15,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 COMMAND, CHECKPOINT, END = 8, 0x460a, 0x460b
 SHUT, ACK, ERROR = 1, 0x4613, 0x4604
@@ -41,6 +42,11 @@ class Epoch:
             len(self.memory) if memory is None else memory,
             len(self.devices) if devices is None else devices
         ) + self.memory + self.devices
+
+
+def ack(number: int) -> bytes:
+    """What the secondary says when it has all of an epoch."""
+    return struct.pack('>HHQ', ACK, 8, number)
 
 
 def end(number: int) -> bytes:
@@ -75,8 +81,11 @@ class Stream:
 class Recorder:
     """Listens at PATH, passes all on to TARGET, and keeps what goes there."""
 
-    def __init__(self, path: Path, target: Path) -> None:
+    def __init__(self, path: Path, target: Path,
+                 answers: Callable[[bytes], bytes] | None = None) -> None:
+        """ANSWERS changes what comes back."""
         self._target = target
+        self._answers = answers
         self._kept = bytearray()
         self._server = socket.socket(socket.AF_UNIX)
         self._server.bind(str(path))
@@ -91,13 +100,14 @@ class Recorder:
                          daemon=True).start()
         self._pass(near, far, self._kept)
 
-    @staticmethod
-    def _pass(come: socket.socket, go: socket.socket,
+    def _pass(self, come: socket.socket, go: socket.socket,
               kept: bytearray | None) -> None:
         try:
             while chunk := come.recv(CHUNK):
                 if kept is not None:
                     kept += chunk
+                elif self._answers:
+                    chunk = self._answers(chunk)
                 go.sendall(chunk)
             go.shutdown(socket.SHUT_WR)
         except OSError:
