@@ -219,15 +219,14 @@ static bool may_write(RdmaChannel *channel, RdmaLink *link, bool *may,
 }
 
 /*
- * The source is told at last that the destination has all, or the destination
- * hears why not.  Who has no connection for that, does not know the peer, or
- * must not be held up and so may end at once, waits until each piece has
- * arrived.
+ * A source hears at last that the destination has all, or why not.  Who has no
+ * connection for that, does not know the peer, or answers and so may end at
+ * once, waits until each piece has arrived.
  */
 static bool must_arrive(const RdmaChannel *channel)
 {
-    return !channel->hello.window || !channel->blocking ||
-           !qatomic_read(&channel->back);
+    return channel->incoming || !channel->hello.window || !channel->blocking ||
+           !channel->back;
 }
 
 /* Small pieces are put together, as each message waits for a READY. */

@@ -12,10 +12,10 @@
  *
  * Threads: one reads and one writes at a time.  shutdown() may come from any
  * thread, and ends the waits of that direction.  Reads wait if set_blocking()
- * says so.  Writes wait until what was written has arrived, but between two of
- * ours with a link for answers, which tells that at last.  If set_blocking()
- * says that they should not wait, they begin only if the other side says READY
- * soon, and then still wait until it has arrived: who does so may end at once.
+ * says so.  Writes wait until what was written has arrived, but not those of a
+ * source that is told so at last, by the answers of one of ours.  If
+ * set_blocking() says that they should not wait, they begin only if the other
+ * side says READY soon.
  *
  * While a channel exists nothing may discard guest memory, since what is
  * registered stays what it was when it was registered.
