@@ -41,6 +41,7 @@ KERNEL = 'linux-image-amd64'
 MODULES = ['dummy', 'crc32_generic', 'rdma_ucm', 'rdma_rxe']
 PROGRAMS = ('ip', 'rdma')
 PROVIDER = 'librxe-rdmav'
+PARAMETERS = 'migration/base/params.def'     # which the harness reads
 WANTED = 'FERRY_RDMA_CASES'
 MEMORY = 3072                   # MiB
 BOOT = 120                      # s until the first process runs
@@ -170,6 +171,7 @@ def build(firmware: Path) -> tuple[Path, Path]:
                sysconfig.get_path('stdlib'))
     image.tree(paths.ROOT / 'python', 'ferry/python')
     image.tree(HERE, 'ferry/tests/rdma')
+    image.add(f'ferry/{PARAMETERS}', (paths.ROOT / PARAMETERS).read_bytes())
     for kind in paths.KINDS:
         image.program(stripped(paths.qemu(kind)),
                       f'ferry/build/{kind}/qemu-system-x86_64')
