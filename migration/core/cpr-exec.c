@@ -12,6 +12,7 @@
 #include "migration/cpr.h"
 #include "migration/qemu-file.h"
 #include "cpr-exec.h"
+#include "cpr-unmap.h"
 
 /*
  * The state
@@ -118,6 +119,7 @@ void cpr_exec_replace(const strList *command, Error **errp)
     int fd = QIO_CHANNEL_FILE(cpr_state_ioc())->fd;
     g_autofree char *number = g_strdup_printf("%d", fd);
     sigset_t none, blocked;
+    CprUnmap unmap;
 
     g_setenv(CPR_EXEC_STATE_VARIABLE, number, true);
     inherit(fd);
@@ -125,9 +127,11 @@ void cpr_exec_replace(const strList *command, Error **errp)
     /* Which signals this thread takes by other means is not inherited. */
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, &blocked);
+    cpr_unmap_begin(&unmap);
     execvp(argv[0], argv);
     error_setg_errno(errp, errno, "The new QEMU '%s' cannot be executed",
                      argv[0]);
+    cpr_unmap_end(&unmap);
     pthread_sigmask(SIG_SETMASK, &blocked, NULL);
     cpr_foreach_fd(keep);
     keep(fd);

@@ -11,6 +11,7 @@
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "migration/core/cpr-exec.h"
+#include "migration/core/cpr-unmap.h"
 #include "migration/cpr.h"
 #include "setup.h"
 
@@ -167,6 +168,80 @@ static void test_no_state(void)
     g_unsetenv(CPR_EXEC_STATE_VARIABLE);
 }
 
+/* It has ended, whether somebody has waited for it or not. */
+static bool has_ended(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid);
+    g_autofree char *text = NULL;
+
+    return !g_file_get_contents(path, &text, NULL, NULL) ||
+           strstr(text, ") Z ");
+}
+
+static void expect_end(int pid)
+{
+    for (int i = 0; i < 5000 && !has_ended(pid); i++) {
+        g_usleep(1000);
+    }
+    g_assert_true(has_ended(pid));
+}
+
+static bool begin_unmap(CprUnmap *unmap)
+{
+    cpr_unmap_begin(unmap);
+    if (unmap->fd < 0) {
+        g_test_skip("there can be no helper here");
+    }
+    return unmap->fd >= 0;
+}
+
+/* The helper has none of our descriptors, and ends when it is told to. */
+static void test_unmap(void)
+{
+    GPollFD wait = { .events = G_IO_IN };
+    CprUnmap unmap;
+    int fds[2];
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    if (begin_unmap(&unmap)) {
+        close(fds[1]);
+        wait.fd = fds[0];
+        g_assert_cmpint(g_poll(&wait, 1, 5000), ==, 1);
+        g_assert_true(wait.revents & G_IO_HUP);
+        g_assert_false(has_ended(unmap.pid));
+        cpr_unmap_end(&unmap);
+        expect_end(unmap.pid);
+    }
+    close(fds[0]);
+}
+
+/* A process that executes another program: the helper ends by that. */
+static void test_unmap_executed(void)
+{
+    CprUnmap unmap;
+    int fds[2], status, pid;
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    pid = fork();
+    if (!pid) {
+        cpr_unmap_begin(&unmap);
+        if (write(fds[1], &unmap, sizeof(unmap)) == sizeof(unmap)) {
+            execlp("true", "true", NULL);
+        }
+        _exit(1);
+    }
+    g_assert_cmpint(read(fds[0], &unmap, sizeof(unmap)), ==, sizeof(unmap));
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(status, ==, 0);
+    if (unmap.fd < 0) {
+        g_test_skip("there can be no helper here");
+    } else {
+        expect_end(unmap.pid);
+    }
+    close(fds[0]);
+    close(fds[1]);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "--new")) {
@@ -179,5 +254,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cpr-exec/cannot", test_cannot);
     g_test_add_func("/cpr-exec/command", test_command);
     g_test_add_func("/cpr-exec/no-state", test_no_state);
+    g_test_add_func("/cpr-exec/unmap", test_unmap);
+    g_test_add_func("/cpr-exec/unmap-executed", test_unmap_executed);
     return g_test_run();
 }
