@@ -20,6 +20,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "qom/qom-qobject.h"
+#include "host-limits.h"
 #include "inventory.h"
 #include "vmstate.h"
 
@@ -201,6 +202,44 @@ static void add_host_memory(Inventory *inventory)
     }
 }
 
+/* Takes over @text, if there is a warning. */
+static void add_host_limit(Inventory *inventory, const char *subject,
+                           char *text)
+{
+    if (text) {
+        inventory_add(inventory, WIRE_INVENTORY_PROBLEM, subject, text);
+        g_free(text);
+    }
+}
+
+/* Memory that this process has not been promised is found missing on use. */
+static void add_huge_pages(Inventory *inventory)
+{
+    RamRegions regions;
+    uint64_t spare;
+
+    ram_blocks_get(&regions);
+    RAM_REGIONS_FOREACH(r, &regions) {
+        if (r->host_page_size > qemu_real_host_page_size() &&
+            (r->rb->flags & RAM_NORESERVE) && !r->ignored &&
+            host_limits_spare_pages(r->host_page_size, &spare)) {
+            add_host_limit(inventory, "huge-pages", host_limits_huge_pages(
+                               r->name, ram_region_bytes(r),
+                               r->host_page_size, spare));
+        }
+    }
+    ram_blocks_free(&regions);
+}
+
+static void add_locked_memory(Inventory *inventory)
+{
+    if (migrate_rdma_pin_all()) {
+        add_host_limit(inventory, "locked-memory", host_limits_locked(
+                           "capability 'rdma-pin-all'", ram_bytes(),
+                           host_limits_lockable()));
+    }
+}
+
 static void add_problems(Inventory *inventory, bool source)
 {
     Error *err = NULL;
@@ -213,8 +252,10 @@ static void add_problems(Inventory *inventory, bool source)
     if (!source && migrate_postcopy_ram() && !postcopy_possible_here(&err)) {
         add_problem(inventory, "postcopy", err, WIRE_INVENTORY_PROBLEM_FATAL);
     }
+    add_locked_memory(inventory);
     if (!source) {
         add_host_memory(inventory);
+        add_huge_pages(inventory);
     }
 }
 
