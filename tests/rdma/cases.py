@@ -225,7 +225,8 @@ class Copied(Pair):
 
     def begin(self, rate: int) -> None:
         """Until the guest runs on the destination, its memory at RATE."""
-        set_params(self.src, {'max-bandwidth': 8 << 20,
+        # It must not be over before postcopy is requested.
+        set_params(self.src, {'max-bandwidth': 8 << 20, 'downtime-limit': 1,
                               'max-postcopy-bandwidth': rate})
         self.src.qmp.cmd('migrate', {'uri': self.uri})
         self.wait(('active',))
