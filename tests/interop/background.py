@@ -124,8 +124,8 @@ def paused(lab: Lab) -> str:
 def cancelled(lab: Lab) -> str:
     """While nothing is read: the guest goes on, and commands are answered.
 
-    It writes to less than what is kept for it, so nobody holds the BQL while
-    he waits for memory.
+    The guest writes to less memory than is kept for it, so that no vCPU waits
+    for memory with the BQL held.
     """
     lab.boot('ferry')
     source = begin(lab, NEVER_READ, SNAPSHOT, FEW_WRITES)

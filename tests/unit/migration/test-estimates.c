@@ -151,29 +151,39 @@ static void look(Run *run, Policy *p, const PolicyLimits *limits,
     }
 }
 
+/* One decision, with a sync if it takes one, and what is told then */
+static PolicyAction decide_and_look(Run *run, Policy *p,
+                                    const PolicyLimits *limits,
+                                    VirtualGuest *g)
+{
+    PolicyDecision d = policy_decide(p, limits, virtual_remaining(g), false);
+
+    if (d.action == POLICY_SYNC) {
+        virtual_sync(g);
+        policy_synced(p, g->found, g->interval * NS);
+        d = policy_decide(p, limits, virtual_remaining(g), true);
+    }
+    look(run, p, limits, g);
+    return d.action;
+}
+
 static Outcome run_guest(const Workload *load, Run *run)
 {
     PolicyLimits limits = { .downtime_ns = load->limit * NS };
     VirtualGuest g;
     Policy p;
-    PolicyDecision d = { 0 };
+    PolicyAction action = POLICY_SEND;
     Outcome o;
 
     virtual_begin(&g, load);
     policy_init(&p, virtual_remaining(&g));
     policy_measured(&p, DOWNTIME_PART_TRANSIT, load->latency * NS);
     policy_measured(&p, DOWNTIME_PART_DEVICE_LOAD, 0.01 * NS);
-    while (d.action != POLICY_SWITCH_OVER) {
+    while (action != POLICY_SWITCH_OVER) {
         double step = virtual_step(&g), sent;
 
-        d = policy_decide(&p, &limits, virtual_remaining(&g), false);
-        if (d.action == POLICY_SYNC) {
-            virtual_sync(&g);
-            policy_synced(&p, g.found, g.interval * NS);
-            d = policy_decide(&p, &limits, virtual_remaining(&g), true);
-        }
-        look(run, &p, &limits, &g);
-        if (d.action != POLICY_SWITCH_OVER) {
+        action = decide_and_look(run, &p, &limits, &g);
+        if (action != POLICY_SWITCH_OVER) {
             sent = virtual_run(&g, step);
             policy_sent(&p, sent, step * NS);
         }
@@ -265,21 +275,15 @@ static double run_limited(const Workload *load, uint64_t limit, Run *run)
     Limited l = { .bytes = 0 };
     VirtualGuest g;
     Policy p;
-    PolicyDecision d = { 0 };
+    PolicyAction action = POLICY_SEND;
     double end;
 
     rate_set(&l.rate, limit);
     virtual_begin(&g, load);
     policy_init(&p, virtual_remaining(&g));
-    while (d.action != POLICY_SWITCH_OVER) {
-        d = policy_decide(&p, &limits, virtual_remaining(&g), false);
-        if (d.action == POLICY_SYNC) {
-            virtual_sync(&g);
-            policy_synced(&p, g.found, g.interval * NS);
-            d = policy_decide(&p, &limits, virtual_remaining(&g), true);
-        }
-        look(run, &p, &limits, &g);
-        if (d.action != POLICY_SWITCH_OVER) {
+    while (action != POLICY_SWITCH_OVER) {
+        action = decide_and_look(run, &p, &limits, &g);
+        if (action != POLICY_SWITCH_OVER) {
             send_limited(&l, &g, &p);
         }
         g_assert_cmpfloat(g.now, <, 1e6);

@@ -62,6 +62,13 @@ static Outside outside_new(void)
     return (Outside) { .left = g_string_new(""), .busy_after = UINT_MAX };
 }
 
+/* Behind a gate that lets nothing out */
+static void outside_close(Outside *out)
+{
+    out->gate = packet_gate_new(LIMIT, leaves, out);
+    packet_gate_close(out->gate);
+}
+
 static void outside_end(Outside *out)
 {
     packet_gate_free(out->gate);
@@ -97,8 +104,7 @@ static void test_epochs(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     g_assert_false(packet_gate_idle(out.gate));
     guest_sends(out.gate, "ab", true);
     packet_gate_mark(out.gate, 1);
@@ -126,8 +132,7 @@ static void test_gap(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     for (int epoch = 1; epoch <= 5; epoch++) {
         guest_sends(out.gate, "x", true);
         packet_gate_mark(out.gate, epoch);
@@ -143,8 +148,7 @@ static void test_not_marked(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "a", true);
     packet_gate_release(out.gate, UINT64_MAX);
     g_assert_false(packet_gate_run(out.gate));
@@ -164,8 +168,7 @@ static void test_opened(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "a", true);
     packet_gate_mark(out.gate, 1);
     guest_sends(out.gate, "b", true);
@@ -183,8 +186,7 @@ static void test_dropped(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "ab", true);
     packet_gate_mark(out.gate, 1);
     packet_gate_release(out.gate, 1);
@@ -254,8 +256,7 @@ static void test_busy(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "abc", true);
     packet_gate_mark(out.gate, 1);
     packet_gate_release(out.gate, 1);
@@ -283,8 +284,7 @@ static void test_nobody(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "ab", true);
     packet_gate_mark(out.gate, 1);
     packet_gate_release(out.gate, 1);
@@ -301,8 +301,7 @@ static void test_answer(void)
 {
     Outside out = outside_new();
 
-    out.gate = packet_gate_new(LIMIT, leaves, &out);
-    packet_gate_close(out.gate);
+    outside_close(&out);
     guest_sends(out.gate, "ab", true);
     packet_gate_mark(out.gate, 1);
     packet_gate_release(out.gate, 1);
