@@ -158,7 +158,8 @@ static bool broken(const CapRule *rule, Error **errp)
 }
 
 static bool keeps(const CapRule *rule, const bool *old, const bool *new,
-                  CapHolds *holds, Error **errp)
+                  const MigrationParameters *params, CapHolds *holds,
+                  Error **errp)
 {
     switch (rule->verb) {
     case NEEDS:
@@ -166,9 +167,10 @@ static bool keeps(const CapRule *rule, const bool *old, const bool *new,
     case EXCLUDES:
         return !new[rule->other] || broken(rule, errp);
     case NEEDS_TRUE:
-        return holds(rule->cap, rule->condition, errp);
+        return holds(rule->cap, rule->condition, params, errp);
     case NEEDS_TRUE_ONCE:
-        return old[rule->cap] || holds(rule->cap, rule->condition, errp);
+        return old[rule->cap] ||
+               holds(rule->cap, rule->condition, params, errp);
     case IS_DEPRECATED:
         warn_report("%s capability is deprecated",
                     MigrationCapability_str(rule->cap));
@@ -178,11 +180,13 @@ static bool keeps(const CapRule *rule, const bool *old, const bool *new,
     }
 }
 
-bool caps_check(const bool *old, const bool *new, CapHolds *holds,
+bool caps_check(const bool *old, const bool *new,
+                const MigrationParameters *params, CapHolds *holds,
                 Error **errp)
 {
     for (int i = 0; i < ARRAY_SIZE(rules); i++) {
-        if (new[rules[i].cap] && !keeps(&rules[i], old, new, holds, errp)) {
+        if (new[rules[i].cap] &&
+            !keeps(&rules[i], old, new, params, holds, errp)) {
             return false;
         }
     }

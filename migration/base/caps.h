@@ -47,16 +47,21 @@ typedef enum CapCondition {
     CAP_DIRTY_RING,
 } CapCondition;
 
-/* Whether @condition holds for @cap; if not, says in @errp what is missing. */
+/*
+ * Whether @condition holds for @cap, with the parameters @params; if not, says
+ * in @errp what is missing.
+ */
 typedef bool CapHolds(MigrationCapability cap, CapCondition condition,
-                      Error **errp);
+                      const MigrationParameters *params, Error **errp);
 
 /*
  * Whether the capabilities may change from @old to @new, both of
- * MIGRATION_CAPABILITY__MAX elements.  The first rule that is broken is
- * reported.  @holds is asked only about capabilities that are wanted.
+ * MIGRATION_CAPABILITY__MAX elements, where the parameters are @params.  The
+ * first rule that is broken is reported.  @holds is asked only about
+ * capabilities that are set in @new, and is given @params.
  */
-bool caps_check(const bool *old, const bool *new, CapHolds *holds,
+bool caps_check(const bool *old, const bool *new,
+                const MigrationParameters *params, CapHolds *holds,
                 Error **errp);
 
 #endif

@@ -41,12 +41,6 @@ static MigrationParameters *params_in_force(void)
 }
 
 /*
- * What conditions of capabilities are judged by: the parameters in force, or
- * those that a command sets together with capabilities.
- */
-static const MigrationParameters *params_considered;
-
-/*
  * Capabilities
  */
 
@@ -70,7 +64,7 @@ static bool stream_is_plain(MigrationCapability cap,
 }
 
 static bool cap_holds(MigrationCapability cap, CapCondition condition,
-                      Error **errp)
+                      const MigrationParameters *params, Error **errp)
 {
     switch (condition) {
     case CAP_COLO_IS_BUILT:
@@ -89,8 +83,7 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
 #endif
         return true;
     case CAP_STREAM_IS_PLAIN:
-        return stream_is_plain(cap, params_considered ?: params_in_force(),
-                               errp);
+        return stream_is_plain(cap, params, errp);
     case CAP_INCOMING_NOT_STARTED:
         return !migration_incoming_started() ||
                lacks(errp, cap,
@@ -104,10 +97,17 @@ static bool cap_holds(MigrationCapability cap, CapCondition condition,
     }
 }
 
+/* Whether the capabilities may become @caps, with the parameters @params. */
+static bool caps_allowed(const bool *old, const bool *caps,
+                         const MigrationParameters *params, Error **errp)
+{
+    return caps_available(caps, errp) &&
+           caps_check(old, caps, params, cap_holds, errp);
+}
+
 bool migrate_caps_check(bool *old_caps, bool *new_caps, Error **errp)
 {
-    return caps_available(new_caps, errp) &&
-           caps_check(old_caps, new_caps, cap_holds, errp);
+    return caps_allowed(old_caps, new_caps, params_in_force(), errp);
 }
 
 MigrationCapabilityStatusList *qmp_query_migrate_capabilities(Error **errp)
@@ -259,18 +259,13 @@ static void act_on(const MigrateSetParameters *set)
  * Whether a command may change capabilities to @caps and parameters to @params:
  * they are checked as they would stand afterwards, in whichever order.
  */
-static bool both_allowed(bool *caps, const MigrationParameters *params,
+static bool both_allowed(const bool *caps, const MigrationParameters *params,
                          Error **errp)
 {
-    bool ok;
-
-    if (!caps_may_change(errp)) {
-        return false;
-    }
-    params_considered = params;
-    ok = migrate_caps_check(migrate_get_current()->capabilities, caps, errp);
-    params_considered = NULL;
-    return ok && params_allowed(params, caps, params, errp);
+    return caps_may_change(errp) &&
+           caps_allowed(migrate_get_current()->capabilities, caps, params,
+                        errp) &&
+           params_allowed(params, caps, params, errp);
 }
 
 void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)

@@ -66,10 +66,12 @@ static bool expect_good(uint64_t caps)
 /* The environment: which conditions fail, and which were asked about. */
 static unsigned failing;
 static unsigned asked;
+static const MigrationParameters considered;
 
 static bool holds(MigrationCapability cap, CapCondition condition,
-                  Error **errp)
+                  const MigrationParameters *params, Error **errp)
 {
+    g_assert_true(params == &considered);
     asked |= 1u << condition;
     if (failing & (1u << condition)) {
         error_setg(errp, "condition %d of %s", condition,
@@ -91,7 +93,7 @@ static char *check(uint64_t old, uint64_t new)
         to[cap] = new & BIT_ULL(cap);
     }
     asked = 0;
-    if (caps_check(from, to, holds, &err)) {
+    if (caps_check(from, to, &considered, holds, &err)) {
         g_assert_null(err);
         return NULL;
     }
