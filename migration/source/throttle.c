@@ -6,9 +6,9 @@
  * the errand of sleeping; one whose last errand is not done gets no second.
  *
  * Who collects the dirty log may have work for each vCPU, and wait for it
- * while the guest is about to be handed over: so other errands come first.
- * They count as done when all of the vCPU's errands are, so that the main loop
- * has to give it a new one to sleep on.
+ * while the guest is about to be handed over: so other errands come first, and
+ * the main loop gives the vCPU a new one to sleep on.  An errand that is done
+ * when the vCPU begins to sleep is not waited for any longer (cpu-common.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -38,9 +38,14 @@ static int64_t sleep_ns(unsigned share)
     return SLICE_NS * share / (100 - share);
 }
 
+/*
+ * A vCPU that is stopped, or is about to be, runs for nobody, and others may
+ * have work for it: the last collection of the dirty log has.
+ */
 static bool may_sleep(CPUState *cpu)
 {
-    return !cpu->stop && !cpu->unplug && qatomic_read(&percent);
+    return !cpu->stop && !cpu->stopped && !cpu->unplug &&
+           qatomic_read(&percent);
 }
 
 static bool has_errands(CPUState *cpu)

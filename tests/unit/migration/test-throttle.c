@@ -340,10 +340,15 @@ static void test_stop(void)
     g_assert_cmpint(errands[0].asked_ms, >, 0);
     g_assert_cmpint(errands[0].asked_ms, <=, 10);
     g_assert_false(cpus[0]->throttle_thread_scheduled);
-    /* One that has stopped already does not even begin. */
+    /* One that is to stop, or has, does not even begin. */
     cpus[1]->stop = true;
     do_errand(1);
     g_assert_cmpint(errands[1].asked_ms, ==, 0);
+    cpus[2]->stopped = true;
+    do_errand(2);
+    g_assert_cmpint(errands[2].asked_ms, ==, 0);
+    g_assert_false(cpus[2]->throttle_thread_scheduled);
+    cpus[2]->stopped = false;
     end();
 }
 
