@@ -36,6 +36,9 @@
 #define PAUSE_LOOKS 6
 #define PAUSE_DOUBLINGS 4
 
+/* So often a guest is resumed that turns out to have dirtied too much. */
+#define RETURNS_MAX 5
+
 /* Near enough to the lowest of recent predictions to be called a minimum */
 #define MINIMUM_MARGIN 0.1
 /* So many predictions make a minimum among them worth the name. */
@@ -318,6 +321,7 @@ static void exceed_downtime(const Convergence *c, const PolicyLimits *limits,
                             const char *why, PolicyDecision *d)
 {
     d->action = POLICY_SWITCH_OVER;
+    d->beyond = true;
     convergence_say(d, "switching over as on-miss says: %s; downtime would be "
                     "%.1f ms of %.1f ms, the lowest lately was %.1f ms", why,
                     recent_at(c, 0) / 1e6, limits->downtime_ns / 1e6,
@@ -392,6 +396,19 @@ static void consider_miss(Convergence *c, const Policy *p,
     case POLICY_MISS_CONTINUE:
         break;
     }
+}
+
+bool convergence_may_return(const Convergence *c, const PolicyLimits *limits,
+                            uint64_t elapsed_ns)
+{
+    return c->returns < RETURNS_MAX && time_until_limit(limits, elapsed_ns);
+}
+
+void convergence_returned(Convergence *c, uint64_t remaining)
+{
+    c->returns++;
+    say_why(c, "switchover %u taken back as the guest had dirtied %.1f MiB "
+            "before it was stopped", c->returns, remaining / 1048576.0);
 }
 
 static void say_all(const Convergence *c, PolicyDecision *d)

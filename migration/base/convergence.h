@@ -41,6 +41,7 @@ typedef struct Convergence {
     bool limiting;              /* the dirty limit is in use */
     bool exhausted;             /* no means but on_miss is left */
     bool last_pass;             /* the only one that may exceed the limit */
+    unsigned returns;           /* switchovers that were taken back */
     char why[96];               /* the last change, for people; "": none */
 } Convergence;
 
@@ -65,5 +66,16 @@ PolicyLimits policy_limits_without_means(const PolicyLimits *limits);
  */
 void convergence_decide(Convergence *c, Policy *p, const PolicyLimits *limits,
                         const ConvergenceLook *look, PolicyDecision *decision);
+
+/*
+ * Whether a switchover that fitted when it was decided may be taken back if
+ * more is found to remain when the guest has stopped: a few times, while there
+ * is time.
+ */
+bool convergence_may_return(const Convergence *c, const PolicyLimits *limits,
+                            uint64_t elapsed_ns);
+
+/* It was, as @remaining bytes remained: the guest runs again. */
+void convergence_returned(Convergence *c, uint64_t remaining);
 
 #endif

@@ -77,6 +77,7 @@ typedef struct PolicyDecision {
     PolicyAction action;
     uint8_t throttle;               /* percent wanted from now on */
     bool dirty_limited;             /* vcpu_dirty_rate is wanted from now on */
+    bool beyond;                    /* the limit is exceeded on purpose */
     char reason[POLICY_REASON_MAX]; /* one sentence for people, with numbers */
 } PolicyDecision;
 

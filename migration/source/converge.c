@@ -53,13 +53,31 @@ void converge_limits(PolicyLimits *limits)
     limits->postcopy_enabled = migrate_postcopy_ram();
 }
 
+static uint64_t converge_elapsed_ns(void)
+{
+    return MAX(now_ns() - started_ns, 0);
+}
+
 void converge_decide(Policy *policy, const PolicyLimits *limits,
                      ConvergenceLook *look, PolicyDecision *decision)
 {
     if (limits->automatic) {
-        look->elapsed_ns = MAX(now_ns() - started_ns, 0);
+        look->elapsed_ns = converge_elapsed_ns();
         convergence_decide(&convergence, policy, limits, look, decision);
     }
+}
+
+bool converge_may_return(const PolicyLimits *limits,
+                         const PolicyDecision *decision)
+{
+    return limits->automatic && !decision->beyond &&
+           !migrate_pause_before_switchover() &&
+           convergence_may_return(&convergence, limits, converge_elapsed_ns());
+}
+
+void converge_returned(uint64_t remaining)
+{
+    convergence_returned(&convergence, remaining);
 }
 
 static void cancel(void *opaque)

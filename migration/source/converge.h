@@ -23,6 +23,16 @@ void converge_decide(Policy *policy, const PolicyLimits *limits,
                      ConvergenceLook *look, PolicyDecision *decision);
 
 /*
+ * Whether the switchover that was decided may be taken back (switchover_run()).
+ * Not with pause-before-switchover: what the user did then cannot be undone.
+ */
+bool converge_may_return(const PolicyLimits *limits,
+                         const PolicyDecision *decision);
+
+/* It was, as @remaining bytes remained. */
+void converge_returned(uint64_t remaining);
+
+/*
  * The decision was to cancel: it is done as migrate_cancel would, with @reason
  * as the error.  Returns, with @errp set, when the migration may not go on.
  */

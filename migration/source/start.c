@@ -187,7 +187,7 @@ static bool source_begin(Error **errp)
     source.succeeded = source.lost = source.stopped_guest = false;
     source.stopped_first = false;
     source.state_saved = source.start_sent = source.holds = false;
-    source.unsettled = 0;
+    source.unsettled = source.returned = 0;
     source.postcopy = false;
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;

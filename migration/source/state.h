@@ -74,6 +74,7 @@ typedef struct Source {
     bool state_saved;           /* changes would be lost for the other side */
     bool start_sent;            /* SWITCHOVER_START; migration thread */
     bool holds;                 /* strict_may_hold(); migration thread */
+    uint32_t returned;          /* switchovers that were taken back */
     uint32_t unsettled;         /* attempt whose ABORT is not answered, or 0 */
     bool stopped_guest;         /* by us, who was vm_before */
     bool stopped_first;         /* before anything was sent; migration thread */

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-events-migration.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
@@ -622,19 +621,6 @@ static StrictResult handed_over(Strict *a, Error **errp)
     return STRICT_DONE;
 }
 
-static void announce_abort(const Strict *a, const char *reason)
-{
-    g_autoptr(MigrationDowntime) downtime =
-        ledger_downtime(&a->s.ledger, &a->s.saved, &a->s.loaded);
-
-    trace_migration_attempt_aborted(a->number, reason,
-                                    ledger_total_ns(&a->s.ledger) / SCALE_US);
-    if (migrate_events()) {
-        qapi_event_send_migration_switchover_aborted(a->number, reason,
-                                                     downtime);
-    }
-}
-
 /* The guest goes on here, and what was learnt helps the next attempt. */
 static void aborted(Strict *a, const AttemptEnd *end)
 {
@@ -646,7 +632,7 @@ static void aborted(Strict *a, const AttemptEnd *end)
         send_number(source.to_dst, WIRE_CMD_ABORT, a->number);
         source.unsettled = a->number;
     }
-    announce_abort(a, end->reason);
+    switchover_announce_abort(&a->s, a->number, end->reason);
 }
 
 static bool may_try_again(const Strict *a, const AttemptEnd *end, Error **errp)

@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-migration.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
@@ -261,20 +262,54 @@ static bool keep_rest(Switchover *s, Error **errp)
     return switchover_saved(ret, errp);
 }
 
-/* Under the BQL. *@more: there is memory to be sent before the rest is kept. */
-static bool stop_and_keep(Switchover *s, bool *more, Error **errp)
+/* How far a switchover has come under the BQL, while nothing is written */
+typedef enum Kept {
+    KEPT_ALL,
+    KEPT_MORE,                  /* memory is to be sent before the rest */
+    KEPT_RETURNED,              /* nothing: the guest runs again */
+    KEPT_FAILED,
+} Kept;
+
+/* Under the BQL, when nothing of the guest's state has been sent. */
+static Kept take_back(Switchover *s, uint64_t remaining, Error **errp)
+{
+    g_autofree char *reason = g_strdup_printf(
+        "%.1f MiB were left when the guest had stopped",
+        remaining / (double)MiB);
+
+    /* Rates are of passes: this sync was too soon after the last one. */
+    switchover_memory_sent(s);
+    switchover_undo();
+    ledger_end(&s->ledger, now_ns());
+    migration_rate_set(migrate_max_bandwidth());
+    switchover_announce_abort(s, ++source.returned, reason);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        stall_record(&source.view.stalls, "switchover",
+                     ledger_total_ns(&s->ledger));
+    }
+    return notify_phase_move(&source_phase, MIGRATION_STATUS_DEVICE,
+                             MIGRATION_STATUS_ACTIVE) ||
+           source_was_cancelled(errp) ? KEPT_RETURNED : KEPT_FAILED;
+}
+
+/* Under the BQL. */
+static Kept stop_and_keep(Switchover *s, const PolicyLimits *limits,
+                          uint64_t *remaining, Error **errp)
 {
     if (!switchover_leave(s, errp)) {
-        return false;
+        return KEPT_FAILED;
     }
     ram_source_sync_last();
-    *more = ram_bytes_remaining() > RAM_WITH_DEVICES;
-    if (*more) {
+    *remaining = ram_bytes_remaining();
+    if (limits && *remaining > policy_threshold(s->policy, limits)) {
+        return take_back(s, *remaining, errp);
+    }
+    if (*remaining > RAM_WITH_DEVICES) {
         switchover_memory_sent(s);
-        return true;
+        return KEPT_MORE;
     }
     ram_source_is_synced();
-    return keep_rest(s, errp);
+    return keep_rest(s, errp) ? KEPT_ALL : KEPT_FAILED;
 }
 
 /*
@@ -305,16 +340,22 @@ static bool switchover_send_end(Switchover *s, Error **errp)
  * are saved and memory is looked at for the last time.  Nothing is written
  * then: whoever writes may have to wait for the destination.
  */
-static bool send_rest(Switchover *s, Error **errp)
+static SwitchoverEnd send_rest(Switchover *s, const PolicyLimits *limits,
+                               uint64_t *remaining, Error **errp)
 {
-    bool more = false, ok;
+    Kept kept;
+    bool ok;
 
     bql_lock();
     stream_keep(source.to_dst, true);
-    ok = stop_and_keep(s, &more, errp);
+    kept = stop_and_keep(s, limits, remaining, errp);
     stream_keep(source.to_dst, false);
     bql_unlock();
-    if (ok && more) {
+    if (kept == KEPT_RETURNED) {
+        return SWITCHOVER_RETURNED;
+    }
+    ok = kept != KEPT_FAILED;
+    if (kept == KEPT_MORE) {
         ok = switchover_send_memory(s, errp);
         if (ok) {
             bql_lock();
@@ -326,7 +367,7 @@ static bool send_rest(Switchover *s, Error **errp)
     }
     ok = ok && switchover_send_end(s, errp);
     save_threads_abort();
-    return ok;
+    return ok ? SWITCHOVER_DONE : SWITCHOVER_FAILED;
 }
 
 /* There is a QEMU on the other side, and it talks to us. */
@@ -439,18 +480,37 @@ void switchover_note_start(void)
     switchover_show(&last.s, ledger_total_ns(&last.s.ledger) / SCALE_MS);
 }
 
-bool switchover_run(Policy *policy, Error **errp)
+void switchover_announce_abort(const Switchover *s, uint32_t number,
+                               const char *reason)
+{
+    g_autoptr(MigrationDowntime) downtime =
+        ledger_downtime(&s->ledger, &s->saved, &s->loaded);
+
+    trace_migration_attempt_aborted(number, reason,
+                                    ledger_total_ns(&s->ledger) / SCALE_US);
+    if (migrate_events()) {
+        qapi_event_send_migration_switchover_aborted(number, reason, downtime);
+    }
+}
+
+SwitchoverEnd switchover_run(Policy *policy, const PolicyLimits *limits,
+                             uint64_t *remaining, Error **errp)
 {
     Switchover s = { .policy = policy };
     ReturnPathReport started = { 0 };
     Error *err = NULL, *verdict = NULL;
+    SwitchoverEnd end;
     int64_t end_ns;
     bool ok;
 
     if (source.round_trip_ns) {
         switchover_drain(0, MIN(migrate_downtime_limit(), DRAIN_MS));
     }
-    ok = send_rest(&s, &err);
+    end = send_rest(&s, limits, remaining, &err);
+    if (end == SWITCHOVER_RETURNED) {
+        return end;
+    }
+    ok = end == SWITCHOVER_DONE;
     end_ns = now_ns();
     if (source.handed_over) {
         ok = switchover_arrived(ok, &started, &verdict);
@@ -470,7 +530,7 @@ bool switchover_run(Policy *policy, Error **errp)
 
     trace_vmstate_downtime_checkpoint("src-downtime-end");
     switchover_show(&s, ok ? (end_ns - source.stopped_ns) / SCALE_MS : 0);
-    return ok;
+    return ok ? SWITCHOVER_DONE : SWITCHOVER_FAILED;
 }
 
 static bool disks_back(void)

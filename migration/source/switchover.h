@@ -114,6 +114,13 @@ void switchover_expect_start(const Switchover *s, bool loaded);
 /* Now and then: if it has said so, adds that to the ledger. */
 void switchover_note_start(void);
 
+/*
+ * Attempt @number was given up because of @reason, and the guest goes on here:
+ * events and trace.
+ */
+void switchover_announce_abort(const Switchover *s, uint32_t number,
+                               const char *reason);
+
 /* What others may see of it; @downtime_ms is 0 if the guest is still here. */
 void switchover_show(const Switchover *s, int64_t downtime_ms);
 
@@ -121,8 +128,21 @@ void switchover_show(const Switchover *s, int64_t downtime_ms);
  * Whole switchovers
  */
 
-/* The guest stops, and what is left goes to the destination. */
-bool switchover_run(Policy *policy, Error **errp);
+typedef enum SwitchoverEnd {
+    SWITCHOVER_DONE,            /* the guest has left */
+    SWITCHOVER_RETURNED,        /* it runs here again, nothing of it was sent */
+    SWITCHOVER_FAILED,          /* as the error says; undo is the caller's */
+} SwitchoverEnd;
+
+/*
+ * The guest stops, and what is left goes to the destination.  If @limits is not
+ * NULL and *@remaining, what is left when it has stopped, does not fit them,
+ * the guest is resumed instead: between the last look at what it dirtied and
+ * the moment it stops a guest can dirty more than was expected, above all one
+ * that is throttled and has all of a time slice to catch up in.
+ */
+SwitchoverEnd switchover_run(Policy *policy, const PolicyLimits *limits,
+                             uint64_t *remaining, Error **errp);
 
 /*
  * The guest stops, and goes on there while memory is still here.  False

@@ -435,18 +435,39 @@ static bool was_held(void)
     return view.strict.attempts;
 }
 
-static StrictResult switch_over(Policy *policy, PolicyAction how, Error **errp)
+static StrictResult switch_over_plain(Policy *policy,
+                                      const PolicyDecision *decision,
+                                      Error **errp)
+{
+    PolicyLimits limits = limits_in_force();
+    bool may_return = converge_may_return(&limits, decision);
+    uint64_t remaining;
+
+    switch (switchover_run(policy, may_return ? &limits : NULL, &remaining,
+                           errp)) {
+    case SWITCHOVER_DONE:
+        return STRICT_DONE;
+    case SWITCHOVER_RETURNED:
+        converge_returned(remaining);
+        return STRICT_AGAIN;
+    default:
+        return STRICT_FAILED;
+    }
+}
+
+static StrictResult switch_over(Policy *policy, const PolicyDecision *decision,
+                                Error **errp)
 {
     if (migrate_checkpoint()) {
         return source.epochs->run(errp) ? STRICT_DONE : STRICT_FAILED;
     }
-    if (how == POLICY_POSTCOPY) {
+    if (decision->action == POLICY_POSTCOPY) {
         return leave_for_postcopy(policy, errp);
     }
     if (migrate_strict_downtime() || was_held()) {
         return strict_run(policy, false, errp);
     }
-    return switchover_run(policy, errp) ? STRICT_DONE : STRICT_FAILED;
+    return switch_over_plain(policy, decision, errp);
 }
 
 static void begin_to_send(Policy *policy)
@@ -464,43 +485,39 @@ static void begin_to_send(Policy *policy)
     bql_unlock();
 }
 
-/* Until the guest is to stop. Returns what the policy has decided. */
-static PolicyAction send_until_enough(Policy *policy, Error **errp)
+/* Until the guest is to stop, as *@decision says; false if it is not to. */
+static bool send_until_enough(Policy *policy, PolicyDecision *decision,
+                              Error **errp)
 {
-    PolicyDecision decision;
-
     while (source_may_go_on(errp)) {
-        decision = source_decide(policy);
-        if (decision.action == POLICY_CANCEL) {
-            converge_cancel(decision.reason, errp);
-            return POLICY_CANCEL;
+        *decision = source_decide(policy);
+        if (decision->action == POLICY_CANCEL) {
+            converge_cancel(decision->reason, errp);
+            return false;
         }
-        if ((decision.action == POLICY_SWITCH_OVER ||
-             decision.action == POLICY_POSTCOPY) && may_switch_over()) {
-            return decision.action;
+        if ((decision->action == POLICY_SWITCH_OVER ||
+             decision->action == POLICY_POSTCOPY) && may_switch_over()) {
+            return true;
         }
         send_slice(policy);
         speed_measure();
     }
-    return POLICY_SEND;
+    return false;
 }
 
 /* Sends, and has the guest leave, as often as it takes. */
 static bool source_send_guest(Policy *policy, Error **errp)
 {
-    for (;;) {
-        PolicyAction how = send_until_enough(policy, errp);
+    PolicyDecision decision;
 
-        if (how != POLICY_SWITCH_OVER && how != POLICY_POSTCOPY) {
-            return false;
-        }
-        switch (switch_over(policy, how, errp)) {
+    while (send_until_enough(policy, &decision, errp)) {
+        switch (switch_over(policy, &decision, errp)) {
         case STRICT_DONE:
             return true;
         case STRICT_POSTCOPY:
             return postcopy_run(errp);
         case STRICT_AGAIN:
-            if (!rest_after_attempt(policy, errp)) {
+            if (was_held() && !rest_after_attempt(policy, errp)) {
                 return false;
             }
             break;
@@ -508,6 +525,7 @@ static bool source_send_guest(Policy *policy, Error **errp)
             return false;
         }
     }
+    return false;
 }
 
 static bool stop_first(Error **errp)

@@ -152,6 +152,17 @@ static void run_guest(void)
     g_usleep(PAUSE_US);
 }
 
+/* A guest is not stopped before it has ended what it is at.  BQL. */
+static void last_steps(void)
+{
+    if (faults.bursts) {
+        faults.bursts--;
+        for (unsigned i = 0; i < faults.burst_steps; i++) {
+            one_step();
+        }
+    }
+}
+
 static void do_work(CPUState *cpu)
 {
     struct qemu_work_item *item;
@@ -173,6 +184,9 @@ static void *vcpu_thread(void *opaque)
     for (;;) {
         do_work(cpu);
         if (cpu->stop) {
+            if (!cpu->stopped) {
+                last_steps();
+            }
             cpu->stopped = true;
             qemu_cond_broadcast(&vcpu.paused);
             wait_with_bql(&vcpu.wake);

@@ -57,6 +57,8 @@ typedef struct FaultSet {
     bool load_reads;            /* memory that may not be there */
     bool reset_writes;          /* a reset, to memory */
     bool stop_writes;           /* the device, after the guest has stopped */
+    unsigned bursts;            /* so often the guest, told to stop, does */
+    unsigned burst_steps;       /* so many steps before */
 } FaultSet;
 
 extern FaultSet faults;

@@ -445,6 +445,26 @@ static void test_useless_throttling(void)
     g_assert_cmpfloat(o.lost, <, o.total * 0.3);
 }
 
+/* A switchover is taken back a few times, and not once the time is over. */
+static void test_returns(void)
+{
+    const PolicyLimits limits = { .automatic = true, .downtime_ns = 1 };
+    PolicyLimits timed = limits;
+    Convergence c;
+    unsigned times = 0;
+
+    convergence_init(&c);
+    timed.total_ns = 1000;
+    g_assert_true(convergence_may_return(&c, &timed, 999));
+    g_assert_false(convergence_may_return(&c, &timed, 1000));
+    for (; convergence_may_return(&c, &limits, UINT64_MAX); times++) {
+        convergence_returned(&c, 1536 * 1024);
+    }
+    g_assert_cmpuint(times, ==, 5);
+    g_assert_nonnull(strstr(c.why, "switchover 5 taken back"));
+    g_assert_nonnull(strstr(c.why, "1.5 MiB before it was stopped"));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -459,6 +479,7 @@ int main(int argc, char **argv)
     ADD("measured", test_measured);
     ADD("left-alone", test_left_alone);
     ADD("useless-throttling", test_useless_throttling);
+    ADD("returns", test_returns);
 #undef ADD
     return g_test_run();
 }

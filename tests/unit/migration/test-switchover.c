@@ -366,6 +366,80 @@ static void test_device_writes(void)
     sides_stop();
 }
 
+/*
+ * A guest that dirties more than the downtime limit allows for, when all that
+ * was known of fitted: it is stopped, and with convergence=auto it is resumed.
+ */
+
+static void begin_with_bursts(bool automatic, unsigned bursts)
+{
+    const FaultSet faults = { .bursts = bursts, .burst_steps = 60000 };
+    MigrateSetParameters params = {
+        .has_convergence = true,
+        .convergence = automatic ? MIGRATION_CONVERGENCE_AUTO
+                                 : MIGRATION_CONVERGENCE_MANUAL,
+        .has_downtime_limit = true, .downtime_limit = 100,
+        /* 1,000 pages in that time; a burst is about 1,700 */
+        .has_avail_switchover_bandwidth = true,
+        .avail_switchover_bandwidth = 40 * 1024 * 1024,
+    };
+
+    begin();
+    side_parameters(SOURCE, &params);
+    side_faults(SOURCE, &faults);
+}
+
+/* It has left at last, after it was resumed @returns times. */
+static void expect_returns(unsigned returns)
+{
+    expect_success();
+    g_assert_cmpuint(sides_witness()->starts[SOURCE], ==, 1 + returns);
+    g_assert_cmpuint(side_events(SOURCE,
+                                 QAPI_EVENT_MIGRATION_SWITCHOVER_ABORTED), ==,
+                     returns);
+    g_assert_cmpuint(sides_attempts(), ==, 0);
+    sides_stop();
+}
+
+static void test_returned(void)
+{
+    begin_with_bursts(true, 1);
+    sides_capability(MIGRATION_CAPABILITY_EVENTS);
+    sides_migrate();
+    sides_wait(MIGRATION_STATUS_COMPLETED);
+    g_assert_cmpstr(side_phases(SOURCE), ==,
+                    "setup active device active device completed ");
+    expect_returns(1);
+}
+
+/* A guest that does so each time does not stay for ever. */
+static void test_returned_often(void)
+{
+    begin_with_bursts(true, 1000);
+    sides_capability(MIGRATION_CAPABILITY_EVENTS);
+    sides_migrate();
+    sides_wait(MIGRATION_STATUS_COMPLETED);
+    expect_returns(5);
+}
+
+static void test_not_returned(void)
+{
+    begin_with_bursts(false, 1);
+    sides_migrate();
+    expect_returns(0);
+}
+
+/* What the user has done with its disks meanwhile cannot be undone. */
+static void test_not_returned_after_pause(void)
+{
+    begin_with_bursts(true, 1);
+    sides_capability(MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_PRE_SWITCHOVER);
+    side_continue();
+    expect_returns(0);
+}
+
 static void add_breaks(void)
 {
     static const struct {
@@ -412,5 +486,10 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/switchover/fails/no-disks", test_no_disks_anywhere);
     g_test_add_func("/switchover/device-writes", test_device_writes);
+    g_test_add_func("/switchover/returned/once", test_returned);
+    g_test_add_func("/switchover/returned/often", test_returned_often);
+    g_test_add_func("/switchover/returned/manual", test_not_returned);
+    g_test_add_func("/switchover/returned/paused",
+                    test_not_returned_after_pause);
     return g_test_run();
 }
