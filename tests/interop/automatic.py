@@ -26,9 +26,6 @@ AUTO = {**LINK, 'convergence': 'auto'}
 TOTAL = 3500            # ms; the first pass takes two seconds
 PASS = 1000 * WORK / MBPS       # ms
 SLACK = 1000            # ms, of a machine that does other things as well
-# ms.  A vCPU that is throttled by 99 % writes in bursts, which the prediction
-# of the downtime does not know of: up to 640 ms were seen, of 100.
-THROTTLED = 1000
 
 
 def decisions(result: Result) -> list[str]:
@@ -75,24 +72,13 @@ def cancelled(lab: Lab) -> str:
     return f'cancelled after {result.samples[-1]["elapsed"]:.1f} s'
 
 
-def longest_pass(result: Result) -> float:
-    """ms; a machine that is busy with something else sends more slowly."""
-    starts: dict[int, float] = {}
-    for one in result.samples:
-        starts.setdefault(one['iteration'], one['elapsed'] * 1000)
-    times = [starts[number] for number in sorted(starts) if number > 1]
-    return max((b - a for a, b in zip(times, times[1:])), default=0)
-
-
 def beyond(lab: Lab) -> str:
     """Nothing is enabled: the downtime limit is exceeded, when told to."""
     result = move(lab, {}, {'total-time-limit': TOTAL,
                             'on-miss': 'switchover'})
     must_say(result, 'as on-miss says')
-    late = max(PASS, longest_pass(result)) + SLACK
-    check(result.total_ms <= TOTAL + late,
-          f'at most a pass late: {result.total_ms} ms and not '
-          f'{TOTAL + late:.0f}')
+    check(result.total_ms <= TOTAL + PASS + SLACK,
+          f'at most a pass late: {result.total_ms} ms')
     must_say(result, f'ms of {LINK["downtime-limit"]}.0 ms, the lowest lately')
     return f'beyond the limit: {summary(result)}'
 
@@ -103,8 +89,8 @@ def throttled(lab: Lab) -> str:
     seen = sorted(set(map(throttle, result.samples)))
     check(seen[0] == 0 and seen[-1] > LINK['cpu-throttle-initial'],
           f'it is throttled, and not in the steps of the user: {seen}')
-    check(result.downtime_ms <= THROTTLED,
-          f'not far beyond the limit: {result.downtime_ms} ms')
+    check(result.downtime_ms <= 2 * LINK['downtime-limit'],
+          f'within the limit: {result.downtime_ms} ms')
     must_say(result, 'vCPUs throttled to')
     now = speed(lab)
     check(now > FASTEST, f'the guest is fast where it arrives: {now:.0%}')
