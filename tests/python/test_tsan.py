@@ -78,9 +78,9 @@ class Rom(unittest.TestCase):
         self.assertEqual(len(image), rom.SIZE)
         reset = int.from_bytes(image[0xfff1:0xfff3], 'little', signed=True)
         self.assertEqual(rom.RESET + 3 + reset, rom.REAL_AT)
-        page = rom.FLAT.index(b'\xff\x07')
-        again = rom.FLAT.index(b'\xbf')
-        for at, goal in ((len(rom.FLAT) - 4, page),
-                         (len(rom.FLAT) - 2, again)):
-            offset = rom.FLAT[at + 1] - 256
+        flat = rom.flat()
+        page = flat.index(b'\xff\x07')
+        again = flat.index(b'\xbf')
+        for at, goal in ((len(flat) - 4, page), (len(flat) - 2, again)):
+            offset = flat[at + 1] - 256
             self.assertEqual(at + 2 + offset, goal)

@@ -42,24 +42,26 @@ REAL = (b'\xfa'                                         # cli
         + b'\x66\xea'                                   # jmp CODE:FLAT
         + struct.pack('<IH', BASE + FLAT_AT, CODE))
 
-# In a flat address space, with 32 bits
-FLAT = (b'\x66\xb8' + struct.pack('<H', DATA)           # mov ax, DATA
-        + b'\x8e\xd8'                                   # mov ds, ax
-        + b'\xbf' + struct.pack('<I', START)            # pass: mov edi, START
-        + b'\xff\x07'                                   # page: inc [edi]
-        + b'\xb9' + struct.pack('<I', PAUSE)            # mov ecx, PAUSE
-        + b'\xe2\xfe'                                   # loop $
-        + b'\x81\xc7' + struct.pack('<I', PAGE)         # add edi, PAGE
-        + b'\x81\xff' + struct.pack('<I', END)          # cmp edi, END
-        + b'\x72\xe9'                                   # jb page
-        + b'\xeb\xe2')                                  # jmp pass
+
+def flat(pause: int = PAUSE) -> bytes:
+    """In a flat address space, with 32 bits."""
+    return (b'\x66\xb8' + struct.pack('<H', DATA)       # mov ax, DATA
+            + b'\x8e\xd8'                               # mov ds, ax
+            + b'\xbf' + struct.pack('<I', START)        # pass: mov edi, START
+            + b'\xff\x07'                               # page: inc [edi]
+            + b'\xb9' + struct.pack('<I', pause)        # mov ecx, pause
+            + b'\xe2\xfe'                               # loop $
+            + b'\x81\xc7' + struct.pack('<I', PAGE)     # add edi, PAGE
+            + b'\x81\xff' + struct.pack('<I', END)      # cmp edi, END
+            + b'\x72\xe9'                               # jb page
+            + b'\xeb\xe2')                              # jmp pass
 
 
-def image() -> bytes:
-    """The ROM."""
+def image(pause: int = PAUSE) -> bytes:
+    """The ROM; PAUSE are the turns of an empty loop after each page."""
     rom = bytearray(SIZE)
     for where, what in ((GDT_AT, GDT), (POINTER_AT, POINTER),
-                        (REAL_AT, REAL), (FLAT_AT, FLAT),
+                        (REAL_AT, REAL), (FLAT_AT, flat(pause)),
                         (RESET, b'\xe9' + struct.pack(
                             '<h', REAL_AT - RESET - 3))):
         rom[where:where + len(what)] = what
