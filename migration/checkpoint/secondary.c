@@ -458,6 +458,17 @@ void secondary_init(void)
     destination.epochs = &secondary_epochs;
 }
 
+/*
+ * A secondary that waits takes another migration, which it cannot before its
+ * thread has ended.  Until then it is told of as if it had not noticed yet.
+ */
+static MigrationCheckpointState secondary_visible_state(void)
+{
+    return secondary.state == MIGRATION_CHECKPOINT_STATE_WAITING &&
+           !secondary.idle ? MIGRATION_CHECKPOINT_STATE_PROTECTED
+                           : secondary.state;
+}
+
 MigrationCheckpoint *secondary_query(void)
 {
     MigrationCheckpoint *info;
@@ -467,7 +478,7 @@ MigrationCheckpoint *secondary_query(void)
         return NULL;
     }
     info = g_memdup2(&secondary.last, sizeof(secondary.last));
-    info->state = secondary.state;
+    info->state = secondary_visible_state();
     info->epoch = secondary.number;
     info->has_apply = info->has_age = secondary.number;
     if (secondary.number) {
