@@ -47,6 +47,19 @@ class Judging(unittest.TestCase):
         self.assertEqual(self.judge('okay so far\nok 1 - a\n'), (1, 0, 0))
 
 
+class Sets(unittest.TestCase):
+    """What "make check" runs, "make check-full" runs at its longest."""
+
+    def test_full_has_all_of_check(self):
+        longest = {f'{name}-full' if f'{name}-full' in runner.SUITES else name
+                   for name in runner.SETS['check']}
+        self.assertEqual(longest - set(runner.SETS['full']), set())
+
+    def test_names(self):
+        for members in runner.SETS.values():
+            self.assertEqual(set(members) - set(runner.SUITES), set())
+
+
 class Executing(unittest.TestCase):
     """Limits hold for the whole process group."""
 
