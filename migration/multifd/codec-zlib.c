@@ -26,7 +26,7 @@ static bool zlib_failed(const char *what, int ret, Error **errp)
     return false;
 }
 
-static void *zlib_encoder_new(int level, Error **errp)
+static void *zlib_encoder_new(int level, size_t page, Error **errp)
 {
     Encoder *e = g_new0(Encoder, 1);
     int ret = deflateInit(&e->zs, level);
@@ -109,7 +109,7 @@ static ssize_t zlib_encode(void *opaque, const struct iovec *runs, unsigned n,
     return put_in(e, Z_SYNC_FLUSH, errp) ? room - e->zs.avail_out : -1;
 }
 
-static void *zlib_decoder_new(Error **errp)
+static void *zlib_decoder_new(size_t page, Error **errp)
 {
     z_stream *zs = g_new0(z_stream, 1);
     int ret = inflateInit(zs);

@@ -50,7 +50,7 @@ static void zstd_encoder_free(void *opaque)
     g_free(e);
 }
 
-static void *zstd_encoder_new(int level, Error **errp)
+static void *zstd_encoder_new(int level, size_t page, Error **errp)
 {
     ZstdEncoder *e = g_new0(ZstdEncoder, 1);
 
@@ -130,7 +130,7 @@ static ssize_t zstd_encode(void *opaque, const struct iovec *runs, unsigned n,
     return to.pos;
 }
 
-static void *zstd_decoder_new(Error **errp)
+static void *zstd_decoder_new(size_t page, Error **errp)
 {
     ZSTD_DCtx *decoder = ZSTD_createDCtx();
     size_t ret;

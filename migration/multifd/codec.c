@@ -9,18 +9,25 @@
 #include "migration/wire/wire.h"
 #include "codec.h"
 
+static const Codec *const codecs[MULTIFD_COMPRESSION__MAX] = {
+    [MULTIFD_COMPRESSION_ZLIB] = &codec_zlib,
+#ifdef CONFIG_ZSTD
+    [MULTIFD_COMPRESSION_ZSTD] = &codec_zstd,
+#endif
+#ifdef CONFIG_QPL
+    [MULTIFD_COMPRESSION_QPL] = &codec_qpl,
+#endif
+#ifdef CONFIG_UADK
+    [MULTIFD_COMPRESSION_UADK] = &codec_uadk,
+#endif
+#ifdef CONFIG_QATZIP
+    [MULTIFD_COMPRESSION_QATZIP] = &codec_qatzip,
+#endif
+};
+
 const Codec *codec_find(MultiFDCompression method)
 {
-    switch (method) {
-    case MULTIFD_COMPRESSION_ZLIB:
-        return &codec_zlib;
-#ifdef CONFIG_ZSTD
-    case MULTIFD_COMPRESSION_ZSTD:
-        return &codec_zstd;
-#endif
-    default:
-        return NULL;
-    }
+    return codecs[method];
 }
 
 const Codec *codec_automatic(void)
@@ -34,22 +41,28 @@ const Codec *codec_automatic(void)
 
 bool codec_by_flag(uint32_t flag, MultiFDCompression *method)
 {
-    static const MultiFDCompression known[] = {
-        MULTIFD_COMPRESSION_ZLIB,
-#ifdef CONFIG_ZSTD
-        MULTIFD_COMPRESSION_ZSTD,
-#endif
-    };
-
     *method = MULTIFD_COMPRESSION_NONE;
-    for (unsigned i = 0; i < ARRAY_SIZE(known); i++) {
-        const Codec *codec = codec_find(known[i]);
-
-        if (codec && codec->flag == flag) {
-            *method = known[i];
+    for (unsigned i = 0; i < ARRAY_SIZE(codecs); i++) {
+        if (codecs[i] && codecs[i]->flag == flag) {
+            *method = i;
         }
     }
     return flag == WIRE_MULTIFD_NONE || *method != MULTIFD_COMPRESSION_NONE;
+}
+
+bool codec_is_for_any_peer(MultiFDCompression method)
+{
+    switch (method) {
+    case MULTIFD_COMPRESSION_NONE:
+    case MULTIFD_COMPRESSION_ZLIB:
+#ifdef CONFIG_ZSTD
+    case MULTIFD_COMPRESSION_ZSTD:
+#endif
+    case MULTIFD_COMPRESSION_AUTO:
+        return true;
+    default:
+        return false;
+    }
 }
 
 bool codec_exists(MultiFDCompression method, Error **errp)

@@ -18,19 +18,23 @@ typedef struct Codec {
     uint32_t flag;              /* in the packet: WIRE_MULTIFD_* */
     const char *name;           /* as in 'multifd-compression' */
 
-    /* At that level, as 'multifd-NAME-level' has it */
-    void *(*encoder_new)(int level, Error **errp);
+    /*
+     * At that level, as 'multifd-NAME-level' has it; of memory in pages of
+     * @page bytes.
+     */
+    void *(*encoder_new)(int level, size_t page, Error **errp);
     void (*encoder_free)(void *encoder);
     /* What is encoded from now on is at that level. */
     void (*encoder_level)(void *encoder, int level);
     /*
      * Memory of @runs, @n of them, to at most @room bytes at @out.  Somebody
-     * may write to that memory meanwhile.  Returns how many bytes, or -1.
+     * may write to that memory meanwhile.  Each run is of whole pages, except
+     * where codec_automatic() is tried.  Returns how many bytes, or -1.
      */
     ssize_t (*encode)(void *encoder, const struct iovec *runs, unsigned n,
                       uint8_t *out, size_t room, Error **errp);
 
-    void *(*decoder_new)(Error **errp);
+    void *(*decoder_new)(size_t page, Error **errp);
     void (*decoder_free)(void *decoder);
     /*
      * The @len bytes at @in to memory of @runs, which they have to fill, and
@@ -45,6 +49,11 @@ extern const Codec codec_zlib;
 extern const Codec codec_zstd;
 #endif
 
+/* Of libraries for accelerators; there are tests without these libraries. */
+extern const Codec codec_qpl;
+extern const Codec codec_uadk;
+extern const Codec codec_qatzip;
+
 /* NULL for all that is not a method of compression that was compiled in */
 const Codec *codec_find(MultiFDCompression method);
 
@@ -56,6 +65,12 @@ const Codec *codec_automatic(void);
  * not known here.
  */
 bool codec_by_flag(uint32_t flag, MultiFDCompression *method);
+
+/*
+ * One of those that a packet to a peer with WIRE_PEER_ANY_METHOD may have
+ * whatever is set there, or AUTO, which chooses among these
+ */
+bool codec_is_for_any_peer(MultiFDCompression method);
 
 /* False if the method was not compiled in, or is not available here. */
 bool codec_exists(MultiFDCompression method, Error **errp);

@@ -47,7 +47,7 @@ static void *encoder_of(PacketEncoder *e, MultiFDCompression method, int level,
     void **encoder = &e->encoders[method];
 
     if (!*encoder) {
-        *encoder = codec_find(method)->encoder_new(level, errp);
+        *encoder = codec_find(method)->encoder_new(level, e->page, errp);
     } else {
         codec_find(method)->encoder_level(*encoder, level);
     }
@@ -72,10 +72,10 @@ static bool prepare_method(PacketEncoder *e, Error **errp)
 }
 
 bool packet_encoder_init(PacketEncoder *e, MultiFDCompression method, int level,
-                         unsigned channels, Error **errp)
+                         size_t page, unsigned channels, Error **errp)
 {
     *e = (PacketEncoder) {
-        .method = method, .level = level, .channels = channels,
+        .method = method, .level = level, .page = page, .channels = channels,
     };
     return prepare_method(e, errp);
 }
@@ -198,7 +198,8 @@ static void *trial_encoder(PacketEncoder *e, CodecWay way)
     struct iovec piece = { (void *)zeros, sizeof(zeros) };
 
     if (!e->trials[way]) {
-        e->trials[way] = codec_automatic()->encoder_new(way_level[way], NULL);
+        e->trials[way] = codec_automatic()->encoder_new(way_level[way],
+                                                        e->page, NULL);
         encode_trial(e->trials[way], &piece, 1);
     }
     return e->trials[way];

@@ -32,6 +32,7 @@ typedef struct EncoderClock {
 typedef struct PacketEncoder {
     MultiFDCompression method;  /* as set */
     int level;                  /* of that method */
+    size_t page;                /* bytes of one */
     unsigned channels;          /* that share the rate */
     void *encoders[MULTIFD_COMPRESSION__MAX];   /* NULL: not used yet */
     uint8_t *encoded;           /* a payload */
@@ -47,9 +48,12 @@ typedef struct PacketEncoder {
     int last_level;
 } PacketEncoder;
 
-/* One of @channels, with @method at @level.  To be destroyed even if false. */
+/*
+ * One of @channels, with @method at @level, of memory in pages of @page bytes.
+ * To be destroyed even if false.
+ */
 bool packet_encoder_init(PacketEncoder *e, MultiFDCompression method, int level,
-                         unsigned channels, Error **errp);
+                         size_t page, unsigned channels, Error **errp);
 void packet_encoder_destroy(PacketEncoder *e);
 
 /*

@@ -221,7 +221,8 @@ bool packet_sink_init(PacketSink *s, QEMUFile *file, unsigned page_bits,
         .runs = g_new(struct iovec, pages_max),
         .zero_runs = g_new(RamRun, tells_zeros ? 0 : PACKET_SINK_ZERO_RUNS),
     };
-    return packet_encoder_init(&s->encoder, method, level, channels, errp);
+    return packet_encoder_init(&s->encoder, method, level,
+                               (size_t)1 << page_bits, channels, errp);
 }
 
 bool packet_sink_set_method(PacketSink *s, MultiFDCompression method, int level,

@@ -332,7 +332,8 @@ static bool prepare_decoder(Receiver *c, MultiFDCompression method,
     void **decoder = &c->decoders[method];
 
     if (!*decoder) {
-        *decoder = codec_find(method)->decoder_new(errp);
+        *decoder = codec_find(method)->decoder_new(
+            (size_t)1 << receivers.config.page_bits, errp);
     }
     if (!c->encoded) {
         c->encoded = g_malloc(WIRE_MULTIFD_PAYLOAD_MAX);
@@ -353,8 +354,9 @@ static bool get_encoded(Receiver *c, MultiFDCompression method, unsigned runs,
 static bool takes_method(MultiFDCompression method)
 {
     return method == receivers.config.method ||
-           receivers.config.method == MULTIFD_COMPRESSION_AUTO ||
-           (receivers.config.takes_any && receivers.config.takes_any());
+           (codec_is_for_any_peer(method) &&
+            (receivers.config.method == MULTIFD_COMPRESSION_AUTO ||
+             (receivers.config.takes_any && receivers.config.takes_any())));
 }
 
 /* What its flags and length have to be; sets *@method. */

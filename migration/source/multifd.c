@@ -31,6 +31,10 @@ static int level_of(MultiFDCompression method)
     case MULTIFD_COMPRESSION_ZSTD:
         return migrate_multifd_zstd_level();
 #endif
+#ifdef CONFIG_QATZIP
+    case MULTIFD_COMPRESSION_QATZIP:
+        return migrate_multifd_qatzip_level();
+#endif
     default:
         return 0;
     }
@@ -41,6 +45,9 @@ static struct {
     MultiFDCompression method;
     int level;
 } requested;
+
+/* What the migration began with, and so what is set on the destination */
+static MultiFDCompression first_method;
 
 static void read_request(void)
 {
@@ -55,7 +62,8 @@ static bool peer_takes_any_method(void)
 
 /*
  * A migration goes on with what it began with where the destination does not
- * know that it may change.
+ * know that it may change.  Whether the library of another method is there is
+ * not known, unless it is the one that the migration began with.
  */
 static void change_method(Senders *s)
 {
@@ -64,6 +72,9 @@ static void change_method(Senders *s)
     read_request();
     if (!peer_takes_any_method()) {
         error_setg(&err, "the destination does not understand that");
+    } else if (requested.method != first_method &&
+               !codec_is_for_any_peer(requested.method)) {
+        error_setg(&err, "this method has to be set before a migration begins");
     } else if (senders_set_method(s, requested.method, requested.level, &err)) {
         return;
     }
@@ -99,6 +110,7 @@ static SendersConfig multifd_config(void)
     ZeroPageDetection zeros = migrate_zero_page_detection();
 
     read_request();
+    first_method = requested.method;
     return (SendersConfig) {
         .page_bits = qemu_target_page_bits(),
         .method = requested.method,

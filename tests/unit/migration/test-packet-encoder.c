@@ -31,7 +31,7 @@ static void way_init(Way *w, MultiFDCompression method)
 {
     *w = (Way) { .from = area_new(BYTES), .to = area_new(BYTES) };
     migration_rate_set(RATE_LIMIT_DISABLED);
-    g_assert_true(packet_encoder_init(&w->encoder, method, 1, 2,
+    g_assert_true(packet_encoder_init(&w->encoder, method, 1, PAGE, 2,
                                       &error_abort));
 }
 
@@ -69,7 +69,7 @@ static void decode_packet(Way *w, MultiFDCompression method,
     const Codec *codec = codec_find(method);
 
     if (!w->decoders[method]) {
-        w->decoders[method] = codec->decoder_new(&error_abort);
+        w->decoders[method] = codec->decoder_new(PAGE, &error_abort);
     }
     memset(w->to, 0, BYTES);
     g_assert_true(codec->decode(w->decoders[method], in, len, &to, 1,
