@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
+#include "qemu/lockable.h"
 #include "qemu/madvise.h"
 #include "qemu/rcu.h"
 #include "migration/base/clock.h"
@@ -19,6 +20,14 @@
 #define FAULTS 16
 /* How often it is looked whether pages are being saved, while one is awaited */
 #define LOOK_MS 500
+/* Bytes that are protected by one call while the guest runs */
+#define ARM_BYTES (4ull << 20)
+/*
+ * Runs of pages that were written to are protected again while the guest runs
+ * until there are no more than these; but not forever, as it goes on writing.
+ */
+#define ARM_RUNS 256
+#define ARM_PASSES 4
 
 static uint64_t protected_bytes(const RamRegion *r)
 {
@@ -63,6 +72,29 @@ static RamRegion *region_with(const RamRegions *regions, uint64_t address,
 }
 
 /*
+ * Before the moment.  Noted before it is released, and under the lock: whoever
+ * takes the note finds the page released or not at all.
+ */
+static bool release_before(WriteWatch *w, const RamRegion *r, uint64_t page)
+{
+    uint64_t unit = postcopy_unit(r);
+    int ret;
+
+    QEMU_LOCK_GUARD(&w->lock);
+    if (w->kept_from_now) {
+        return false;
+    }
+    page = QEMU_ALIGN_DOWN(page, unit);
+    dirty_map_set(w->written[r->index], page, MIN(unit, r->pages - page));
+    ret = ufd_protect(w->ufd, ram_region_page(r, page), r->host_page_size,
+                      false);
+    if (ret) {
+        qatomic_set(&w->error, ret);
+    }
+    return true;
+}
+
+/*
  * One that has been saved meanwhile was released then, and is not sent again.
  * True if whoever writes to it waits for the sender.
  */
@@ -77,6 +109,9 @@ static bool write_watch_fault(WriteWatch *w, const UfdFault *fault)
         return false;
     }
     page = offset >> r->page_bits;
+    if (release_before(w, r, page)) {
+        return false;
+    }
     switch (kept_pages_copy(&w->kept, r, page)) {
     case KEPT_COPIED:
         stat64_add(&mig_stats.postcopy_requests, 1);
@@ -154,6 +189,7 @@ static void *write_watch_thread(void *opaque)
         g_poll(fds, ARRAY_SIZE(fds), waited_for ? LOOK_MS : -1);
         waits = false;
         if (fds[0].revents && !take_faults(w, &waits)) {
+            unprotect_all(w);
             break;
         }
         waited_for = waits || (waited_for && stat64_get(&w->saved) == seen);
@@ -206,19 +242,31 @@ static bool protect_run(WriteWatch *w, const RamRegion *r, uint64_t first,
     return !ret;
 }
 
-static bool protect_region(WriteWatch *w, const RamRegion *r, bool populate,
-                           Error **errp)
+static bool register_all(WriteWatch *w, Error **errp)
 {
+    RCU_READ_LOCK_GUARD();
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        if (!r->read_only && ram_region_here(r) &&
+            !ufd_register_writes(w->ufd, r->host, protected_bytes(r), errp)) {
+            error_prepend(errp, "RAM block '%s': ", r->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* In pieces: nobody who changes the memory map waits for all of them. */
+static bool arm_region(WriteWatch *w, const RamRegion *r, bool populate,
+                       Error **errp)
+{
+    uint64_t most = MAX(ARM_BYTES, r->host_page_size) >> r->page_bits;
     uint64_t at = 0, first, count;
 
-    if (!ram_region_here(r)) {
-        return true;
-    }
-    if (!ufd_register_writes(w->ufd, r->host, protected_bytes(r), errp)) {
-        error_prepend(errp, "RAM block '%s': ", r->name);
-        return false;
-    }
-    while ((count = dirty_map_find(r->map, at, UINT64_MAX, &first))) {
+    while ((count = dirty_map_find(r->map, at, most, &first))) {
+        RCU_READ_LOCK_GUARD();
+        if (!ram_region_here(r)) {
+            break;
+        }
         if (!protect_run(w, r, first, count, populate, errp)) {
             return false;
         }
@@ -227,19 +275,98 @@ static bool protect_region(WriteWatch *w, const RamRegion *r, bool populate,
     return true;
 }
 
-static bool protect_all(WriteWatch *w, Error **errp)
+/* The next run that was written to; counts it in *@again. */
+static bool protect_written_run(WriteWatch *w, const RamRegion *r, uint64_t *at,
+                                bool populate, uint64_t *again, Error **errp)
+{
+    uint64_t first, count;
+
+    RCU_READ_LOCK_GUARD();
+    count = dirty_map_take(w->written[r->index], *at, UINT64_MAX, &first);
+    *at = count ? first + count : r->pages;
+    *again += count;
+    return !count || !ram_region_here(r) ||
+           protect_run(w, r, first, count, populate, errp);
+}
+
+static bool has_notes(const WriteWatch *w, const RamRegion *r)
+{
+    return !r->read_only && w->written[r->index];
+}
+
+/* How many runs were there; negative on failure */
+static int64_t arm_again(WriteWatch *w, bool populate, Error **errp)
+{
+    int64_t runs = 0;
+    uint64_t pages = 0;
+
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        for (uint64_t at = 0; has_notes(w, r) && at < r->pages; runs++) {
+            QEMU_LOCK_GUARD(&w->lock);
+            if (!protect_written_run(w, r, &at, populate, &pages, errp)) {
+                return -1;
+            }
+        }
+    }
+    return runs;
+}
+
+static bool must_populate(void)
 {
     UfdSupport support;
 
     ufd_probe(&support);
-    RCU_READ_LOCK_GUARD();
+    return !support.missing_writes;
+}
+
+bool write_watch_arm(WriteWatch *w, Error **errp)
+{
+    bool populate = must_populate();
+    int64_t runs = INT64_MAX;
+
     RAM_REGIONS_FOREACH_SENT(r, w->regions) {
-        if (!r->read_only &&
-            !protect_region(w, r, !support.missing_writes, errp)) {
+        if (!r->read_only && !arm_region(w, r, populate, errp)) {
             return false;
         }
     }
-    return true;
+    for (int i = 0; i < ARM_PASSES && runs > ARM_RUNS; i++) {
+        runs = arm_again(w, populate, errp);
+    }
+    return runs >= 0 && write_watch_check(w, errp);
+}
+
+void write_watch_add(WriteWatch *w, RamRegion *r, uint64_t first,
+                     uint64_t count)
+{
+    uint64_t unit = postcopy_unit(r), end = first + count;
+
+    first = QEMU_ALIGN_DOWN(first, unit);
+    end = MIN(QEMU_ALIGN_UP(end, unit), r->pages);
+    dirty_map_set(r->map, first, end - first);
+    QEMU_LOCK_GUARD(&w->lock);
+    if (has_notes(w, r)) {
+        dirty_map_set(w->written[r->index], first, end - first);
+    }
+}
+
+bool write_watch_moment(WriteWatch *w, uint64_t *again, Error **errp)
+{
+    bool populate = must_populate();
+    uint64_t pages = 0;
+
+    QEMU_LOCK_GUARD(&w->lock);
+    w->kept_from_now = true;
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        for (uint64_t at = 0; has_notes(w, r) && at < r->pages; ) {
+            if (!protect_written_run(w, r, &at, populate, &pages, errp)) {
+                return false;
+            }
+        }
+    }
+    if (again) {
+        *again = pages;
+    }
+    return write_watch_check(w, errp);
 }
 
 /* To close it releases all that it protects. */
@@ -249,14 +376,37 @@ static void close_ufd(WriteWatch *w)
     w->ufd = -1;
 }
 
+/* No log of somebody else stands behind these maps. */
+static bool make_notes(WriteWatch *w, Error **errp)
+{
+    w->written = g_new0(DirtyMap *, w->regions->count);
+    RAM_REGIONS_FOREACH_SENT(r, w->regions) {
+        DirtyMap **map = &w->written[r->index];
+
+        *map = dirty_map_new(r->pages, DIRTY_CHUNK_SHIFT_MAX, NULL, NULL);
+        if (!*map) {
+            error_setg(errp, "There is no memory for what is written to RAM "
+                       "block '%s'", r->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool write_watch_begin(WriteWatch *w, Error **errp)
 {
     int ret;
 
     w->quit = false;
     w->error = 0;
+    w->kept_from_now = false;
     stat64_init(&w->saved, 0);
     kept_pages_init(&w->kept, w->keeps);
+    qemu_mutex_init(&w->lock);
+    w->ufd = -1;
+    if (!make_notes(w, errp)) {
+        return false;
+    }
     w->ufd = ufd_open_for_writes(errp);
     if (w->ufd < 0) {
         return false;
@@ -267,7 +417,7 @@ bool write_watch_begin(WriteWatch *w, Error **errp)
         close_ufd(w);
         return false;
     }
-    if (!protect_all(w, errp)) {
+    if (!register_all(w, errp)) {
         close_ufd(w);
         event_notifier_cleanup(&w->wake);
         return false;
@@ -324,6 +474,11 @@ bool write_watch_check(const WriteWatch *w, Error **errp)
 
 void write_watch_free(WriteWatch *w)
 {
+    for (unsigned i = 0; w->written && i < w->regions->count; i++) {
+        dirty_map_free(w->written[i]);
+    }
+    g_clear_pointer(&w->written, g_free);
+    qemu_mutex_destroy(&w->lock);
     kept_pages_destroy(&w->kept);
 }
 

@@ -1,11 +1,16 @@
 /*
  * Memory as it is at one moment, while the guest goes on writing to it
  *
- * All pages that are to be saved are protected.  Whoever writes to one waits
- * until a thread has copied it; the sender takes the copies.  When there are
- * too many of them, or the page is a huge one, that thread has the sender save
- * it next.  A page that was copied or saved is released, and costs nothing
- * more.
+ * All pages that are to be saved are protected.  To protect them takes time, so
+ * most of that is done while the guest runs (write_watch_arm()): a page that
+ * somebody writes to then is released at once, and noted.  At the moment itself
+ * only these pages are protected again, and those that are new
+ * (write_watch_moment()).
+ *
+ * From then on whoever writes to a page waits until a thread has copied it; the
+ * sender takes the copies.  When there are too many of them, or the page is a
+ * huge one, that thread has the sender save it next.  A page that was copied or
+ * saved is released, and costs nothing more.
  *
  * Writes are seen of this process, kernel included (KVM, vhost), and not those
  * of another one that has the memory mapped (vhost-user).
@@ -41,19 +46,45 @@ typedef struct WriteWatch {
     int error;                  /* a negative errno, or 0; atomic */
     Stat64 saved;               /* releases so far */
     KeptPages kept;
+    QemuMutex lock;             /* of the next two, and of pages till then */
+    bool kept_from_now;         /* the moment has come */
+    /* Before it: pages to be protected again; by RamRegion.index, or NULL */
+    DirtyMap **written;
 } WriteWatch;
 
 /* Whether this host can protect memory.  Any thread. */
 bool write_watch_possible(Error **errp);
 
 /*
- * Protects all pages of @w->regions that are dirty, and starts the thread.  The
- * first four members of @w are set.  The guest stands still, and the sender
- * takes requests.  On failure nothing is protected.  write_watch_free() comes
- * last in either case.
+ * Begins to watch, and starts the thread; nothing is protected yet.  The first
+ * four members of @w are set, the maps of @w->regions say what is to be saved,
+ * and the sender takes requests.  On failure nothing is watched.
+ * write_watch_free() comes last in either case.
  */
 bool write_watch_begin(WriteWatch *w, Error **errp);
 void write_watch_free(WriteWatch *w);
+
+/*
+ * Protects all pages that are dirty in the maps, while the guest runs, until
+ * few of them have been written to since.  On failure, as on that of
+ * write_watch_moment(), write_watch_end() comes next.  The thread that sends,
+ * without the BQL.
+ */
+bool write_watch_arm(WriteWatch *w, Error **errp);
+
+/*
+ * These pages are to be saved as well, and may not have been protected.
+ * Between write_watch_arm() and write_watch_moment(); the thread that sends.
+ */
+void write_watch_add(WriteWatch *w, RamRegion *r, uint64_t first,
+                     uint64_t count);
+
+/*
+ * The guest is stopped: pages are as they are to be saved, and all that are
+ * dirty in the maps are protected when this returns.  *@again, if not NULL, is
+ * how many had to be protected again.  The thread that sends.
+ */
+bool write_watch_moment(WriteWatch *w, uint64_t *again, Error **errp);
 
 /*
  * Sends the copies that there are.  When this is done after all pages of the
@@ -68,7 +99,7 @@ void write_watch_release(WriteWatch *w, const RamRegion *r, uint64_t first,
 /* False if some page can neither be saved nor released.  Any thread. */
 bool write_watch_check(const WriteWatch *w, Error **errp);
 
-/* Whoever waits goes on.  Idempotent after write_watch_begin(). */
+/* Whoever waits goes on.  Idempotent, also after a begin that failed. */
 void write_watch_end(WriteWatch *w);
 
 #endif

@@ -285,18 +285,27 @@ static void fill_populated(void *opaque, uint64_t offset, uint64_t length)
     }
 }
 
-static void fill_range(RamRegion *r, uint64_t first, uint64_t count)
+/* Those pages of @r, and the rest of the last page of the host */
+static PopulatedArea area_of(const RamRegion *r, uint64_t first,
+                             uint64_t count)
 {
     uint64_t offset = first << r->page_bits;
     PopulatedArea area = r->area;
-    Fill fill = {
-        .region = r, .origin = first, .next = first, .end = first + count,
-    };
 
     area.host = (uint8_t *)area.host + offset;
     area.fd_offset += offset;
     area.size = MIN(area.size - offset,
                     ROUND_UP(count << r->page_bits, r->host_page_size));
+    return area;
+}
+
+static void fill_range(RamRegion *r, uint64_t first, uint64_t count)
+{
+    PopulatedArea area = area_of(r, first, count);
+    Fill fill = {
+        .region = r, .origin = first, .next = first, .end = first + count,
+    };
+
     populated_scan(&area, POPULATED_BEST, fill_populated, &fill);
     fill_untouched(&fill, fill.end);
 }
@@ -350,6 +359,42 @@ static void fill_region(RamRegion *r)
 
         fill_range(r, part->offset_within_region >> r->page_bits,
                    int128_get64(part->size) >> r->page_bits);
+    }
+}
+
+typedef struct Appeared {
+    RamRegion *region;
+    uint64_t origin;            /* page that offsets are counted from */
+    RamAppearedFn *fn;
+    void *opaque;
+} Appeared;
+
+static void found_appeared(void *opaque, uint64_t offset, uint64_t length)
+{
+    const Appeared *a = opaque;
+    RamRegion *r = a->region;
+    uint64_t first = a->origin + (offset >> r->page_bits);
+    uint64_t end = a->origin + DIV_ROUND_UP(offset + length,
+                                            ram_region_page_size(r));
+
+    a->fn(a->opaque, r, first, MIN(end, r->pages) - first);
+}
+
+void ram_log_appeared(RamRegions *regions, RamAppearedFn *fn, void *opaque)
+{
+    RCU_READ_LOCK_GUARD();
+    RAM_REGIONS_FOREACH_SENT(r, regions) {
+        for (unsigned i = r->told; ram_region_here(r) &&
+                                   i < r->untouched->len; i++) {
+            const RamRange *range = &g_array_index(r->untouched, RamRange, i);
+            Appeared a = {
+                .region = r, .origin = range->first, .fn = fn,
+                .opaque = opaque,
+            };
+            PopulatedArea area = area_of(r, range->first, range->count);
+
+            populated_scan(&area, POPULATED_BEST, found_appeared, &a);
+        }
     }
 }
 

@@ -54,6 +54,16 @@ void ram_log_restart(RamRegions *regions);
 void ram_log_first(RamRegions *regions, RamSyncReport *report);
 
 /*
+ * Calls @fn for runs of pages that did not exist at the first time and do now,
+ * and may be dirty.  Before any was told of as zero, and while nobody writes.
+ * RCU is held around @fn, which may make them dirty.
+ */
+typedef void RamAppearedFn(void *opaque, RamRegion *r, uint64_t first,
+                           uint64_t count);
+
+void ram_log_appeared(RamRegions *regions, RamAppearedFn *fn, void *opaque);
+
+/*
  * Make dirty what was written since the last time.  @last: the guest stands
  * still, so nobody needs to go on recording.  Takes the BQL unless it is held.
  */

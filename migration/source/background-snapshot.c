@@ -19,7 +19,9 @@
 #include "migration/postcopy/write-watch.h"
 #include "migration/ram/dirty-claim.h"
 #include "migration/ram/ram-source.h"
+#include "migration/ram/sync.h"
 #include "migration/savevm.h"
+#include "migration/trace.h"
 #include "migration/wire/stream.h"
 #include "background-snapshot.h"
 #include "save.h"
@@ -89,15 +91,8 @@ static RamSendResult save_memory(void *opaque, RamSender *main, bool all)
 }
 
 /*
- * The moment, with the BQL
+ * Before the moment: the guest runs, and the BQL is not held.
  */
-
-static bool keep_devices(QEMUFile *kept, Error **errp)
-{
-    int ret = vmstate_save_devices(kept, NULL);
-
-    return switchover_saved(ret, errp) && !qemu_fflush(kept);
-}
 
 /* What is to be saved, in whole pages of the host */
 static void take_stock(void)
@@ -109,29 +104,69 @@ static void take_stock(void)
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         dirty_map_round(r->map, postcopy_unit(r));
     }
-    ram_sender_skip_written(regions);
+    bql_lock();
     ram_source_enter_postcopy(save_memory, NULL);
+    bql_unlock();
     postcopy_sender_init(&taking.sender, regions, &snapshot_ops, NULL);
     postcopy_sender_open(&taking.sender);
 }
 
+static bool protect_memory(Error **errp)
+{
+    take_stock();
+    taking.watch = (WriteWatch) {
+        .regions = ram_source_sender()->regions,
+        .sender = &taking.sender,
+        .keeps = kept_limit(ram_source_sender()->regions),
+        .stuck = give_up_writing,
+    };
+    taking.begun = true;
+    return write_watch_begin(&taking.watch, errp) &&
+           write_watch_arm(&taking.watch, errp);
+}
+
+/*
+ * The moment, with the BQL
+ */
+
+static bool keep_devices(QEMUFile *kept, Error **errp)
+{
+    int ret = vmstate_save_devices(kept, NULL);
+
+    return switchover_saved(ret, errp) && !qemu_fflush(kept);
+}
+
+static void add_appeared(void *opaque, RamRegion *r, uint64_t first,
+                         uint64_t count)
+{
+    write_watch_add(&taking.watch, r, first, count);
+}
+
+/* What was written while memory was being protected, saving devices included */
+static bool protect_rest(uint64_t *again, Error **errp)
+{
+    RamRegions *regions = ram_source_sender()->regions;
+
+    ram_log_appeared(regions, add_appeared, NULL);
+    ram_sender_skip_written(regions);
+    return write_watch_moment(&taking.watch, again, errp);
+}
+
 static bool take_moment(QEMUFile *kept, Error **errp)
 {
+    int64_t stopped, saved, end;
+    uint64_t again = 0;
     bool ok;
 
     bql_lock();
-    ok = switchover_stop_first(errp) && keep_devices(kept, errp);
-    if (ok) {
-        take_stock();
-        taking.watch = (WriteWatch) {
-            .regions = ram_source_sender()->regions,
-            .sender = &taking.sender,
-            .keeps = kept_limit(ram_source_sender()->regions),
-            .stuck = give_up_writing,
-        };
-        taking.begun = true;
-        ok = write_watch_begin(&taking.watch, errp);
-    }
+    ok = switchover_stop_first(errp);
+    stopped = now_ns();
+    ok = ok && keep_devices(kept, errp);
+    saved = now_ns();
+    ok = ok && protect_rest(&again, errp);
+    end = now_ns();
+    trace_background_snapshot_moment(stopped - source.stopped_ns,
+                                     saved - stopped, end - saved, again);
     switchover_undo();
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.downtime_ms = (now_ns() - source.stopped_ns) / SCALE_MS;
@@ -143,6 +178,7 @@ static bool take_moment(QEMUFile *kept, Error **errp)
 static void forget_moment(void)
 {
     if (taking.begun) {
+        write_watch_end(&taking.watch);
         write_watch_free(&taking.watch);
         postcopy_sender_cleanup(&taking.sender);
         taking.begun = false;
@@ -193,7 +229,8 @@ bool background_snapshot_run(Error **errp)
 
     qio_channel_set_name(QIO_CHANNEL(buffer), "migration-snapshot-devices");
     migration_rate_set(RATE_LIMIT_DISABLED);
-    ok = take_moment(kept, errp) && write_memory(errp) &&
+    ok = protect_memory(errp) && source_may_go_on(errp) &&
+         take_moment(kept, errp) && write_memory(errp) &&
          write_rest(buffer, errp);
     forget_moment();
     return ok;

@@ -1,10 +1,11 @@
 /*
  * The source: a snapshot of a guest that goes on
  *
- * What is written is a migration, of the guest as it is at one moment.  The
- * guest stands still for as long as it takes to save its devices and to protect
- * its memory; then it goes on, and a page that it is about to write to is saved
- * first.  It never leaves.
+ * What is written is a migration, of the guest as it is at one moment.  Its
+ * memory is protected while it runs.  Then it is stopped for as long as it
+ * takes to save its devices, and to protect again what was written meanwhile;
+ * then it goes on, and a page that it is about to write to is saved first.  It
+ * never leaves.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -39,6 +39,7 @@ typedef struct Rig {
     RamSender main;
     bool stop;                  /* atomic */
     unsigned writes;            /* atomic */
+    QemuMutex running;          /* of whoever writes; to stop them */
 } Rig;
 
 static bool available(bool shared)
@@ -104,6 +105,7 @@ static void rig_init(Rig *rig, int fd)
             memset(host + i * PAGE, 1 + i % 200, PAGE);
         }
     }
+    qemu_mutex_init(&rig->running);
     dirty_map_set(rig->region.map, 0, PAGES);
     dirty_map_freeze(rig->region.map);
     rig->buffer = qio_channel_buffer_new(PAGES * PAGE);
@@ -121,19 +123,36 @@ static void rig_destroy(Rig *rig)
     qemu_fclose(rig->f);
     object_unref(OBJECT(rig->buffer));
     dirty_map_free(rig->region.map);
+    qemu_mutex_destroy(&rig->running);
     munmap(rig->region.host, PAGES * PAGE);
     g_free(rig->moment);
 }
 
 /* @keeps: pages that may be copied before they are sent */
-static void begin(Rig *rig, uint64_t keeps)
+static void arm(Rig *rig, uint64_t keeps)
 {
-    rig->moment = g_memdup2(rig->region.host, PAGES * PAGE);
     rig->watch = (WriteWatch) {
         .regions = &rig->regions, .sender = &rig->sender, .stuck = stuck,
         .keeps = keeps * PAGE,
     };
     g_assert_true(write_watch_begin(&rig->watch, &error_abort));
+    g_assert_true(write_watch_arm(&rig->watch, &error_abort));
+}
+
+/* Nobody writes.  Returns how many pages were protected again. */
+static uint64_t take_moment(Rig *rig)
+{
+    uint64_t again;
+
+    rig->moment = g_memdup2(rig->region.host, PAGES * PAGE);
+    g_assert_true(write_watch_moment(&rig->watch, &again, &error_abort));
+    return again;
+}
+
+static void begin(Rig *rig, uint64_t keeps)
+{
+    arm(rig, keeps);
+    g_assert_cmpuint(take_moment(rig), ==, 0);
 }
 
 static void *writer(void *opaque)
@@ -245,6 +264,107 @@ static void test_moment(gconstpointer opaque)
     }
 }
 
+static void *interrupted_writer(void *opaque)
+{
+    Rig *rig = opaque;
+    g_autoptr(GRand) random = g_rand_new();
+
+    while (!qatomic_read(&rig->stop)) {
+        QEMU_LOCK_GUARD(&rig->running);
+        rig->region.host[g_rand_int_range(random, 0, PAGES * PAGE)]++;
+        qatomic_inc(&rig->writes);
+    }
+    return NULL;
+}
+
+static void wait_for_writes(Rig *rig, unsigned more)
+{
+    unsigned until = qatomic_read(&rig->writes) + more;
+
+    while (qatomic_read(&rig->writes) < until) {
+        g_usleep(100);
+    }
+}
+
+/*
+ * Memory is protected while somebody writes; then he is stopped, and what he
+ * has written by then belongs to the moment, what he writes later does not.
+ */
+static void test_armed(void)
+{
+    uint64_t again;
+    GThread *thread;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    thread = g_thread_new("writer", interrupted_writer, &rig);
+    wait_for_writes(&rig, 100);
+    arm(&rig, PAGES);
+    wait_for_writes(&rig, 500);
+    qemu_mutex_lock(&rig.running);
+    g_assert_cmpuint(rig.watch.kept.made, ==, 0);
+    again = take_moment(&rig);
+    qemu_mutex_unlock(&rig.running);
+    g_assert_cmpuint(again, >, 0);
+    wait_for_writes(&rig, 500);
+    g_assert_cmpuint(kept_now(&rig), >, 0);
+    send_all(&rig);
+    qatomic_set(&rig.stop, true);
+    g_thread_join(thread);
+    write_watch_end(&rig.watch);
+    g_test_message("%u writes, %" PRIu64 " pages protected again", rig.writes,
+                   again);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
+/* A page that nobody knew of before is saved as it is at the moment. */
+static void test_added(void)
+{
+    const unsigned page = 7;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    dirty_map_drop(rig.region.map, page, 1);
+    arm(&rig, PAGES);
+    rig.region.host[page * PAGE] = 0x11;
+    g_assert_cmpuint(rig.watch.kept.made, ==, 0);
+    write_watch_add(&rig.watch, &rig.region, page, 1);
+    g_assert_cmpuint(take_moment(&rig), ==, 1);
+    rig.region.host[page * PAGE] = 0x22;
+    g_assert_cmpuint(kept_now(&rig), ==, 1);
+    send_all(&rig);
+    write_watch_end(&rig.watch);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
+/* It ends before the moment came: whoever writes goes on. */
+static void test_never(void)
+{
+    GThread *thread;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    arm(&rig, 0);
+    thread = g_thread_new("writer", writer, &rig);
+    wait_for_writes(&rig, 100);
+    write_watch_end(&rig.watch);
+    g_thread_join(thread);
+    g_assert_cmpuint(rig.writes, ==, PERIODS);
+    g_assert_false(postcopy_sender_asked(&rig.sender));
+    rig_destroy(&rig);
+}
+
 /* Whoever waits for a page that is never saved goes on when it ends. */
 static void test_given_up(void)
 {
@@ -327,6 +447,9 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(name, &moments[i], test_moment);
     }
+    g_test_add_func("/write-watch/armed", test_armed);
+    g_test_add_func("/write-watch/added", test_added);
+    g_test_add_func("/write-watch/never", test_never);
     g_test_add_func("/write-watch/given-up", test_given_up);
     g_test_add_func("/write-watch/kept", test_kept);
     g_test_add_func("/write-watch/read-only", test_read_only);
