@@ -10,18 +10,29 @@
 
 #ifdef CONFIG_LINUX
 #include <glib-unix.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #endif
 
-#if defined(CONFIG_LINUX) && defined(SYS_close_range)
+static bool stalls;             /* for tests: the helper is never ready */
+
+void cpr_unmap_stall(bool on)
+{
+    stalls = on;
+}
+
+#if defined(CONFIG_LINUX) && defined(SYS_close_range) && \
+    defined(SYS_pidfd_send_signal) && defined(CLONE_PIDFD)
 
 /* Three system calls need little. */
 #define STACK_BYTES (64 * 1024)
 /* How long the helper may take to close its descriptors */
 #define READY_US (1000 * 1000)
 #define READY_POLL_US 50
+/* How long one that has been killed is waited for */
+#define KILLED_MS 1000
 
 typedef enum HelperState {
     HELPER_STARTS,
@@ -33,6 +44,7 @@ typedef enum HelperState {
 typedef struct UnmapHelper {
     int end;                    /* the end of the pipe that it reads */
     int pid;
+    int pidfd;                  /* of it, in this process and the middle one */
     int state;                  /* HelperState; atomic */
     uint8_t stacks[2][STACK_BYTES] QEMU_ALIGNED(64);
 } UnmapHelper;
@@ -50,6 +62,9 @@ static int unmap_helper_run(void *opaque)
     UnmapHelper *h = opaque;
     char byte;
 
+    while (qatomic_read(&stalls)) {
+        g_usleep(READY_POLL_US);
+    }
     if (!close_all_but(h->end)) {
         qatomic_set(&h->state, HELPER_FAILED);
         _exit(1);
@@ -61,12 +76,16 @@ static int unmap_helper_run(void *opaque)
     _exit(0);
 }
 
-/* A process in between, so that nobody has to wait for the helper. */
+/*
+ * A process in between, so that nobody has to wait for the helper.  It shares
+ * the table of descriptors, in which the helper's own comes to lie.
+ */
 static int unmap_helper_start(void *opaque)
 {
     UnmapHelper *h = opaque;
 
-    h->pid = clone(unmap_helper_run, h->stacks[1] + STACK_BYTES, CLONE_VM, h);
+    h->pid = clone(unmap_helper_run, h->stacks[1] + STACK_BYTES,
+                   CLONE_VM | CLONE_PIDFD, h, &h->pidfd);
     if (h->pid < 0) {
         qatomic_set(&h->state, HELPER_FAILED);
     }
@@ -83,8 +102,19 @@ static bool helper_is_ready(UnmapHelper *h)
         }
         g_usleep(READY_POLL_US);
     }
-    kill(h->pid, SIGKILL);
     return false;
+}
+
+/*
+ * As long as it lives it may have our descriptors, and so the locks of images
+ * that the new QEMU is about to open.
+ */
+static void kill_helper(const UnmapHelper *h)
+{
+    struct pollfd ended = { .fd = h->pidfd, .events = POLLIN };
+
+    syscall(SYS_pidfd_send_signal, h->pidfd, SIGKILL, NULL, 0u);
+    RETRY_ON_EINTR(poll(&ended, 1, KILLED_MS));
 }
 
 /* Handlers of signals are for this process only. */
@@ -92,16 +122,24 @@ static bool start_helper(UnmapHelper *h)
 {
     sigset_t all, before;
     int middle;
+    bool ready;
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     middle = clone(unmap_helper_start, h->stacks[0] + STACK_BYTES,
-                   CLONE_VM | CLONE_VFORK, h);
+                   CLONE_VM | CLONE_VFORK | CLONE_FILES, h);
     if (middle > 0) {
         waitpid(middle, NULL, __WCLONE);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return middle > 0 && helper_is_ready(h);
+    ready = middle > 0 && helper_is_ready(h);
+    if (h->pidfd >= 0 && !ready) {
+        kill_helper(h);
+    }
+    if (h->pidfd >= 0) {
+        close(h->pidfd);
+    }
+    return ready;
 }
 
 void cpr_unmap_begin(CprUnmap *unmap)
@@ -114,6 +152,7 @@ void cpr_unmap_begin(CprUnmap *unmap)
         return;
     }
     h->end = fds[0];
+    h->pidfd = -1;
     if (start_helper(h)) {
         *unmap = (CprUnmap) { .fd = fds[1], .pid = h->pid };
     } else {

@@ -23,8 +23,13 @@ typedef struct CprUnmap {
 /*
  * Starts the helper.  It ends with a successful execve(), which closes the
  * descriptor.  Where there can be none, executing takes longer, and no more.
+ * One that has not closed its descriptors within a second is killed, and has
+ * ended when this returns.
  */
 void cpr_unmap_begin(CprUnmap *unmap);
+
+/* For tests: those that are started while this is on are never ready. */
+void cpr_unmap_stall(bool on);
 
 /* Nothing was executed: the helper ends. */
 void cpr_unmap_end(CprUnmap *unmap);

@@ -215,6 +215,29 @@ static void test_unmap(void)
     close(fds[0]);
 }
 
+/* One that does not close its descriptors has ended before others go on. */
+static void test_unmap_stalls(void)
+{
+    GPollFD wait = { .events = G_IO_IN };
+    CprUnmap unmap;
+    int fds[2];
+
+    if (!begin_unmap(&unmap)) {
+        return;
+    }
+    cpr_unmap_end(&unmap);
+    g_assert_cmpint(pipe(fds), ==, 0);
+    cpr_unmap_stall(true);
+    cpr_unmap_begin(&unmap);
+    g_assert_cmpint(unmap.fd, ==, -1);
+    close(fds[1]);
+    wait.fd = fds[0];
+    g_assert_cmpint(g_poll(&wait, 1, 0), ==, 1);
+    g_assert_true(wait.revents & G_IO_HUP);
+    cpr_unmap_stall(false);
+    close(fds[0]);
+}
+
 /* A process that executes another program: the helper ends by that. */
 static void test_unmap_executed(void)
 {
@@ -255,6 +278,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cpr-exec/command", test_command);
     g_test_add_func("/cpr-exec/no-state", test_no_state);
     g_test_add_func("/cpr-exec/unmap", test_unmap);
+    g_test_add_func("/cpr-exec/unmap-stalls", test_unmap_stalls);
     g_test_add_func("/cpr-exec/unmap-executed", test_unmap_executed);
     return g_test_run();
 }
