@@ -12,7 +12,6 @@
 #include "qemu/main-loop.h"
 #include "block/block.h"
 #include "block/snapshot.h"
-#include "migration/channel-block.h"
 #include "migration/core/permit.h"
 #include "migration/global_state.h"
 #include "migration/migration.h"
@@ -24,6 +23,7 @@
 #include "system/runstate.h"
 #include "snapshot-disks.h"
 #include "snapshot.h"
+#include "state-channel.h"
 
 /*
  * One at a time.  A job's bottom half may be run by whoever waits for requests,
@@ -85,7 +85,7 @@ void snapshot_end_turn(void)
 
 static QEMUFile *open_state(BlockDriverState *bs, bool for_output)
 {
-    QIOChannel *ioc = QIO_CHANNEL(qio_channel_block_new(bs));
+    QIOChannel *ioc = state_channel_new(bs, for_output);
     QEMUFile *f = for_output ? qemu_file_new_output(ioc)
                              : qemu_file_new_input(ioc);
 
@@ -117,14 +117,11 @@ static void describe(QEMUSnapshotInfo *info, const char *name)
 static uint64_t write_state(BlockDriverState *bs, Error **errp)
 {
     QEMUFile *f = open_state(bs, true);
-    bool ok = savevm_save_all(f, errp);
+    bool ok = savevm_save_all(f, errp) &&
+              state_channel_end(qemu_file_get_ioc(f), errp);
     uint64_t size = stream_position(f);
-    int ret = qemu_fclose(f);
 
-    if (ok && ret < 0) {
-        error_setg_errno(errp, -ret, "Cannot write the state of the VM");
-        ok = false;
-    }
+    qemu_fclose(f);
     return ok ? size : 0;
 }
 
