@@ -27,6 +27,7 @@ RANDOM = (16 << 20, 16 << 20)   # where, and how much
 LOW = 1 << 20                   # below are holes
 CHANGED = 0x400000              # a page that the firmware changes
 ENDED = ('completed', 'failed', 'cancelled')
+MEASURED = ('live', 'pinned', 'postcopy')
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 
 
@@ -374,17 +375,23 @@ def refused(place: Place) -> Callable[[Path], str]:
     return run
 
 
-def pairs(place: Place, count: int) -> Iterator[Case]:
-    """COUNT times each kind of migration, pristine's and ours in turns."""
-    for number in range(count):
-        for kind in ('pristine', 'ferry'):
-            kinds = (kind, kind)
-            for what, run in (
-                    ('live', moves(place, kinds, ('return-path',), False)),
-                    ('pinned', moves(place, kinds, (
-                        'return-path', 'rdma-pin-all'), False)),
-                    ('postcopy', postcopy(place, kinds, False))):
-                yield Case(f'{what}-{kind}-{number}', run)
+def measured(place: Place, what: str, kinds: tuple[str, str]
+             ) -> Callable[[Path], str]:
+    """One of MEASURED."""
+    if what == 'postcopy':
+        return postcopy(place, kinds, False)
+    pin = ('rdma-pin-all',) if what == 'pinned' else ()
+    return moves(place, kinds, ('return-path', *pin), False)
+
+
+def pairs(place: Place, wanted: str) -> Iterator[Case]:
+    """WANTED is COUNT:CASE:CASE...; pristine's and ours in turns."""
+    count, *names = wanted.split(':')
+    for number in range(int(count)):
+        for what in names:
+            for kind in ('pristine', 'ferry'):
+                yield Case(f'{what}-{kind}-{number}',
+                           measured(place, what, (kind, kind)))
 
 
 def all_cases(place: Place) -> Iterator[Case]:

@@ -57,11 +57,11 @@ def run_cases() -> None:
     from cases import Place, all_cases, pairs
     wanted = Path('/proc/cmdline').read_text().split('cases=')[1].split()[0]
     place = Place(ADDRESS, Path('/ferry/firmware.bin'), PATIENCE)
-    count = wanted.startswith('pairs=') and int(wanted[6:])
-    for number, case in enumerate(pairs(place, count) if count
+    measure = wanted.startswith('pairs=')
+    for number, case in enumerate(pairs(place, wanted[6:]) if measure
                                   else all_cases(place)):
         chosen = (case.quick if wanted == 'quick' else
-                  count or wanted == 'all' or
+                  measure or wanted == 'all' or
                   any(word in case.name for word in wanted.split(',')))
         if not chosen:
             continue
