@@ -215,7 +215,7 @@ static bool shake_hands(const Connecting *c, RdmaLink *link, RdmaHello *hello,
 }
 
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          RdmaLink *beside, uint32_t message_max,
+                          RdmaLink *beside, RdmaRoom room,
                           const bool *called_off, Error **errp)
 {
     ERRP_GUARD();
@@ -231,7 +231,7 @@ RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
         return NULL;
     }
     id = resolve(&c, to, errp);
-    link = id ? rdma_link_new(c.events, id, beside, message_max, errp) : NULL;
+    link = id ? rdma_link_new(c.events, id, beside, room, errp) : NULL;
     if (link && shake_hands(&c, link, hello, errp)) {
         return link;
     }

@@ -23,10 +23,10 @@
  * is waited for, for seconds if the other side does not answer: in a thread
  * that may wait, without the BQL.  *@called_off, which another thread may set
  * atomically, ends that within RDMA_LOOK_MS; only a name server that does not
- * answer is waited for longer.  @beside, @message_max: as for rdma_link_new().
+ * answer is waited for longer.  @beside, @room: as for rdma_link_new().
  */
 RdmaLink *rdma_connect_to(const InetSocketAddress *to, RdmaHello *hello,
-                          RdmaLink *beside, uint32_t message_max,
+                          RdmaLink *beside, RdmaRoom room,
                           const bool *called_off, Error **errp);
 
 /* What a connection that failed with @event is to tell the user, in @errp. */

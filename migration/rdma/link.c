@@ -34,7 +34,11 @@
 #define RING_BYTES(max) (2 * (max) + RING_UNTOLD(max))
 #define RING_ALIGN 64
 
-#define BUFFER_BYTES(max) (RECEIVES * (max) + RING_BYTES(max))
+#define RECEIVE_BYTES(max) ROUND_UP(RECEIVES * (uint64_t)(max), RING_ALIGN)
+
+/* As much as both directions of a connection have at most */
+#define BUFFER_BYTES_MAX (RECEIVE_BYTES(WIRE_RDMA_MESSAGE_MAX) + \
+                          RING_BYTES((uint64_t)WIRE_RDMA_MESSAGE_MAX))
 
 /* Work request IDs: a receive buffer, or what was posted as the n-th to send */
 #define ID_RECEIVE (1ull << 63)
@@ -63,7 +67,7 @@ struct RdmaLink {
     struct rdma_event_channel *events;
     struct rdma_cm_id *id;
     Domain *domain;
-    uint32_t message_max;       /* bytes; 0: for writes only */
+    RdmaRoom room;
     struct ibv_comp_channel *channel;
     struct ibv_cq *cq;
     bool has_qp;
@@ -156,14 +160,14 @@ static bool link_ended(RdmaLink *link, Error **errp)
 
 static uint8_t *buffer_at(const RdmaLink *link, unsigned buffer)
 {
-    return link->memory + (size_t)buffer * link->message_max;
+    return link->memory + (size_t)buffer * link->room.receive;
 }
 
 static bool post_receive(RdmaLink *link, unsigned buffer)
 {
     struct ibv_sge sge = {
         .addr = (uintptr_t)buffer_at(link, buffer),
-        .length = link->message_max,
+        .length = link->room.receive,
         .lkey = link->mr->lkey,
     };
     struct ibv_recv_wr wr = {
@@ -213,7 +217,7 @@ static bool make_queue_pair(RdmaLink *link)
         .qp_type = IBV_QPT_RC,
         .cap = {
             .max_send_wr = link->depth,
-            .max_recv_wr = link->message_max ? RECEIVES : 1,
+            .max_recv_wr = link->room.receive ? RECEIVES : 1,
             .max_send_sge = 1, .max_recv_sge = 1,
         },
     };
@@ -237,7 +241,8 @@ static bool make_queue_pair(RdmaLink *link)
 
 static bool make_buffers(RdmaLink *link)
 {
-    uint64_t bytes = BUFFER_BYTES(link->message_max);
+    uint64_t bytes = RECEIVE_BYTES(link->room.receive) +
+                     RING_BYTES((uint64_t)link->room.send);
     Error *err = NULL;
 
     link->memory = qemu_memalign(qemu_real_host_page_size(), bytes);
@@ -341,7 +346,7 @@ static void release(RdmaLink *link)
 
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
                         struct rdma_cm_id *id, RdmaLink *beside,
-                        uint32_t message_max, Error **errp)
+                        RdmaRoom room, Error **errp)
 {
     RdmaLink *link = g_new0(RdmaLink, 1);
 
@@ -351,11 +356,11 @@ RdmaLink *rdma_link_new(struct rdma_event_channel *events,
     link->mrs = g_ptr_array_new_with_free_func(free_mr);
     pstrcpy(link->device, sizeof(link->device),
             ibv_get_device_name(id->verbs->device));
-    link->message_max = message_max;
+    link->room = room;
     if (find_limits(link) &&
         (beside ? share_domain(link, beside) : make_domain(link)) &&
         make_queue_pair(link) && make_wait(link) &&
-        (!message_max || make_buffers(link))) {
+        (!room.receive || make_buffers(link))) {
         return link;
     }
     error_propagate(errp, g_steal_pointer(&link->broken));
@@ -627,7 +632,7 @@ static bool signal_is_due(const RdmaLink *link, uint64_t bytes, uint64_t used)
     return link->posted + 1 - link->signalled >= RDMA_SIGNAL_EVERY ||
            link->bytes_posted + bytes - link->signalled_bytes >= SIGNAL_BYTES ||
            link->ring_used + used - link->ring_signalled >
-               RING_UNTOLD(link->message_max);
+               RING_UNTOLD(link->room.send);
 }
 
 /* One more work request, with @bytes of a write or @used of the ring */
@@ -802,7 +807,7 @@ bool rdma_link_try_ready(RdmaLink *link, int ms, bool *ready, Error **errp)
 static bool find_room(RdmaLink *link, uint32_t len, uint8_t **at,
                       uint64_t *used, Error **errp)
 {
-    uint64_t ring = RING_BYTES((uint64_t)link->message_max);
+    uint64_t ring = RING_BYTES((uint64_t)link->room.send);
     uint64_t start = link->ring_used % ring;
     uint64_t left_out = ring - start < len ? ring - start : 0;
 
@@ -812,7 +817,8 @@ static bool find_room(RdmaLink *link, uint32_t len, uint8_t **at,
             return false;
         }
     }
-    *at = buffer_at(link, RECEIVES) + (left_out ? 0 : start);
+    *at = link->memory + RECEIVE_BYTES(link->room.receive) +
+          (left_out ? 0 : start);
     return true;
 }
 
@@ -844,7 +850,7 @@ static bool post_message(RdmaLink *link, WireRdmaType type, uint32_t repeat,
 bool rdma_link_send(RdmaLink *link, WireRdmaType type, uint32_t repeat,
                     const void *data, uint32_t len, bool answer, Error **errp)
 {
-    assert(sizeof(WireRdmaHead) + len <= link->message_max);
+    assert(sizeof(WireRdmaHead) + len <= link->room.send);
     if (!post_held(link, false, errp) ||
         (!answer && !rdma_link_wait_ready(link, 1, errp)) ||
         !post_message(link, type, repeat, data, len, false, errp)) {
@@ -926,7 +932,7 @@ static void explain_register(RdmaLink *link, const char *name, uint64_t len,
                          "%" PRIu64 " MiB", link->device, len, name,
                          (uint64_t)limit.rlim_cur,
                          link->counts.registered_bytes,
-                         (uint64_t)BUFFER_BYTES(WIRE_RDMA_MESSAGE_MAX) / MiB +
+                         BUFFER_BYTES_MAX / MiB +
                          64);
         return;
     }

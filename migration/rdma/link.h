@@ -46,6 +46,18 @@
 
 typedef struct RdmaLink RdmaLink;
 
+/* Bytes of the largest messages, with their heads; 0: it is for writes only */
+typedef struct RdmaRoom {
+    uint32_t send, receive;
+} RdmaRoom;
+
+/* Of a source; the destination's are the other way round. */
+#define RDMA_ROOM_MAIN ((RdmaRoom) { \
+    .send = WIRE_RDMA_MESSAGE_MAX, .receive = WIRE_RDMA_ANSWER_MAX })
+#define RDMA_ROOM_BACK ((RdmaRoom) { \
+    .send = WIRE_RDMA_SHORT_MAX, .receive = WIRE_RDMA_ANSWER_MAX })
+#define RDMA_ROOM_NONE ((RdmaRoom) { })
+
 /* What was counted since the link was made */
 typedef struct RdmaCounts {
     uint64_t writes, write_bytes;
@@ -75,12 +87,12 @@ typedef enum RdmaArrival {
  *
  * @beside: NULL, or a link to the same peer, whose device and registered memory
  * the new one shares.  What is registered with one of them stays so as long as
- * that one.  @message_max: bytes of a message at most, with its head; for so
- * much buffers are registered, which takes a while.  0: it is for writes only.
+ * that one.  @room: buffers are registered for that, which takes a while, as
+ * all of their memory becomes present.
  */
 RdmaLink *rdma_link_new(struct rdma_event_channel *events,
                         struct rdma_cm_id *id, RdmaLink *beside,
-                        uint32_t message_max, Error **errp);
+                        RdmaRoom room, Error **errp);
 
 /*
  * Disconnects, and releases everything: registered memory in a thread of its

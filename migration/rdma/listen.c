@@ -130,8 +130,11 @@ static void established(void *opaque)
 
 /* The event channel of its own that a link needs; takes over @id. */
 static RdmaLink *make_link(struct rdma_cm_id *id, RdmaLink *beside,
-                           uint32_t message_max, Error **errp)
+                           RdmaRoom room_of_source, Error **errp)
 {
+    RdmaRoom room = {
+        .send = room_of_source.receive, .receive = room_of_source.send,
+    };
     struct rdma_event_channel *events = rdma_create_event_channel();
     RdmaLink *link = NULL;
 
@@ -140,7 +143,7 @@ static RdmaLink *make_link(struct rdma_cm_id *id, RdmaLink *beside,
     } else if (rdma_migrate_id(id, events) < 0) {
         error_setg_errno(errp, errno, "rdma_migrate_id() failed");
     } else {
-        link = rdma_link_new(events, id, beside, message_max, errp);
+        link = rdma_link_new(events, id, beside, room, errp);
     }
     if (!link) {
         rdma_reject(id, NULL, 0);
@@ -241,11 +244,11 @@ static bool rdma_let_in(struct rdma_cm_id *id, const RdmaHello *hello,
         return false;
     }
     if (hello->writes_only) {
-        link = make_link(id, rdma_channel_main(listener.channel), 0, errp);
+        link = make_link(id, rdma_channel_main(listener.channel),
+                         RDMA_ROOM_NONE, errp);
     } else {
-        link = make_link(id, NULL, listener.channel ? WIRE_RDMA_ANSWER_MAX
-                                                    : WIRE_RDMA_MESSAGE_MAX,
-                         errp);
+        link = make_link(id, NULL, listener.channel ? RDMA_ROOM_BACK
+                                                    : RDMA_ROOM_MAIN, errp);
     }
     if (!link) {
         return false;

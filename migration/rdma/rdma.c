@@ -187,7 +187,7 @@ static bool connect_back(const MigrationAddress *addr, const RdmaHello *hello,
 
     again.more = 0;
     links->back = rdma_connect_to(&addr->u.rdma, &again, NULL,
-                                  WIRE_RDMA_ANSWER_MAX, called_off, errp);
+                                  RDMA_ROOM_BACK, called_off, errp);
     if (!links->back) {
         error_prepend(errp, "the connection for answers, which needs "
                       "'return-path' on the destination as well: ");
@@ -205,8 +205,8 @@ static bool connect_others(const MigrationAddress *addr,
 
         again.more = 0;
         again.writes_only = true;
-        link = rdma_connect_to(&addr->u.rdma, &again, links->main, 0,
-                               called_off, errp);
+        link = rdma_connect_to(&addr->u.rdma, &again, links->main,
+                               RDMA_ROOM_NONE, called_off, errp);
         if (!link) {
             error_prepend(errp, "queue pair %u: ", links->count + 2);
             return false;
@@ -244,7 +244,7 @@ static QIOChannel *open_rdma(const MigrationAddress *addr, bool both_ways,
     Links links = { };
 
     links.main = rdma_connect_to(&addr->u.rdma, &hello, NULL,
-                                 WIRE_RDMA_MESSAGE_MAX, called_off, errp);
+                                 RDMA_ROOM_MAIN, called_off, errp);
     if (links.main &&
         (!both_ways || connect_back(addr, &hello, &links, called_off, errp)) &&
         connect_others(addr, &hello, &links, called_off, errp)) {

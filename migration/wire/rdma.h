@@ -45,8 +45,13 @@
 #define WIRE_RDMA_STREAM_MAX            (32 * 1024)
 /* The same between two of ours: WIRE_RDMA_PEERS */
 #define WIRE_RDMA_STREAM_PEERS          (128 * 1024)
-/* A message on the connection for answers, which has those of the stream */
+/*
+ * What a source is sent: pieces of the stream, on the connection for answers;
+ * keys and blocks, on the other one
+ */
 #define WIRE_RDMA_ANSWER_MAX            (WIRE_RDMA_STREAM_PEERS + 64)
+/* READY and ERROR, which is all that answers to answers */
+#define WIRE_RDMA_SHORT_MAX             4096
 /* Entries in the data of a message */
 #define WIRE_RDMA_ENTRIES_MAX           4096
 /*
@@ -126,7 +131,8 @@ typedef struct WireRdmaBlock {
 } QEMU_PACKED WireRdmaBlock;
 WIRE_ASSERT_SIZE(WireRdmaBlock, 32);
 
-#define WIRE_RDMA_BLOCKS_MAX  (WIRE_RDMA_DATA_MAX / sizeof(WireRdmaBlock))
+#define WIRE_RDMA_BLOCKS_MAX  ((WIRE_RDMA_ANSWER_MAX - sizeof(WireRdmaHead)) / \
+                               sizeof(WireRdmaBlock))
 
 typedef struct WireRdmaZeros {
     wire_be32 value;                    /*  0: must be 0 */

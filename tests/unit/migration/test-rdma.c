@@ -450,8 +450,9 @@ static bool connect_more(Run *run, const InetSocketAddress *to,
 
         again.more = 0;
         again.writes_only = true;
-        link = rdma_connect_to(to, &again, rdma_channel_main(channel), 0,
-                               &run->called_off, &run->source_err);
+        link = rdma_connect_to(to, &again, rdma_channel_main(channel),
+                               RDMA_ROOM_NONE, &run->called_off,
+                               &run->source_err);
         if (!link) {
             return false;
         }
@@ -463,7 +464,8 @@ static bool connect_more(Run *run, const InetSocketAddress *to,
         again.more = 0;
         again.writes_only = true;
         g_assert_null(rdma_connect_to(to, &again, rdma_channel_main(channel),
-                                      0, &run->called_off, &run->lie_err));
+                                      RDMA_ROOM_NONE, &run->called_off,
+                                      &run->lie_err));
     }
     return true;
 }
@@ -480,13 +482,13 @@ static void *source_thread(void *opaque)
 
     hello.more = run->more;
     hello.writes_only = run->writes_first;
-    main = rdma_connect_to(&to, &hello, NULL, WIRE_RDMA_MESSAGE_MAX,
+    main = rdma_connect_to(&to, &hello, NULL, RDMA_ROOM_MAIN,
                            &run->called_off, &run->source_err);
     if (main && run->answers) {
         RdmaHello again = hello;
 
         again.more = 0;
-        back = rdma_connect_to(&to, &again, NULL, WIRE_RDMA_ANSWER_MAX,
+        back = rdma_connect_to(&to, &again, NULL, RDMA_ROOM_BACK,
                                &run->called_off, &run->source_err);
     }
     if (main && (back || !run->answers)) {
