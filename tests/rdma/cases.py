@@ -27,7 +27,7 @@ RANDOM = (16 << 20, 16 << 20)   # where, and how much
 LOW = 1 << 20                   # below are holes
 CHANGED = 0x400000              # a page that the firmware changes
 ENDED = ('completed', 'failed', 'cancelled')
-MEASURED = ('live', 'pinned', 'postcopy')
+MEASURED = ('live', 'pinned', 'held', 'postcopy')
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 
 
@@ -246,17 +246,22 @@ class Copied(Pair):
                        timeout=10 * self.place.patience)
             check(filecmp.cmp(file, self.folder / 'random', shallow=False),
                   f'the random part is what it was on {vm.name}')
+        self.dst.qmp.cmd('cont')
         self.runs(self.dst)
 
 
-def postcopy(place: Place, kinds: tuple[str, str], pin: bool
-             ) -> Callable[[Path], str]:
-    """The guest runs on the destination while its memory follows."""
+def postcopy(place: Place, kinds: tuple[str, str], pin: bool,
+             held: bool = False) -> Callable[[Path], str]:
+    """The guest runs on the destination while its memory follows.
+
+    HELD: it is there, and does not run until all memory is.
+    """
     def run(folder: Path) -> str:
         caps = ('return-path', 'postcopy-ram') + \
             (('rdma-pin-all',) if pin else ())
         with Copied(place, folder, kinds, caps, paused=False) as pair:
-            pair.dst.qmp.cmd('cont')
+            if not held:
+                pair.dst.qmp.cmd('cont')
             pair.runs(pair.src)
             pair.begin(0)
             info = pair.wait()
@@ -378,8 +383,8 @@ def refused(place: Place) -> Callable[[Path], str]:
 def measured(place: Place, what: str, kinds: tuple[str, str]
              ) -> Callable[[Path], str]:
     """One of MEASURED."""
-    if what == 'postcopy':
-        return postcopy(place, kinds, False)
+    if what in ('postcopy', 'held'):
+        return postcopy(place, kinds, False, what == 'held')
     pin = ('rdma-pin-all',) if what == 'pinned' else ()
     return moves(place, kinds, ('return-path', *pin), False)
 
