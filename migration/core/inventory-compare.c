@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/util.h"
 #include "inventory-compare.h"
+#include "inventory-index.h"
 #include "peer-error.h"
 
 /* How many differences an error of a migration names */
@@ -18,63 +19,6 @@ typedef struct Comparison {
     uint32_t features;
     MigrationMismatchList **tail;
 } Comparison;
-
-/*
- * Finding items
- */
-
-/* What tells an item from others of its kind */
-static char *key_for(uint8_t kind, const char *name, const char *text,
-                     uint64_t number)
-{
-    return g_strdup_printf("%u/%" PRIu64 "/%zu/%s/%s", kind, number,
-                           strlen(name), name, text);
-}
-
-static char *key_of(const InventoryItem *item)
-{
-    switch (item->kind) {
-    case WIRE_INVENTORY_SECTION:
-        return key_for(item->kind, item->name, "", item->value[0]);
-    case WIRE_INVENTORY_SUBSECTION:
-    case WIRE_INVENTORY_BITMAP:
-        return key_for(item->kind, item->name, item->text, 0);
-    case WIRE_INVENTORY_MACHINE:
-    case WIRE_INVENTORY_CPU:
-        return key_for(item->kind, "", "", 0);
-    default:
-        return key_for(item->kind, item->name, "", 0);
-    }
-}
-
-static GHashTable *index_of(const Inventory *inventory)
-{
-    GHashTable *index = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                              NULL);
-
-    INVENTORY_FOREACH(item, inventory) {
-        g_hash_table_insert(index, key_of(item), (void *)item);
-    }
-    return index;
-}
-
-static const InventoryItem *item_find(GHashTable *index, uint8_t kind,
-                                      const char *name, const char *text,
-                                      uint64_t number)
-{
-    g_autofree char *key = key_for(kind, name, text, number);
-
-    return g_hash_table_lookup(index, key);
-}
-
-/* The one that stands for the same on the other side, or NULL */
-static const InventoryItem *counterpart(GHashTable *index,
-                                        const InventoryItem *item)
-{
-    g_autofree char *key = key_of(item);
-
-    return g_hash_table_lookup(index, key);
-}
 
 /*
  * Telling
@@ -126,16 +70,16 @@ static void told_texts(MigrationMismatch *m, const char *here,
 
 static bool is_on(GHashTable *index, const char *capability)
 {
-    const InventoryItem *item = item_find(index, WIRE_INVENTORY_CAPABILITY,
-                                          capability, "", 0);
+    const InventoryItem *item = inventory_find(index, WIRE_INVENTORY_CAPABILITY,
+                                               capability, "", 0);
 
     return item && item->value[0];
 }
 
 static const char *parameter(GHashTable *index, const char *name)
 {
-    const InventoryItem *item = item_find(index, WIRE_INVENTORY_PARAMETER,
-                                          name, "", 0);
+    const InventoryItem *item = inventory_find(index, WIRE_INVENTORY_PARAMETER,
+                                               name, "", 0);
 
     return item ? item->text : NULL;
 }
@@ -403,7 +347,8 @@ static const InventoryItem *elsewhere(const Comparison *c,
     INVENTORY_FOREACH(item, c->destination) {
         if (item->kind == WIRE_INVENTORY_SECTION && *here->text &&
             !(item->flags & WIRE_INVENTORY_SECTION_ALIAS) &&
-            !strcmp(item->text, here->text) && !counterpart(c->here, item)) {
+            !strcmp(item->text, here->text) &&
+            !inventory_counterpart(c->here, item)) {
             return item;
         }
     }
@@ -456,14 +401,14 @@ static void compare_section(Comparison *c, const InventoryItem *here,
 static void compare_subsection(Comparison *c, const InventoryItem *here)
 {
     const InventoryItem *section =
-        item_find(c->there, WIRE_INVENTORY_SECTION, here->name, "",
-                  here->value[0]);
+        inventory_find(c->there, WIRE_INVENTORY_SECTION, here->name, "",
+                       here->value[0]);
     MigrationMismatch *m;
     g_autofree char *name = NULL;
 
     if (!section || !*section->text ||
-        item_find(c->there, WIRE_INVENTORY_SUBSECTION, section->text,
-                  here->text, 0)) {
+        inventory_find(c->there, WIRE_INVENTORY_SUBSECTION, section->text,
+                       here->text, 0)) {
         return;
     }
     name = g_strdup_printf("%s: %s", here->name, here->text);
@@ -484,12 +429,13 @@ static void compare_bitmap(Comparison *c, const InventoryItem *here)
     g_autofree char *name = g_strdup_printf("%s/%s", here->name, here->text);
     MigrationMismatch *m;
 
-    if (counterpart(c->there, here)) {
+    if (inventory_counterpart(c->there, here)) {
         m = tell(c, FATAL, ON_DESTINATION, KIND(BITMAP), name);
         told_texts(m, "present", "present");
         m->advice = g_strdup("remove the dirty bitmap on the destination: the "
                              "one of the source takes its name");
-    } else if (!item_find(c->there, WIRE_INVENTORY_NODE, here->name, "", 0)) {
+    } else if (!inventory_find(c->there, WIRE_INVENTORY_NODE, here->name, "",
+                               0)) {
         m = tell(c, WARNING, ON_EITHER, KIND(BITMAP), name);
         told_texts(m, "present", NULL);
         m->advice = g_strdup("the destination has no block node of that name, "
@@ -547,7 +493,7 @@ static void compare_present(Comparison *c, const InventoryItem *here,
 /* What the source would send, against what the destination has */
 static void compare_item(Comparison *c, const InventoryItem *here)
 {
-    const InventoryItem *there = counterpart(c->there, here);
+    const InventoryItem *there = inventory_counterpart(c->there, here);
     /* Nothing is missing for sure in a list that is not complete. */
     bool complete = !c->destination->omitted;
 
@@ -578,7 +524,7 @@ static void compare_surplus(Comparison *c, const InventoryItem *there)
     MigrationMismatch *m;
 
     if ((!section && there->kind != WIRE_INVENTORY_RAM) ||
-        c->source->omitted || counterpart(c->here, there)) {
+        c->source->omitted || inventory_counterpart(c->here, there)) {
         return;
     }
     m = tell(c, WARNING, ON_DESTINATION,
@@ -604,8 +550,8 @@ MigrationMismatchList *inventory_compare(const Inventory *source,
     if (!destination) {
         return list;
     }
-    c.here = index_of(source);
-    c.there = index_of(destination);
+    c.here = inventory_index(source);
+    c.there = inventory_index(destination);
     tell_problems(&c, destination, ON_DESTINATION);
     compare_all_capabilities(&c);
     compare_parameters(&c);
