@@ -22,6 +22,7 @@ static char *key_of(const InventoryItem *item)
         return key_for(item->kind, item->name, "", item->value[0]);
     case WIRE_INVENTORY_SUBSECTION:
     case WIRE_INVENTORY_BITMAP:
+    case WIRE_INVENTORY_LAYOUT:
         return key_for(item->kind, item->name, item->text, 0);
     case WIRE_INVENTORY_MACHINE:
     case WIRE_INVENTORY_CPU:

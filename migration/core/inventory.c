@@ -11,6 +11,7 @@
 #include "exec/ramblock.h"
 #include "hw/core/cpu.h"
 #include "migration/device/bitmap-inventory.h"
+#include "migration/device/layout.h"
 #include "migration/device/section-inventory.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -274,6 +275,23 @@ Inventory *inventory_collect(bool source)
         section_inventory_source(inventory);
     } else {
         section_inventory_destination(inventory);
+    }
+    return inventory;
+}
+
+Inventory *inventory_layouts(const GPtrArray *types)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+    Inventory *inventory = inventory_new();
+
+    /* A peer may request anything as often as it likes. */
+    for (unsigned i = 0; i < types->len &&
+         inventory->items->len < WIRE_INVENTORY_ITEMS_MAX; i++) {
+        char *type = g_ptr_array_index(types, i);
+
+        if (g_hash_table_add(seen, type)) {
+            layout_inventory(inventory, type);
+        }
     }
     return inventory;
 }

@@ -16,4 +16,10 @@
  */
 Inventory *inventory_collect(bool source);
 
+/*
+ * The fields of sections of these types, as far as there are such.  The caller
+ * frees it.  BQL.
+ */
+Inventory *inventory_layouts(const GPtrArray *types);
+
 #endif

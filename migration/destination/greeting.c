@@ -19,6 +19,7 @@
 typedef struct Greeting {
     QEMUFile *f;
     bool asked;                 /* the source was sent the inventory */
+    bool asked_layouts;         /* and fields */
     bool withdrawn;
 } Greeting;
 
@@ -59,19 +60,54 @@ static bool take_ping(QEMUFile *f)
     return true;
 }
 
+/* Takes over @inventory. */
+static bool answer_with(Inventory *inventory)
+{
+    g_autoptr(GByteArray) bytes = inventory_encode(inventory);
+
+    trace_migration_inventory(inventory->items->len, bytes->len);
+    inventory_free(inventory);
+    return reply_inventory(bytes->data, bytes->len);
+}
+
 static bool send_inventory(Greeting *g)
 {
-    g_autoptr(Inventory) inventory = NULL;
-    g_autoptr(GByteArray) bytes = NULL;
+    Inventory *inventory;
 
     skip_head(g->f);
     g->asked = true;
     bql_lock();
     inventory = inventory_collect(false);
     bql_unlock();
-    bytes = inventory_encode(inventory);
-    trace_migration_inventory(inventory->items->len, bytes->len);
-    return reply_inventory(bytes->data, bytes->len);
+    return answer_with(inventory);
+}
+
+/* NULL if the payload is none: the command is left to be read then. */
+static GPtrArray *peek_types(QEMUFile *f, uint16_t len)
+{
+    size_t size = sizeof(WireCommand) + len;
+    uint8_t *bytes;
+
+    if (qemu_peek_buffer(f, &bytes, size, 0) < size) {
+        return NULL;
+    }
+    return inventory_decode_types(bytes + sizeof(WireCommand), len);
+}
+
+static bool send_layouts(Greeting *g, uint16_t len)
+{
+    g_autoptr(GPtrArray) types = peek_types(g->f, len);
+    Inventory *inventory;
+
+    if (!types) {
+        return false;
+    }
+    qemu_file_skip(g->f, sizeof(WireCommand) + len);
+    g->asked_layouts = true;
+    bql_lock();
+    inventory = inventory_layouts(types);
+    bql_unlock();
+    return answer_with(inventory);
 }
 
 /*
@@ -99,6 +135,10 @@ static bool greeting_take_command(Greeting *g)
         return len == WIRE_CMD_INVENTORY_LEN && !g->asked &&
                (reply_peer_features() & WIRE_PEER_INVENTORY) &&
                send_inventory(g);
+    }
+    if (type == WIRE_CMD_LAYOUTS) {
+        return len >= WIRE_CMD_LAYOUTS_MIN && len <= WIRE_CMD_LAYOUTS_MAX &&
+               g->asked && !g->asked_layouts && send_layouts(g, len);
     }
     if (type == WIRE_CMD_WITHDRAW && len == WIRE_CMD_WITHDRAW_LEN && g->asked) {
         skip_head(g->f);

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "layout.h"
 #include "section-inventory.h"
 #include "sections.h"
 
@@ -27,6 +28,32 @@ static void add_section(Inventory *inventory, const Section *s,
     item->value[0] = instance;
     item->value[1] = s->version_id;
     item->value[2] = s->vmsd ? s->vmsd->minimum_version_id : 0;
+}
+
+/* Once for each type, as devices come in numbers. */
+static bool add_type(Inventory *inventory, const VMStateDescription *vmsd,
+                     GHashTable *types)
+{
+    InventoryItem *item;
+
+    if (!g_hash_table_add(types, (void *)vmsd)) {
+        return false;
+    }
+    item = inventory_add(inventory, WIRE_INVENTORY_LAYOUT, vmsd->name, NULL);
+    item->value[0] = layout_digest(vmsd);
+    item->value[1] = vmsd->version_id;
+    item->value[2] = vmsd->minimum_version_id;
+    return true;
+}
+
+static void add_subsection(Inventory *inventory, const char *owner,
+                           uint64_t instance, const VMStateDescription *vmsd)
+{
+    InventoryItem *item = inventory_add(inventory, WIRE_INVENTORY_SUBSECTION,
+                                        owner, vmsd->name);
+
+    item->value[0] = instance;
+    item->value[1] = layout_digest(vmsd);
 }
 
 /*
@@ -62,8 +89,7 @@ static void add_needed(Inventory *inventory, const Section *s,
     }
     for (; sub && *sub; sub++) {
         if (vmstate_section_needed(*sub, opaque)) {
-            inventory_add(inventory, WIRE_INVENTORY_SUBSECTION, s->name,
-                          (*sub)->name)->value[0] = s->instance_id;
+            add_subsection(inventory, s->name, s->instance_id, *sub);
             add_needed(inventory, s, *sub, opaque, depth + 1);
         }
     }
@@ -78,6 +104,7 @@ static void add_needed(Inventory *inventory, const Section *s,
 
 void section_inventory_source(Inventory *inventory)
 {
+    g_autoptr(GHashTable) types = g_hash_table_new(NULL, NULL);
     Section *s;
 
     FOR_EACH_SECTION(s) {
@@ -86,6 +113,7 @@ void section_inventory_source(Inventory *inventory)
     }
     FOR_EACH_SECTION(s) {
         if (s->vmsd && would_be_sent(s)) {
+            add_type(inventory, s->vmsd, types);
             add_needed(inventory, s, s->vmsd, s->opaque, 0);
         }
     }
@@ -106,8 +134,7 @@ static void add_known(Inventory *inventory, const char *type,
         return;
     }
     for (; sub && *sub; sub++) {
-        inventory_add(inventory, WIRE_INVENTORY_SUBSECTION, type,
-                      (*sub)->name);
+        add_subsection(inventory, type, 0, *sub);
         add_known(inventory, type, *sub, seen);
     }
     for (; field && field->name; field++) {
@@ -117,14 +144,13 @@ static void add_known(Inventory *inventory, const char *type,
     }
 }
 
-/* Once for each type, as devices come in numbers. */
 static void add_types(Inventory *inventory)
 {
     g_autoptr(GHashTable) types = g_hash_table_new(NULL, NULL);
     Section *s;
 
     FOR_EACH_SECTION(s) {
-        if (s->vmsd && g_hash_table_add(types, (void *)s->vmsd)) {
+        if (s->vmsd && add_type(inventory, s->vmsd, types)) {
             g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
 
             add_known(inventory, s->vmsd->name, s->vmsd, seen);

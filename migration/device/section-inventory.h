@@ -11,7 +11,8 @@
 
 /*
  * Adds all sections that there are.  Source: those that would be sent now are
- * marked, with the subsections that they would have.  What a section only
+ * marked, with the subsections that they would have, and what stands for the
+ * fields of their types (layout.h).  What a section only
  * finds out while it is saved is not known here, nor what is in arrays, behind
  * pointers, and in fields that are no VMState.  BQL.
  */

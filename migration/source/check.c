@@ -10,6 +10,7 @@
 #include "migration/base/clock.h"
 #include "migration/core/inventory-compare.h"
 #include "migration/core/inventory.h"
+#include "migration/core/layout-compare.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/vmstate.h"
 #include "migration/device/save.h"
@@ -35,6 +36,8 @@ typedef struct Check {
     Peer peer;
     size_t bytes;
     Inventory *theirs;
+    GArray *suspects;           /* LayoutSuspect */
+    Inventory *fields;          /* theirs, of these */
 } Check;
 
 /* Main loop. */
@@ -148,17 +151,40 @@ static bool coroutine_fn check_meet(Check *c, Error **errp)
     return true;
 }
 
-static bool coroutine_fn check_receive(Check *c, Error **errp)
+/* What was asked for, or NULL */
+static Inventory *coroutine_fn check_receive(Check *c, Error **errp)
 {
-    preflight_ask(c->to_dst, c->return_path);
-    while (!return_path_inventory(c->return_path, 0, &c->bytes, &c->theirs,
-                                  errp)) {
+    size_t before = c->bytes, bytes;
+    Inventory *theirs = NULL;
+
+    while (!return_path_inventory(c->return_path, 0, &bytes, &theirs, errp)) {
         if (ended_early(c, errp) ||
             !look_again(c, "the whole inventory of the destination", errp)) {
-            return false;
+            return NULL;
         }
     }
-    return c->theirs;
+    c->bytes = before + bytes;
+    return theirs;
+}
+
+/* Fields are asked for only where digests say that they differ. */
+static bool coroutine_fn check_inventories(Check *c, Error **errp)
+{
+    g_autoptr(GPtrArray) types = NULL;
+
+    preflight_ask(c->to_dst, c->return_path);
+    c->theirs = check_receive(c, errp);
+    if (!c->theirs) {
+        return false;
+    }
+    c->suspects = layout_suspects(checking.own, c->theirs);
+    if (!c->suspects->len) {
+        return true;
+    }
+    types = layout_types(c->suspects, false);
+    preflight_ask_layouts(c->to_dst, c->return_path, types);
+    c->fields = check_receive(c, errp);
+    return c->fields;
 }
 
 /* Until the destination is ready for another connection, or does not say so */
@@ -178,7 +204,7 @@ static bool coroutine_fn check_talk(Check *c, const MigrationAddress *addr,
     bool ok = check_connect(c, addr, errp) && check_meet(c, errp);
 
     if (ok && (c->peer.features & WIRE_PEER_INVENTORY)) {
-        ok = check_receive(c, errp);
+        ok = check_inventories(c, errp);
         check_withdraw(c);
     }
     return ok;
@@ -192,6 +218,8 @@ static void check_close(Check *c)
     }
     transport_end();
     inventory_free(c->theirs);
+    inventory_free(c->fields);
+    g_clear_pointer(&c->suspects, g_array_unref);
 }
 
 /*
@@ -233,12 +261,23 @@ static bool coroutine_fn check_collect(Check *c, Error **errp)
     return true;
 }
 
+static void check_fields(const Check *c, MigrationMismatchList **list)
+{
+    g_autoptr(GPtrArray) types = layout_types(c->suspects, true);
+    g_autoptr(Inventory) own = inventory_layouts(types);
+
+    layout_compare(c->suspects, own, c->fields, list);
+}
+
 static MigrationCheck *check_result(const Check *c, bool connected)
 {
     MigrationCheck *result = g_new0(MigrationCheck, 1);
 
     result->mismatches = inventory_compare(checking.own, c->theirs,
                                            c->peer.features);
+    if (c->fields) {
+        check_fields(c, &result->mismatches);
+    }
     if (connected && !c->theirs) {
         QAPI_LIST_PREPEND(result->mismatches, no_peer());
     }

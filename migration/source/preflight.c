@@ -13,6 +13,7 @@
 #include "migration/base/clock.h"
 #include "migration/core/inventory-compare.h"
 #include "migration/core/inventory.h"
+#include "migration/core/layout-compare.h"
 #include "migration/migration.h"
 #include "migration/savevm.h"
 #include "migration/trace.h"
@@ -45,6 +46,14 @@ void preflight_ask(QEMUFile *f, ReturnPath *rp)
     command_send(f, WIRE_CMD_INVENTORY, NULL, 0);
 }
 
+void preflight_ask_layouts(QEMUFile *f, ReturnPath *rp, const GPtrArray *types)
+{
+    g_autoptr(GByteArray) payload = inventory_encode_types(types);
+
+    return_path_expect_inventory(rp);
+    command_send(f, WIRE_CMD_LAYOUTS, payload->data, payload->len);
+}
+
 void preflight_withdraw(QEMUFile *f)
 {
     command_send(f, WIRE_CMD_WITHDRAW, NULL, 0);
@@ -65,12 +74,12 @@ static Inventory *own_inventory(void)
     return own;
 }
 
+/* What was asked for */
 static Inventory *inventory_of_peer(Error **errp)
 {
     Inventory *theirs = NULL;
     size_t bytes;
 
-    preflight_ask(source.to_dst, source.return_path);
     if (!return_path_inventory(source.return_path, ANSWER_MS, &bytes, &theirs,
                                errp) &&
         source_may_go_on(errp) &&
@@ -107,6 +116,30 @@ static void leave_uuid(const MigrationMismatchList *list)
     }
 }
 
+/* The fields of devices whose digests differ, if there are any */
+static bool compare_layouts(const Inventory *own, const Inventory *theirs,
+                            MigrationMismatchList **list, Error **errp)
+{
+    g_autoptr(GArray) suspects = layout_suspects(own, theirs);
+    g_autoptr(GPtrArray) here = layout_types(suspects, true);
+    g_autoptr(GPtrArray) there = layout_types(suspects, false);
+    g_autoptr(Inventory) own_fields = NULL, their_fields = NULL;
+
+    if (!suspects->len) {
+        return true;
+    }
+    preflight_ask_layouts(source.to_dst, source.return_path, there);
+    their_fields = inventory_of_peer(errp);
+    if (!their_fields) {
+        return false;
+    }
+    bql_lock();
+    own_fields = inventory_layouts(here);
+    bql_unlock();
+    layout_compare(suspects, own_fields, their_fields, list);
+    return true;
+}
+
 static bool sides_fit(const Inventory *theirs, uint32_t features, Error **errp)
 {
     g_autoptr(Inventory) own = own_inventory();
@@ -114,6 +147,9 @@ static bool sides_fit(const Inventory *theirs, uint32_t features, Error **errp)
         inventory_compare(own, theirs, features);
     g_autofree char *why = NULL;
 
+    if (!compare_layouts(own, theirs, &list, errp)) {
+        return false;
+    }
     leave_uuid(list);
     trace_others(list);
     why = inventory_summary(list);
@@ -133,6 +169,7 @@ bool preflight_run(const Peer *peer, Error **errp)
         !migrate_get_current()->preflight) {
         return true;
     }
+    preflight_ask(source.to_dst, source.return_path);
     theirs = inventory_of_peer(errp);
     if (theirs && sides_fit(theirs, peer->features, errp)) {
         return true;

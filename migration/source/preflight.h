@@ -24,8 +24,12 @@ void preflight_greet(QEMUFile *f);
  */
 bool preflight_run(const Peer *peer, Error **errp);
 
-/* Asks for the inventory, and tells that nothing will follow. */
+/*
+ * Asks for the inventory, then for the fields of @types of sections if there is
+ * something to ask for, and tells that nothing will follow.
+ */
 void preflight_ask(QEMUFile *f, ReturnPath *rp);
+void preflight_ask_layouts(QEMUFile *f, ReturnPath *rp, const GPtrArray *types);
 void preflight_withdraw(QEMUFile *f);
 
 /* How long the end of a connection is waited for after preflight_withdraw() */

@@ -45,7 +45,7 @@ struct ReturnPath {
     uint32_t wanted_abort;      /* the one that is waited for, and */
     bool abort_answered;        /* whether that is the last one */
     GArray *changes;            /* ReturnPathChange */
-    bool asked;                 /* INVENTORY was sent */
+    bool asked;                 /* INVENTORY or LAYOUTS was sent */
     GByteArray *inventory;      /* what has come of the answer */
     bool inventory_complete;
     uint64_t epoch;             /* the last one that is being sent, or 0 */
@@ -481,6 +481,8 @@ void return_path_expect_inventory(ReturnPath *rp)
 {
     QEMU_LOCK_GUARD(&rp->lock);
     rp->asked = true;
+    rp->inventory_complete = false;
+    g_byte_array_set_size(rp->inventory, 0);
 }
 
 bool return_path_inventory(ReturnPath *rp, int timeout_ms, size_t *bytes,

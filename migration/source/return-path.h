@@ -62,7 +62,7 @@ ReturnPath *return_path_open(QEMUFile *to_dst, const ReturnPathUser *user);
  */
 bool return_path_meet(ReturnPath *rp, int timeout_ms, Peer *peer);
 
-/* INVENTORY is about to be sent: its answer may come, once. */
+/* INVENTORY or LAYOUTS is about to be sent: its answer may come, once. */
 void return_path_expect_inventory(ReturnPath *rp);
 
 /*

@@ -78,6 +78,7 @@ static const CommandRule peer_rules[] = {
     /* They belong to the greeting, which is over when rules are asked for. */
     FIXED(INVENTORY, STREAM, 0),
     FIXED(WITHDRAW, STREAM, 0),
+    RULE(LAYOUTS, WIRE_CMD_LAYOUTS_MIN, WIRE_CMD_LAYOUTS_MAX, 0, STREAM, 0),
     FIXED(CHECKPOINT, STREAM, AT(PRECOPY) | AT(EPOCHS)),
     FIXED(CHECKPOINT_END, STREAM, AT(EPOCHS)),
 };

@@ -113,6 +113,20 @@ GByteArray *inventory_encode(const Inventory *inventory)
     return bytes;
 }
 
+GByteArray *inventory_encode_types(const GPtrArray *types)
+{
+    GByteArray *bytes = g_byte_array_new();
+
+    for (unsigned i = 0; i < types->len; i++) {
+        const char *type = g_ptr_array_index(types, i);
+
+        if (bytes->len + 1 + strlen(type) <= WIRE_CMD_LAYOUTS_MAX) {
+            put_string(bytes, type);
+        }
+    }
+    return bytes;
+}
+
 /*
  * Decoding
  */
@@ -171,7 +185,7 @@ static bool take_item(Rest *rest, Inventory *inventory)
     body = (Rest) { rest->at + ITEM_PREFIX, len };
     rest->at += ITEM_PREFIX + len;
     rest->len -= ITEM_PREFIX + len;
-    if (!item.kind || item.kind > WIRE_INVENTORY_PROBLEM) {
+    if (!item.kind || item.kind > WIRE_INVENTORY_FIELD) {
         return true;
     }
     if (len < sizeof(WireInventoryItem) - ITEM_PREFIX) {
@@ -191,6 +205,23 @@ static bool take_item(Rest *rest, Inventory *inventory)
     }
     g_array_append_val(inventory->items, item);
     return true;
+}
+
+GPtrArray *inventory_decode_types(const uint8_t *bytes, size_t len)
+{
+    GPtrArray *types = g_ptr_array_new_with_free_func(g_free);
+    Rest rest = { bytes, len };
+
+    while (rest.len) {
+        char *type = take_string(&rest);
+
+        if (!type) {
+            g_ptr_array_free(types, true);
+            return NULL;
+        }
+        g_ptr_array_add(types, type);
+    }
+    return types;
 }
 
 static bool take_items(Rest *rest, uint32_t items, Inventory *inventory,

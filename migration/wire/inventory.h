@@ -62,6 +62,18 @@ GByteArray *inventory_encode(const Inventory *inventory);
 bool inventory_announced(const uint8_t *bytes, size_t len, uint32_t *total,
                          Error **errp);
 
+/*
+ * The payload of WIRE_CMD_LAYOUTS: as many of the strings in @types as have
+ * room.  The caller frees it.
+ */
+GByteArray *inventory_encode_types(const GPtrArray *types);
+
+/*
+ * The opposite: strings that the array owns; NULL if @bytes are no payload of
+ * that kind.
+ */
+GPtrArray *inventory_decode_types(const uint8_t *bytes, size_t len);
+
 /* The opposite of inventory_encode(); NULL if @bytes are no WireInventory. */
 Inventory *inventory_decode(const uint8_t *bytes, size_t len, Error **errp);
 

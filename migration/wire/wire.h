@@ -332,6 +332,15 @@ WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
 #define WIRE_CMD_CHECKPOINT_END         0x460b
 #define WIRE_CMD_CHECKPOINT_END_LEN     8
 
+/*
+ * After INVENTORY, once, if the answer had WIRE_INVENTORY_LAYOUT: types of
+ * sections, each a name after its length.  The answer is another WireInventory,
+ * with the fields of those types.
+ */
+#define WIRE_CMD_LAYOUTS                0x460e
+#define WIRE_CMD_LAYOUTS_MIN            2
+#define WIRE_CMD_LAYOUTS_MAX            (16 * 1024)
+
 typedef struct WireHold {
     wire_be32 attempt;                  /*  0 */
     wire_be32 limit_us;                 /*  4: of the downtime; for people */
@@ -526,19 +535,35 @@ WIRE_ASSERT_SIZE(WireInventoryItem, 28);
 #define WIRE_INVENTORY_RAM              6
 /* name; type; instance, version, the oldest version that can be loaded */
 #define WIRE_INVENTORY_SECTION          7
-/* source: name of a section; one that is sent now; instance */
-/* destination: type of sections; one that can be loaded */
+/* source: name of a section; one that is sent now; instance, digest */
+/* destination: type of sections; one that can be loaded; 0, digest */
 #define WIRE_INVENTORY_SUBSECTION       8
 #define WIRE_INVENTORY_NODE             9   /* name of a block node */
 #define WIRE_INVENTORY_BITMAP           10  /* name of its node; name */
 /* subject; what is wrong on this side, and what to change */
 #define WIRE_INVENTORY_PROBLEM          11
+/*
+ * type of sections; one of its subsections; digest of its fields, never 0,
+ * version, the oldest one that can be loaded.  In the answer to LAYOUTS the
+ * fields follow.
+ */
+#define WIRE_INVENTORY_LAYOUT           12
+/*
+ * path; type; bytes of an element, 0 if they depend on more than the type, how
+ * many there are, 0 if that is part of the state, the version it is there from
+ */
+#define WIRE_INVENTORY_FIELD            13
 
 #define WIRE_INVENTORY_RAM_RESIZABLE    0x01    /* up to the second value */
 #define WIRE_INVENTORY_RAM_IGNORED      0x02    /* its pages are not sent */
 #define WIRE_INVENTORY_SECTION_SENT     0x01    /* source: it would be, now */
 #define WIRE_INVENTORY_SECTION_ALIAS    0x02    /* another name of one */
 #define WIRE_INVENTORY_PROBLEM_FATAL    0x01    /* a migration would fail */
+#define WIRE_INVENTORY_FIELD_CONDITIONAL 0x01   /* may not be there */
+#define WIRE_INVENTORY_FIELD_UNUSED     0x02    /* bytes that mean nothing */
+#define WIRE_INVENTORY_FIELD_POINTERS   0x04    /* NULL is a byte instead */
+#define WIRE_INVENTORY_FIELD_BEGIN      0x08    /* structures: their fields */
+#define WIRE_INVENTORY_FIELD_END        0x10    /* follow, and end here */
 
 /*
  * After the message RECV_BITMAP, outside of any length: the bitmap of pages

@@ -101,6 +101,7 @@ TABLE: list[tuple[str, int, str, str]] = [
     ('PEER_INVENTORY', 0x1000, '', ''),
     ('CMD_INVENTORY', 0x4608, '', ''),
     ('CMD_WITHDRAW', 0x4609, '', ''),
+    ('CMD_LAYOUTS', 0x460e, '', ''),
     ('RP_INVENTORY', 0x4612, '', ''),
     ('PEER_CHECKPOINT', 0x2000, '', ''),
     ('CMD_CHECKPOINT', 0x460a, '', ''),

@@ -186,6 +186,11 @@ Inventory *inventory_collect(bool source)
     return inventory;
 }
 
+Inventory *inventory_layouts(const GPtrArray *types)
+{
+    return inventory_new();
+}
+
 /*
  * Others
  */

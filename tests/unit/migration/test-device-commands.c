@@ -114,6 +114,7 @@ static void test_names(void)
     /* They belong to the greeting, and may come nowhere else. */
     g_assert_cmpstr(command_name(WIRE_CMD_INVENTORY), ==, "INVENTORY");
     g_assert_cmpstr(command_name(WIRE_CMD_WITHDRAW), ==, "WITHDRAW");
+    g_assert_cmpstr(command_name(WIRE_CMD_LAYOUTS), ==, "LAYOUTS");
     g_assert_cmpstr(command_name(0), ==, "unknown");
     g_assert_cmpstr(command_name(2), ==, "PING");
     g_assert_cmpstr(command_name(WIRE_CMD_SWITCHOVER_START + 1), ==, "unknown");

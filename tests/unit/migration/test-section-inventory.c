@@ -160,7 +160,8 @@ static void test_source(void)
 
     fill();
     section_inventory_source(inventory);
-    g_assert_cmpuint(inventory->items->len, ==, 3);
+    /* three sections, and one type */
+    g_assert_cmpuint(inventory->items->len, ==, 4);
     item = section(inventory, "0000:00:03.0/device", "device", 0);
     g_assert_cmpuint(item->flags, ==, WIRE_INVENTORY_SECTION_SENT);
     g_assert_cmpuint(item->value[1], ==, 5);

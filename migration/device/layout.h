@@ -1,0 +1,35 @@
+/*
+ * The layout of the state of devices: which fields follow each other in the
+ * bytes of a section or subsection
+ *
+ * It is what the VMStateDescription declares, in the order of the stream, with
+ * structures that are in place taken apart.  What a device decides while it is
+ * saved or loaded is marked and not evaluated: so a type of device has one
+ * layout, and equal code has equal layouts whatever the guest has done.
+ *
+ * Pure, but for the section registry; any thread may call layout_digest().
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_DEVICE_LAYOUT_H
+#define MIGRATION_DEVICE_LAYOUT_H
+
+#include "migration/vmstate.h"
+#include "migration/wire/inventory.h"
+
+/*
+ * Stands for the fields of @vmsd itself, without subsections.  Never 0.  Equal
+ * where layout_inventory() would tell the same.
+ */
+uint64_t layout_digest(const VMStateDescription *vmsd);
+
+/*
+ * Adds the fields of the type of section @type, and of all subsections that it
+ * may have: for each a WIRE_INVENTORY_LAYOUT and, right after it, a
+ * WIRE_INVENTORY_FIELD for each field.  Nothing if there is no such type, or if
+ * there are several of that name.  BQL.
+ */
+void layout_inventory(Inventory *inventory, const char *type);
+
+#endif
