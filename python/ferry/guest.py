@@ -29,6 +29,10 @@ from .vm import VM
 ASK_AGAIN = 3.0         # s after which an unanswered command is sent again
 LINE_MAX = 4096         # longer "lines" are noise and are cut
 
+# Of the kernel's command line: on a busy host the timer of a guest under TCG may
+# come too late for the check, and then the kernel panics.
+NO_TIMER_CHECK = 'no_timer_check'
+
 _STATUS = re.compile(r'ferry-guest: up ([\d.]+) s, (\d+) pages, (\d+) writes, '
                      r'(\d+)/s')
 _ERROR = re.compile(r'ferry-guest: error: (.*)|(Kernel panic.*)')
@@ -67,9 +71,7 @@ def guest_args(fill_mib: int, work_mib: int, rate: int, seed: int = 1,
     virtio_balloon.  With DISK it has a virtio disk (see tests/guest/disk.h).
     With NET it sends so many numbered packets a second (tests/guest/net.h).
     """
-    # On a busy host the timer of a guest under TCG may come too late for the
-    # kernel's check of it.
-    return ('console=ttyS0 quiet mitigations=off tsc=reliable no_timer_check '
+    return (f'console=ttyS0 quiet mitigations=off tsc=reliable {NO_TIMER_CHECK} '
             f'ferry.fill={fill_mib} ferry.work={work_mib} ferry.rate={rate} '
             f'ferry.seed={seed} ferry.order={order} ferry.stripes={stripes}'
             + (' ferry.timed=1' if timed else '')

@@ -20,6 +20,7 @@ from pathlib import Path
 import hosts
 from ferry import cpio, paths
 from ferry.errors import FerryError, one_line
+from ferry.guest import NO_TIMER_CHECK
 
 NAME = 'ferry-test'
 MEMORY_MIB = 192
@@ -38,7 +39,7 @@ BOOT_LIMIT = 60
 TICK_LIMIT = 20                 # seconds for a few more ticks
 
 # Nothing but a panic may come between the ticks.
-CMDLINE = ('console=ttyS0 loglevel=1 panic=-1 '
+CMDLINE = (f'console=ttyS0 loglevel=1 panic=-1 {NO_TIMER_CHECK} '
            f'fill={FILL_MIB} hot={HOT_MIB} rate={RATE}')
 
 XML = '''\

@@ -31,6 +31,7 @@ from typing import Iterator
 from ferry import paths
 from ferry.cpio import Archive
 from ferry.errors import FerryError
+from ferry.guest import NO_TIMER_CHECK
 from ferry.kmodules import Modules
 from ferrytest.abilities import Skip
 from ferrytest.suite import Case, Options, check
@@ -196,7 +197,7 @@ class Machine:
                 '-display', 'none', '-serial', 'stdio',
                 '-kernel', str(vmlinuz), '-initrd', str(initramfs),
                 '-append', 'console=ttyS0 quiet panic=-1 mitigations=off '
-                           f'tsc=unstable cases={cases}']
+                           f'tsc=unstable {NO_TIMER_CHECK} cases={cases}']
         self._process = subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT)
