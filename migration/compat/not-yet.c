@@ -21,7 +21,9 @@
 
 static void no_colo(Error **errp)
 {
-    error_setg(errp, "COLO is not available yet");
+    error_setg(errp, "COLO is not available: its secondary would have to run "
+               "between checkpoints. Capability 'checkpoint' keeps a second "
+               "host able to take the guest over, and its disks replicated");
 }
 
 void qmp_xen_set_replication(bool enable, bool primary, bool has_failover,
