@@ -60,4 +60,11 @@ bool migration_requests_wait(void);
  */
 void migration_note_stop(RunState state);
 
+/*
+ * vm_stop() and vm_start() ask whether to leave out the events STOP and RESUME,
+ * as a migration stops the guest for a moment only.
+ */
+bool migration_hides_stop(void);
+bool migration_hides_resume(void);
+
 #endif

@@ -18,9 +18,12 @@ static void print_pause(Monitor *mon, const MigrationCheckpoint *c)
         return;
     }
     monitor_printf(mon, "checkpoint pause: %" PRIu64 " us (stop %" PRIu64
-                   ", devices %" PRIu64 ", sync %" PRIu64 ", memory %" PRIu64
-                   ", resume %" PRIu64 ")\n", p->total, p->stop, p->devices,
-                   p->sync, p->memory, p->resume);
+                   ", devices %" PRIu64 ", sync %" PRIu64 ", memory %" PRIu64,
+                   p->total, p->stop, p->devices, p->sync, p->memory);
+    if (p->has_acknowledge) {
+        monitor_printf(mon, ", acknowledge %" PRIu64, p->acknowledge);
+    }
+    monitor_printf(mon, ", resume %" PRIu64 ")\n", p->resume);
     monitor_printf(mon, "checkpoint pauses: median %" PRIu64 " us, p99 %" PRIu64
                    " us, longest %" PRIu64 " us\n", c->pause_median,
                    c->pause_p99, c->pause_max);

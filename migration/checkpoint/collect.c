@@ -56,10 +56,12 @@ void epoch_store_init(EpochStore *s)
 {
     epoch_bytes_init(&s->memory, "migration-epoch-memory");
     epoch_bytes_init(&s->devices, "migration-epoch-devices");
+    ram_source_write_to(s->memory.f);
 }
 
 void epoch_store_free(EpochStore *s)
 {
+    ram_source_write_to(source.to_dst);
     epoch_bytes_free(&s->memory);
     epoch_bytes_free(&s->devices);
     *s = (EpochStore) { };
@@ -116,7 +118,6 @@ static bool collect_memory(EpochBytes *b, Error **errp)
         ret = vmstate_save_ram(b->f);
     } while (!ret);
     ram_source_drain(false);
-    ram_source_write_to(source.to_dst);
     if (ret < 0 && stream_check(b->f, errp)) {
         error_setg_errno(errp, -ret, "the memory of an epoch cannot be saved");
     }

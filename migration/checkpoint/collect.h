@@ -27,6 +27,11 @@ typedef struct EpochCost {
     int64_t devices, sync, memory;
 } EpochCost;
 
+/*
+ * In between, memory is written to the store, and what would make that
+ * impossible, such as a RAM block that is resized, is an error of the next
+ * epoch and not of the stream to the secondary.  With the BQL.
+ */
 void epoch_store_init(EpochStore *s);
 void epoch_store_free(EpochStore *s);
 

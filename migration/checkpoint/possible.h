@@ -11,9 +11,17 @@
 
 /*
  * False, with what stands in the way and what to change: a channel that cannot
- * acknowledge, a disk that the guest can write to, a network device whose
- * output nobody holds, a device whose state cannot be saved twice.  BQL.
+ * acknowledge, a disk that the guest can write to and that is not replicated, a
+ * network device whose output nobody holds, a device whose state cannot be
+ * saved twice.  BQL.
  */
 bool checkpoint_possible(const MigrationAddress *addr, Error **errp);
+
+/*
+ * Whether each disk that the guest can write to is replicated, as the
+ * @primary's or the secondary's are; *@count is the number of these.  If not,
+ * @errp names the disk.  BQL.
+ */
+bool checkpoint_disks_possible(bool primary, unsigned *count, Error **errp);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/main-loop.h"
@@ -18,6 +19,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/savevm.h"
+#include "migration/source/hidden-stop.h"
 #include "migration/source/state.h"
 #include "migration/source/switchover.h"
 #include "migration/source/throttle.h"
@@ -31,6 +33,7 @@
 #include "pauses.h"
 #include "possible.h"
 #include "primary.h"
+#include "replicated-disks.h"
 
 /* How often it is looked whether to go on while an answer is waited for */
 #define PRIMARY_POLL_MS 20
@@ -63,6 +66,8 @@ static struct {
     } view;
 
     bool running;               /* atomic: primary_run() */
+    bool guest_ended;           /* BQL: it is why QEMU ends */
+    unsigned disks;             /* replicated ones; set before the thread is */
     bool dropped;               /* BQL: the gate drops what the guest sends */
     bool expired;               /* atomic: the watch has shut the stream down */
     QEMUTimer *watch;           /* made with the BQL, set by any thread */
@@ -132,34 +137,57 @@ static void primary_set_state(MigrationCheckpointState state)
  * One epoch
  */
 
-/* The guest is stopped and goes on.  Under the BQL. */
-static bool primary_pause(EpochCost *cost, int64_t *stopped_ns, Error **errp)
-{
-    bool ok = output_gate_possible(errp) && switchover_stop_first(errp);
+/* When an epoch was what */
+typedef struct EpochTimes {
+    int64_t stopped_ns, collected_ns, acked_ns;
+    EpochCost cost;
+} EpochTimes;
 
-    *stopped_ns = now_ns();
-    if (ok) {
-        ok = epoch_collect(&primary.store, cost, errp);
+/* What is to be found out while the guest runs */
+static bool primary_can_take(Error **errp)
+{
+    unsigned disks;
+
+    return output_gate_possible(errp) &&
+           checkpoint_disks_possible(true, &disks, errp);
+}
+
+/* The guest is stopped, and its state taken.  Under the BQL. */
+static bool primary_pause(EpochTimes *t, Error **errp)
+{
+    ERRP_GUARD();
+    bool ok = primary_can_take(errp) && switchover_stop_first(errp);
+
+    t->stopped_ns = now_ns();
+    if (*errp && primary.disks && !replicated_disks_check(NULL)) {
+        error_prepend(errp, "a disk is not replicated any more: ");
     }
+    ok = ok && (!primary.disks || replicated_disks_check(errp)) &&
+         epoch_collect(&primary.store, &t->cost, errp);
     if (ok) {
         output_gate_mark(primary.number);
     }
     return ok;
 }
 
-static void primary_show_pause(const EpochCost *cost, int64_t stopped_ns,
-                               int64_t collected_ns)
+/* Under the BQL. */
+static void primary_resume(const EpochTimes *t)
 {
-    int64_t end = now_ns();
+    int64_t from = t->acked_ns ?: t->collected_ns, end;
     MigrationCheckpointPause pause = {
-        .total = (end - source.stopped_ns) / SCALE_US,
-        .stop = (stopped_ns - source.stopped_ns) / SCALE_US,
-        .devices = cost->devices / SCALE_US,
-        .sync = cost->sync / SCALE_US,
-        .memory = cost->memory / SCALE_US,
-        .resume = (end - collected_ns) / SCALE_US,
+        .stop = (t->stopped_ns - source.stopped_ns) / SCALE_US,
+        .devices = t->cost.devices / SCALE_US,
+        .sync = t->cost.sync / SCALE_US,
+        .memory = t->cost.memory / SCALE_US,
+        .has_acknowledge = t->acked_ns,
+        .acknowledge = MAX(t->acked_ns - t->collected_ns, 0) / SCALE_US,
     };
 
+    switchover_undo();
+    hidden_stop_show();
+    end = now_ns();
+    pause.total = (end - source.stopped_ns) / SCALE_US;
+    pause.resume = (end - from) / SCALE_US;
     trace_migration_epoch(primary.number, primary.store.memory.buffer->usage,
                           primary.store.devices.buffer->usage, pause.total);
     QEMU_LOCK_GUARD(&primary.lock);
@@ -167,27 +195,31 @@ static void primary_show_pause(const EpochCost *cost, int64_t stopped_ns,
     pauses_add(&primary.view.pauses, pause.total);
 }
 
-static PrimaryEnd primary_take(int64_t *taken_ns, Error **errp)
+/*
+ * A guest whose disks are replicated stays stopped: what it would write to them
+ * would be taken for a part of this epoch.
+ */
+static PrimaryEnd primary_take(EpochTimes *t, Error **errp)
 {
-    EpochCost cost = { 0 };
-    int64_t stopped_ns, collected_ns;
     bool ok;
 
     BQL_LOCK_GUARD();
     if (main_loop_is_ending()) {
-        return PRIMARY_QUITS;
+        return primary.guest_ended ? PRIMARY_CANCELLED : PRIMARY_QUITS;
     }
     primary.number++;
-    ok = primary_pause(&cost, &stopped_ns, errp);
-    *taken_ns = source.stopped_ns;
-    collected_ns = now_ns();
-    switchover_undo();
+    ok = primary_pause(t, errp);
+    t->collected_ns = now_ns();
     if (!ok) {
         PrimaryEnd end = primary_look();
 
+        switchover_undo();
+        hidden_stop_show();
         return end == PRIMARY_GOES_ON ? PRIMARY_FAILED : end;
     }
-    primary_show_pause(&cost, stopped_ns, collected_ns);
+    if (!primary.disks) {
+        primary_resume(t);
+    }
     return PRIMARY_GOES_ON;
 }
 
@@ -239,10 +271,21 @@ static void primary_show_acked(uint64_t bytes, int64_t taken_ns)
     primary.view.taken_ns = taken_ns;
 }
 
+/* Nobody outside need wait any more, nor the guest.  BQL. */
+static void primary_commit(EpochTimes *t)
+{
+    output_gate_release(primary.number);
+    if (primary.disks) {
+        t->acked_ns = now_ns();
+        primary_resume(t);
+    }
+}
+
 static PrimaryEnd primary_epoch(Error **errp)
 {
-    int64_t taken_ns;
-    PrimaryEnd end = primary_take(&taken_ns, errp);
+    EpochTimes t = { 0 };
+    PrimaryEnd end = primary_take(&t, errp);
+    int64_t taken_ns = source.stopped_ns;
     uint64_t bytes;
 
     if (end != PRIMARY_GOES_ON) {
@@ -257,7 +300,7 @@ static PrimaryEnd primary_epoch(Error **errp)
     }
     primary.acked = primary.number;
     bql_lock();
-    output_gate_release(primary.number);
+    primary_commit(&t);
     bql_unlock();
     primary_show_acked(bytes, taken_ns);
     return PRIMARY_GOES_ON;
@@ -288,7 +331,8 @@ static PrimaryEnd primary_protect(Error **errp)
 
         end = primary_epoch(errp);
         if (end == PRIMARY_GOES_ON) {
-            end = primary_rest(begun_ms);
+            /* A guest that was stopped until now has to run in between. */
+            end = primary_rest(primary.disks ? now_ms() : begun_ms);
         }
     }
     return end;
@@ -325,8 +369,9 @@ static PrimaryEnd primary_say_end(PrimaryEnd how)
     case RETURN_PATH_REFUSED:
         return how;
     default:
-        /* Who cancels has decided where the guest is. */
-        return how == PRIMARY_CANCELLED ? how : PRIMARY_LOST;
+        /* Who cancels has decided where the guest is; one that ended has not */
+        return how == PRIMARY_CANCELLED && !primary.guest_ended ? how
+                                                                : PRIMARY_LOST;
     }
 }
 
@@ -347,14 +392,15 @@ static void primary_vm_changed(void *opaque, bool running, RunState state)
 
 /*
  * The guest does not go on here, whatever it or the user has requested by now.
- * BQL.
+ * An epoch may have stopped it.  BQL.
  */
 static void primary_stop_guest(void)
 {
     Error *err = NULL;
 
     primary_drop_output();
-    if (main_loop_is_ending() || switchover_stop_first(&err)) {
+    if (main_loop_is_ending() || source.stopped_guest ||
+        switchover_stop_first(&err)) {
         return;
     }
     warn_reportf_err(err, "checkpoint, while the guest was stopped: ");
@@ -405,11 +451,12 @@ static void primary_lost(Error **errp)
     }
 }
 
-static bool primary_conclude(PrimaryEnd how, Error **errp)
+static bool primary_settle(PrimaryEnd how, Error **errp)
 {
-    BQL_LOCK_GUARD();
     if (main_loop_is_ending()) {
-        how = PRIMARY_QUITS;
+        /* All that a guest sent before it ended may leave. */
+        how = how == PRIMARY_CANCELLED && primary.guest_ended ? how
+                                                              : PRIMARY_QUITS;
     } else if (how == PRIMARY_LOST &&
                phase_get(&source_phase) == MIGRATION_STATUS_CANCELLING) {
         how = PRIMARY_CANCELLED;
@@ -453,9 +500,54 @@ static bool primary_conclude(PrimaryEnd how, Error **errp)
     }
 }
 
+static bool primary_conclude(PrimaryEnd how, Error **errp)
+{
+    bool ok;
+
+    BQL_LOCK_GUARD();
+    ok = primary_settle(how, errp);
+    replicated_disks_stop();
+    if (!ok && !source.lost && !main_loop_is_ending()) {
+        switchover_undo();
+    }
+    hidden_stop_set(false);
+    hidden_stop_show();
+    epoch_store_free(&primary.store);
+    return ok;
+}
+
 /*
  * For the source
  */
+
+static bool primary_peer_fits(uint32_t features, Error **errp)
+{
+    if (!(features & WIRE_PEER_CHECKPOINT)) {
+        error_setg(errp, "destination cannot receive checkpoints: turn "
+                   "capability 'checkpoint' off, or use a QEMU there that "
+                   "has it");
+        return false;
+    }
+    if (primary.disks && !(features & WIRE_PEER_CHECKPOINT_DISKS)) {
+        error_setg(errp, "destination cannot receive checkpoints of a guest "
+                   "with replicated disks: use a QEMU there that can, or set "
+                   "read-only=on for each disk");
+        return false;
+    }
+    return true;
+}
+
+/* The secondary compares that with its own before the first epoch. */
+static void primary_tell_disks(void)
+{
+    WireCheckpointDisks disks;
+
+    if (primary.disks) {
+        stl_be_p(&disks.count, primary.disks);
+        command_send(source.to_dst, WIRE_CMD_CHECKPOINT_DISKS, &disks,
+                     sizeof(disks));
+    }
+}
 
 /*
  * What is left fits into the downtime limit, which is long for a pause that
@@ -497,6 +589,7 @@ static bool primary_begin(Error **errp)
     if (precopy_notify(PRECOPY_NOTIFY_COMPLETE, errp)) {
         return false;
     }
+    hidden_stop_set(true);
     epoch_store_init(&primary.store);
     output_gate_begin();
     WITH_QEMU_LOCK_GUARD(&primary.lock) {
@@ -517,6 +610,7 @@ static bool primary_run(Error **errp)
     if (!primary_begin(errp)) {
         return false;
     }
+    primary_tell_disks();
     qatomic_set(&primary.running, true);
     how = primary_protect(errp);
     if (how == PRIMARY_CANCELLED || how == PRIMARY_FAILED) {
@@ -524,26 +618,55 @@ static bool primary_run(Error **errp)
     }
     ok = primary_conclude(how, errp);
     qatomic_set(&primary.running, false);
-    epoch_store_free(&primary.store);
     return ok;
 }
 
+/*
+ * If QEMU ends the connection is closed, so that the secondary waits for a
+ * command; but there is nothing to be taken over of a guest that has ended.
+ */
 static bool primary_cancel(void)
 {
-    if (!qatomic_read(&primary.running) || main_loop_is_ending()) {
-        return false;
-    }
-    return true;
+    return qatomic_read(&primary.running) &&
+           (!main_loop_is_ending() || primary.guest_ended);
+}
+
+static bool is_end_of_guest(ShutdownCause cause)
+{
+    return cause == SHUTDOWN_CAUSE_GUEST_SHUTDOWN ||
+           cause == SHUTDOWN_CAUSE_GUEST_RESET ||
+           runstate_check(RUN_STATE_SHUTDOWN) ||
+           (source.stopped_guest && source.vm_before == RUN_STATE_SHUTDOWN);
+}
+
+static void primary_shut_down(Notifier *n, void *data)
+{
+    const ShutdownCause *cause = data;
+
+    primary.guest_ended = is_end_of_guest(*cause);
+}
+
+/* From the first pass on the secondary's disks are as ours. */
+static bool primary_prepare(Error **errp)
+{
+    return checkpoint_disks_possible(true, &primary.disks, errp) &&
+           (!primary.disks || replicated_disks_start(errp));
 }
 
 static const SourceEpochs primary_epochs = {
     .possible = checkpoint_possible,
+    .prepare = primary_prepare,
+    .peer_fits = primary_peer_fits,
     .run = primary_run,
     .cancel = primary_cancel,
+    .ended = replicated_disks_stop,
 };
 
 void primary_init(void)
 {
+    static Notifier shutdown = { .notify = primary_shut_down };
+
+    qemu_register_shutdown_notifier(&shutdown);
     qemu_mutex_init(&primary.lock);
     source.epochs = &primary_epochs;
 }

@@ -6,8 +6,10 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/bswap.h"
 #include "qemu/error-report.h"
 #include "qemu/lockable.h"
+#include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "io/channel.h"
 #include "migration/base/clock.h"
@@ -23,6 +25,8 @@
 #include "migration/wire/commands.h"
 #include "migration/wire/stream.h"
 #include "epoch.h"
+#include "possible.h"
+#include "replicated-disks.h"
 #include "secondary.h"
 
 /*
@@ -48,6 +52,7 @@ static struct {
     MigrationCheckpoint last;   /* sizes and times alone */
     int64_t arrived_ns;
 
+    unsigned disks;             /* replicated ones; set before the thread is */
     EpochHead next;             /* the thread's: of the epoch that comes */
     QEMUFile *devices;          /* the thread's while there is one */
     bool idle;                  /* main loop: the thread has ended */
@@ -102,6 +107,15 @@ static bool secondary_can_be_freed(QEMUFile *f, Error **errp)
     return false;
 }
 
+static bool secondary_take_disks(QEMUFile *f, Error **errp)
+{
+    WireCheckpointDisks wire;
+
+    qemu_get_buffer(f, (uint8_t *)&wire, sizeof(wire));
+    secondary.disks = ldl_be_p(&wire.count);
+    return stream_check(f, errp);
+}
+
 static bool secondary_begin(QEMUFile *f, Error **errp)
 {
     if (!migrate_checkpoint()) {
@@ -148,25 +162,43 @@ static void secondary_keep(QEMUFile *devices, int64_t arrived_ns,
 }
 
 /*
+ * The primary's guest is stopped until the acknowledgement, so the disks are
+ * those of this epoch.  Nobody has to have seen anything of it for that.
+ */
+static bool secondary_commit_disks(Error **errp)
+{
+    BQL_LOCK_GUARD();
+    return replicated_disks_commit(secondary.next.number == 1, errp);
+}
+
+/*
  * All of an epoch is here: from the acknowledgement on the primary lets others
  * see what the guest did in it, so it is put in place in any case.  If the
  * acknowledgement cannot be written, nobody has seen anything of it yet, and it
  * is as good.  After a failover nothing is acknowledged, as that was the last
  * word; then epochs are read until the primary has stopped the guest, and
- * dropped.
+ * dropped, unless their disks are in place.
  */
 static SecondaryEnd secondary_apply(QEMUFile *memory, QEMUFile *devices,
                                     Error **errp)
 {
     ERRP_GUARD();
     int64_t arrived_ns = now_ns();
-    bool told = reply_checkpoint_ack(secondary.next.number);
+    bool committed = false, told;
 
+    if (secondary.disks && !secondary_failing_over()) {
+        if (!secondary_commit_disks(errp)) {
+            qemu_fclose(devices);
+            return SECONDARY_SPOILT;
+        }
+        committed = true;
+    }
+    told = reply_checkpoint_ack(secondary.next.number);
     if (told) {
         /* Nobody need wait until it is in place, but who takes it over. */
         secondary_move(MIGRATION_CHECKPOINT_STATE_STARTING,
                        MIGRATION_CHECKPOINT_STATE_PROTECTED);
-    } else if (secondary_failing_over()) {
+    } else if (secondary_failing_over() && !committed) {
         qemu_fclose(devices);
         return SECONDARY_GOES_ON;
     }
@@ -213,7 +245,8 @@ static SecondaryEnd secondary_take_end(QEMUFile *f, Error **errp)
         return SECONDARY_BROKEN;
     }
     error_setg(errp, "the primary has ended the protection after epoch %"
-               PRIu64 " and goes on with the guest", number);
+               PRIu64 " and goes on with the guest, or the guest has ended "
+               "there", number);
     return SECONDARY_RELEASED;
 }
 
@@ -287,17 +320,34 @@ static bool secondary_conclude(QEMUFile *f, SecondaryEnd how, Error *err,
     return false;
 }
 
+/* Writes of the guest have to be undone where the primary's are. */
+static bool secondary_disks_fit(Error **errp)
+{
+    unsigned count;
+
+    BQL_LOCK_GUARD();
+    if (!checkpoint_disks_possible(false, &count, errp)) {
+        return false;
+    }
+    if (count != secondary.disks) {
+        error_setg(errp, "the primary replicates %u disks, and %u are "
+                   "replicated here", secondary.disks, count);
+    }
+    return count == secondary.disks;
+}
+
 static bool secondary_receive(QEMUFile *f, Error **errp)
 {
     Error *err = NULL;
-    SecondaryEnd end;
+    SecondaryEnd end = secondary_disks_fit(&err) ? SECONDARY_GOES_ON
+                                                 : SECONDARY_BROKEN;
 
-    do {
+    while (end == SECONDARY_GOES_ON) {
         end = secondary_take(f, &err);
         if (end == SECONDARY_GOES_ON) {
             end = secondary_next(f, &err);
         }
-    } while (end == SECONDARY_GOES_ON);
+    }
     return secondary_conclude(f, end, err, errp);
 }
 
@@ -321,6 +371,9 @@ static void secondary_take_over(void *opaque)
     ok = epochs_load_devices(devices, &err);
     qemu_fclose(devices);
     if (ok) {
+        if (secondary.disks) {
+            replicated_disks_take_over();
+        }
         epochs_take_over();
     } else {
         error_prepend(&err, "the guest cannot be started from epoch %" PRIu64
@@ -361,6 +414,7 @@ static void secondary_forget(void)
     }
     g_clear_pointer(&secondary.grace, timer_free);
     secondary.idle = false;
+    secondary.disks = 0;
     QEMU_LOCK_GUARD(&secondary.lock);
     if (secondary.state != MIGRATION_CHECKPOINT_STATE_FAILOVER) {
         secondary.state = MIGRATION_CHECKPOINT_STATE_ENDED;
@@ -436,7 +490,8 @@ bool secondary_failover(Error **errp)
         return secondary_refuse("it is being done", errp);
     default:
         return secondary_refuse("the primary has ended the protection, and "
-                                "goes on with the guest", errp);
+                                "goes on with the guest, or the guest has "
+                                "ended there", errp);
     }
 }
 
@@ -445,6 +500,7 @@ bool secondary_failover(Error **errp)
  */
 
 static const DestinationEpochs secondary_epochs = {
+    .disks = secondary_take_disks,
     .begin = secondary_begin,
     .receive = secondary_receive,
     .ended = secondary_ended,

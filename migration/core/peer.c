@@ -24,6 +24,9 @@ static const struct {
     { WIRE_PEER_POSTCOPY_CHANNELS, "postcopy-channels" },
     { WIRE_PEER_INVENTORY, "inventory" },
     { WIRE_PEER_CHECKPOINT, "checkpoint" },
+#ifdef CONFIG_REPLICATION
+    { WIRE_PEER_CHECKPOINT_DISKS, "checkpoint-disks" },
+#endif
 #ifdef CONFIG_ZSTD
     { WIRE_PEER_ANY_METHOD, "any-method" },
 #endif

@@ -15,6 +15,11 @@
 
 typedef struct DestinationEpochs {
     /*
+     * CHECKPOINT_DISKS came, and its payload is next in @f.  Main loop's
+     * coroutine, BQL.
+     */
+    bool (*disks)(QEMUFile *f, Error **errp);
+    /*
      * CHECKPOINT came in the stream for the first time, and its payload is next
      * in @f.  Goes to STEP_EPOCHS.  Main loop's coroutine, BQL.
      */

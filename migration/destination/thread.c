@@ -178,6 +178,9 @@ static bool load_take_command(void *opaque, unsigned command, QEMUFile *f,
         return prepare_commit(f, errp);
     case WIRE_CMD_SWITCHOVER_START:
         return device_load_switchover_start(errp);
+    case WIRE_CMD_CHECKPOINT_DISKS:
+        return destination.epochs ? destination.epochs->disks(f, errp)
+                                  : not_available(errp);
     case WIRE_CMD_CHECKPOINT:
         return destination.epochs ? destination.epochs->begin(f, errp)
                                   : not_available(errp);

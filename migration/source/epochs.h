@@ -15,6 +15,13 @@ typedef struct SourceEpochs {
     /* Before anything is prepared for a migration to @addr.  BQL. */
     bool (*possible)(const MigrationAddress *addr, Error **errp);
     /*
+     * The last step before the destination is connected to; undone by ended().
+     * BQL.
+     */
+    bool (*prepare)(Error **errp);
+    /* Whether a destination with @features will do.  Migration thread. */
+    bool (*peer_fits)(uint32_t features, Error **errp);
+    /*
      * In place of a switchover, when what is left would fit into one.  True:
      * the destination has the guest, which is stopped here.  Migration thread,
      * without the BQL.
@@ -25,6 +32,8 @@ typedef struct SourceEpochs {
      * that by itself: the connection is still needed.  Main loop, BQL.
      */
     bool (*cancel)(void);
+    /* The migration is over, however it ended.  Main loop, BQL. */
+    void (*ended)(void);
 } SourceEpochs;
 
 #endif

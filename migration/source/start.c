@@ -94,6 +94,9 @@ static void source_finish(bool succeeded)
     postcopy_cleanup();
     qemu_savevm_state_cleanup();
     cpr_hand_over_end();
+    if (source.epochs) {
+        source.epochs->ended();
+    }
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.view.total_ms = now_ms() - source.view.start_ms;
     }
@@ -250,7 +253,8 @@ bool source_start(MigrationAddress *addr, MigrationChannelList *channels,
     }
     source_set_address(addr);
     source.connecting = true;
-    if (!cpr_hand_over(channels, connect_to_address, &err)) {
+    if ((migrate_checkpoint() && !source.epochs->prepare(&err)) ||
+        !cpr_hand_over(channels, connect_to_address, &err)) {
         source.connecting = false;
         source_fail_early(err);
     }

@@ -107,10 +107,8 @@ static bool meet(Peer *peer, Error **errp)
         preflight_greet(source.to_dst);
         return_path_meet(source.return_path, MEET_MS, peer);
     }
-    if (migrate_checkpoint() && !(peer->features & WIRE_PEER_CHECKPOINT)) {
-        error_setg(errp, "destination cannot receive checkpoints: turn "
-                   "capability 'checkpoint' off, or use a QEMU there that "
-                   "has it");
+    if (migrate_checkpoint() &&
+        !source.epochs->peer_fits(peer->features, errp)) {
         return false;
     }
     return preflight_run(peer, errp);

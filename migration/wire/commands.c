@@ -81,6 +81,7 @@ static const CommandRule peer_rules[] = {
     RULE(LAYOUTS, WIRE_CMD_LAYOUTS_MIN, WIRE_CMD_LAYOUTS_MAX, 0, STREAM, 0),
     FIXED(CHECKPOINT, STREAM, AT(PRECOPY) | AT(EPOCHS)),
     FIXED(CHECKPOINT_END, STREAM, AT(EPOCHS)),
+    FIXED(CHECKPOINT_DISKS, STREAM, AT(PRECOPY)),
 };
 
 static const CommandRule *find_rule(unsigned command)

@@ -259,6 +259,7 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_POSTCOPY_CHANNELS     0x0800u
 #define WIRE_PEER_INVENTORY             0x1000u /* WIRE_CMD_INVENTORY */
 #define WIRE_PEER_CHECKPOINT            0x2000u /* WIRE_CMD_CHECKPOINT */
+#define WIRE_PEER_CHECKPOINT_DISKS      0x8000u /* WIRE_CMD_CHECKPOINT_DISKS */
 
 typedef struct WirePostcopyAdvise {
     wire_be64 host_page_sizes;          /*  0: all RAM page sizes, or-ed */
@@ -326,11 +327,17 @@ WIRE_ASSERT_SIZE(WirePackaged, WIRE_CMD_PACKAGED_LEN);
  * number is counted from 1.  CHECKPOINT_END is the last command: the guest goes
  * on at the source and will not be started from what was sent; the destination
  * answers with SHUT, and with success only if it has the guest already.
+ *
+ * With the feature CHECKPOINT_DISKS, and before the first epoch of a guest that
+ * has such disks: CHECKPOINT_DISKS, how many of them are replicated.  From then
+ * on an acknowledgement says that they have been committed, too.
  */
 #define WIRE_CMD_CHECKPOINT             0x460a
 #define WIRE_CMD_CHECKPOINT_LEN         16
 #define WIRE_CMD_CHECKPOINT_END         0x460b
 #define WIRE_CMD_CHECKPOINT_END_LEN     8
+#define WIRE_CMD_CHECKPOINT_DISKS       0x460c
+#define WIRE_CMD_CHECKPOINT_DISKS_LEN   4
 
 /*
  * After INVENTORY, once, if the answer had WIRE_INVENTORY_LAYOUT: types of
@@ -376,6 +383,11 @@ typedef struct WireEpoch {
     wire_be64 number;                   /*  0 */
 } QEMU_PACKED WireEpoch;
 WIRE_ASSERT_SIZE(WireEpoch, WIRE_CMD_CHECKPOINT_END_LEN);
+
+typedef struct WireCheckpointDisks {
+    wire_be32 count;                    /*  0: from 1 */
+} QEMU_PACKED WireCheckpointDisks;
+WIRE_ASSERT_SIZE(WireCheckpointDisks, WIRE_CMD_CHECKPOINT_DISKS_LEN);
 
 /*
  * 5. Return path: destination to source

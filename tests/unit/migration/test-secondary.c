@@ -13,6 +13,8 @@
 #include "migration/base/load-step.h"
 #include "migration/base/sides.h"
 #include "migration/checkpoint/epoch.h"
+#include "migration/checkpoint/possible.h"
+#include "migration/checkpoint/replicated-disks.h"
 #include "migration/checkpoint/secondary.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
@@ -29,9 +31,13 @@
 
 Destination destination;
 
+static unsigned disks;          /* that are replicated here */
+
 /* What the secondary did in the migration that is tested */
 static struct {
     unsigned acks, loaded;      /* epochs */
+    unsigned commits;           /* of disks */
+    bool commit_fails, over;    /* the last commit; the disks are taken over */
     unsigned started;           /* epoch that the guest was started from */
     unsigned accepted;          /* times that the primary was told so */
     bool acks_fail, devices_fail;
@@ -63,6 +69,30 @@ static void check_part(QEMUFile *f, unsigned number, bool memory)
 bool migrate_checkpoint(void)
 {
     return true;
+}
+
+bool checkpoint_disks_possible(bool primary, unsigned *count, Error **errp)
+{
+    g_assert_false(primary);
+    *count = disks;
+    return true;
+}
+
+bool replicated_disks_commit(bool first, Error **errp)
+{
+    g_assert_cmpint(first, ==, !did.commits);
+    did.commits++;
+    if (did.commit_fails && did.commits == EPOCHS) {
+        error_setg(errp, "a disk");
+        return false;
+    }
+    return true;
+}
+
+void replicated_disks_take_over(void)
+{
+    g_assert_cmpuint(did.started, ==, 0);
+    did.over = true;
 }
 
 bool epochs_load_memory(QEMUFile *f, Error **errp)
@@ -99,6 +129,8 @@ bool reply_checkpoint_ack(uint64_t number)
     g_assert_cmpuint(number, ==, ++did.acks);
     /* Nothing of it is in place before that. */
     g_assert_cmpuint(did.loaded, ==, number - 1);
+    /* Its disks are. */
+    g_assert_cmpuint(did.commits, ==, disks ? number : 0);
     return true;
 }
 
@@ -205,6 +237,28 @@ static void ignore_shutdown(void *opaque)
 {
 }
 
+static unsigned announced;      /* replicated disks of the primary */
+
+/* CHECKPOINT_DISKS, in a stream of its own */
+static bool take_disks(unsigned count, Error **errp)
+{
+    uint8_t wire[WIRE_CMD_CHECKPOINT_DISKS_LEN];
+    MockChannel *mc;
+    QEMUFile *f;
+    bool ok;
+
+    if (!count) {
+        return true;
+    }
+    stl_be_p(wire, count);
+    mc = mock_channel_reader(wire, sizeof(wire));
+    f = qemu_file_new_input(QIO_CHANNEL(mc));
+    object_unref(OBJECT(mc));
+    ok = destination.epochs->disks(f, errp);
+    qemu_fclose(f);
+    return ok;
+}
+
 /* A migration of which @len bytes come; what the incoming thread says of it. */
 static bool receive(const uint8_t *bytes, size_t len, Error **errp)
 {
@@ -217,7 +271,7 @@ static bool receive(const uint8_t *bytes, size_t len, Error **errp)
     phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
     load_step_begin(STEP_PRECOPY);
-    return destination.epochs->begin(destination.from_src, errp) &&
+    return take_disks(announced, errp) && destination.epochs->begin(destination.from_src, errp) &&
            destination.epochs->receive(destination.from_src, errp);
 }
 
@@ -411,11 +465,79 @@ static void test_devices_fail(void)
     g_byte_array_unref(e.bytes);
 }
 
+/* Disks of an epoch are committed before it is acknowledged. */
+static void test_disks(void)
+{
+    Epochs e;
+
+    epochs_make(&e);
+    disks = announced = 2;
+    check_kept(receive(e.bytes->data, e.bytes->len, &error_abort), EPOCHS,
+               false);
+    g_assert_cmpuint(did.commits, ==, EPOCHS);
+    g_assert_true(did.over);
+    end();
+    /* Half an epoch commits nothing. */
+    check_kept(receive(e.bytes->data, e.bytes->len - 1, &error_abort),
+               EPOCHS - 1, false);
+    g_assert_cmpuint(did.commits, ==, EPOCHS - 1);
+    end();
+    disks = announced = 0;
+    g_byte_array_unref(e.bytes);
+}
+
+/* Disks that may be those of no epoch: nothing is started from them. */
+static void test_disks_fail(void)
+{
+    Error *err = NULL;
+    Epochs e;
+
+    epochs_make(&e);
+    disks = announced = 1;
+    did.commit_fails = true;
+    g_assert_false(receive(e.bytes->data, e.bytes->len, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "a disk"));
+    error_free(err);
+    g_assert_cmpuint(did.acks, ==, EPOCHS - 1);
+    check_refused("has ended the protection");
+    end();
+    disks = announced = 0;
+    g_byte_array_unref(e.bytes);
+}
+
+static void check_disks_differ(unsigned there, unsigned here)
+{
+    Error *err = NULL;
+    Epochs e;
+
+    epochs_make(&e);
+    announced = there;
+    disks = here;
+    g_assert_false(receive(e.bytes->data, e.bytes->len, &err));
+    g_assert_nonnull(strstr(error_get_pretty(err), "replicated here"));
+    error_free(err);
+    g_assert_cmpuint(did.acks + did.loaded + did.commits, ==, 0);
+    end();
+    disks = announced = 0;
+    g_byte_array_unref(e.bytes);
+}
+
+static void test_disks_differ(void)
+{
+    check_disks_differ(0, 1);
+    check_disks_differ(1, 0);
+    check_disks_differ(1, 2);
+    check_disks_differ(UINT32_MAX, 1);
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
     secondary_init();
     g_test_add_func("/secondary/cut", test_cut);
+    g_test_add_func("/secondary/disks", test_disks);
+    g_test_add_func("/secondary/disks/fail", test_disks_fail);
+    g_test_add_func("/secondary/disks/differ", test_disks_differ);
     g_test_add_func("/secondary/cut/told-early", test_cut_early);
     g_test_add_func("/secondary/cut/end", test_cut_end);
     g_test_add_func("/secondary/no-ack", test_no_ack);
