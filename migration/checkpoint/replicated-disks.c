@@ -30,7 +30,7 @@ static bool is_replication(BlockDriverState *bs, bool primary)
 }
 
 /* All that is written to @bs goes through the result; NULL: there is none. */
-static BlockDriverState * GRAPH_RDLOCK
+static BlockDriverState *GRAPH_RDLOCK
 find_replication(BlockDriverState *bs, bool primary)
 {
     BlockDriverState *found = NULL;
@@ -130,7 +130,7 @@ bool replicated_disks_commit(bool first, Error **errp)
  */
 
 /* The disk that the primary writes to, over NBD */
-static BlockDriverState * GRAPH_RDLOCK secondary_disk(BlockDriverState *top)
+static BlockDriverState *GRAPH_RDLOCK secondary_disk(BlockDriverState *top)
 {
     BlockDriverState *active = top->file ? top->file->bs : NULL;
     BlockDriverState *hidden = active && active->backing ? active->backing->bs

@@ -271,7 +271,8 @@ static bool receive(const uint8_t *bytes, size_t len, Error **errp)
     phase_set(&destination_phase, MIGRATION_STATUS_SETUP);
     phase_set(&destination_phase, MIGRATION_STATUS_ACTIVE);
     load_step_begin(STEP_PRECOPY);
-    return take_disks(announced, errp) && destination.epochs->begin(destination.from_src, errp) &&
+    return take_disks(announced, errp) &&
+           destination.epochs->begin(destination.from_src, errp) &&
            destination.epochs->receive(destination.from_src, errp);
 }
 
