@@ -80,6 +80,17 @@ bool postcopy_request_read(const RamRegions *regions, const RamRegion **last,
     return true;
 }
 
+static uint64_t request_bytes(const PageRequest *request)
+{
+    return request->count << request->region->page_bits;
+}
+
+/* By one thread at a time; others may read it. */
+static void queue_count_bytes(uint64_t *bytes, const PageRequest *request)
+{
+    qatomic_set_u64(bytes, qatomic_read_u64(bytes) + request_bytes(request));
+}
+
 bool postcopy_queue_put(PostcopyQueue *q, const PageRequest *request)
 {
     unsigned in = q->in;
@@ -88,6 +99,7 @@ bool postcopy_queue_put(PostcopyQueue *q, const PageRequest *request)
         return false;
     }
     q->list[in % POSTCOPY_QUEUE_LEN] = *request;
+    queue_count_bytes(&q->bytes_in, request);
     qatomic_store_release(&q->in, in + 1);
     return true;
 }
@@ -100,17 +112,34 @@ bool postcopy_queue_take(PostcopyQueue *q, PageRequest *request)
         return false;
     }
     *request = q->list[out % POSTCOPY_QUEUE_LEN];
+    queue_count_bytes(&q->bytes_out, request);
     qatomic_store_release(&q->out, out + 1);
     return true;
 }
 
 bool postcopy_queue_empty(const PostcopyQueue *q)
 {
-    return qatomic_read(&q->in) == qatomic_read(&q->out);
+    return !postcopy_queue_length(q);
+}
+
+unsigned postcopy_queue_length(const PostcopyQueue *q)
+{
+    return qatomic_read(&q->in) - qatomic_read(&q->out);
+}
+
+/* The two are not read at the same moment. */
+uint64_t postcopy_queue_bytes(const PostcopyQueue *q)
+{
+    uint64_t out = qatomic_read_u64(&q->bytes_out);
+    uint64_t in = qatomic_read_u64(&q->bytes_in);
+
+    return in > out ? in - out : 0;
 }
 
 void postcopy_queue_clear(PostcopyQueue *q)
 {
     qatomic_set(&q->in, 0);
     qatomic_set(&q->out, 0);
+    qatomic_set_u64(&q->bytes_in, 0);
+    qatomic_set_u64(&q->bytes_out, 0);
 }

@@ -6,11 +6,11 @@
  * A request is about whole host pages of one block.  The destination sends it
  * when somebody there waits for a page.
  *
- * The queue has one thread that puts requests in (the return path's) and one
- * that takes them out (the one that sends), and no lock.  It is bounded, as
- * nobody knows how much a peer will ask for.  A request that does not fit is
- * dropped, which costs time and nothing else: its pages are dirty, so they are
- * sent in their turn.
+ * The queue has one thread that puts requests in (the return path's) and no
+ * lock: those that take them out (whoever sends) do so one at a time.  It is
+ * bounded, as nobody knows how much a peer will ask for.  A request that does
+ * not fit is dropped, which costs time and nothing else: its pages are dirty,
+ * so they are sent in their turn.
  */
 
 #ifndef MIGRATION_POSTCOPY_REQUESTS_H
@@ -47,17 +47,23 @@ bool postcopy_request_read(const RamRegions *regions, const RamRegion **last,
 
 typedef struct PostcopyQueue {
     unsigned in, out;           /* atomic; they wrap around */
+    uint64_t bytes_in, bytes_out;       /* of their pages; atomic */
     PageRequest list[POSTCOPY_QUEUE_LEN];
 } PostcopyQueue;
 
 /* False if it is full.  The one thread that puts in. */
 bool postcopy_queue_put(PostcopyQueue *q, const PageRequest *request);
 
-/* False if it is empty.  The one thread that takes out. */
+/* False if it is empty.  One thread at a time. */
 bool postcopy_queue_take(PostcopyQueue *q, PageRequest *request);
 
-/* Any thread; the answer may be old at once. */
+/*
+ * Whether it is empty; how many requests, and bytes of pages in these, wait.
+ * Any thread; the answer may be old at once.
+ */
 bool postcopy_queue_empty(const PostcopyQueue *q);
+unsigned postcopy_queue_length(const PostcopyQueue *q);
+uint64_t postcopy_queue_bytes(const PostcopyQueue *q);
 
 /* Forget all requests, while nobody uses the queue. */
 void postcopy_queue_clear(PostcopyQueue *q);

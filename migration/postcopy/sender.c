@@ -85,6 +85,7 @@ void postcopy_sender_init(PostcopySender *ps, RamRegions *regions,
     ps->helper_count = 0;
     ps->copies = ops->early ? g_malloc(POSTCOPY_EARLY) : NULL;
     qemu_mutex_init(&ps->lock);
+    qemu_mutex_init(&ps->serving);
     locality_init(&ps->locality);
 }
 
@@ -133,7 +134,7 @@ static void forget_requests(PostcopySender *ps)
 {
     PageRequest request;
 
-    while (postcopy_queue_take(&ps->queue, &request)) {
+    while (postcopy_sender_take(ps, &request)) {
         /* dropped */
     }
 }
@@ -169,6 +170,7 @@ void postcopy_sender_ignore(PostcopySender *ps)
 
 bool postcopy_sender_take(PostcopySender *ps, PageRequest *request)
 {
+    QEMU_LOCK_GUARD(&ps->serving);
     return postcopy_queue_take(&ps->queue, request);
 }
 
@@ -336,14 +338,18 @@ static void sender_send_again(PostcopySender *ps, RamSender *via,
                               const PageRequest *request)
 {
     if (!ps->again || !has_other_way(ps) || request->count > 1 ||
-        ps->copied >= noted(ps) ||
         !is_under_way(ps, request)) {
         return;
     }
+    WITH_QEMU_LOCK_GUARD(&ps->serving) {
+        if (ps->copied >= noted(ps)) {
+            return;
+        }
+        ps->copied++;
+        add_stat(&ps->served.again, 1);
+    }
     ram_sender_pages(via, request->region, request->first, 1);
     ram_sink_flush(via->sink);
-    ps->copied++;
-    add_stat(&ps->served.again, 1);
 }
 
 /*
@@ -358,17 +364,34 @@ static uint64_t sender_serve(PostcopySender *ps, RamSender *via,
     uint64_t end = request->first + request->count, sent, along;
     unsigned most = has_channel(ps) ? 0
                                     : ALONG_BYTES / (unit << r->page_bits);
-    unsigned window = locality_fault(&ps->locality, r->index,
-                                     request->first / unit, most);
+    unsigned window;
 
+    WITH_QEMU_LOCK_GUARD(&ps->serving) {
+        window = locality_fault(&ps->locality, r->index, request->first / unit,
+                                most);
+    }
     sent = send_units(ps, via, r, request->first, end);
     along = MIN(end + window * unit, r->pages);
     along = send_units(ps, via, r, end, MAX(end, along));
     qatomic_set_u64(&ps->aim, aim_at(r, MIN(end + window * unit, r->pages)));
 
-    add_stat(&ps->served.urgent, sent);
-    add_stat(&ps->served.along, along);
+    WITH_QEMU_LOCK_GUARD(&ps->serving) {
+        add_stat(&ps->served.urgent, sent);
+        add_stat(&ps->served.along, along);
+    }
     trace_postcopy_served(r->name, request->first, sent, along);
+    return sent;
+}
+
+/* Returns how much of it was left to be sent. */
+static uint64_t serve_request(PostcopySender *ps, RamSender *via,
+                              const PageRequest *request)
+{
+    uint64_t sent = sender_serve(ps, via, request);
+
+    if (!sent) {
+        sender_send_again(ps, via, request);
+    }
     return sent;
 }
 
@@ -385,10 +408,7 @@ static bool serve_at_once(PostcopySender *ps, const PageRequest *request,
     QEMU_LOCK_GUARD(&ps->lock);
     RCU_READ_LOCK_GUARD();
     before = stream_position(f);
-    sent = sender_serve(ps, &ps->urgent, request);
-    if (!sent) {
-        sender_send_again(ps, &ps->urgent, request);
-    }
+    sent = serve_request(ps, &ps->urgent, request);
     stat64_add(&mig_stats.postcopy_bytes, stream_position(f) - before);
     return !sent || stream_check(f, errp);
 }
@@ -532,13 +552,33 @@ static bool sender_send_batch(PostcopySender *ps, PostcopyBackground *b,
     return n;
 }
 
+/* One that waits is the migration thread's, which may just be waking up. */
+static bool overflows(const PostcopyQueue *q)
+{
+    return postcopy_queue_length(q) > 1 &&
+           postcopy_queue_bytes(q) >= POSTCOPY_OVERFLOW;
+}
+
+/* What is requested, if the migration thread is behind with that */
+static bool serve_overflow(PostcopySender *ps, RamSender *via)
+{
+    PageRequest request;
+
+    if (!overflows(&ps->queue) || !postcopy_sender_take(ps, &request)) {
+        return false;
+    }
+    serve_request(ps, via, &request);
+    return true;
+}
+
 void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via)
 {
     bool more = ps->regions->count;
 
     while (more && !qatomic_read(via->stop) && !ram_sink_error(via->sink)) {
         RCU_READ_LOCK_GUARD();
-        more = sender_send_batch(ps, &ps->helpers[i], via,
+        more = serve_overflow(ps, via) ||
+               sender_send_batch(ps, &ps->helpers[i], via,
                                  batch_bytes(ps, false));
     }
 }
@@ -547,11 +587,9 @@ void postcopy_sender_serve_queue(PostcopySender *ps, RamSender *main)
 {
     PageRequest request;
 
-    while (postcopy_queue_take(&ps->queue, &request)) {
+    while (postcopy_sender_take(ps, &request)) {
         QEMU_LOCK_GUARD(&ps->lock);
-        if (!sender_serve(ps, main, &request)) {
-            sender_send_again(ps, main, &request);
-        }
+        serve_request(ps, main, &request);
     }
 }
 

@@ -13,6 +13,9 @@
  *
  * Where there are channels for the background, a thread for each of them sends
  * it (postcopy_sender_help()), and the migration thread only what is requested.
+ * When more is requested than one thread sends at once, as when several vCPUs
+ * wait for huge pages, these threads help with that: then a request waits as
+ * long behind the others on the main channel as behind the background.
  *
  * Either way the background goes on behind them.  Without a second channel
  * neighbours follow the page at once, as far as locality.h says so.  With one
@@ -24,9 +27,11 @@
  * sent lately: a page of that is sent again where requested ones are, without a
  * claim, if it is requested (under-way.h) and the background goes another way.
  *
- * There is one lock, of whoever serves requests.  With a second channel that is
- * the thread that hears them, but for those that were kept and for the very
- * end, so nobody waits for it.
+ * `lock` is of whoever serves requests at any time, while he sends.  With a
+ * second channel that is the thread that hears them, but for those that were
+ * kept and for the very end, so nobody waits for it.  Helpers do without: they
+ * rest while memory is released by anybody else.  `serving` is of all of them,
+ * for a look at what they share, and never held while something is sent.
  *
  * Errors are latched in the stream that they happen on.
  */
@@ -64,6 +69,12 @@ typedef enum PostcopyAnswers {
     POSTCOPY_SERVE,             /* pages are claimed and sent */
 } PostcopyAnswers;
 
+/*
+ * Bytes of requested pages that wait for others to be sent: more than one
+ * connection is to have before it, where others have as much of the background
+ */
+#define POSTCOPY_OVERFLOW (1024 * 1024)
+
 /* Bytes that are copied at a time where pages are released early */
 #define POSTCOPY_EARLY (256 * 1024)
 
@@ -88,10 +99,11 @@ typedef struct PostcopySender {
     RamStreamSink channel;      /* the second one; its file is NULL without */
     RamSender urgent;           /* of pages to that channel */
     bool again;                 /* pages that are under way may come again */
+    QemuMutex serving;          /* taken last; of these and the queue's end: */
     uint64_t copied;            /* pages that came again */
-    Locality locality;          /* of whoever serves requests */
+    Locality locality;
+    MigrationPageRequests served;   /* atomic for those who look */
     uint64_t aim;               /* where the background goes on; atomic */
-    MigrationPageRequests served;   /* counted by whoever sends, atomic */
     uint8_t *copies;            /* with ops->early: room for POSTCOPY_EARLY */
 
     uint64_t quota;             /* bytes in a run; UINT64_MAX if any */
@@ -128,7 +140,8 @@ void postcopy_sender_set_helpers(PostcopySender *ps, unsigned count);
 
 /*
  * Thread @i sends by @via until @via->stop is set, nothing is left, or there is
- * an error in its sink.  Not with RCU.
+ * an error in its sink: the background, and what is requested while at least
+ * two requests wait, of POSTCOPY_OVERFLOW bytes together.  Not with RCU.
  */
 void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via);
 

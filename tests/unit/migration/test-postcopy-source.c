@@ -158,13 +158,15 @@ typedef struct Traffic {
 
 #define REQUESTS 200000
 
+static const RamRegion anywhere = { .page_bits = BITS };
+
 static void *put_many(void *opaque)
 {
     Traffic *t = opaque;
 
     for (uint64_t i = 1; i <= REQUESTS; i++) {
         t->put += postcopy_queue_put(&t->queue,
-                                     &(PageRequest) { NULL, i, 2 * i });
+                                     &(PageRequest) { &anywhere, i, 2 * i });
     }
     qatomic_store_release(&t->done, true);
     return NULL;
@@ -173,18 +175,23 @@ static void *put_many(void *opaque)
 static void test_full_queue(void)
 {
     g_autofree PostcopyQueue *queue = g_new0(PostcopyQueue, 1);
-    PageRequest q;
+    PageRequest two = { &anywhere, 0, 2 }, q;
 
     g_assert_false(postcopy_queue_take(queue, &q));
     for (unsigned i = 0; i < POSTCOPY_QUEUE_LEN; i++) {
-        g_assert_true(postcopy_queue_put(queue, &(PageRequest) { }));
+        g_assert_cmpuint(postcopy_queue_length(queue), ==, i);
+        g_assert_cmpuint(postcopy_queue_bytes(queue), ==, 2 * PAGE * i);
+        g_assert_true(postcopy_queue_put(queue, &two));
     }
-    g_assert_false(postcopy_queue_put(queue, &(PageRequest) { }));
+    g_assert_false(postcopy_queue_put(queue, &two));
     g_assert_true(postcopy_queue_take(queue, &q));
-    g_assert_true(postcopy_queue_put(queue, &(PageRequest) { }));
+    g_assert_cmpuint(postcopy_queue_bytes(queue), ==,
+                     2 * PAGE * (POSTCOPY_QUEUE_LEN - 1));
+    g_assert_true(postcopy_queue_put(queue, &two));
     g_assert_false(postcopy_queue_empty(queue));
     postcopy_queue_clear(queue);
     g_assert_true(postcopy_queue_empty(queue));
+    g_assert_cmpuint(postcopy_queue_bytes(queue), ==, 0);
 }
 
 static void test_queue(void)
@@ -1142,6 +1149,172 @@ static void test_race(void)
 }
 
 /*
+ * Helpers: threads of channels, as those of multifd
+ */
+
+#define HELPERS 3
+
+typedef struct Helper {
+    Bench *b;
+    unsigned i;
+    Wire wire;
+    RamStreamSink sink;
+    RamSender via;
+    bool stop;
+    QemuThread thread;
+} Helper;
+
+static void helper_init(Helper *h, Bench *b, unsigned i)
+{
+    *h = (Helper) { .b = b, .i = i };
+    wire_init(&h->wire);
+    ram_stream_sink_init(&h->sink, h->wire.f, 0);
+    ram_sender_init(&h->via, &b->from.regions, &h->sink.sink);
+    h->via.stop = &h->stop;
+}
+
+static void bench_init_helped(Bench *b, Helper *helpers, unsigned count)
+{
+    bench_init(b, false);
+    postcopy_sender_close(&b->ps);
+    postcopy_sender_set_helpers(&b->ps, count);
+    postcopy_sender_open(&b->ps);
+    for (unsigned i = 0; i < count; i++) {
+        helper_init(&helpers[i], b, i);
+    }
+}
+
+static void bench_destroy_helped(Bench *b, Helper *helpers, unsigned count)
+{
+    postcopy_sender_close(&b->ps);
+    postcopy_sender_set_helpers(&b->ps, 0);
+    for (unsigned i = 0; i < count; i++) {
+        wire_destroy(&helpers[i].wire);
+    }
+    bench_destroy(b);
+}
+
+/* The record of a page comes with the name of its region. */
+static void begins_with(const Wire *w, const char *name, uint64_t page)
+{
+    g_assert_cmpuint(first_page(w), ==, page);
+    g_assert_cmpmem(w->buffer->data + 9, w->buffer->data[8], name,
+                    strlen(name));
+}
+
+/* One that waits is left to the migration thread, however large it is. */
+static void test_help_with_one(void)
+{
+    Helper h;
+    Bench b;
+
+    bench_init_helped(&b, &h, 1);
+    ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
+    postcopy_sender_help(&b.ps, 0, &h.via);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    begins_with(&h.wire, "pc.ram", 0);
+    g_assert_true(postcopy_sender_asked(&b.ps));
+    g_assert_cmpuint(b.ps.served.urgent, ==, 0);
+    load(&b, &h.wire);
+    check_same(&b);
+    bench_destroy_helped(&b, &h, 1);
+}
+
+/* So are two that are small. */
+static void test_help_with_small(void)
+{
+    Helper h;
+    Bench b;
+
+    bench_init_helped(&b, &h, 1);
+    ask(&b, "pc.ram", 3000, 1);
+    ask(&b, "pc.ram", 2000, 1);
+    postcopy_sender_help(&b.ps, 0, &h.via);
+    begins_with(&h.wire, "pc.ram", 0);
+    g_assert_cmpuint(postcopy_queue_length(&b.ps.queue), ==, 2);
+    bench_destroy_helped(&b, &h, 1);
+}
+
+/* Of several that are large the first is sent first, whole and once. */
+static void test_help_with_several(void)
+{
+    Helper h;
+    Bench b;
+
+    bench_init_helped(&b, &h, 1);
+    ask(&b, "mem.huge", HUGE_PAGES, HUGE_PAGES);
+    ask(&b, "mem.huge", 0, HUGE_PAGES);
+    postcopy_sender_help(&b.ps, 0, &h.via);
+    begins_with(&h.wire, "mem.huge", HUGE_PAGES);
+    g_assert_cmpuint(postcopy_queue_length(&b.ps.queue), ==, 1);
+    g_assert_cmpuint(b.ps.served.urgent, ==, HUGE_PAGES);
+
+    /* The other one is not lost: the background had it by then. */
+    postcopy_sender_serve_queue(&b.ps, &b.sender);
+    g_assert_false(postcopy_sender_asked(&b.ps));
+    g_assert_cmpuint(b.main.buffer->usage, ==, 0);
+    g_assert_cmpuint(ram_sender_left(&b.from.regions), ==, 0);
+    load(&b, &h.wire);
+    check_same(&b);
+    bench_destroy_helped(&b, &h, 1);
+}
+
+static void *help(void *opaque)
+{
+    Helper *h = opaque;
+
+    postcopy_sender_help(&h->b->ps, h->i, &h->via);
+    return NULL;
+}
+
+/* As they are asked for there are always some that wait. */
+static void *ask_for_huge_first(void *opaque)
+{
+    Bench *b = opaque;
+
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned page = 0; page < 3; page++) {
+            ask(b, "mem.huge", page * HUGE_PAGES, HUGE_PAGES);
+        }
+    }
+    return ask_many(b);
+}
+
+/* The migration thread serves, helpers send, and each page is sent once. */
+static void test_help_race(void)
+{
+    uint64_t pages = 5000 + 3 * HUGE_PAGES;
+    Helper h[HELPERS];
+    QemuThread thread;
+    Bench b;
+
+    bench_init_helped(&b, h, HELPERS);
+    qemu_thread_create(&thread, "ask", ask_for_huge_first, &b,
+                       QEMU_THREAD_JOINABLE);
+    for (unsigned i = 0; i < HELPERS; i++) {
+        qemu_thread_create(&h[i].thread, "help", help, &h[i],
+                           QEMU_THREAD_JOINABLE);
+    }
+    while (ram_sender_left(&b.from.regions)) {
+        postcopy_sender_serve_queue(&b.ps, &b.sender);
+    }
+    for (unsigned i = 0; i < HELPERS; i++) {
+        qemu_thread_join(&h[i].thread);
+    }
+    qemu_thread_join(&thread);
+    postcopy_sender_serve_queue(&b.ps, &b.sender);
+    g_assert_cmpuint(stat64_get(&mig_stats.normal_pages) +
+                     stat64_get(&mig_stats.zero_pages), ==, pages);
+    g_assert_cmpuint(b.ps.served.urgent + b.ps.served.along, <=, pages);
+    for (unsigned i = 0; i < HELPERS; i++) {
+        load(&b, &h[i].wire);
+    }
+    load(&b, &b.main);
+    check_same(&b);
+    bench_destroy_helped(&b, h, HELPERS);
+}
+
+/*
  * Pace: a way of so many bytes a second that takes so long, with a buffer that
  * holds whatever is put into it
  */
@@ -1331,6 +1504,10 @@ int main(int argc, char **argv)
                          test_kept);
     TEST("sender/broken", test_urgent_broken);
     TEST("sender/race", test_race);
+    TEST("sender/help-with-one", test_help_with_one);
+    TEST("sender/help-with-small", test_help_with_small);
+    TEST("sender/help-with-several", test_help_with_several);
+    TEST("sender/help-race", test_help_race);
     TEST("pace/ways", test_pace);
     TEST("pace/off", test_pace_off);
     TEST("pace/silence", test_pace_silence);
