@@ -24,6 +24,7 @@ static const struct {
     { WIRE_PEER_POSTCOPY_CHANNELS, "postcopy-channels" },
     { WIRE_PEER_INVENTORY, "inventory" },
     { WIRE_PEER_CHECKPOINT, "checkpoint" },
+    { WIRE_PEER_CHANNELS_AGAIN, "channels-again" },
 #ifdef CONFIG_REPLICATION
     { WIRE_PEER_CHECKPOINT_DISKS, "checkpoint-disks" },
 #endif

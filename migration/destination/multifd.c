@@ -53,6 +53,7 @@ static struct {
     bool begun;
     bool met;                   /* the channels have met once; atomic */
     bool placing;               /* between marks of postcopy; who loads */
+    bool again;                 /* they come once more after a break; atomic */
     unsigned channels;
     unsigned waiting;           /* connections that do */
     QLIST_HEAD(, Connection) list;
@@ -207,6 +208,17 @@ static bool drop_oldest(void)
     return true;
 }
 
+/* In the thread of a channel that comes once more */
+static bool channel_introduced(QEMUFile *f, Error **errp)
+{
+    WireMultifdInit init;
+    unsigned id;
+
+    return qemu_get_buffer(f, (uint8_t *)&init, sizeof(init)) ==
+           sizeof(init) &&
+           packet_check_init(&init, &qemu_uuid, incoming.channels, &id, errp);
+}
+
 /* It knows what we understand once we know that of it. */
 static bool source_changes_method(void)
 {
@@ -230,15 +242,16 @@ static void all_have_come(void *opaque)
     }
 }
 
+static const ReceiversPlaces places = {
+    .ops = &dest_channel_pages, .opaque = dest_channel,
+};
+
 /*
  * While pages are missing there are two marks: between them channels bring some
  * of these.  At the first mark of all it is known that the channels have come.
  */
 static bool meet_channels(RamLoader *loader, Error **errp)
 {
-    static const ReceiversPlaces places = {
-        .ops = &dest_channel_pages, .opaque = dest_channel,
-    };
     bool begins = dest_listens() && !incoming.placing;
     bool ok = begins ? receivers_divert(&places, errp) : receivers_meet(errp);
 
@@ -266,6 +279,7 @@ void multifd_incoming_begin(MultifdMain *main)
         .arrived = ram_load_arrived,
         .load_device = device_load_buffer,
         .failed = channel_failed,
+        .introduced = channel_introduced,
     };
 
     multifd_incoming_end();
@@ -308,12 +322,33 @@ void multifd_incoming_shutdown(void)
 
 unsigned multifd_incoming_postcopy(void)
 {
-    if (!incoming.begun ||
-        !(reply_peer_features() & WIRE_PEER_POSTCOPY_CHANNELS)) {
+    uint32_t features = reply_peer_features();
+
+    if (!incoming.begun || !(features & WIRE_PEER_POSTCOPY_CHANNELS)) {
         multifd_incoming_end();
         return 0;
     }
+    qatomic_set(&incoming.again, features & WIRE_PEER_CHANNELS_AGAIN &&
+                                 !migrate_postcopy_preempt());
     return incoming.channels;
+}
+
+bool multifd_incoming_resume(void)
+{
+    if (!qatomic_read(&incoming.again)) {
+        return false;
+    }
+    incoming.placing = false;
+    receivers_begin_again(&places);
+    return true;
+}
+
+bool multifd_incoming_accept(QIOChannel *ioc)
+{
+    QEMUFile *f = qemu_file_new_input(ioc);
+
+    qemu_file_set_blocking(f, false);
+    return receivers_accept(f);
 }
 
 void multifd_incoming_stop(void)
@@ -323,6 +358,7 @@ void multifd_incoming_stop(void)
 
 void multifd_incoming_end(void)
 {
+    qatomic_set(&incoming.again, false);
     if (incoming.begun) {
         incoming.begun = false;
         drop_connections(false);

@@ -47,6 +47,19 @@ void multifd_incoming_shutdown(void);
 unsigned multifd_incoming_postcopy(void);
 
 /*
+ * Postcopy is resumed by a new main channel: whether others follow it, which
+ * are given to multifd_incoming_accept().  Any thread, while who loads the main
+ * channel waits for that.
+ */
+bool multifd_incoming_resume(void);
+
+/*
+ * One of these; whether there are more to come.  A reference to @ioc is taken.
+ * Any thread.
+ */
+bool multifd_incoming_accept(QIOChannel *ioc);
+
+/*
  * Nobody writes to memory for the channels any more.  Thread that loads the
  * main channel, without the BQL.
  */

@@ -669,13 +669,20 @@ static bool pause_until_recovered(Error *err)
     return true;
 }
 
-/* A connection for a postcopy that is paused, or the second one of it */
+/* With the one for urgent pages there are no others. */
+static bool recovered_more(QIOChannel *ioc)
+{
+    return migrate_postcopy_preempt() ? postcopy_dest_urgent_channel(ioc)
+                                      : multifd_incoming_accept(ioc);
+}
+
+/* A connection for a postcopy that is paused, or another one of it */
 static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
 {
     bool main = !err && notify_phase_move(&destination_phase,
                                        MIGRATION_STATUS_POSTCOPY_PAUSED,
                                        MIGRATION_STATUS_POSTCOPY_RECOVER);
-    bool more = false;
+    bool more;
 
     if (err) {
         /* It stays paused, and can be tried again. */
@@ -686,15 +693,16 @@ static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
         QEMUFile *f = qemu_file_new_input(ioc);
 
         qemu_file_set_blocking(f, false);
+        more = multifd_incoming_resume() || migrate_postcopy_preempt();
         WITH_QEMU_LOCK_GUARD(&pc.lock) {
             pc.next = f;
             qemu_cond_broadcast(&pc.cond);
         }
     } else {
-        more = postcopy_dest_urgent_channel(ioc);
+        more = recovered_more(ioc);
     }
     object_unref(OBJECT(ioc));
-    return main ? migrate_postcopy_preempt() : more;
+    return more;
 }
 
 bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)

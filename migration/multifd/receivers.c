@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/bswap.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/units.h"
@@ -31,6 +32,7 @@
 
 typedef struct Receiver {
     unsigned id;
+    bool accepted;              /* its beginning is still to be read */
     QEMUFile *f;                /* NULL: it has not come yet */
     QemuThread thread;
     bool joined;                /* that has been */
@@ -88,6 +90,7 @@ static void record_arrived(void *opaque, RamRegion *r, uint64_t page,
  * Marks
  */
 
+/* Under meeting.lock; while it is not at its mark the thread's own. */
 static void choose_places(Receiver *c)
 {
     static const RamPagesOps memory = { .arrived = record_arrived };
@@ -505,6 +508,7 @@ static RecordsEnd receive_records(Receiver *c, Error **errp)
         .ops = &ops,
         .page_bits = receivers.config.page_bits,
         .pages = c->loader.pages,
+        .pages_opaque = c->loader.pages_opaque,
         .meet = meet_main,
         .beside = true,
     };
@@ -527,6 +531,17 @@ static RecordsEnd receive_records(Receiver *c, Error **errp)
 /*
  * A channel
  */
+
+/* Packets have no place to go to while pages are put in place. */
+static bool is_possible(const Receiver *c, const Packet *p, Error **errp)
+{
+    bool possible = !c->diverted || (p->flags & WIRE_MULTIFD_RECORDS);
+
+    if (!possible) {
+        error_setg(errp, "In postcopy there may only be records");
+    }
+    return possible;
+}
 
 /* False, without an error, if the channel ends. */
 static bool receive(Receiver *c, Error **errp)
@@ -553,11 +568,11 @@ static bool receive(Receiver *c, Error **errp)
             }
             continue;
         }
-        if (!get_packet(c, &head, &p, errp)) {
+        if (!get_packet(c, &head, &p, errp) || !is_possible(c, &p, errp)) {
             return false;
         }
         if (p.flags & WIRE_MULTIFD_RECORDS) {
-            if (!records_possible(c, &p, ready, errp)) {
+            if (!records_possible(c, &p, ready || c->diverted, errp)) {
                 return false;
             }
             end = receive_records(c, errp);
@@ -624,7 +639,8 @@ static void *receiver_thread(void *opaque)
     Error *err = NULL;
 
     rcu_register_thread();
-    if (!receive(c, &err)) {
+    if ((c->accepted && !receivers.config.introduced(c->f, &err)) ||
+        !receive(c, &err)) {
         if (err) {
             receiver_failed(c, err);
         } else {
@@ -641,18 +657,29 @@ static void *receiver_thread(void *opaque)
  * All of them
  */
 
-void receivers_begin(const ReceiversConfig *config)
+static void await_channels(const ReceiversPlaces *places)
 {
-    assert(!receivers.list);
-    receivers.config = *config;
-    receivers.pages_max = packet_pages_max(config->page_bits);
-    receivers.list = g_new0(Receiver, config->channels);
     WITH_QEMU_LOCK_GUARD(&meeting.lock) {
+        assert(!receivers.list);
+        receivers.list = g_new0(Receiver, receivers.config.channels);
         meeting.there = meeting.number = meeting.channels = 0;
         meeting.over = meeting.broken = false;
-        meeting.places = NULL;
+        meeting.places = places;
     }
     first_error_clear(&meeting.error);
+}
+
+void receivers_begin(const ReceiversConfig *config)
+{
+    receivers.config = *config;
+    receivers.pages_max = packet_pages_max(config->page_bits);
+    await_channels(NULL);
+}
+
+void receivers_begin_again(const ReceiversPlaces *places)
+{
+    receivers_end();
+    await_channels(places);
 }
 
 static bool receiver_prepare(Receiver *c, Error **errp)
@@ -669,27 +696,56 @@ static bool receiver_prepare(Receiver *c, Error **errp)
     return true;
 }
 
-bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
+/* Under meeting.lock. */
+static bool receiver_begin(unsigned id, QEMUFile *f, bool accepted,
+                           Error **errp)
 {
     g_autofree char *name = g_strdup_printf(MIGRATION_THREAD_DST_MULTIFD, id);
     Receiver *c = &receivers.list[id];
 
-    if (c->f) {
-        error_setg(errp, "There is a channel %u already", id);
-        return false;
-    }
     if (!receiver_prepare(c, errp)) {
         return false;
     }
     c->id = id;
     c->f = f;
+    c->accepted = accepted;
+    choose_places(c);
     stream_read_ahead(f, READ_AHEAD);
-    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
-        meeting.channels++;
-    }
+    meeting.channels++;
     qemu_thread_create(&c->thread, name, receiver_thread, c,
                        QEMU_THREAD_JOINABLE);
     return true;
+}
+
+bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
+{
+    QEMU_LOCK_GUARD(&meeting.lock);
+    if (receivers.list[id].f) {
+        error_setg(errp, "There is a channel %u already", id);
+        return false;
+    }
+    return receiver_begin(id, f, false, errp);
+}
+
+/*
+ * Once they have been stopped nobody joins another thread; and more than there
+ * are are none of ours.
+ */
+bool receivers_accept(QEMUFile *f)
+{
+    unsigned all = receivers.config.channels;
+    Error *err = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
+        if (!receivers.list || meeting.over || meeting.channels == all) {
+            error_setg(&err, "it is not expected");
+        } else if (receiver_begin(meeting.channels, f, true, &err)) {
+            return meeting.channels < all;
+        }
+    }
+    warn_reportf_err(err, "multifd: a connection is closed: ");
+    stream_close(f);
+    return false;
 }
 
 void receivers_shutdown(void)

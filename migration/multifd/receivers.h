@@ -14,9 +14,10 @@
  * known.
  *
  * Threads.  receivers_meet(), _divert(), _stop(): who loads the main channel,
- * without the BQL.  receivers_shutdown(): any.  All others: with the BQL.  One
- * lock, `meeting.lock`, is taken at the marks, and by whoever looks at the list
- * of channels in another thread; under it only that of an error.
+ * without the BQL.  receivers_shutdown(), _accept(): any.  _begin_again(): any,
+ * while who loads the main channel waits for that.  All others: with the BQL.
+ * One lock, `meeting.lock`, is taken at the marks, and by whoever looks at the
+ * list of channels in another thread; under it only that of an error.
  */
 
 #ifndef MIGRATION_MULTIFD_RECEIVERS_H
@@ -48,6 +49,11 @@ typedef struct ReceiversConfig {
                         size_t len, Error **errp);
     /* A channel has failed: in its thread.  The error stays the receivers'. */
     void (*failed)(const Error *err);
+    /*
+     * Reads what a channel begins with, in the thread of one that was accepted.
+     * False, without an error, if @f has one.
+     */
+    bool (*introduced)(QEMUFile *f, Error **errp);
 } ReceiversConfig;
 
 /* What becomes of pages that are not simply written to memory */
@@ -58,6 +64,19 @@ typedef struct ReceiversPlaces {
 
 /* Before the first channel.  @config is copied. */
 void receivers_begin(const ReceiversConfig *config);
+
+/*
+ * Other channels in place of those that receivers_stop() has ended, of the same
+ * configuration.  They have records alone, and pages go to @places at once.
+ */
+void receivers_begin_again(const ReceiversPlaces *places);
+
+/*
+ * After that: one of the channels, from its beginning on.  Takes over @f.
+ * Whether there are more to come; one that is wrong fails all.  They are
+ * numbered in the order in which they come, whatever the source calls them.
+ */
+bool receivers_accept(QEMUFile *f);
 
 /*
  * Channel @id, of which @f has what follows its beginning; the file is the

@@ -150,25 +150,16 @@ static bool send_in_place(QEMUFile **files, unsigned count, Error **errp)
     return ok;
 }
 
-static bool start(QEMUFile **files, unsigned count, Error **errp)
+static Senders *start(QEMUFile **files, unsigned count, Error **errp)
 {
     SendersConfig config = multifd_config();
     Senders *s = senders_start(files, count, &config, errp);
-    RamChannels channels = {
-        .run = multifd_run,
-        .mark = senders_mark,
-        .each_section = migrate_multifd_flush_after_each_section(),
-        .opaque = s,
-    };
 
-    if (!s) {
-        return false;
-    }
-    WITH_QEMU_LOCK_GUARD(&source.lock) {
+    if (s) {
+        QEMU_LOCK_GUARD(&source.lock);
         source.senders = s;
     }
-    ram_source_set_channels(&channels);
-    return true;
+    return s;
 }
 
 static bool connect_channels(QEMUFile **files, unsigned count, Error **errp)
@@ -204,22 +195,41 @@ static bool open_channels(QEMUFile **files, unsigned count, Error **errp)
     return true;
 }
 
+/* NULL: not possible */
+static Senders *multifd_make_channels(unsigned count, Error **errp)
+{
+    g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
+    Senders *s = NULL;
+
+    if (!(migrate_file_channels() ? open_channels(files, count, errp)
+                                  : connect_channels(files, count, errp))) {
+        return NULL;
+    }
+    if (send_in_place(files, count, errp)) {
+        s = start(files, count, errp);
+    }
+    if (!s) {
+        close_files(files, count);
+    }
+    return s;
+}
+
 bool multifd_connect(Error **errp)
 {
-    unsigned count = migrate_multifd_channels();
-    g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
+    RamChannels channels = {
+        .run = multifd_run,
+        .mark = senders_mark,
+        .each_section = migrate_multifd_flush_after_each_section(),
+    };
 
     if (!migrate_multifd()) {
         return true;
     }
-    if (!(migrate_file_channels() ? open_channels(files, count, errp)
-                                  : connect_channels(files, count, errp))) {
+    channels.opaque = multifd_make_channels(migrate_multifd_channels(), errp);
+    if (!channels.opaque) {
         return false;
     }
-    if (!send_in_place(files, count, errp) || !start(files, count, errp)) {
-        close_files(files, count);
-        return false;
-    }
+    ram_source_set_channels(&channels);
     return source_may_go_on(errp);
 }
 
@@ -309,6 +319,22 @@ static void remember(Senders *s)
         last_channels.list[i++].thread_id = 0;
     }
     last_channels.count = i;
+}
+
+bool multifd_resume(bool again, Error **errp)
+{
+    Senders *s;
+
+    multifd_close(false);
+    if (!again) {
+        return true;
+    }
+    s = multifd_make_channels(last_channels.count, errp);
+    if (!s) {
+        return false;
+    }
+    senders_set_peer(s, ram_source_peer());
+    return source_may_go_on(errp);
 }
 
 void multifd_shutdown(void)

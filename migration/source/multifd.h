@@ -36,6 +36,13 @@ bool multifd_settle(Error **errp);
  */
 bool multifd_leave(Error **errp);
 
+/*
+ * Postcopy is resumed on a new main channel: the former channels are closed,
+ * and with @again as many are connected in their place.  They take no part in
+ * precopy.  Without the BQL.  Migration thread.
+ */
+bool multifd_resume(bool again, Error **errp);
+
 /* The settings go together with those of others.  BQL. */
 bool multifd_possible(Error **errp);
 
@@ -53,7 +60,7 @@ void multifd_shutdown(void);
 
 /*
  * Ends the threads and closes the channels; @ok: the destination has all it
- * needs.  Main loop, after the migration thread has ended.
+ * needs.  Migration thread; or main loop, after that has ended.
  */
 void multifd_close(bool ok);
 

@@ -9,9 +9,9 @@
 #include "migration/base/clock.h"
 #include "migration/migration-stats.h"
 #include "migration/multifd/senders.h"
+#include "migration/options.h"
 #include "migration/ram/ram-source.h"
 #include "migration/wire/wire.h"
-#include "multifd.h"
 #include "postcopy-background.h"
 #include "state.h"
 
@@ -22,6 +22,7 @@ static enum {
     BACKGROUND_ON_CHANNELS,
     BACKGROUND_SENT,            /* the last mark has been made */
 } background;
+static bool had_channels;       /* it began on them; of the migration thread */
 
 bool postcopy_background_begin(PostcopySender *ps)
 {
@@ -30,9 +31,16 @@ bool postcopy_background_begin(PostcopySender *ps)
                     senders_have_records(source.senders);
 
     background = possible ? BACKGROUND_TO_BEGIN : BACKGROUND_ON_MAIN;
+    had_channels |= possible;
     postcopy_sender_set_helpers(ps, possible ? senders_count(source.senders)
                                              : 0);
     return possible;
+}
+
+bool postcopy_background_again(void)
+{
+    return had_channels && !migrate_postcopy_preempt() &&
+           ram_source_peer() & WIRE_PEER_CHANNELS_AGAIN;
 }
 
 bool postcopy_background_begun(void)
@@ -124,7 +132,12 @@ void postcopy_background_end(PostcopySender *ps)
 {
     if (postcopy_background_begun()) {
         background = BACKGROUND_ON_MAIN;
-        multifd_shutdown();
         postcopy_sender_set_helpers(ps, 0);
     }
+}
+
+void postcopy_background_forget(PostcopySender *ps)
+{
+    postcopy_background_end(ps);
+    had_channels = false;
 }

@@ -10,8 +10,9 @@
  * pages: at the first one the destination listens, and after the last one it
  * has all of them.
  *
- * When a connection breaks all channels are cut.  They are not made again:
- * after a recovery everything is sent on the main channel.
+ * When a connection breaks all channels are cut.  To a destination that has
+ * WIRE_PEER_CHANNELS_AGAIN they are made again, unless there is a channel for
+ * urgent pages; else everything is sent on the main channel after a recovery.
  *
  * Errors are latched in the sink of the main channel.
  */
@@ -22,10 +23,13 @@
 #include "migration/postcopy/sender.h"
 
 /*
- * Whether there are channels that the background of @ps takes from now on.
- * Migration thread, before requests are open.
+ * Whether there are channels that the background of @ps takes from now on, or
+ * after a break does again.  Migration thread, before requests are open.
  */
 bool postcopy_background_begin(PostcopySender *ps);
+
+/* After a break: whether channels are to be made again.  Migration thread. */
+bool postcopy_background_again(void);
 
 /* It has begun, and no connection has broken since.  Migration thread. */
 bool postcopy_background_begun(void);
@@ -42,9 +46,10 @@ RamSendResult postcopy_background_run(PostcopySender *ps, RamSender *main,
 void postcopy_background_nudge(void);
 
 /*
- * Cuts the channels, if it has begun: a connection has broken, or all is over.
- * Nobody hears requests.
+ * It ends, as a connection has broken; the channels are cut by whoever knows of
+ * that.  Nobody hears requests.  _forget(): all is over as well.
  */
 void postcopy_background_end(PostcopySender *ps);
+void postcopy_background_forget(PostcopySender *ps);
 
 #endif

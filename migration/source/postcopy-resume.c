@@ -302,7 +302,8 @@ static bool resume(Error **errp)
     ok = make_early_channel(errp) && get_bitmaps(errp);
     if (ok) {
         ram_source_resume(source.to_dst);
-        ok = postcopy_channels_ready(errp) && tell_to_resume(errp);
+        ok = multifd_resume(postcopy_background_again(), errp) &&
+             postcopy_channels_ready(errp) && tell_to_resume(errp);
     }
     return ok;
 }
@@ -324,6 +325,9 @@ static void postcopy_resume_break_off(Error *err)
     trace_postcopy_pause(error_get_pretty(err));
     source_close_streams(false);
     postcopy_background_end(&postcopy.sender);
+    WITH_QEMU_LOCK_GUARD(&source.lock) {
+        multifd_shutdown();
+    }
     if (postcopy.begun) {
         memset(postcopy.awaited, 0, postcopy.main->regions->count);
     }

@@ -287,9 +287,7 @@ void postcopy_open_requests(void)
 {
     trace_postcopy_preempt_enabled(source.urgent);
     if (postcopy.begun) {
-        if (!postcopy.paused) {
-            postcopy_background_begin(&postcopy.sender);
-        }
+        postcopy_background_begin(&postcopy.sender);
         postcopy_sender_set_channel(&postcopy.sender, source.urgent,
                                     postcopy.main, ram_source_peer());
         postcopy_sender_open(&postcopy.sender);
@@ -496,7 +494,7 @@ bool postcopy_run(Error **errp)
 void postcopy_cleanup(void)
 {
     postcopy_sender_close(&postcopy.sender);
-    postcopy_background_end(&postcopy.sender);
+    postcopy_background_forget(&postcopy.sender);
     g_clear_pointer(&postcopy.awaited, g_free);
     postcopy.begun = postcopy.paused = postcopy.held = false;
     postcopy.told = postcopy.one_way = postcopy.left = false;

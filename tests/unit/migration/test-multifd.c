@@ -156,6 +156,19 @@ static bool takes_any(void)
     return any_method;
 }
 
+#define INTRODUCTION 77
+
+/* What a channel begins with that is accepted */
+static bool introduced(QEMUFile *f, Error **errp)
+{
+    uint32_t number = qemu_get_be32(f);
+
+    if (!qemu_file_get_error(f) && number != INTRODUCTION) {
+        error_setg(errp, "it is none of them");
+    }
+    return number == INTRODUCTION;
+}
+
 /* Receivers, of which channel i reads from @fds[i] */
 static void receive_from(const int *fds, unsigned channels, unsigned bits,
                          MultiFDCompression method)
@@ -168,6 +181,7 @@ static void receive_from(const int *fds, unsigned channels, unsigned bits,
         .arrived = note_arrived,
         .failed = channel_failed,
         .takes_any = takes_any,
+        .introduced = introduced,
     };
 
     qatomic_set(&failures, 0);
@@ -2169,6 +2183,115 @@ static void test_diverted_fails(void)
     assert_fails_itself(&raw, "only be records");
 }
 
+/*
+ * Channels that are accepted in place of others, after a break
+ */
+
+/* Whether there are more to come */
+static bool accept_another(int *fd)
+{
+    QEMUFile *f;
+    int fds[2];
+
+    socket_pair(fds);
+    f = file_of(fds[1], false);
+    qemu_file_set_blocking(f, false);
+    *fd = fds[0];
+    return receivers_accept(f);
+}
+
+static void say_number(const Raw *raw, unsigned channel, uint32_t number)
+{
+    stl_be_p(&number, number);
+    say(raw, channel, &number, sizeof(number));
+}
+
+static void begin_again(Raw *raw)
+{
+    raw_begin(raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(raw);
+    receivers_stop();
+    memset(went_elsewhere, 0, sizeof(went_elsewhere));
+    receivers_begin_again(&elsewhere);
+    for (unsigned i = 0; i < raw->channels; i++) {
+        raw_close(raw, i);
+        g_assert(accept_another(&raw->fds[i]) == (i + 1 < raw->channels));
+    }
+}
+
+/* Pages go elsewhere from the beginning on, and after the last mark do not. */
+static void test_again(void)
+{
+    uint8_t *page;
+    Raw raw;
+    int fd;
+
+    begin_again(&raw);
+    page = ram_region_page(&raw.to.list[LOW], 7);
+    g_assert_false(accept_another(&fd));
+    close(fd);
+    say_number(&raw, 1, INTRODUCTION);
+    say_number(&raw, 0, INTRODUCTION);
+    begin_records(&raw);
+    say_page(&raw, 0, 7 * PAGE, 5);
+    say_mark(&raw, 0);
+    say_mark(&raw, 1);
+    g_assert_true(receivers_divert(&elsewhere, &error_abort));
+    g_assert_cmpuint(qatomic_read(&went_elsewhere[0]), ==, 1);
+    say_page(&raw, 1, 7 * PAGE, 6);
+    meet_all(&raw);
+    g_assert_cmpuint(went_elsewhere[1], ==, 1);
+    assert_untouched(&raw);
+    say_page(&raw, 1, 7 * PAGE, 8);
+    meet_all(&raw);
+    g_assert_cmpuint(*page, ==, 8);
+    receivers_stop();
+    g_assert_false(accept_another(&fd));
+    close(fd);
+    raw_end(&raw);
+}
+
+/* What is wrong on one of them fails at once, without a mark. */
+static void test_again_fails(void)
+{
+    Draft d = draft(0, "pc.ram");
+    Raw raw;
+
+    begin_again(&raw);
+    say_number(&raw, 0, INTRODUCTION + 1);
+    assert_fails_itself(&raw, "none of them");
+
+    begin_again(&raw);
+    raw_close(&raw, 1);
+    assert_fails_itself(&raw, "multifd channel 1: ");
+
+    begin_again(&raw);
+    say_number(&raw, 1, INTRODUCTION);
+    add_page(&d, 0, 1);
+    say_draft(&raw, 1, &d);
+    assert_fails_itself(&raw, "only be records");
+
+    begin_again(&raw);
+    say_number(&raw, 1, INTRODUCTION);
+    say_mark(&raw, 1);
+    assert_fails_itself(&raw, "only be records");
+}
+
+/* They need not all come, and whoever waits is told so. */
+static void test_again_missing(void)
+{
+    Raw raw;
+
+    begin_again(&raw);
+    say_number(&raw, 0, INTRODUCTION);
+    start_to_meet(&raw);
+    receivers_shutdown();
+    g_assert_false(has_met(&raw));
+    error_free(raw.err);
+    receivers_stop();
+    raw_end(&raw);
+}
+
 /* Channels that end within a record, or between two */
 static void test_records_closed(void)
 {
@@ -2340,6 +2463,9 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/records/closed", test_records_closed);
     g_test_add_func("/multifd/diverted/works", test_diverted);
     g_test_add_func("/multifd/diverted/fails", test_diverted_fails);
+    g_test_add_func("/multifd/again/works", test_again);
+    g_test_add_func("/multifd/again/fails", test_again_fails);
+    g_test_add_func("/multifd/again/missing", test_again_missing);
     g_test_add_func("/multifd/records/damaged", test_records_damaged);
     g_test_add_func("/multifd/noise", test_noise);
     g_test_add_func("/multifd/damaged", test_damaged);

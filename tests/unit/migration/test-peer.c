@@ -17,7 +17,8 @@
 #define ALL (WIRE_PEER_ZERO_RANGE | WIRE_PEER_PAGE_RUN | WIRE_PEER_REPORT | \
              WIRE_PEER_STRICT | WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR | \
              WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS | \
-             WIRE_PEER_INVENTORY | WIRE_PEER_CHECKPOINT | METHODS)
+             WIRE_PEER_INVENTORY | WIRE_PEER_CHECKPOINT | \
+             WIRE_PEER_CHANNELS_AGAIN | METHODS)
 
 static void test_introduction(void)
 {
@@ -81,6 +82,8 @@ static void test_names(void)
     g_assert_cmpstr(last->value, ==, "inventory");
     last = last->next;
     g_assert_cmpstr(last->value, ==, "checkpoint");
+    last = last->next;
+    g_assert_cmpstr(last->value, ==, "channels-again");
     if (METHODS) {
         last = last->next;
         g_assert_cmpstr(last->value, ==, "any-method");

@@ -86,7 +86,8 @@ static void test_introduction(void)
                     WIRE_PEER_REPORT | WIRE_PEER_STRICT |
                     WIRE_PEER_URGENT_COPY | WIRE_PEER_ERROR |
                     WIRE_PEER_CHANNEL_RECORDS | WIRE_PEER_POSTCOPY_CHANNELS |
-                    WIRE_PEER_INVENTORY | WIRE_PEER_CHECKPOINT);
+                    WIRE_PEER_INVENTORY | WIRE_PEER_CHECKPOINT |
+                    WIRE_PEER_CHANNELS_AGAIN);
     g_assert_false(peer_recognize(peer_offer(), &peer));
     g_assert_true(peer_recognize_offer(peer_offer(), &peer));
     g_assert_false(peer_recognize_offer(peer_introduction(), &peer));
