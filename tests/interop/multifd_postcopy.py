@@ -4,16 +4,17 @@
 """Postcopy after memory was sent on several channels.
 
 Memory takes channels of its own, also after the switchover, when the main one
-has no more of it than what is requested, or the one for urgent pages does; after
-a recovery these have all of it.  A page that was sent on a channel and is
-discarded, or one that was loaded and is not known to be, would show in the
-guest's memory.
+has no more of it than what is requested, or the one for urgent pages does.  After
+a recovery the channels are connected again, unless there is that for urgent
+pages.  A page that was sent on a channel and is discarded, or one that was loaded
+and is not known to be, would show in the guest's memory.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Callable, Iterator
 
 from ferry.migrate import set_caps, set_params, tcp_uri
@@ -26,7 +27,9 @@ from failures import Mode, cancelled
 from lab import FAST, Lab, check
 from multifd import CHANNELS, both, params
 from postcopy import (POINTS, TRICKLE, Move, Way, cut, moving, pause_source,
-                      pause_target, refused, summary)
+                      pause_target, refused, summary, target_dies)
+from postcopy_memory import (BACKENDS, Backend, backed, moving_backend,
+                             room_for_two)
 from promised import (DELAY, DEVICE, PLENTY, SLOW, SOON, Promised, promised,
                       stays)
 
@@ -40,6 +43,8 @@ PARAMS: dict[str, Any] = {
     'multifd-channels': CHANNELS, 'multifd-compression': 'none',
     'zero-page-detection': 'multifd'}
 STALL = 1.0             # s
+VCPUS = 4
+HUGE_PAGES = tuple(backend for backend in BACKENDS if backend.huge)
 TOO_FAR = 0             # ms of the downtime limit: no round trip is as short
 
 
@@ -76,6 +81,32 @@ def plain(way: Way, point: str) -> Case:
     return case(way, point, run, point == 'nearly-done')
 
 
+def many(channels: int) -> Case:
+    """As many channels as that."""
+    def run(lab: Lab) -> str:
+        with moving(lab, 'ferry', 'ferry', PLAIN,
+                    **{**PARAMS, 'multifd-channels': channels}) as move:
+            move.start(POINTS['midway'])
+            move.finish()
+            told = move.info['progress']['channels']
+            check(len(told) == channels, f'channels are told of: {told}')
+            check(all(one['bytes'] for one in told), f'all are used: {told}')
+            return summary(move)
+    return case(PLAIN, f'{channels}-channels', run, channels == 1)
+
+
+def vcpus_on_huge_pages(backend: Backend) -> Case:
+    """Several vCPUs wait for huge pages, each of which is on one channel."""
+    def run(lab: Lab) -> str:
+        lab.clear()
+        with room_for_two(backend), moving_backend(
+                lab, 'ferry', 'ferry', PLAIN, backend, VCPUS, **PARAMS) as move:
+            move.start(POINTS['at-once'])
+            move.finish()
+            return f'{summary(move)}, {on_channels(move)} MiB on channels'
+    return case(PLAIN, f'vcpus-{backend.name}', run, True)
+
+
 def channel_cut_later(move: Move) -> None:
     """In postcopy one of those that have the background goes."""
     if len(move.link.alive()) > 2:
@@ -104,8 +135,15 @@ def pause_silent_target(move: Move) -> None:
     move.link.hold(False)
 
 
+def check_used_again(move: Move) -> None:
+    """The channels that were connected last have had some of the memory."""
+    told = move.info['progress']['channels']
+    check(all(one['memory'] for one in told),
+          f'all channels were used after the recovery: {told}')
+
+
 def again(way: Way, breaking: Callable[[Move], None]) -> Case:
-    """The network fails in postcopy; channels are not made anew."""
+    """The network fails in postcopy, twice."""
     def run(lab: Lab) -> str:
         with several(lab, way, **TRICKLE) as move:
             move.start(POINTS['midway'])
@@ -118,6 +156,8 @@ def again(way: Way, breaking: Callable[[Move], None]) -> Case:
                 move.again()
             move.let_go()
             move.finish()
+            if 'postcopy-preempt' not in way.caps:
+                check_used_again(move)
             return f'{summary(move)}, {on_channels(move)} MiB on channels'
     return case(way, breaking.__name__.replace('_', '-'), run)
 
@@ -296,6 +336,13 @@ def all_cases() -> list[Case]:
     cases += [stays_here(held_cancelled, 'cancelled'),
               stays_here(held_killed, 'failed')]
     cases += [far(PLAIN), far(URGENT), strict(PLAIN), strict(URGENT)]
+    cases += [many(channels) for channels in (1, 2, 4)]
+    cases += [target_dies('ferry', 'ferry', way, **PARAMS)
+              for way in (PLAIN, URGENT)]
+    cases += [replace(backed('ferry', 'ferry', way, backend),
+                      full=way is URGENT)
+              for way in (PLAIN, URGENT) for backend in HUGE_PAGES]
+    cases += [vcpus_on_huge_pages(backend) for backend in HUGE_PAGES]
     return cases + [case(PLAIN, name, run) for name, run in (
         ('stalled', stalled), ('channel-cut', channel_cut),
         ('cancelled-while-stalled', cancelled_while_stalled),

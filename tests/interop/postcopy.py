@@ -409,11 +409,11 @@ def asked_late(source: str, target: str) -> Case:
                 (source, target), PLAIN.needs)
 
 
-def target_dies(source: str, target: str, way: Way) -> Case:
+def target_dies(source: str, target: str, way: Way, **params: int) -> Case:
     """The guest died with its new host: its old one must not revive it."""
     def run(lab: Lab) -> str:
         try:
-            with moving(lab, source, target, way, **TRICKLE) as move:
+            with moving(lab, source, target, way, **TRICKLE, **params) as move:
                 move.start(POINTS['midway'])
                 move.wait_beats(SOON)
                 src = move.source.vm

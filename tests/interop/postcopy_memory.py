@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterator
@@ -62,30 +62,37 @@ def mappings(vm: VM) -> int:
 
 @contextmanager
 def moving_backend(lab: Lab, source: str, target: str, way: Way,
-                   backend: Backend) -> Iterator[Move]:
+                   backend: Backend, vcpus: int = 1, **params: int
+                   ) -> Iterator[Move]:
     """As moving(), of a guest whose memory is BACKEND."""
+    like = {'mem_backend': backend.text, 'smp': vcpus}
     try:
-        lab.boot(source, mem_backend=backend.text)
+        lab.boot(source, **like)
         with Link() as link, \
-             Move(lab, lab.target(target, mem_backend=backend.text), way, link,
-                  **TRICKLE) as move:
+             Move(lab, lab.target(target, **like), way, link, **params) as move:
             yield move
             lab.moved(move.target.vm)
     finally:
         lab.clear()         # or its huge pages could not be given back
 
 
+@contextmanager
+def room_for_two(backend: Backend) -> Iterator[None]:
+    """Huge pages for the memory of both sides, if it is made of these."""
+    with (huge_pages(2 * MEMORY // HUGE) if backend.huge else nullcontext()):
+        yield
+
+
 def backed(source: str, target: str, way: Way, backend: Backend) -> Case:
     """Memory of that kind, the network cut once."""
     def run(lab: Lab) -> str:
         lab.clear()
-        if not backend.huge:
-            return migrated(lab)
-        with huge_pages(2 * MEMORY // HUGE):
+        with room_for_two(backend):
             return migrated(lab)
 
     def migrated(lab: Lab) -> str:
-        with moving_backend(lab, source, target, way, backend) as move:
+        with moving_backend(lab, source, target, way, backend,
+                            **TRICKLE) as move:
             move.start(POINTS['midway'])
             times = mappings(move.target.vm)
             if target == 'ferry':
