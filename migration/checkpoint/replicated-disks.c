@@ -15,7 +15,7 @@
 #include "system/block-backend.h"
 #include "replicated-disks.h"
 
-static bool sending;            /* BQL: from replicated_disks_start() on */
+static bool disks_sending;      /* BQL: from replicated_disks_start() on */
 
 /*
  * Which they are
@@ -67,7 +67,7 @@ bool replicated_disks_start(Error **errp)
 {
     ERRP_GUARD();
 
-    sending = true;
+    disks_sending = true;
     replication_start_all(REPLICATION_MODE_PRIMARY, errp);
     if (*errp) {
         error_prepend(errp, "Replication of the disks cannot be started: ");
@@ -81,8 +81,8 @@ bool replicated_disks_start(Error **errp)
 /* A node that has not been started is what keeps others from being stopped. */
 void replicated_disks_stop(void)
 {
-    if (sending) {
-        sending = false;
+    if (disks_sending) {
+        disks_sending = false;
         replication_stop_all(false, NULL);
     }
 }
@@ -98,7 +98,7 @@ bool replicated_disks_check(Error **errp)
     return !*errp;
 }
 
-static void commit(bool first, Error **errp)
+static void commit_disks(bool first, Error **errp)
 {
     ERRP_GUARD();
 
@@ -118,7 +118,7 @@ bool replicated_disks_commit(bool first, Error **errp)
 {
     ERRP_GUARD();
 
-    commit(first, errp);
+    commit_disks(first, errp);
     if (*errp) {
         error_prepend(errp, "Replication of the disks: ");
     }

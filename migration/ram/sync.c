@@ -286,8 +286,8 @@ static void fill_populated(void *opaque, uint64_t offset, uint64_t length)
 }
 
 /* Those pages of @r, and the rest of the last page of the host */
-static PopulatedArea area_of(const RamRegion *r, uint64_t first,
-                             uint64_t count)
+static PopulatedArea area_of_pages(const RamRegion *r, uint64_t first,
+                                   uint64_t count)
 {
     uint64_t offset = first << r->page_bits;
     PopulatedArea area = r->area;
@@ -301,7 +301,7 @@ static PopulatedArea area_of(const RamRegion *r, uint64_t first,
 
 static void fill_range(RamRegion *r, uint64_t first, uint64_t count)
 {
-    PopulatedArea area = area_of(r, first, count);
+    PopulatedArea area = area_of_pages(r, first, count);
     Fill fill = {
         .region = r, .origin = first, .next = first, .end = first + count,
     };
@@ -391,7 +391,7 @@ void ram_log_appeared(RamRegions *regions, RamAppearedFn *fn, void *opaque)
                 .region = r, .origin = range->first, .fn = fn,
                 .opaque = opaque,
             };
-            PopulatedArea area = area_of(r, range->first, range->count);
+            PopulatedArea area = area_of_pages(r, range->first, range->count);
 
             populated_scan(&area, POPULATED_BEST, found_appeared, &a);
         }
