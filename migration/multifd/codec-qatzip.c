@@ -201,6 +201,10 @@ static bool qat_decode(void *opaque, const uint8_t *in, size_t len,
     int ret;
 
     assert(len <= c->from.size);
+    if (!len) {
+        error_setg(errp, "A packet with pages has no payload");
+        return false;
+    }
     memcpy(c->from.bytes, in, len);
     ret = qzDecompress(&c->session, c->from.bytes, &in_len, c->to.bytes,
                        &out_len);
