@@ -6,9 +6,10 @@
  * the errand of sleeping; one whose last errand is not done gets no second.
  *
  * Who collects the dirty log may have work for each vCPU, and wait for it
- * while the guest is about to be handed over: so other errands come first, and
- * the main loop gives the vCPU a new one to sleep on.  An errand that is done
- * when the vCPU begins to sleep is not waited for any longer (cpu-common.c).
+ * while the guest is about to be handed over: so a vCPU does other errands in
+ * its sleep, and whoever waits for one is woken when it is done (cpu-common.c).
+ * It must not run the guest in between, which has something to catch up with:
+ * each collection of the log would have it dirty more.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -53,25 +54,15 @@ static bool has_errands(CPUState *cpu)
     return !QSIMPLEQ_EMPTY_ATOMIC(&cpu->work_list);
 }
 
-/* What a vCPU has not slept yet */
-typedef struct Rest {
-    CPUState *cpu;
-    int64_t end_ns;
-} Rest;
-
-static void sleep_on(void *opaque);
-
 /* On the vCPU's thread, under the BQL. */
 static void sleep_until(CPUState *cpu, int64_t end_ns)
 {
-    int64_t left = 1;
+    int64_t left;
 
-    while (may_sleep(cpu) && !has_errands(cpu)) {
-        left = end_ns - now_ns();
-        if (left <= 0) {
-            break;
-        }
-        if (left >= SCALE_MS) {
+    while (may_sleep(cpu) && (left = end_ns - now_ns()) > 0) {
+        if (has_errands(cpu)) {
+            process_queued_cpu_work(cpu);
+        } else if (left >= SCALE_MS) {
             /* Errands and stopping end this wait, throttle_set(0) does not. */
             qemu_cond_timedwait_bql(cpu->halt_cond,
                                     MIN(left, SLICE_NS) / SCALE_MS);
@@ -81,44 +72,7 @@ static void sleep_until(CPUState *cpu, int64_t end_ns)
             bql_lock();
         }
     }
-    if (left > 0 && may_sleep(cpu)) {
-        Rest *rest = g_new(Rest, 1);
-
-        *rest = (Rest) { .cpu = cpu, .end_ns = end_ns };
-        main_loop_run(sleep_on, rest);
-    } else {
-        qatomic_set(&cpu->throttle_thread_scheduled, 0);
-    }
-}
-
-static void rest_errand(CPUState *cpu, run_on_cpu_data data)
-{
-    g_autofree Rest *rest = data.host_ptr;
-
-    sleep_until(cpu, rest->end_ns);
-}
-
-/* The guest may have completed the unplug of a vCPU meanwhile. */
-static bool is_plugged(const CPUState *cpu)
-{
-    CPUState *other;
-
-    CPU_FOREACH(other) {
-        if (other == cpu) {
-            return !cpu->unplug;
-        }
-    }
-    return false;
-}
-
-static void sleep_on(void *opaque)
-{
-    g_autofree Rest *rest = opaque;
-
-    if (is_plugged(rest->cpu)) {
-        async_run_on_cpu(rest->cpu, rest_errand, RUN_ON_CPU_HOST_PTR(rest));
-        rest = NULL;
-    }
+    qatomic_set(&cpu->throttle_thread_scheduled, 0);
 }
 
 static void sleep_errand(CPUState *cpu, run_on_cpu_data unused)

@@ -163,7 +163,7 @@ static void last_steps(void)
     }
 }
 
-static void do_work(CPUState *cpu)
+void process_queued_cpu_work(CPUState *cpu)
 {
     struct qemu_work_item *item;
 
@@ -182,7 +182,7 @@ static void *vcpu_thread(void *opaque)
     bql_lock();
     cpu->thread_id = qemu_get_thread_id();
     for (;;) {
-        do_work(cpu);
+        process_queued_cpu_work(cpu);
         if (cpu->stop) {
             if (!cpu->stopped) {
                 last_steps();
