@@ -43,6 +43,7 @@ static const Legal legal[] = {
     { 0x4603, { 4 }, 1, "HGIYN", "O" },
     { 0x460a, { 16 }, 1, "PC", "O" },
     { 0x460b, { 8 }, 1, "C", "O" },
+    { 0x460c, { 4 }, 1, "P", "O" },
 };
 
 static const char step_letters[] = "SPADLRZEHGIYNC";
@@ -106,7 +107,7 @@ static unsigned check_rules(unsigned from, unsigned to)
 static void test_rules(void)
 {
     g_assert_cmpuint(check_rules(0, 20), >, 20);
-    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 15);
+    g_assert_cmpuint(check_rules(0x45f0, 0x4610), ==, 16);
 }
 
 static void test_names(void)

@@ -271,21 +271,30 @@ static void put(int fd, const void *bytes, size_t len)
     g_assert_cmpint(write(fd, bytes, len), ==, len);
 }
 
-static void put_mark(int fd)
+static void add_mark(GByteArray *bytes)
 {
-    g_autofree uint8_t *bytes = g_malloc0(sizeof(WireMultifdPages) +
-                                          packet_pages_max(12) * 8);
+    size_t len = sizeof(WireMultifdPages) + packet_pages_max(12) * 8;
+    g_autofree uint8_t *mark = g_malloc0(len);
     Packet p = {
         .flags = WIRE_MULTIFD_SYNC, .pages_max = packet_pages_max(12),
     };
 
-    packet_fill((WireMultifdPages *)bytes, &p, NULL);
-    put(fd, bytes, sizeof(WireMultifdPages) + packet_pages_max(12) * 8);
+    packet_fill((WireMultifdPages *)mark, &p, NULL);
+    g_byte_array_append(bytes, mark, len);
+}
+
+static void put_mark(int fd)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+    add_mark(bytes);
+    put(fd, bytes->data, bytes->len);
 }
 
 static void test_lie(const void *opaque)
 {
     const Lie *lie = opaque;
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
     Piece p = { .len = sizeof(p) };
     WireMultifdDeviceState head;
     Error *err = NULL;
@@ -304,9 +313,11 @@ static void test_lie(const void *opaque)
     if (lie->endless) {
         memset(head.name, 'x', sizeof(head.name));
     }
-    put(fd, &head, sizeof(head));
-    put(fd, &p, sizeof(p));
-    put_mark(fd);
+    /* At once: the channel is closed as soon as the head has been read. */
+    g_byte_array_append(bytes, (uint8_t *)&head, sizeof(head));
+    g_byte_array_append(bytes, (uint8_t *)&p, sizeof(p));
+    add_mark(bytes);
+    put(fd, bytes->data, bytes->len);
     ok = receivers_meet(&err);
     g_assert_cmpint(ok, ==, !lie->said);
     if (lie->said) {
