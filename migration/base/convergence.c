@@ -421,30 +421,17 @@ static void say_all(const Convergence *c, PolicyDecision *d)
     }
 }
 
-/*
- * A shorter downtime is worth neither the time that a pass takes away from
- * vCPUs, nor the time limit.  At worst as much remains after it.
- */
-static bool may_polish(const Convergence *c, const Policy *p,
-                       const PolicyLimits *limits, const ConvergenceLook *look)
-{
-    uint64_t until = time_until_limit(limits, look->elapsed_ns);
-
-    return c->keep == 1 && send_ns(p, look->remaining) <=
-                           until - MIN(until, p->polish_ns);
-}
-
 void convergence_decide(Convergence *c, Policy *p, const PolicyLimits *limits,
                         const ConvergenceLook *look, PolicyDecision *d)
 {
     PolicyView view = policy_view(p, limits, look->remaining, look->remaining);
     bool sends = d->action == POLICY_SEND && !p->polishing;
 
-    if (p->polishing && look->exact && !may_polish(c, p, limits, look)) {
+    if (p->polishing && look->exact && c->keep < 1) {
+        /* A shorter downtime is not worth the time that a pass takes away. */
         d->action = POLICY_SWITCH_OVER;
-        convergence_say(d, "switching over, %s: downtime would be %.1f ms of "
-                        "%.1f ms", c->keep < 1 ? "which ends throttling"
-                                   : "as total-time-limit is near",
+        convergence_say(d, "switching over, which ends throttling: downtime "
+                        "would be %.1f ms of %.1f ms",
                         view.downtime.likely / 1e6, limits->downtime_ns / 1e6);
     }
 

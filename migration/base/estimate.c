@@ -18,14 +18,13 @@
 /* What convergence.c has a throttled pass shrink to */
 #define THROTTLED_SHRINK 0.3
 /*
- * As policy.c has it: passes that are taken though the rest fits if each leaves
- * at most that share of the downtime.  So many are taken that are over within
- * this; longer ones have to leave less.
+ * As policy.c has it: passes that are taken though the rest fits, if each is
+ * within so many limits and leaves less than that share of the downtime
  */
 #define POLISH_PASSES 3
+#define POLISH_WITHIN 2
 #define POLISH_WITHIN_NS 0.5e9
 #define POLISH_SHRINKS 0.75
-#define POLISH_LONG_SHRINKS 0.5
 /* How far the guest may be from what was measured of it */
 #define GUEST_OFF 0.2
 #define WIDER 0.3
@@ -118,23 +117,22 @@ static double dirtied_in(const EstimateInput *in, const Course *c, double ns)
     return dirtied_at(in, ns * c->guest * c->keep, q + (1 - q) * c->wider);
 }
 
-/* More passes for a shorter downtime. Returns what is left after them. */
+/* Short passes for a shorter downtime. Returns what is left after them. */
 static double polish(const EstimateInput *in, const Course *c, double left,
                      Played *p)
 {
-    unsigned taken = 0;
+    double longest = MIN(POLISH_WITHIN * (double)in->downtime_ns,
+                         POLISH_WITHIN_NS);
 
-    while (taken < POLISH_PASSES && c->keep == 1) {
+    for (int i = 0; i < POLISH_PASSES && c->keep == 1; i++) {
         double ns = left / c->bandwidth * NS_PER_S;
         double next = dirtied_in(in, c, ns);
         double next_ns = next / c->bandwidth * NS_PER_S;
-        bool longer = ns > POLISH_WITHIN_NS;
-        double shrinks = longer ? POLISH_LONG_SHRINKS : POLISH_SHRINKS;
 
-        if (c->fixed_ns + next_ns > (c->fixed_ns + ns) * shrinks) {
+        if (ns > longest || c->fixed_ns + next_ns >
+                            (c->fixed_ns + ns) * POLISH_SHRINKS) {
             break;
         }
-        taken += !longer;
         p->total += ns;
         p->bytes += left * c->wire;
         left = next;

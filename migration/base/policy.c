@@ -29,19 +29,14 @@
 
 /* One more pass must promise to take away this share of the blackout... */
 #define POLISH_GAIN         0.25
-/* ...and at least this much of it, or nobody would notice. */
+/* ...and at least this much of it, or nobody would notice... */
 #define POLISH_GAIN_NS      (1000 * 1000ull)
-/* So many are taken, of those that are over within this. */
-#define POLISH_MAX          3
+/* ...and be over within this many limits... */
+#define POLISH_LIMITS       2
+/* ...and within this: a large limit is set to have an end, not a better one */
 #define POLISH_PASS_NS      (500 * 1000 * 1000ull)
-/*
- * A longer one is looked at again each time so much of it is over, or so many
- * times what collecting the log takes.  It goes on if the guest dirtied no more
- * than this share of what was sent.  At one half, the blackout gets shorter by
- * more than the whole migration gets longer.
- */
-#define POLISH_SYNCS        20
-#define POLISH_LONG_DIRTIED 0.5
+/* ...and not be taken for ever. */
+#define POLISH_MAX          3
 /* Such a pass is over when no more than this share of it is left... */
 #define POLISH_REST         0.05
 /* ...or it has taken so many times as long as was expected. */
@@ -85,7 +80,6 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
     p->pass_ns += busy_ns;
     p->slice_bytes += bytes;
     p->slice_ns += busy_ns;
-    p->polish_sent += bytes;
     p->polish_ns -= MIN(p->polish_ns, busy_ns);
     if (p->slice_ns >= SLICE_NS) {
         mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
@@ -321,35 +315,22 @@ static uint64_t polished_downtime(const Policy *p, const PolicyLimits *limits,
     return downtime_range(p, limits, MIN(next, remaining)).likely;
 }
 
-static bool is_long(const Policy *p, const PolicyLimits *limits,
-                    uint64_t remaining)
-{
-    return ram_range(p, limits, remaining).likely > POLISH_PASS_NS;
-}
-
-/* What was sent since the last decision for one more pass was not in vain. */
-static bool polish_helped(const Policy *p, uint64_t remaining, bool longer)
-{
-    double dirtied = longer ? POLISH_LONG_DIRTIED : 1 - POLISH_GAIN;
-
-    return !p->last_polish ||
-           remaining + p->polish_sent * (1 - dirtied) < p->last_polish;
-}
-
 /*
- * Worth one more pass: it is expected to help, and the last one taken for this
- * reason did help.  What remains has to be sent with or without the guest, so
- * the migration takes longer only by what the guest dirties meanwhile.  Where
- * that is little the pass may take long, unless vCPUs are throttled for it.
+ * Worth one more pass: it is short, it is expected to help, and the last one
+ * taken for this reason did help.
  */
 static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
                          uint64_t remaining, uint64_t downtime)
 {
-    bool longer = is_long(p, limits, remaining);
+    uint64_t pass_ns = ram_range(p, limits, remaining).likely;
     uint64_t better;
 
-    if (!remaining || downtime == POLICY_NEVER || p->polished >= POLISH_MAX ||
-        (longer && p->throttle) || !polish_helped(p, remaining, longer)) {
+    if (!remaining || p->polished >= POLISH_MAX ||
+        pass_ns == POLICY_NEVER ||
+        pass_ns > MIN(POLISH_LIMITS * limits->downtime_ns, POLISH_PASS_NS)) {
+        return false;
+    }
+    if (p->polished && remaining > p->last_polish * (1 - POLISH_GAIN)) {
         return false;
     }
     better = polished_downtime(p, limits, remaining);
@@ -360,15 +341,9 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
 static void begin_to_polish(Policy *p, const PolicyLimits *limits,
                             uint64_t remaining)
 {
-    bool longer = is_long(p, limits, remaining);
-
-    p->polished += !longer;
+    p->polished++;
     p->polishing = true;
-    p->polish_ns = longer
-                   ? MAX(POLISH_PASS_NS,
-                         POLISH_SYNCS * policy_cost(p, DOWNTIME_PART_SYNC))
-                   : POLISH_PATIENCE * ram_range(p, limits, remaining).likely;
-    p->polish_sent = 0;
+    p->polish_ns = POLISH_PATIENCE * ram_range(p, limits, remaining).likely;
     p->last_polish = remaining;
 }
 
@@ -493,7 +468,7 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
         say_downtime(&d, "beginning another pass", p, limits, remaining,
                      downtime);
     } else if (!fits) {
-        p->polished = p->last_polish = 0;
+        p->polished = 0;
         p->polishing = false;
         say_downtime(&d, "sending", p, limits, remaining, downtime);
     } else if (!exact && still_polishing(p, remaining)) {

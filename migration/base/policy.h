@@ -105,8 +105,7 @@ typedef struct Policy {
     uint64_t dirtied;               /* bytes that the last sync found */
     uint64_t interval_ns;           /* since the sync before that */
     uint64_t last_polish;           /* remaining when one more pass was taken */
-    uint64_t polish_sent;           /* bytes since then */
-    unsigned polished;              /* short passes taken though it fitted */
+    unsigned polished;              /* passes taken though it fitted already */
     bool polishing;                 /* such a pass goes on */
     uint64_t polish_ns;             /* that it may still take */
     unsigned overruns;              /* syncs in a row with too much dirtied */

@@ -25,7 +25,6 @@ from meddler import Meddler, Scissors
 # is between the source and the relay.
 PAUSE = {'max-bandwidth': 40 << 20, 'downtime-limit': 2000}
 LEFT = 2 << 20          # bytes, at least
-BUSY = 16000            # pages a second: more than is sent, so no pass helps
 
 DESCRIPTION = b'"vmsd_name"'            # of devices: in the very last flush
 # That all is well: what a Ferry says first when the guest runs, and the very
@@ -59,7 +58,6 @@ def before(source: str, target: str) -> Case:
     """Memory is missing: the guest goes on, and the next attempt succeeds."""
     def run(lab: Lab) -> str:
         vm = lab.boot(source)
-        lab.guest.set_rate(BUSY)
         first = lab.target(target)
         scissors = Scissors(b'')
         left: list[int] = []

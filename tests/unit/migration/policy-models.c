@@ -92,15 +92,6 @@ static Outcome run_triggered(const Workload *load, double horizon,
     return o;
 }
 
-static void let_run(Triggered *t)
-{
-}
-
-Outcome model_plain(const Workload *load, double horizon)
-{
-    return run_triggered(load, horizon, let_run);
-}
-
 Outcome model_auto_converge(const Workload *load, double horizon)
 {
     return run_triggered(load, horizon, throttle);

@@ -325,72 +325,6 @@ static void test_against_five_passes(void)
     g_assert_cmpuint(ours.kept, >, theirs.kept);
 }
 
-/*
- * A limit of many seconds may be reached, and need not be: where the guest
- * changes little the downtime is short all the same, and migrations take longer
- * by much less than that.
- */
-static void test_large_limit(void)
-{
-    static const Means means = { 0 };
-    Sum theirs = { 0 }, ours = { 0 };
-    double longer = 0, shorter = 0, worst = 0;
-
-    for (unsigned i = 0; i < WORKLOADS; i++) {
-        Workload w = make(i);
-        Outcome a, b;
-
-        w.limit = 1 << (i % 6);
-        a = model_plain(&w, HORIZON);
-        b = automatic(&w, &means, HORIZON);
-        add(&theirs, &w, &a);
-        add(&ours, &w, &b);
-        tell_each(&w, &a, &b);
-        if (a.done && b.done) {
-            double more = b.total - a.total, less = a.downtime - b.downtime;
-
-            longer += more;
-            shorter += less;
-            worst = MAX(worst, more - less);
-        }
-    }
-    tell("as soon as it fits", &theirs);
-    tell("policy", &ours);
-    g_test_message("%.1f s longer, downtimes %.1f s shorter; at worst %.1f s "
-                   "for nothing", longer / WORKLOADS, shorter / WORKLOADS,
-                   worst);
-    g_assert_cmpfloat(ours.downtime * 2, <=, theirs.downtime);
-    g_assert_cmpfloat(longer * 4, <=, shorter);
-    g_assert_cmpfloat(worst, <=, 5);
-}
-
-/* A pass that is nearly free takes what time there is, and no more. */
-static void test_large_limit_in_time(void)
-{
-    const Means means = { .on_miss = POLICY_MISS_SWITCH_OVER };
-    Workload w = {
-        .name = "in-time", .seed = 1, .memory = 8 * GIB_, .link = GIB_,
-        .set = { { 6 * GIB_, 0.4 * GIB_ } }, .limit = 7, .vcpus = 1,
-    };
-    Outcome free = automatic(&w, &means, HORIZON);
-
-    g_assert_true(free.done);
-    g_assert_cmpfloat(free.downtime, <, 0.1);
-    for (double total = 8.5; total < free.total + 1; total += 0.25) {
-        Means m = means;
-        Outcome o;
-
-        m.total = total;
-        o = automatic(&w, &m, HORIZON);
-        g_test_message("of %.2f s: %.2f s, downtime %.2f s", total, o.total,
-                       o.downtime);
-        g_assert_true(o.done);
-        g_assert_cmpfloat(o.total, <=, total);
-        g_assert_cmpfloat(o.downtime, <, total < free.total + 0.6 ? w.limit
-                                                                  : 0.1);
-    }
-}
-
 /* Whatever is enabled, the time limit is exceeded by a pass at most. */
 static void check_total(const Means *means)
 {
@@ -538,8 +472,6 @@ int main(int argc, char **argv)
     ADD("auto-converge", test_against_auto_converge);
     ADD("dirty-limit", test_against_dirty_limit);
     ADD("five-passes", test_against_five_passes);
-    ADD("large-limit", test_large_limit);
-    ADD("large-limit/in-time", test_large_limit_in_time);
     ADD("total/switchover", test_total_switchover);
     ADD("total/cancel", test_total_cancel);
     ADD("total/postcopy", test_total_postcopy);

@@ -100,7 +100,6 @@ Outcome virtual_switch_over(VirtualGuest *g);
  */
 typedef Outcome PolicyModel(const Workload *load, double horizon);
 
-PolicyModel model_plain;                /* QEMU 10.0, no capability */
 PolicyModel model_auto_converge;        /* QEMU 10.0, capability on */
 PolicyModel model_dirty_limit;          /* the same, 1 MB/s a vCPU */
 PolicyModel model_five_passes;          /* cloud-hypervisor */
