@@ -262,9 +262,10 @@ static void add_layout(Inventory *inventory, const char *type,
     walk(vmsd, add_layout_field, inventory);
 }
 
-/* @seen: descriptions that were looked at, as structures come in numbers */
-static void add_subsections(Inventory *inventory, const char *type,
-                            const VMStateDescription *vmsd, GHashTable *seen)
+/* @seen: descriptions that were entered */
+static void enter_description(Inventory *inventory, const char *type,
+                              const VMStateDescription *vmsd,
+                              LayoutSubsectionFn *fn, GHashTable *seen)
 {
     const VMStateDescription *const *sub = vmsd->subsections;
     const VMStateField *field = vmsd->fields;
@@ -273,14 +274,29 @@ static void add_subsections(Inventory *inventory, const char *type,
         return;
     }
     for (; sub && *sub; sub++) {
-        add_layout(inventory, type, (*sub)->name, *sub);
-        add_subsections(inventory, type, *sub, seen);
+        fn(inventory, type, *sub);
+        enter_description(inventory, type, *sub, fn, seen);
     }
     for (; field && field->name; field++) {
         if (field->vmsd) {
-            add_subsections(inventory, type, field->vmsd, seen);
+            enter_description(inventory, type, field->vmsd, fn, seen);
         }
     }
+}
+
+void layout_each_subsection(Inventory *inventory, const char *type,
+                            const VMStateDescription *vmsd,
+                            LayoutSubsectionFn *fn)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+
+    enter_description(inventory, type, vmsd, fn, seen);
+}
+
+static void add_subsection_layout(Inventory *inventory, const char *type,
+                                  const VMStateDescription *subsection)
+{
+    add_layout(inventory, type, subsection->name, subsection);
 }
 
 static const VMStateDescription *find_layout_type(const char *type)
@@ -304,9 +320,7 @@ void layout_inventory(Inventory *inventory, const char *type)
     const VMStateDescription *vmsd = find_layout_type(type);
 
     if (vmsd) {
-        g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-
         add_layout(inventory, type, "", vmsd);
-        add_subsections(inventory, type, vmsd, seen);
+        layout_each_subsection(inventory, type, vmsd, add_subsection_layout);
     }
 }

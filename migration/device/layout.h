@@ -24,6 +24,19 @@
  */
 uint64_t layout_digest(const VMStateDescription *vmsd);
 
+typedef void LayoutSubsectionFn(Inventory *inventory, const char *type,
+                                const VMStateDescription *subsection);
+
+/*
+ * Calls @fn for each subsection that @vmsd, the type of section @type, may
+ * have: its own, theirs, and those of its fields.  A description that is met
+ * again, as structures come in numbers and may refer to themselves, is not
+ * entered again.
+ */
+void layout_each_subsection(Inventory *inventory, const char *type,
+                            const VMStateDescription *vmsd,
+                            LayoutSubsectionFn *fn);
+
 /*
  * Adds the fields of the type of section @type, and of all subsections that it
  * may have: for each a WIRE_INVENTORY_LAYOUT and, right after it, a

@@ -123,25 +123,10 @@ void section_inventory_source(Inventory *inventory)
  * Destination
  */
 
-/* @seen: descriptions that were added to the type, which may refer to itself */
 static void add_known(Inventory *inventory, const char *type,
-                      const VMStateDescription *vmsd, GHashTable *seen)
+                      const VMStateDescription *subsection)
 {
-    const VMStateDescription *const *sub = vmsd->subsections;
-    const VMStateField *field = vmsd->fields;
-
-    if (!g_hash_table_add(seen, (void *)vmsd)) {
-        return;
-    }
-    for (; sub && *sub; sub++) {
-        add_subsection(inventory, type, 0, *sub);
-        add_known(inventory, type, *sub, seen);
-    }
-    for (; field && field->name; field++) {
-        if (field->vmsd) {
-            add_known(inventory, type, field->vmsd, seen);
-        }
-    }
+    add_subsection(inventory, type, 0, subsection);
 }
 
 static void add_types(Inventory *inventory)
@@ -151,9 +136,8 @@ static void add_types(Inventory *inventory)
 
     FOR_EACH_SECTION(s) {
         if (s->vmsd && add_type(inventory, s->vmsd, types)) {
-            g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
-
-            add_known(inventory, s->vmsd->name, s->vmsd, seen);
+            layout_each_subsection(inventory, s->vmsd->name, s->vmsd,
+                                   add_known);
         }
     }
 }
