@@ -27,7 +27,7 @@
  * sent lately: a page of that is sent again where requested ones are, without a
  * claim, if it is requested (under-way.h) and the background goes another way.
  *
- * `lock` is of whoever serves requests at any time, while he sends.  With a
+ * `lock` is of the thread that serves requests, while it sends.  With a
  * second channel that is the thread that hears them, but for those that were
  * kept and for the very end, so nobody waits for it.  Helpers do without: they
  * rest while memory is released by anybody else.  `serving` is of all of them,

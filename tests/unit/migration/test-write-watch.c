@@ -287,8 +287,8 @@ static void wait_for_writes(Rig *rig, unsigned more)
 }
 
 /*
- * Memory is protected while somebody writes; then he is stopped, and what he
- * has written by then belongs to the moment, what he writes later does not.
+ * Memory is protected while a thread writes to it.  What was written before the
+ * thread is stopped belongs to the moment, what is written later does not.
  */
 static void test_armed(void)
 {
