@@ -268,7 +268,9 @@ void hmp_info_migrate(Monitor *mon, const QDict *qdict)
     } else {
         print_summary(mon, info);
     }
-    hmp_print_checkpoint(mon, info->checkpoint);
+    if (info->progress) {
+        hmp_print_checkpoint(mon, info->progress->checkpoint);
+    }
     print_addresses(mon, info);
     if (info->vfio) {
         print_count(mon, "vfio device transferred",

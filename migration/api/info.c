@@ -172,8 +172,8 @@ MigrationInfo *qmp_query_migrate(Error **errp)
     add_postcopy(&dest, &faults);
     info = query_info(&here, &dest);
     g_free(dest.blocktime.vcpus);
-    if (info->has_status) {
-        info->checkpoint =
+    if (info->progress) {
+        info->progress->checkpoint =
             checkpoint_query(outgoing != MIGRATION_STATUS_NONE);
     }
     return info;

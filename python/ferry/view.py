@@ -400,10 +400,10 @@ def extra_rows(track: Track, width: int, style: Style) -> list[Line]:
     if isinstance(cache, dict):
         lines += flow('xbzrle', [(part, '') for part in xbzrle_parts(cache)],
                       style.dot, width)
-    told = track.info.get('checkpoint')
-    if isinstance(told, dict):
-        lines += flow('checkpoint', [(w, '') for w in checkpoint_words(
-            Progress(told))], style.dot, width)
+    words = checkpoint_words(track.progress) if track.progress else []
+    if words:
+        lines += flow('checkpoint', [(word, '') for word in words], style.dot,
+                      width)
     multifd = int(number(ram.get('multifd-bytes'), 0))
     if multifd:
         channels = number(track.params.get('multifd-channels'), None)
@@ -463,20 +463,23 @@ def xbzrle_parts(cache: dict) -> list[str]:
 
 def checkpoint_words(told: Progress) -> list[str]:
     """How well a guest is protected; nothing if it is not."""
-    if not told.text('state'):
+    if not told.text('checkpoint.state'):
         return []
-    words = [clean(told.text('state')),
-             f'epoch {told.number("epoch") or 0:,.0f}']
-    if told.number('age') is not None:
-        words.append(f'{millis(told.number("age"))} old')
-    if told.number('last-bytes'):
-        words.append(size(told.number('last-bytes')))
-    for name, what in (('pause-median', 'paused'), ('pause-p99', 'p99'),
-                       ('pause-max', 'longest'), ('apply', 'in place in')):
+    words = [clean(told.text('checkpoint.state')),
+             f'epoch {told.number("checkpoint.epoch") or 0:,.0f}']
+    if told.number('checkpoint.age') is not None:
+        words.append(f'{millis(told.number("checkpoint.age"))} old')
+    if told.number('checkpoint.last-bytes'):
+        words.append(size(told.number('checkpoint.last-bytes')))
+    for name, what in (('checkpoint.pause-median', 'paused'),
+                       ('checkpoint.pause-p99', 'p99'),
+                       ('checkpoint.pause-max', 'longest'),
+                       ('checkpoint.apply', 'in place in')):
         if told.number(name) is not None:
             words.append(f'{what} {millis(told.number(name) / 1000)}')
-    if told.number('buffered-packets') is not None:
-        words.append(f'{told.number("buffered-packets"):,.0f} packets held')
+    held = told.number('checkpoint.buffered-packets')
+    if held is not None:
+        words.append(f'{held:,.0f} packets held')
     return words
 
 

@@ -41,7 +41,8 @@ PARAMS = {'max-bandwidth': 1 << 30, 'checkpoint-interval': 50,
 def told(vm: VM) -> tuple[str, dict, str]:
     """Status of the migration, what it says of checkpoints, and its error."""
     info = vm.qmp.cmd('query-migrate')
-    return (info.get('status', 'none'), info.get('checkpoint', {}),
+    return (info.get('status', 'none'),
+            info.get('progress', {}).get('checkpoint', {}),
             info.get('error-desc', ''))
 
 

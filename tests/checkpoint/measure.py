@@ -66,12 +66,12 @@ def measure(lab: Lab) -> str:
         primary.qmp.cmd('migrate', {'uri': listen(secondary, tcp_uri())})
         lab.primary, lab.secondary = primary, secondary
         lab.wait_epoch(secondary, 10)
-        began = primary.qmp.cmd('query-migrate')['checkpoint']
+        began = primary.qmp.cmd('query-migrate')['progress']['checkpoint']
         cpu, clock = primary.cpu_seconds(), time.monotonic()
         held, held_writes = speed(guest)
         cpu = (primary.cpu_seconds() - cpu) / (time.monotonic() - clock)
         took = time.monotonic() - clock
-        info = primary.qmp.cmd('query-migrate')['checkpoint']
+        info = primary.qmp.cmd('query-migrate')['progress']['checkpoint']
         epochs = info['epoch'] - began['epoch']
         check(guest.verify().ok, 'the memory is as it should be')
     lab.clear()

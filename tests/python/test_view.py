@@ -398,18 +398,18 @@ class TheBlock(unittest.TestCase):
             self.assertIn(part, said)
 
     def test_checkpoints(self):
-        said = lines_of(active(checkpoint={
+        said = lines_of(active(progress={'checkpoint': {
             'state': 'protected', 'epoch': 1234, 'age': 42,
             'last-bytes': 2 * MIB, 'total-bytes': 3 * MIB,
             'pause-median': 900, 'pause-p99': 4000, 'pause-max': 12000,
-            'buffered-packets': 7, 'buffered-bytes': 700}))
+            'buffered-packets': 7, 'buffered-bytes': 700}}))
         for part in ('checkpoint', 'protected', 'epoch 1,234', '42 ms old',
                      '2.00 MiB', 'paused 0.9 ms', 'p99 4.0 ms',
                      'longest 12 ms', '7 packets held'):
             self.assertIn(part, said)
-        self.assertNotIn('checkpoint', lines_of(active(checkpoint={})))
-        self.assertNotIn('old', lines_of(active(checkpoint={
-            'state': 'starting', 'epoch': 0})))
+        self.assertNotIn('checkpoint', lines_of(active(progress={'checkpoint': {}})))
+        self.assertNotIn('old', lines_of(active(progress={
+            'checkpoint': {'state': 'starting', 'epoch': 0}})))
 
     def test_channels(self):
         def said(*channels) -> str:
