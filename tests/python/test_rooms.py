@@ -301,6 +301,12 @@ class Build(unittest.TestCase):
         self.assertEqual(found.gone, ['migration/top/old.c'])
         self.assertEqual(len(list(found.notices())), 3)
 
+    def test_files_of_what_is_switched_off(self):
+        """Nobody misses the object of one: another file was built for it."""
+        off = self.root / 'migration' / 'top' / 'disks-none.c'
+        off.write_text('')
+        self.assertNotIn('migration/top/disks-none.c', self.objects().missing)
+
     def test_nothing_is_built(self):
         found = direction.measure(self.root, self.build)
         self.assertIn('nothing is built', found.unbuilt)
