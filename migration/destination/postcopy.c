@@ -41,6 +41,8 @@
 #define HANG_UP_MS 1000
 /* How long none of what is missing may come when the main stream has ended */
 #define REST_MS 2000
+/* How long there may be no connection that could be the second one */
+#define GONE_MS 3000
 /* While it is paused: for whether QEMU is to end */
 #define WATCH_MS 500
 
@@ -200,25 +202,6 @@ static void choose_urgent(void)
     }
 }
 
-/* Waits for something to read. NULL: the thread is to end. */
-static QEMUFile *next_urgent(void)
-{
-    QEMU_LOCK_GUARD(&pc.lock);
-    do {
-        pc.urgent_read = false;
-        qemu_cond_broadcast(&pc.cond);
-        while (pc.urgent_state != URGENT_QUIT && !may_read_urgent()) {
-            qemu_cond_wait(&pc.cond, &pc.lock);
-        }
-        pc.urgent_read = pc.urgent_state != URGENT_QUIT;
-        if (pc.urgent_read && !pc.urgent) {
-            choose_urgent();
-        }
-    } while (pc.urgent_state != URGENT_QUIT &&
-             (!pc.urgent || pc.urgent_state == URGENT_CLOSING));
-    return pc.urgent_state == URGENT_QUIT ? NULL : pc.urgent;
-}
-
 /*
  * The main stream, though nobody may have begun to read it; NULL while there is
  * none.  Under the lock.
@@ -228,13 +211,14 @@ static QEMUFile *main_stream(void)
     return destination.from_src ?: pc.next;
 }
 
-/* If one is gone, the other one is of no use: the migration pauses. */
+/*
+ * If one is gone, the other one is of no use: the migration pauses.  Under the
+ * lock.
+ */
 static void urgent_broke(Error *err)
 {
-    QEMUFile *f;
+    QEMUFile *f = main_stream();
 
-    QEMU_LOCK_GUARD(&pc.lock);
-    f = main_stream();
     if (pc.urgent_state == URGENT_OPEN) {
         pc.urgent_state = URGENT_ENDED;
     }
@@ -250,6 +234,56 @@ static void urgent_broke(Error *err)
     }
 }
 
+/*
+ * While pages may be requested there is a connection that may be it.  If there
+ * is none any more, it ended before it said which one it was, and what was sent
+ * on it is lost.  Since @since; 0: there is one.  Under the lock.
+ */
+static bool urgent_is_gone(int64_t *since)
+{
+    if (pc.urgent_state != URGENT_OPEN || pc.urgent || urgent_channel_some() ||
+        phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+        *since = 0;
+        return false;
+    }
+    *since = *since ?: now_ms();
+    return now_ms() - *since > GONE_MS;
+}
+
+/* Until there is something to do for the thread, or it is to end. */
+static void wait_for_urgent(void)
+{
+    int64_t since = 0;
+
+    while (pc.urgent_state != URGENT_QUIT && !may_read_urgent()) {
+        if (urgent_is_gone(&since)) {
+            Error *err = NULL;
+
+            error_setg(&err, "Channel for urgent pages: it was closed before "
+                       "it brought a page");
+            urgent_broke(err);
+        }
+        qemu_cond_timedwait(&pc.cond, &pc.lock, GONE_MS / 10);
+    }
+}
+
+/* Waits for something to read. NULL: the thread is to end. */
+static QEMUFile *next_urgent(void)
+{
+    QEMU_LOCK_GUARD(&pc.lock);
+    do {
+        pc.urgent_read = false;
+        qemu_cond_broadcast(&pc.cond);
+        wait_for_urgent();
+        pc.urgent_read = pc.urgent_state != URGENT_QUIT;
+        if (pc.urgent_read && !pc.urgent) {
+            choose_urgent();
+        }
+    } while (pc.urgent_state != URGENT_QUIT &&
+             (!pc.urgent || pc.urgent_state == URGENT_CLOSING));
+    return pc.urgent_state == URGENT_QUIT ? NULL : pc.urgent;
+}
+
 static void *urgent_thread(void *opaque)
 {
     QEMUFile *f;
@@ -263,7 +297,9 @@ static void *urgent_thread(void *opaque)
         if (!dest_load_urgent(f, &err)) {
             error_prepend(&err, "Channel for urgent pages: ");
         }
-        urgent_broke(err);
+        WITH_QEMU_LOCK_GUARD(&pc.lock) {
+            urgent_broke(err);
+        }
     }
     rcu_unregister_thread();
     trace_postcopy_preempt_thread_exit();

@@ -408,6 +408,15 @@ void relay_cut(Relay *relay)
     wake_relay(relay);
 }
 
+void relay_cut_one(Relay *relay, unsigned number)
+{
+    WITH_QEMU_LOCK_GUARD(&relay->lock) {
+        g_assert_cmpuint(number, <, relay->connections);
+        close_pair(relay, number);
+    }
+    wake_relay(relay);
+}
+
 unsigned relay_connections(Relay *relay)
 {
     QEMU_LOCK_GUARD(&relay->lock);

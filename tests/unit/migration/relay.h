@@ -58,6 +58,9 @@ void relay_hold(Relay *relay, RelayWay way);
 /* Closes all connections; what is held back is lost.  New ones may come. */
 void relay_cut(Relay *relay);
 
+/* The same of one alone: @number counts those that there have been, from 0. */
+void relay_cut_one(Relay *relay, unsigned number);
+
 /* How many connections there have been. */
 unsigned relay_connections(Relay *relay);
 

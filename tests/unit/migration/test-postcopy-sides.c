@@ -36,7 +36,9 @@ static const Way ways[] = {
 };
 
 #define HELD (&ways[0])
+#define HELD_PREEMPT (&ways[1])
 #define PACKAGE (&ways[2])
+#define PACKAGE_PREEMPT (&ways[3])
 
 static bool available(void)
 {
@@ -463,6 +465,42 @@ static void test_started_lost(void)
 }
 
 /*
+ * The guest runs, and the first page that it requests is lost with the channel
+ * for those: the destination cannot know yet which connection that is.
+ */
+static void lose_urgent_channel(const Way *way, const RelayStop *stop)
+{
+    Relay *relay;
+
+    if (!leave_up_to(way, stop)) {
+        return;
+    }
+    relay = sides_relay();
+    side_wait(DESTINATION, MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    g_usleep(100 * 1000);       /* for the page to get as far as the relay */
+    g_assert_cmpuint(relay_connections(relay), ==, 2);
+    relay_cut_one(relay, 1);
+    relay_go_on(relay);
+    recover();
+    sides_wait(MIGRATION_STATUS_POSTCOPY_ACTIVE);
+    expect_success();
+}
+
+static void test_urgent_lost_held(void)
+{
+    const RelayStop stop = AFTER_COMMAND(COMMIT);
+
+    lose_urgent_channel(HELD_PREEMPT, &stop);
+}
+
+static void test_urgent_lost_package(void)
+{
+    const RelayStop stop = AFTER_COMMAND(POSTCOPY_RUN);
+
+    lose_urgent_channel(PACKAGE_PREEMPT, &stop);
+}
+
+/*
  * Something of a side fails
  */
 
@@ -597,6 +635,8 @@ static void add_order(void)
     g_test_add_func("/postcopy/cut-before/package", test_package_cut);
     g_test_add_func("/postcopy/commit-lost", test_commit_lost);
     g_test_add_func("/postcopy/started-lost", test_started_lost);
+    g_test_add_func("/postcopy/urgent-lost/held", test_urgent_lost_held);
+    g_test_add_func("/postcopy/urgent-lost/package", test_urgent_lost_package);
 }
 
 static void add_failures(void)
