@@ -360,11 +360,18 @@ static struct {
     uint64_t ns;
 } piece;
 
+static void end_piece(Policy *policy)
+{
+    policy_sent(policy, piece.bytes, piece.ns);
+    piece.bytes = piece.ns = 0;
+}
+
 /*
  * Waiting for the limit counts as sending: what is sent in between may fit
  * into the buffers of sockets, and then tells nothing of the network.  Where
  * the limit is low, that takes many times as long as to write the piece; only
- * with all of it the piece tells how fast it goes.
+ * with all of it the piece tells how fast it goes.  That is known at the latest
+ * when more may be sent: the last wait may have taken longer than it should.
  */
 static void send_slice(Policy *policy)
 {
@@ -373,6 +380,9 @@ static void send_slice(Policy *policy)
     uint64_t wait;
 
     if (!migration_rate_exceeded(source.to_dst)) {
+        if (piece.ns) {
+            end_piece(policy);
+        }
         qemu_savevm_state_iterate(source.to_dst, false);
     }
     wait = migration_rate_wait_ns();
@@ -382,8 +392,7 @@ static void send_slice(Policy *policy)
     piece.bytes += migration_transferred_bytes() - before;
     piece.ns += now_ns() - start;
     if (wait <= LIMIT_POLL_NS) {
-        policy_sent(policy, piece.bytes, piece.ns);
-        piece.bytes = piece.ns = 0;
+        end_piece(policy);
     }
 }
 

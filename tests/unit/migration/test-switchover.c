@@ -9,6 +9,9 @@
  */
 
 #include "qemu/osdep.h"
+#include "migration/base/stats.h"
+#include "migration/source/state.h"
+#include "migration/wire/stream.h"
 #include "two-sides.h"
 
 #define LET_RUN 300
@@ -127,6 +130,57 @@ static void expect_cancelled(void)
     side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
     sides_expect_guest(SOURCE);
     side_cont(SOURCE);
+}
+
+/*
+ * How fast it goes is known once a piece was sent and waited for
+ */
+
+/* What is written at once where the limit is low */
+#define PIECE STREAM_BUDGET_MIN
+
+/* Bytes/s that are told; -1 until three pieces have been sent */
+static int64_t bandwidth_told(const void *arg, char *text)
+{
+    SourceView view;
+
+    if (migration_transferred_bytes() < 3 * PIECE) {
+        return -1;
+    }
+    source_look(&view);
+    return view.policy.bandwidth;
+}
+
+/* Each piece takes @ms at the limit. */
+static void expect_bandwidth(unsigned ms)
+{
+    MigrateSetParameters limit = {
+        .has_max_bandwidth = true, .max_bandwidth = PIECE * 1000 / ms,
+    };
+    int64_t told;
+
+    begin();
+    side_parameters(SOURCE, &limit);
+    sides_migrate();
+    side_wait(SOURCE, MIGRATION_STATUS_ACTIVE);
+    while ((told = side_call(SOURCE, bandwidth_told, NULL, 0)) < 0) {
+        g_usleep(1000);
+    }
+    g_assert_cmpint(told, >, limit.max_bandwidth / 2);
+    g_assert_cmpint(told, <, limit.max_bandwidth * 2);
+    side_cancel();
+    side_wait(SOURCE, MIGRATION_STATUS_CANCELLED);
+    side_wait(DESTINATION, MIGRATION_STATUS_FAILED);
+    sides_expect_guest(SOURCE);
+    sides_stop();
+}
+
+/* The limit is waited for in steps, of which the last is any part of one. */
+static void test_bandwidth(void)
+{
+    for (unsigned ms = 153; ms < 200; ms += 7) {
+        expect_bandwidth(ms);
+    }
 }
 
 static void test_cancelled(void)
@@ -467,6 +521,7 @@ int main(int argc, char **argv)
     sides_init(&argc, &argv);
     g_test_add_func("/switchover/plain", test_plain);
     g_test_add_func("/switchover/many-passes", test_many_passes);
+    g_test_add_func("/switchover/bandwidth", test_bandwidth);
     g_test_add_func("/switchover/stopped-guest", test_stopped_guest);
     g_test_add_func("/switchover/pause-before", test_pause_before_switchover);
     g_test_add_func("/switchover/cancelled", test_cancelled);
