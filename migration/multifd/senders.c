@@ -79,9 +79,8 @@ static void end_records(ChannelSender *c)
 }
 
 /* If there is an error nothing is written. */
-static void write_device(ChannelSender *c)
+static void write_device(ChannelSender *c, const DevicePiece *piece)
 {
-    DevicePiece *piece = device_queue_take(&c->all->devices);
     WireMultifdDeviceState head;
 
     end_records(c);
@@ -90,18 +89,16 @@ static void write_device(ChannelSender *c)
     qemu_put_buffer(c->file, (uint8_t *)&head, sizeof(head));
     qemu_put_buffer(c->file, piece->data, piece->len);
     qemu_fflush(c->file);
-    device_queue_done(&c->all->devices, piece);
 }
 
 /* Each post of `go` is for one of these.  Nobody waits for this one to rest. */
-static bool sender_act_for_device(ChannelSender *c)
+static DevicePiece *sender_take_device(ChannelSender *c)
 {
     if (!qatomic_read(&c->pieces)) {
-        return false;
+        return NULL;
     }
     qatomic_dec(&c->pieces);
-    write_device(c);
-    return true;
+    return device_queue_take(&c->all->devices);
 }
 
 /* Marks come before the turn that was begun after them. */
@@ -149,6 +146,24 @@ static void show(ChannelSender *c, int64_t began)
     show_ratio(c, now);
 }
 
+/* Whoever waits for one of these may look at the view at once. */
+static void sender_act_and_show(ChannelSender *c)
+{
+    int64_t began = now_ns();
+    DevicePiece *piece = sender_take_device(c);
+
+    if (piece) {
+        write_device(c, piece);
+        show(c, began);
+        device_queue_done(&c->all->devices, piece);
+    } else {
+        sender_act(c);
+        show(c, began);
+        qatomic_inc(&c->all->rested);
+        qemu_sem_post(&c->all->rests);
+    }
+}
+
 static void *channel_sender_thread(void *opaque)
 {
     ChannelSender *c = opaque;
@@ -157,14 +172,7 @@ static void *channel_sender_thread(void *opaque)
     qatomic_set(&c->view.thread_id, qemu_get_thread_id());
     qemu_sem_wait(&c->go);
     while (!qatomic_read(&c->all->quit)) {
-        int64_t began = now_ns();
-
-        if (!sender_act_for_device(c)) {
-            sender_act(c);
-            qatomic_inc(&c->all->rested);
-            qemu_sem_post(&c->all->rests);
-        }
-        show(c, began);
+        sender_act_and_show(c);
         qemu_sem_wait(&c->go);
     }
     rcu_unregister_thread();

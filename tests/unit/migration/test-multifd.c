@@ -731,6 +731,39 @@ static void test_zeros(void)
     count_zeros(&none, 0, 1000 * PAGE, 1000 * PAGE + marks + 40 * packet);
 }
 
+/* What users are told of the channels, together */
+static uint64_t told_bytes(void)
+{
+    uint64_t bytes = 0;
+    SenderView view;
+
+    for (unsigned i = 0; senders_look(rig->senders, i, &view); i++) {
+        bytes += view.bytes;
+    }
+    return bytes;
+}
+
+/* It is complete as soon as they rest: a migration may end then. */
+static void test_views(void)
+{
+    static const Plan plan = { "", CHANNELS_MAX, PLAIN };
+    RamRegion *low;
+    Rig new;
+
+    rig_begin(&new, &plan, NULL);
+    low = &rig->from.list[LOW];
+    for (unsigned i = 0; i < 3000; i++) {
+        write_page(low, i % low->pages);
+        g_assert_cmpint(send_section(true, i % 4 == 0), ==, RAM_SEND_ALL);
+        g_assert_cmpint(senders_settle(rig->senders, &rig->main), ==, 0);
+        g_assert_cmpuint(told_bytes(), ==,
+                         stat64_get(&mig_stats.multifd_bytes));
+    }
+    rig_end(false);
+    assert_equal();
+    rig_free();
+}
+
 /* Who asks is told of each page that takes a channel, and of no other. */
 static void check_arrived(const Plan *plan)
 {
@@ -2444,6 +2477,7 @@ int main(int argc, char **argv)
                     test_untouched_then_written);
     g_test_add_func("/multifd/arrived", test_arrived);
     g_test_add_func("/multifd/rate", test_rate);
+    g_test_add_func("/multifd/views", test_views);
     g_test_add_func("/multifd/send/shutdown", test_send_shutdown);
     g_test_add_func("/multifd/send/shutdown-marks", test_send_shutdown_marks);
     g_test_add_func("/multifd/send/closed", test_send_closed);
