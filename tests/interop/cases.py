@@ -66,7 +66,8 @@ def plain(source: str, target: str, transport: str, xbzrle: bool) -> Case:
     quick = (source, target, transport, xbzrle) == ('ferry', 'ferry', 'tcp',
                                                     False)
     return Case(name, run, quick, (source, target),
-                ('xbzrle',) if xbzrle else ())
+                ('xbzrle',) if xbzrle else (),
+                full=xbzrle and transport == 'unix')
 
 
 # Bad input

@@ -117,8 +117,10 @@ def cancelled(source: str, target: str, mode: Mode) -> Case:
         again = mode.must_move(lab, lab.target(target))
         return (f'cancelled at {done[0]:.0%} in {1e3 * took:.0f} ms; then '
                 f'{summary(again)}')
+    # It is the source that has to do something.
+    repeats = source == 'pristine' and (target == source or mode is not PLAIN)
     return Case(f'{source}-{target}-cancel-{mode.name}', run, False,
-                (source, target), tuple(mode.caps))
+                (source, target), tuple(mode.caps), repeats)
 
 
 def failed(lab: Lab, result: Result) -> str:
