@@ -1,11 +1,12 @@
 /*
- * What a plain pair of sockets moves on this machine: the ceiling for one
- * migration connection
+ * What plain pairs of sockets move on this machine: the ceiling for a migration
+ * with as many connections
  *
  * A child process receives into memory nobody has touched yet, as the
  * destination of a migration does, so that the page faults are part of the
  * price; the parent sends random data from anonymous memory, as the source
  * does.  Nothing else happens: no headers, no bitmap, no copy of our own.
+ * Each pair has a thread on both sides, and a share of the memory.
  *
  * For each transport one line of JSON goes to stdout.  GB are 10^9 bytes; CPU
  * is user + system time of that side alone.
@@ -18,6 +19,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -31,8 +33,10 @@
 #include <unistd.h>
 
 #define MIB (1024UL * 1024UL)
+#define PAIRS_MAX 64
 
 typedef struct Options {
+    unsigned pairs;
     size_t bytes;      /* to be moved */
     size_t block;      /* most that one send() or recv() is asked to move */
     unsigned seconds;  /* give up after this long */
@@ -43,6 +47,16 @@ typedef struct Receipt {
     double cpu;        /* seconds, user + system */
     uint64_t bytes;
 } Receipt;
+
+/* One side of one pair */
+typedef struct Share {
+    pthread_t thread;
+    int fd;
+    uint8_t *memory;
+    size_t bytes;
+    size_t block;
+    size_t done;       /* received */
+} Share;
 
 static void die(const char *what)
 {
@@ -119,30 +133,32 @@ static void connect_unix(int fd[2])
     }
 }
 
-static void send_all(int fd, const uint8_t *p, const Options *opt)
+static void *send_share(void *opaque)
 {
+    const Share *s = opaque;
     size_t done = 0;
 
-    while (done < opt->bytes) {
-        size_t want = opt->bytes - done;
-        ssize_t n = send(fd, p + done, want < opt->block ? want : opt->block,
-                         MSG_NOSIGNAL);
+    while (done < s->bytes) {
+        size_t want = s->bytes - done;
+        ssize_t n = send(s->fd, s->memory + done,
+                         want < s->block ? want : s->block, MSG_NOSIGNAL);
 
         if (n < 0 && errno != EINTR) {
             die("send");
         }
         done += n > 0 ? n : 0;
     }
+    return NULL;
 }
 
-static uint64_t recv_all(int fd, uint8_t *p, const Options *opt)
+static void *recv_share(void *opaque)
 {
-    size_t done = 0;
+    Share *s = opaque;
 
-    while (done < opt->bytes) {
-        size_t want = opt->bytes - done;
-        ssize_t n = recv(fd, p + done, want < opt->block ? want : opt->block,
-                         0);
+    while (s->done < s->bytes) {
+        size_t want = s->bytes - s->done;
+        ssize_t n = recv(s->fd, s->memory + s->done,
+                         want < s->block ? want : s->block, 0);
 
         if (n == 0) {
             break;
@@ -150,7 +166,34 @@ static uint64_t recv_all(int fd, uint8_t *p, const Options *opt)
         if (n < 0 && errno != EINTR) {
             die("recv");
         }
-        done += n > 0 ? n : 0;
+        s->done += n > 0 ? n : 0;
+    }
+    return NULL;
+}
+
+/* All pairs at once; returns how much was received. */
+static uint64_t move_all(void *(*move)(void *), const int *fds, uint8_t *memory,
+                         const Options *opt)
+{
+    /* Shares begin where a huge page may. */
+    size_t share = opt->bytes / opt->pairs / (2 * MIB) * (2 * MIB);
+    Share shares[PAIRS_MAX];
+    uint64_t done = 0;
+
+    for (unsigned i = 0; i < opt->pairs; i++) {
+        bool last = i + 1 == opt->pairs;
+
+        shares[i] = (Share) {
+            .fd = fds[i], .memory = memory + i * share, .block = opt->block,
+            .bytes = last ? opt->bytes - i * share : share,
+        };
+        if (pthread_create(&shares[i].thread, NULL, move, &shares[i])) {
+            die("no thread");
+        }
+    }
+    for (unsigned i = 0; i < opt->pairs; i++) {
+        pthread_join(shares[i].thread, NULL);
+        done += shares[i].done;
     }
     return done;
 }
@@ -170,8 +213,15 @@ static void warm(size_t bytes)
     munmap(p, bytes);
 }
 
+static void close_all(const int *fds, const Options *opt)
+{
+    for (unsigned i = 0; i < opt->pairs; i++) {
+        close(fds[i]);
+    }
+}
+
 /* The receiving process: never returns.  @report is its end of a pipe. */
-static void receiver(int fd, int report, const Options *opt)
+static void receiver(const int *fds, int report, const Options *opt)
 {
     Receipt receipt = { 0 };
     uint8_t *memory;
@@ -185,7 +235,7 @@ static void receiver(int fd, int report, const Options *opt)
         die("cannot report readiness");
     }
     cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-    receipt.bytes = recv_all(fd, memory, opt);
+    receipt.bytes = move_all(recv_share, fds, memory, opt);
     receipt.cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (write(report, &receipt, sizeof(receipt)) != sizeof(receipt)) {
         die("cannot report the result");
@@ -193,16 +243,22 @@ static void receiver(int fd, int report, const Options *opt)
     _exit(0);
 }
 
-static void measure(const char *name, void (*make_pair)(int *),
-                    const uint8_t *data, const Options *opt)
+static void measure(const char *name, void (*make_pair)(int *), uint8_t *data,
+                    const Options *opt)
 {
-    Receipt receipt;
+    int out[PAIRS_MAX], in[PAIRS_MAX], report[2];
     double start, cpu, wall, gb;
-    int fd[2], report[2];
+    Receipt receipt;
     char ready;
     pid_t pid;
 
-    make_pair(fd);
+    for (unsigned i = 0; i < opt->pairs; i++) {
+        int fd[2];
+
+        make_pair(fd);
+        out[i] = fd[0];
+        in[i] = fd[1];
+    }
     if (pipe(report) < 0) {
         die("pipe");
     }
@@ -211,11 +267,11 @@ static void measure(const char *name, void (*make_pair)(int *),
         die("fork");
     }
     if (pid == 0) {
-        close(fd[0]);
+        close_all(out, opt);
         close(report[0]);
-        receiver(fd[1], report[1], opt);
+        receiver(in, report[1], opt);
     }
-    close(fd[1]);
+    close_all(in, opt);
     close(report[1]);
     if (read(report[0], &ready, 1) != 1) {
         die("the receiver did not start");
@@ -223,7 +279,7 @@ static void measure(const char *name, void (*make_pair)(int *),
 
     start = seconds_of(CLOCK_MONOTONIC);
     cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-    send_all(fd[0], data, opt);
+    move_all(send_share, out, data, opt);
     cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (read(report[0], &receipt, sizeof(receipt)) != sizeof(receipt) ||
         receipt.bytes != opt->bytes) {
@@ -232,17 +288,17 @@ static void measure(const char *name, void (*make_pair)(int *),
     }
     wall = seconds_of(CLOCK_MONOTONIC) - start;
 
-    close(fd[0]);
+    close_all(out, opt);
     close(report[0]);
     waitpid(pid, NULL, 0);
 
     gb = opt->bytes / 1e9;
-    printf("{\"transport\": \"%s\", \"bytes\": %zu, \"block\": %zu, "
-           "\"seconds\": %.6f, \"gb_per_s\": %.4f, "
+    printf("{\"transport\": \"%s\", \"pairs\": %u, \"bytes\": %zu, "
+           "\"block\": %zu, \"seconds\": %.6f, \"gb_per_s\": %.4f, "
            "\"cpu_send\": %.6f, \"cpu_recv\": %.6f, "
            "\"cpu_send_per_gb\": %.5f, \"cpu_recv_per_gb\": %.5f}\n",
-           name, opt->bytes, opt->block, wall, gb / wall, cpu, receipt.cpu,
-           cpu / gb, receipt.cpu / gb);
+           name, opt->pairs, opt->bytes, opt->block, wall, gb / wall, cpu,
+           receipt.cpu, cpu / gb, receipt.cpu / gb);
     fflush(stdout);
 }
 
@@ -262,27 +318,33 @@ static unsigned long number(const char *text, unsigned long max)
 
 static void usage(FILE *to)
 {
-    fprintf(to, "usage: bare-pair [-m MIB] [-b BLOCK_KIB] [-t SECONDS] "
-            "[tcp|unix]...\n"
+    fprintf(to, "usage: bare-pair [-m MIB] [-b BLOCK_KIB] [-c PAIRS] "
+            "[-t SECONDS] [tcp|unix]...\n"
             "Moves MIB (3072) MiB of random data between two processes in "
-            "pieces of at most\nBLOCK_KIB (1024) KiB, over loopback TCP and "
-            "a unix socket unless only some are named.\n");
+            "pieces of at most\nBLOCK_KIB (1024) KiB, over PAIRS (1) "
+            "connections of loopback TCP and of unix\nsockets unless only "
+            "some are named.\n");
 }
 
 int main(int argc, char **argv)
 {
-    Options opt = { .bytes = 3072 * MIB, .block = MIB, .seconds = 120 };
+    Options opt = {
+        .pairs = 1, .bytes = 3072 * MIB, .block = MIB, .seconds = 120,
+    };
     bool all;
     uint8_t *data;
     int c;
 
-    while ((c = getopt(argc, argv, "m:b:t:h")) != -1) {
+    while ((c = getopt(argc, argv, "m:b:c:t:h")) != -1) {
         switch (c) {
         case 'm':
             opt.bytes = number(optarg, 1UL << 20) * MIB;
             break;
         case 'b':
             opt.block = number(optarg, 1UL << 20) * 1024;
+            break;
+        case 'c':
+            opt.pairs = number(optarg, PAIRS_MAX);
             break;
         case 't':
             opt.seconds = number(optarg, 3600);

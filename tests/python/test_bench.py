@@ -686,9 +686,16 @@ class Helpers(unittest.TestCase):
                                    (16 << 20) / 1e9, places=4)
             self.assertGreater(found['cpu_recv'], 0)
 
+    def test_bare_pairs(self):
+        for pairs in (2, 3):
+            found = native.bare_pair('tcp', 16, pairs)
+            self.assertEqual((found['pairs'], found['bytes']),
+                             (pairs, 16 << 20))
+
     def test_bare_pair_rejects(self):
         program = native.program('bare-pair')
-        for argv in (['-m', '0'], ['-m', '1x'], ['udp'], ['-z']):
+        for argv in (['-m', '0'], ['-m', '1x'], ['-c', '0'], ['-c', '65'],
+                     ['udp'], ['-z']):
             with self.subTest(argv):
                 done = run_program([program, *argv])
                 self.assertEqual(done.returncode, 2)

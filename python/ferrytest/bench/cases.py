@@ -103,7 +103,7 @@ class Case:
     # work for every engine.
     hold_pages: int = 0
     postcopy: bool = False              # switch at once, see postcopy.py
-    bare: bool = False                  # measure a bare socket pair beside it
+    bare: bool = False                  # measure bare sockets beside it, as many
     targets: Sequence[Target] = ()
     default: bool = True                # part of a run without --case
     quick: bool = False                 # part of --quick
@@ -112,6 +112,11 @@ class Case:
     def caps_of(self, pair_: Pair) -> dict[str, bool]:
         """The capabilities with that pair of engines."""
         return {**self.caps, **({'multifd': True} if pair_.multifd else {})}
+
+    def channels(self) -> int:
+        """How many connections have memory."""
+        return (self.params.get('multifd-channels', 2)
+                if self.caps.get('multifd') else 1)
 
     def need_mib(self) -> int:
         """Most memory that is in use at once, MiB."""

@@ -35,8 +35,8 @@ def program(name: str) -> Path:
     fresh = OUTPUT / f'.{name}.{os.getpid()}'
     try:
         done = subprocess.run(
-            [compiler, '-O2', '-std=gnu11', '-Wall', '-o', str(fresh),
-             str(source)], timeout=60, text=True, stdin=subprocess.DEVNULL,
+            [compiler, '-O2', '-std=gnu11', '-Wall', '-pthread', '-o',
+             str(fresh), str(source)], timeout=60, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             raise FerryError(f'cannot compile {source.name}: '
@@ -85,12 +85,12 @@ def compare(a: tuple[int, int], b: tuple[int, int], size: int) -> dict:
                 timeout=300, fine=(0, 3))[0]
 
 
-def bare_pair(transport: str, mib: int) -> dict[str, float]:
-    """What a bare pair of sockets moves here; see bare-pair.c.
+def bare_pair(transport: str, mib: int, pairs: int = 1) -> dict[str, float]:
+    """What bare pairs of sockets move here; see bare-pair.c.
 
     The fastest of three: it stands for what the machine can do, and a first
     touch of memory that the host has to bring back can only make it slower.
     """
-    runs = [call('bare-pair', '-m', mib, transport, timeout=150)[0]
+    runs = [call('bare-pair', '-m', mib, '-c', pairs, transport, timeout=150)[0]
             for _ in range(3)]
     return max(runs, key=lambda run: run['gb_per_s'])
