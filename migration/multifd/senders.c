@@ -91,16 +91,6 @@ static void write_device(ChannelSender *c, const DevicePiece *piece)
     qemu_fflush(c->file);
 }
 
-/* Each post of `go` is for one of these.  Nobody waits for this one to rest. */
-static DevicePiece *sender_take_device(ChannelSender *c)
-{
-    if (!qatomic_read(&c->pieces)) {
-        return NULL;
-    }
-    qatomic_dec(&c->pieces);
-    return device_queue_take(&c->all->devices);
-}
-
 /* Marks come before the turn that was begun after them. */
 static void sender_act(ChannelSender *c)
 {
@@ -146,22 +136,28 @@ static void show(ChannelSender *c, int64_t began)
     show_ratio(c, now);
 }
 
-/* Whoever waits for one of these may look at the view at once. */
-static void sender_act_and_show(ChannelSender *c)
+/*
+ * Each post of `go` is for a piece of device state, or for something that it is
+ * waited for.  The channel is not looked at again after it was said that this
+ * is over: whoever hears of that may change how the channel is written to.
+ */
+static void sender_do(ChannelSender *c)
 {
     int64_t began = now_ns();
-    DevicePiece *piece = sender_take_device(c);
+    DevicePiece *piece;
 
-    if (piece) {
+    if (qatomic_read(&c->pieces)) {
+        qatomic_dec(&c->pieces);
+        piece = device_queue_take(&c->all->devices);
         write_device(c, piece);
         show(c, began);
         device_queue_done(&c->all->devices, piece);
-    } else {
-        sender_act(c);
-        show(c, began);
-        qatomic_inc(&c->all->rested);
-        qemu_sem_post(&c->all->rests);
+        return;
     }
+    sender_act(c);
+    show(c, began);
+    qatomic_inc(&c->all->rested);
+    qemu_sem_post(&c->all->rests);
 }
 
 static void *channel_sender_thread(void *opaque)
@@ -172,7 +168,7 @@ static void *channel_sender_thread(void *opaque)
     qatomic_set(&c->view.thread_id, qemu_get_thread_id());
     qemu_sem_wait(&c->go);
     while (!qatomic_read(&c->all->quit)) {
-        sender_act_and_show(c);
+        sender_do(c);
         qemu_sem_wait(&c->go);
     }
     rcu_unregister_thread();
