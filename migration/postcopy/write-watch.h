@@ -50,6 +50,8 @@ typedef struct WriteWatch {
     bool kept_from_now;         /* the moment has come */
     /* Before it: pages to be protected again; by RamRegion.index, or NULL */
     DirtyMap **written;
+    struct WrittenPage *recent; /* what was written to last before it; a ring */
+    uint64_t recent_count;      /* that were noted there so far */
 } WriteWatch;
 
 /* Whether this host can protect memory.  Any thread. */

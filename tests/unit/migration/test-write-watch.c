@@ -12,6 +12,7 @@
 #include "qemu/rcu.h"
 #include "io/channel-buffer.h"
 #include "setup.h"
+#include "migration/migration-stats.h"
 #include "migration/postcopy/sender.h"
 #include "migration/postcopy/ufd.h"
 #include "migration/postcopy/write-watch.h"
@@ -320,15 +321,15 @@ static void test_armed(void)
     g_assert_cmpuint(rig.watch.kept.made, ==, 0);
     again = take_moment(&rig);
     qemu_mutex_unlock(&rig.running);
-    g_assert_cmpuint(again, >, 0);
+    g_assert_cmpuint(again + rig.watch.kept.made, >, 0);
     wait_for_writes(&rig, 500);
     g_assert_cmpuint(kept_now(&rig), >, 0);
     send_all(&rig);
     qatomic_set(&rig.stop, true);
     g_thread_join(thread);
     write_watch_end(&rig.watch);
-    g_test_message("%u writes, %" PRIu64 " pages protected again", rig.writes,
-                   again);
+    g_test_message("%u writes, %" PRIu64 " pages protected again, %" PRIu64
+                   " copied", rig.writes, again, rig.watch.kept.made);
     expect_moment(&rig);
     rig_destroy(&rig);
 }
@@ -351,6 +352,45 @@ static void test_added(void)
     g_assert_cmpuint(take_moment(&rig), ==, 1);
     write_watched(&rig, page * PAGE, 0x22);
     g_assert_cmpuint(kept_now(&rig), ==, 1);
+    send_all(&rig);
+    write_watch_end(&rig.watch);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
+static uint64_t faults_of(Rig *rig, const unsigned *pages, unsigned count)
+{
+    uint64_t before = stat64_get(&mig_stats.postcopy_requests);
+
+    for (unsigned i = 0; i < count; i++) {
+        rig->region.host[pages[i] * PAGE]++;
+    }
+    return stat64_get(&mig_stats.postcopy_requests) - before;
+}
+
+/*
+ * Pages that were written to shortly before the moment are copied at once:
+ * nobody waits for them afterwards, while there is room for the copies.
+ */
+static void test_recent(gconstpointer opaque)
+{
+    const unsigned pages[] = { 3, 5, 1000 }, others[] = { 4, 1001 };
+    uint64_t room = MIN(GPOINTER_TO_UINT(opaque), ARRAY_SIZE(pages));
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    arm(&rig, GPOINTER_TO_UINT(opaque));
+    g_assert_cmpuint(faults_of(&rig, pages, ARRAY_SIZE(pages)), ==, 0);
+    g_assert_cmpuint(take_moment(&rig), ==, ARRAY_SIZE(pages) - room);
+    g_assert_cmpuint(rig.watch.kept.made, ==, room);
+    g_assert_cmpuint(faults_of(&rig, pages, room), ==, 0);
+    if (room == ARRAY_SIZE(pages)) {
+        g_assert_cmpuint(faults_of(&rig, others, ARRAY_SIZE(others)), ==,
+                         ARRAY_SIZE(others));
+    }
     send_all(&rig);
     write_watch_end(&rig.watch);
     expect_moment(&rig);
@@ -460,6 +500,12 @@ int main(int argc, char **argv)
         g_test_add_data_func(name, &moments[i], test_moment);
     }
     g_test_add_func("/write-watch/armed", test_armed);
+    g_test_add_data_func("/write-watch/recent/room", GUINT_TO_POINTER(PAGES),
+                         test_recent);
+    g_test_add_data_func("/write-watch/recent/little-room", GUINT_TO_POINTER(2),
+                         test_recent);
+    g_test_add_data_func("/write-watch/recent/no-room", GUINT_TO_POINTER(0),
+                         test_recent);
     g_test_add_func("/write-watch/added", test_added);
     g_test_add_func("/write-watch/never", test_never);
     g_test_add_func("/write-watch/given-up", test_given_up);
