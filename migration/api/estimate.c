@@ -122,6 +122,7 @@ static void add_limits(EstimateInput *in)
     cost_history_tell(&policy);
     in->fixed = policy_view(&policy, &limits, 0, 0).downtime;
     in->downtime_ns = limits.downtime_ns;
+    in->max_bandwidth = migrate_max_bandwidth();
     in->throttle_max = migrate_max_cpu_throttle();
 }
 

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include <math.h>
 #include "estimate.h"
+#include "long-pass.h"
 
 #define NS_PER_S 1e9
 /* Passes after which a migration counts as one that does not end */
@@ -25,6 +26,8 @@
 #define POLISH_WITHIN 2
 #define POLISH_WITHIN_NS 0.5e9
 #define POLISH_SHRINKS 0.75
+/* Where sending waits for the limit no pass takes long, as policy.c has it. */
+#define LIMITED 0.8
 /* How far the guest may be from what was measured of it */
 #define GUEST_OFF 0.2
 #define WIDER 0.3
@@ -140,6 +143,33 @@ static double polish(const EstimateInput *in, const Course *c, double left,
     return left;
 }
 
+/* Passes that take long, as long-pass.c has them.  Returns what is left. */
+static double take_long(const EstimateInput *in, const Course *c, double left,
+                        Played *p)
+{
+    double end = p->total + c->fixed_ns + left / c->bandwidth * NS_PER_S;
+    double allowed = end * LONG_PASS_COST;
+
+    if (in->max_bandwidth && c->bandwidth >= in->max_bandwidth * LIMITED) {
+        return left;
+    }
+    while (c->keep == 1) {
+        double ns = left / c->bandwidth * NS_PER_S;
+        double next = dirtied_in(in, c, ns);
+        double next_ns = next / c->bandwidth * NS_PER_S;
+
+        if (ns <= POLISH_WITHIN_NS || next > left * LONG_PASS_DIRTIED ||
+            next_ns > allowed) {
+            break;
+        }
+        allowed -= next_ns;
+        p->total += ns;
+        p->bytes += left * c->wire;
+        left = next;
+    }
+    return left;
+}
+
 /* Passes until the rest fits. The first ones are not throttled. */
 static Played play(const EstimateInput *in, const Course *course,
                    unsigned unthrottled)
@@ -168,6 +198,7 @@ static Played play(const EstimateInput *in, const Course *course,
         }
     }
     if (p.ends) {
+        left = take_long(in, &c, left, &p);
         left = polish(in, &c, left, &p);
     }
     p.downtime = c.fixed_ns + left / c.bandwidth * NS_PER_S;

@@ -35,6 +35,7 @@ typedef struct EstimateInput {
     unsigned points;            /* at least 1 */
     uint64_t bandwidth;         /* not 0 */
     double bandwidth_off;       /* share by which that may be wrong, below 1 */
+    uint64_t max_bandwidth;     /* before the switchover; 0: any */
     uint64_t downtime_ns;       /* the limit */
     PolicyRange fixed;          /* of a downtime: all but memory */
     uint8_t throttle_max;       /* percent */

@@ -10,7 +10,8 @@
  * fit the limit?  And is it worth one more pass though it would?  The second
  * is yes if the pass costs little and is expected to make the blackout
  * noticeably shorter: an idle guest should not pause for as long as the limit
- * allows, but for as short as it can.
+ * allows, but for as short as it can.  What such a pass may cost if it takes
+ * long is in long-pass.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -33,7 +34,7 @@
 #define POLISH_GAIN_NS      (1000 * 1000ull)
 /* ...and be over within this many limits... */
 #define POLISH_LIMITS       2
-/* ...and within this: a large limit is set to have an end, not a better one */
+/* ...and within this, or it is a long pass */
 #define POLISH_PASS_NS      (500 * 1000 * 1000ull)
 /* ...and not be taken for ever. */
 #define POLISH_MAX          3
@@ -41,6 +42,9 @@
 #define POLISH_REST         0.05
 /* ...or it has taken so many times as long as was expected. */
 #define POLISH_PATIENCE     2
+
+/* With so much of the limit, it is the limit that sending waits for. */
+#define LIMITED             0.8
 
 /* Passes in a row that must overrun before vCPUs are slowed down. */
 #define OVERRUN_PASSES      2
@@ -81,6 +85,7 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns)
     p->slice_bytes += bytes;
     p->slice_ns += busy_ns;
     p->polish_ns -= MIN(p->polish_ns, busy_ns);
+    long_pass_sent(&p->long_pass, busy_ns);
     if (p->slice_ns >= SLICE_NS) {
         mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
                  BANDWIDTH_WEIGHT);
@@ -317,7 +322,7 @@ static uint64_t polished_downtime(const Policy *p, const PolicyLimits *limits,
 
 /*
  * Worth one more pass: it is short, it is expected to help, and the last one
- * taken for this reason did help.
+ * taken for this reason did help.  After a long pass there is its allowance.
  */
 static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
                          uint64_t remaining, uint64_t downtime)
@@ -325,7 +330,7 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
     uint64_t pass_ns = ram_range(p, limits, remaining).likely;
     uint64_t better;
 
-    if (!remaining || p->polished >= POLISH_MAX ||
+    if (!remaining || p->polished >= POLISH_MAX || p->long_pass.end_ns ||
         pass_ns == POLICY_NEVER ||
         pass_ns > MIN(POLISH_LIMITS * limits->downtime_ns, POLISH_PASS_NS)) {
         return false;
@@ -345,6 +350,61 @@ static void begin_to_polish(Policy *p, const PolicyLimits *limits,
     p->polishing = true;
     p->polish_ns = POLISH_PATIENCE * ram_range(p, limits, remaining).likely;
     p->last_polish = remaining;
+}
+
+/* In the switchover there is no such limit: it takes less time than now. */
+static bool is_limited(const Policy *p, const PolicyLimits *limits)
+{
+    return limits->max_bandwidth &&
+           p->bandwidth.mean >= limits->max_bandwidth * LIMITED;
+}
+
+/*
+ * The end is not delayed where a user waits for it: who has changed a setting
+ * since the migration began, has requested postcopy or has set a time limit.
+ * It is not delayed while vCPUs are throttled either, and a guest that does not
+ * run dirties nothing.
+ */
+static bool may_take_long(const Policy *p, const PolicyLimits *limits)
+{
+    return limits->guest_runs && !limits->changes && !limits->postcopy_asked &&
+           !limits->total_ns && !p->throttle && !is_limited(p, limits);
+}
+
+/* How long a pass that takes long may go on until the next look */
+static uint64_t long_slice(Policy *p, const PolicyLimits *limits,
+                           uint64_t remaining)
+{
+    PolicyRange ram = part_range(p, limits, DOWNTIME_PART_RAM, remaining);
+    uint64_t budget = ram_budget(p, limits);
+    LongPassLook look = {
+        .remaining = remaining,
+        .ram_ns = ram.likely,
+        .room_ns = budget - MIN(budget, ram.high),
+        .fixed_ns = fixed_cost(p),
+        .sync_ns = policy_cost(p, DOWNTIME_PART_SYNC),
+        .bandwidth = bandwidth_of(p, limits),
+    };
+
+    if (!remaining || ram.likely == POLICY_NEVER ||
+        !may_take_long(p, limits) ||
+        (ram.likely <= POLISH_PASS_NS && !p->long_pass.end_ns)) {
+        return 0;
+    }
+    return long_pass_next(&p->long_pass, &look);
+}
+
+static bool begin_to_take_long(Policy *p, const PolicyLimits *limits,
+                               uint64_t remaining)
+{
+    p->polish_ns = long_slice(p, limits, remaining);
+    p->polishing = p->polish_ns;
+    if (!p->polishing) {
+        long_pass_none(&p->long_pass);
+        return false;
+    }
+    p->last_polish = remaining;
+    return true;
 }
 
 /*
@@ -445,6 +505,20 @@ static bool fits_limit(const Policy *p, const PolicyLimits *limits,
            ram_budget(p, limits);
 }
 
+/* When the slice is over it shows whether what remains fits. */
+static void go_on_taking_long(Policy *p, const PolicyLimits *limits,
+                              uint64_t remaining, uint64_t downtime,
+                              PolicyDecision *d)
+{
+    if (may_take_long(p, limits) && still_polishing(p, remaining)) {
+        say_downtime(d, "finishing a pass that is nearly free", p, limits,
+                     remaining, downtime);
+        return;
+    }
+    d->action = POLICY_SYNC;
+    say_downtime(d, "collecting what changed", p, limits, remaining, downtime);
+}
+
 PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
                              uint64_t remaining, bool exact)
 {
@@ -455,11 +529,18 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
     if (exact) {
         slow_down(p, limits);
         p->polishing = false;
+        if (!fits) {
+            long_pass_none(&p->long_pass);
+        }
+    } else {
+        long_pass_known(&p->long_pass, remaining);
     }
     d.throttle = limits->auto_converge ? p->throttle : 0;
     d.dirty_limited = limits->dirty_limit && p->dirty_limited;
 
-    if (!fits && !exact && !remaining) {
+    if (!exact && p->long_pass.going) {
+        go_on_taking_long(p, limits, remaining, downtime, &d);
+    } else if (!fits && !exact && !remaining) {
         /*
          * What the guest changes on the way to a standstill is too much, and
          * whether that is still so shows only in another pass.
@@ -477,6 +558,9 @@ PolicyDecision policy_decide(Policy *p, const PolicyLimits *limits,
     } else if (!exact) {
         d.action = POLICY_SYNC;
         say_downtime(&d, "collecting what changed", p, limits, remaining,
+                     downtime);
+    } else if (begin_to_take_long(p, limits, remaining)) {
+        say_downtime(&d, "one more pass is nearly free", p, limits, remaining,
                      downtime);
     } else if (worth_a_pass(p, limits, remaining, downtime)) {
         begin_to_polish(p, limits, remaining);

@@ -18,6 +18,7 @@
 #define MIGRATION_BASE_POLICY_H
 
 #include "downtime-part.h"
+#include "long-pass.h"
 
 #define POLICY_REASON_MAX 240
 
@@ -47,6 +48,9 @@ typedef struct PolicyLimits {
     uint64_t total_ns;              /* the whole migration; 0: no limit */
     PolicyMiss on_miss;
     bool postcopy_enabled;          /* it may be requested */
+    uint64_t max_bandwidth;         /* bytes/s before the switchover; 0: any */
+    bool guest_runs;                /* otherwise it dirties nothing */
+    unsigned changes;               /* of settings since the migration began */
 } PolicyLimits;
 
 /* A running mean with the mean distance from it; empty while !seen. */
@@ -108,6 +112,7 @@ typedef struct Policy {
     unsigned polished;              /* passes taken though it fitted already */
     bool polishing;                 /* such a pass goes on */
     uint64_t polish_ns;             /* that it may still take */
+    LongPass long_pass;
     unsigned overruns;              /* syncs in a row with too much dirtied */
     uint8_t throttle;
     bool dirty_limited;

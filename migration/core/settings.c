@@ -35,6 +35,14 @@
 
 void (*settings_check_period_changed)(void);
 
+/* Atomic: the migration thread compares it with what it was. */
+static unsigned param_changes;
+
+unsigned settings_changes(void)
+{
+    return qatomic_read(&param_changes);
+}
+
 static MigrationParameters *params_in_force(void)
 {
     return &migrate_get_current()->parameters;
@@ -286,6 +294,7 @@ void qmp_migrate_set_parameters(MigrateSetParameters *set, Error **errp)
         convergence_params_agree(wanted, caps, errp) &&
         resize_cache(set, errp)) {
         params_merge(params_in_force(), set);
+        qatomic_set(&param_changes, param_changes + 1);
         if (both) {
             put_caps_in_force(caps);
         }

@@ -13,4 +13,7 @@
  */
 extern void (*settings_check_period_changed)(void);
 
+/* How often parameters were set since QEMU started. Any thread. */
+unsigned settings_changes(void);
+
 #endif

@@ -19,6 +19,7 @@
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
 #include "migration/core/permit.h"
+#include "migration/core/settings.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -192,6 +193,7 @@ static bool source_begin(Error **errp)
     source.state_saved = source.start_sent = source.holds = false;
     source.unsettled = source.returned = 0;
     source.postcopy = false;
+    source.changes_before = settings_changes();
     WITH_QEMU_LOCK_GUARD(&source.lock) {
         source.handed_over = false;
         source.view = (SourceView) {

@@ -67,6 +67,7 @@ typedef struct Source {
     QemuSemaphore wake;         /* go on, or look whether to go on */
     bool go_on;                 /* atomic; migrate-continue was given */
     MigrationAddress *addr;     /* main loop: where the destination is */
+    unsigned changes_before;    /* settings_changes() when it began */
     bool start_postcopy;        /* atomic; migrate-start-postcopy was given */
     bool postcopy;              /* the guest has been told to run there */
     QemuSemaphore resumed;      /* a paused migration has a new connection */

@@ -20,6 +20,7 @@
 #include "migration/core/cost-history.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
+#include "migration/core/settings.h"
 #include "migration/migration-stats.h"
 #include "migration/migration.h"
 #include "migration/options.h"
@@ -250,6 +251,9 @@ static PolicyLimits limits_in_force(void)
                                UINT64_MAX / MiB) * MiB,
         .postcopy = migrate_postcopy() && (asked || migrate_postcopy_auto()),
         .postcopy_asked = asked,
+        .max_bandwidth = migrate_max_bandwidth(),
+        .guest_runs = runstate_is_running(),
+        .changes = settings_changes() - source.changes_before,
     };
 
     converge_limits(&limits);
