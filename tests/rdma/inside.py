@@ -51,6 +51,12 @@ def make_device() -> None:
             say(f'{line}: {done.stdout.strip()} {done.stderr.strip()}')
 
 
+def no_buffer() -> int:
+    """How many messages ended a connection, as the peer had no buffer."""
+    return sum(int(file.read_text()) for file in Path('/sys/class/infiniband')
+               .glob('*/ports/1/hw_counters/retry_rnr_exceeded_err'))
+
+
 def run_cases() -> None:
     """Each of them, and how it went."""
     sys.path[:0] = ['/ferry/python', '/ferry/tests/rdma']
@@ -67,7 +73,7 @@ def run_cases() -> None:
             continue
         folder = Path(f'/tmp/{number}')
         folder.mkdir()
-        start = time.monotonic()
+        start, ended = time.monotonic(), no_buffer()
         try:
             verdict, said = 'ok', case.run(folder)
         except Exception as err:        # whatever it is, the next one runs
@@ -76,6 +82,8 @@ def run_cases() -> None:
             for log in folder.glob('*.log'):
                 say(f'{log.name}: {log.read_text()[-1500:]}')
         took = time.monotonic() - start
+        if no_buffer() > ended:
+            said += f'; {no_buffer() - ended} connections ended without buffer'
         say(f'### {verdict} {case.name} {took:.1f} {said}')
         shutil.rmtree(folder, ignore_errors=True)
 
