@@ -23,6 +23,7 @@ from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest import abilities
 from ferrytest.drain import Drain
+from ferrytest.tls import write_key
 from taker import (PONG, RECV_BITMAP, REQ_PAGES_ID, RESUME_ACK, SHUT,
                    SWITCHOVER_ACK, message, value, want)
 
@@ -338,8 +339,7 @@ def check_unplug(data: bytes, share: float, vm: VM, folder: Path) -> None:
 def check_no_tls(data: bytes, vm: VM, folder: Path) -> None:
     """A command that does not speak TLS fails; another source may come."""
     keys = folder / f'{vm.name}-keys'
-    keys.mkdir()
-    (keys / 'keys.psk').write_text('qemu:' + '0f' * 32 + '\n')
+    write_key(keys, '0f' * 32)
     path = folder / f'{vm.name}-stream'
     with vm:
         vm.qmp.cmd('object-add', {'qom-type': 'tls-creds-psk', 'id': 'tls0',
