@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tests of tests/run: what it makes of the suites' output."""
 
+import sys
 import tempfile
 import time
 import unittest
@@ -68,8 +69,19 @@ class Executing(unittest.TestCase):
             log = Path(folder, 'log')
             suite = runner.Suite('s', ['sh', '-c', 'sleep 60 & sleep 60'], 1)
             start = time.monotonic()
-            self.assertEqual(runner.execute(suite, log), (-1, True))
+            self.assertEqual(runner.execute(suite, log)[:2], (-1, True))
             self.assertLess(time.monotonic() - start, 10)
+
+    def test_cpu_time(self):
+        """That of grandchildren counts, once they were waited for."""
+        busy = 'import time\nwhile time.process_time() < 0.3: pass'
+        with tempfile.TemporaryDirectory() as folder:
+            suite = runner.Suite('s', [
+                'sh', '-c', f'{sys.executable} -c "{busy}"; exit 3'], 60)
+            status, expired, cpu = runner.execute(suite, Path(folder, 'log'))
+        self.assertEqual((status, expired), (3, False))
+        self.assertGreater(cpu, 0.25)
+        self.assertLess(cpu, 5)
 
 
 if __name__ == '__main__':
