@@ -8,6 +8,7 @@ import tempfile
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from scripts import load
 
@@ -59,6 +60,28 @@ class Sets(unittest.TestCase):
     def test_names(self):
         for members in runner.SETS.values():
             self.assertEqual(set(members) - set(runner.SUITES), set())
+
+
+class Order(unittest.TestCase):
+    """What measures time comes alone, and then the longest first."""
+
+    def order(self, jobs: int) -> list[str]:
+        begun = []
+        suites = [runner.Suite(name, ['s'], 7) for name in (
+            'short', 'strict', 'long', 'bench')]
+        with mock.patch.object(runner, 'BESIDE', {'short': 1, 'long': 9}), \
+                mock.patch.object(runner, 'run_suite',
+                                  lambda suite: begun.append(suite.name)):
+            list(runner.run_all(suites, jobs))
+        return begun
+
+    def test_longest_first(self):
+        begun = self.order(2)
+        self.assertEqual(begun[:2], ['strict', 'bench'])
+        self.assertEqual(set(begun[2:]), {'long', 'short'})
+
+    def test_one_by_one(self):
+        self.assertEqual(self.order(1), ['short', 'strict', 'long', 'bench'])
 
 
 class Executing(unittest.TestCase):
