@@ -4,7 +4,8 @@
 """A TCP connection that can be cut, held up and refused.
 
 A migration that goes through a Link meets all that a network can do to it, at
-the very byte where a test wants it.
+the very byte where a test wants it.  Or it has the speed of one, also when QEMU
+does not limit itself, as it does not once the guest has stopped.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from dataclasses import dataclass, field
 
 CHUNK = 1 << 18
+SLOW_BUFFER = 1 << 16   # bytes at a time, and that wait, at a given speed
 CONNECT_TIMEOUT = 5.0   # s
 BACKLOG = 8
 RESET = struct.pack('ii', 1, 0)     # SO_LINGER: what is unsent is dropped
@@ -62,9 +65,15 @@ class Connection:
 class Link:
     """Listens on a port of its own and passes everything on to another."""
 
-    def __init__(self, port: int | None = None) -> None:
-        """Lead to PORT of this machine; see aim()."""
+    def __init__(self, port: int | None = None, speed: int = 0) -> None:
+        """Lead to PORT of this machine; see aim().
+
+        SPEED is in bytes a second, away from who connects and of all
+        connections together; 0 is as fast as it goes.
+        """
         self._port = port
+        self._speed = speed
+        self._free_at = 0.0     # when what was passed on has gone
         self._lock = threading.Lock()
         self._open = threading.Event()      # clear while it is held up
         self._open.set()
@@ -85,6 +94,8 @@ class Link:
 
     def _listen(self, port: int) -> socket.socket:
         server = self._socket()
+        if self._speed:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
         server.bind(('127.0.0.1', port))
         server.listen(BACKLOG)
         threading.Thread(target=self._serve, args=(server,), daemon=True,
@@ -190,10 +201,13 @@ class Link:
 
     def _pass(self, one: Connection, come: socket.socket, go: socket.socket,
               way: str) -> None:
-        buffer = memoryview(bytearray(CHUNK))
+        slow = self._speed and way == 'sent'
+        buffer = memoryview(bytearray(SLOW_BUFFER if slow else CHUNK))
         try:
             while count := come.recv_into(buffer):
                 self._open.wait()
+                if slow:
+                    self._wait_turn(count)
                 allowed, reset = self._count(way, count)
                 go.sendall(buffer[:allowed])
                 setattr(one, way, getattr(one, way) + allowed)
@@ -203,6 +217,15 @@ class Link:
             one.end_of(go)
         except OSError:
             one.cut(False)      # one end went away: so does the other
+
+    def _wait_turn(self, count: int) -> None:
+        """Wait for as long as COUNT bytes take after those before them."""
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + \
+                count / self._speed
+            wait = self._free_at - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
 
     def _count(self, way: str, count: int) -> tuple[int, bool | None]:
         """How many of COUNT bytes may pass, and how to cut after them."""

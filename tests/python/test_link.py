@@ -53,6 +53,16 @@ class Linked(unittest.TestCase):
         except ConnectionResetError:
             return True
 
+    def test_speed(self):
+        self.link = Link(self.server.getsockname()[1], speed=4_000_000)
+        self.addCleanup(self.link.close)
+        near, far = self.pair()
+        start = time.monotonic()
+        near.sendall(b'x' * 400000)
+        self.assertEqual(self.take(far, 400000), b'x' * 400000)
+        took = time.monotonic() - start
+        self.assertTrue(0.09 < took < 2, f'{took} s')
+
     def test_both_ways(self):
         near, far = self.pair()
         near.sendall(b'x' * 300000)
