@@ -456,6 +456,54 @@ static void test_measured(void)
     g_assert_cmpfloat(o.total, <, 10);
 }
 
+/*
+ * A set that is dirtied again many times in each pass: passes do not shrink
+ * before vCPUs have slept for most of one.
+ */
+static void test_small_set(void)
+{
+    for (int late = 0; late < 3; late++) {
+        Workload w = {
+            .name = "small", .memory = 160 * MIB_, .link = 32 * MIB_,
+            .set = { { 12 * MIB_, 800 * MIB_ } }, .limit = 0.1, .vcpus = 1,
+            .slice = 0.01, .latency = 0.005 + 0.04 * late,
+        };
+        Outcome theirs = model_auto_converge(&w, 180);
+        Outcome o = automatic(&w, &(Means) { .throttle = true }, 180);
+
+        g_test_message("late by %.3f s: auto-converge %d %.1f s, lost %.1f s; "
+                       "%.1f s, lost %.1f s, downtime %.3f s", w.latency,
+                       theirs.done, theirs.total, theirs.lost, o.total, o.lost,
+                       o.downtime);
+        g_assert_true(o.done);
+        g_assert_cmpfloat(o.total, <, 15);
+        g_assert_cmpfloat(o.lost * 2, <, theirs.lost);
+    }
+}
+
+/*
+ * The guest of test_measured(), which makes up for what throttling delays, but
+ * only as fast as its vCPUs are.
+ */
+static void test_small_changes(void)
+{
+    for (int factor = 2; factor <= 32; factor *= 2) {
+        Workload w = measured;
+        Outcome theirs, o;
+
+        w.catch_up = factor;
+        w.slice = 0.01;
+        theirs = model_auto_converge(&w, 180);
+        o = automatic(&w, &(Means) { .throttle = true }, 180);
+        g_test_message("up to %d times its rate: auto-converge %d %.1f s, "
+                       "lost %.1f s; %d %.1f s, lost %.1f s, downtime %.3f s",
+                       factor, theirs.done, theirs.total, theirs.lost, o.done,
+                       o.total, o.lost, o.downtime);
+        g_assert_true(o.done);
+        g_assert_cmpfloat(o.total, <, theirs.done ? theirs.total : 60);
+    }
+}
+
 /* What converges by itself is not throttled, and not hurried. */
 static void test_left_alone(void)
 {
@@ -520,6 +568,8 @@ int main(int argc, char **argv)
     ADD("total/postcopy", test_total_postcopy);
     ADD("minimum", test_minimum);
     ADD("measured", test_measured);
+    ADD("small-set", test_small_set);
+    ADD("small-changes", test_small_changes);
     ADD("left-alone", test_left_alone);
     ADD("useless-throttling", test_useless_throttling);
     ADD("returns", test_returns);

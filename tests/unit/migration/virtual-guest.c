@@ -81,15 +81,34 @@ static double rate_now(const VirtualGuest *g, int i)
     }
 }
 
+/* For how long vCPUs have run by the time @at, had they had @keep all along */
+static double ran(const VirtualGuest *g, double at)
+{
+    double period = g->load->slice / g->keep;
+
+    return floor(at / period) * g->load->slice +
+           MIN(fmod(at, period), g->load->slice);
+}
+
+/* The share of the next @seconds in which vCPUs run */
+static double awake(const VirtualGuest *g, double seconds)
+{
+    if (!g->load->slice || g->keep == 1 || !seconds) {
+        return g->keep;
+    }
+    return (ran(g, g->now + seconds) - ran(g, g->now)) / seconds;
+}
+
 /* What set @i is written to in @seconds, with what was put off before */
 static double written(VirtualGuest *g, int i, double seconds)
 {
     double demand = rate_now(g, i) * seconds, can;
+    double share = awake(g, seconds);
 
     if (!g->load->catch_up) {
-        return demand * g->keep;
+        return demand * share;
     }
-    can = g->load->catch_up * g->load->set[i].rate * g->keep * seconds;
+    can = g->load->catch_up * g->load->set[i].rate * share * seconds;
     demand += g->backlog[i];
     g->backlog[i] = MAX(demand - can, 0);
     return MIN(demand, can);

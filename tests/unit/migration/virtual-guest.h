@@ -39,6 +39,8 @@ typedef struct Workload {
     double period, on;
     /* So many times its rate it can write to make up; 0: it makes up nothing */
     double catch_up;
+    /* Throttled vCPUs run for so long, then sleep; 0: evenly slower */
+    double slice;
     double link;                /* bytes/s */
     double link_noise;          /* share by which that varies */
     double latency;             /* s for each pass, and for the switchover */
