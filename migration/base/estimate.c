@@ -289,6 +289,21 @@ static Played play_throttled(const EstimateInput *in, Course c)
 }
 
 /*
+ * What a throttled guest leaves depends on whether its vCPUs have slept since
+ * the last look: nothing, or as much as fits.
+ */
+static Estimate throttled_summary(const EstimateInput *in, const Played p[3])
+{
+    Estimate e = summary_of(p);
+
+    if (p[1].lost > 0) {
+        e.downtime.low = MIN(e.downtime.low, in->fixed.low);
+        e.downtime.high = MAX(e.downtime.high, in->downtime_ns);
+    }
+    return e;
+}
+
+/*
  * The guest goes on at once; what it writes to in that time it waits for.  How
  * long that is depends on which pages it needs, so the range is wide.
  */
@@ -341,7 +356,7 @@ void estimate_all(const EstimateInput *in, Estimate out[ESTIMATE__COUNT])
         throttled[i] = play_throttled(in, c);
     }
     out[ESTIMATE_PRECOPY] = summary_of(plain);
-    out[ESTIMATE_THROTTLE] = summary_of(throttled);
+    out[ESTIMATE_THROTTLE] = throttled_summary(in, throttled);
     out[ESTIMATE_COMPRESSION] = compressed(in);
     out[ESTIMATE_POSTCOPY] = memory_later(in);
 }

@@ -168,6 +168,30 @@ static void test_throttle(void)
     check_score(&score);
 }
 
+/*
+ * Throttled vCPUs run for a slice and sleep for many: a pass in their sleep
+ * leaves nothing, however much another would.  And they make up for the delay.
+ */
+static void test_throttle_slices(void)
+{
+    Score score = { 0 };
+
+    for (unsigned seed = 0; seed < GUESTS; seed++) {
+        Workload w = guest(seed, 1.2, 4);
+        Estimate all[ESTIMATE__COUNT];
+        EstimateInput in;
+        Outcome o;
+
+        w.slice = 0.01;
+        w.catch_up = 5;
+        in = measure(&w, 1);
+        o = migrate(&w, true);
+        estimate_all(&in, all);
+        compare(&w, &all[ESTIMATE_THROTTLE], &o, &score);
+    }
+    check_score(&score);
+}
+
 /* Twice as fast as the link for more than the limit allows */
 static const EstimateInput hog = {
     .memory = 4000000000, .points = 1, .point = { { NS, 200000000 } },
@@ -269,6 +293,7 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add_func("/migration/estimate/" name, func)
     ADD("precopy", test_precopy);
     ADD("throttle", test_throttle);
+    ADD("throttle-slices", test_throttle_slices);
     ADD("pick", test_pick);
     ADD("never", test_never);
     ADD("ordered", test_ordered);
