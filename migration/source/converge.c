@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/lockable.h"
+#include "qemu/main-loop.h"
 #include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
 #include "migration/core/notify.h"
@@ -15,6 +16,7 @@
 #include "converge.h"
 #include "start.h"
 #include "state.h"
+#include "switchover-strict.h"
 
 /* How often it is looked whether a migration that is cancelled has stopped */
 #define CANCEL_POLL_MS 10
@@ -67,12 +69,20 @@ void converge_decide(Policy *policy, const PolicyLimits *limits,
     }
 }
 
+static bool sections_can_go_on(void)
+{
+    BQL_LOCK_GUARD();
+    return strict_sections("convergence", NULL);
+}
+
 bool converge_may_return(const PolicyLimits *limits,
                          const PolicyDecision *decision)
 {
-    return limits->automatic && !decision->beyond &&
+    return limits->automatic && !decision->beyond && !source.stopped_first &&
            !migrate_pause_before_switchover() &&
-           convergence_may_return(&convergence, limits, converge_elapsed_ns());
+           convergence_may_return(&convergence, limits,
+                                  converge_elapsed_ns()) &&
+           sections_can_go_on();
 }
 
 void converge_returned(uint64_t remaining)

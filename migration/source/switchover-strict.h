@@ -65,8 +65,10 @@ typedef enum StrictResult {
 bool strict_possible(Error **errp);
 
 /*
- * The same, of any live section that is completed more than once; @capability
- * is what requires it.  BQL.
+ * The same, of any live section: whether it is as before when the guest has
+ * been stopped for a switchover and is resumed.  With a device of VFIO, which
+ * saves a part of its state in advance, it is not.  @capability is what
+ * requires it, for the error.  BQL.
  */
 bool strict_sections(const char *capability, Error **errp);
 

@@ -42,7 +42,8 @@ bool switchover_begin(Switchover *s, Error **errp);
 
 /*
  * The guest is stopped before anything is sent, and switchover_begin() will not
- * do so.  Migration thread, with the BQL, which it lets go for a while.
+ * do so: whoever resumes it must not switch over after that.  Migration thread,
+ * with the BQL, which it lets go for a while.
  */
 bool switchover_stop_first(Error **errp);
 

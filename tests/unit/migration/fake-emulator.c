@@ -443,6 +443,9 @@ bool disks_inactivate(Error **errp)
         error_setg(errp, "a disk that is stuck");
         return false;
     }
+    if (faults.release_writes) {
+        memory_device_write(GUEST_DEVICE_WORD, DEVICE_STOPPED);
+    }
     qatomic_and(&witness->disks_at, ~(1 << side));
     return true;
 }

@@ -57,6 +57,7 @@ typedef struct FaultSet {
     bool load_reads;            /* memory that may not be there */
     bool reset_writes;          /* a reset, to memory */
     bool stop_writes;           /* the device, after the guest has stopped */
+    bool release_writes;        /* the same, when disks are released */
     unsigned bursts;            /* so often the guest, told to stop, does */
     unsigned burst_steps;       /* so many steps before */
 } FaultSet;

@@ -10,6 +10,8 @@
 
 #include "qemu/osdep.h"
 #include "migration/base/stats.h"
+#include "migration/qemu-file.h"
+#include "migration/register.h"
 #include "migration/source/state.h"
 #include "migration/wire/stream.h"
 #include "two-sides.h"
@@ -494,6 +496,66 @@ static void test_not_returned_after_pause(void)
     expect_returns(0);
 }
 
+/* A device that sends a part of its state in advance cannot do so again. */
+static int live_save(QEMUFile *f, void *opaque)
+{
+    qemu_put_byte(f, 0);
+    return 0;
+}
+
+static int live_set_up(QEMUFile *f, void *opaque, Error **errp)
+{
+    return live_save(f, opaque);
+}
+
+static int live_load(QEMUFile *f, void *opaque, int version_id)
+{
+    return qemu_get_byte(f);
+}
+
+static int64_t add_live_device(const void *arg, char *text)
+{
+    static const SaveVMHandlers ops = {
+        .save_setup = live_set_up, .save_live_complete_precopy = live_save,
+        .load_state = live_load,
+    };
+
+    return register_savevm_live("live-device", 0, 1, &ops, NULL);
+}
+
+static void test_not_returned_with_live_device(void)
+{
+    begin_with_bursts(true, 1);
+    side_call(SOURCE, add_live_device, NULL, 0);
+    side_call(DESTINATION, add_live_device, NULL, 0);
+    sides_migrate();
+    expect_returns(0);
+}
+
+/*
+ * CPR stops the guest before anything is sent.  Resumed by the first switchover
+ * it would run on both sides after the second.
+ */
+static void test_not_returned_if_stopped_first(void)
+{
+    const FaultSet faults = { .release_writes = true };
+    MigrateSetParameters params = {
+        .has_mode = true, .mode = MIG_MODE_CPR_REBOOT,
+        .has_convergence = true, .convergence = MIGRATION_CONVERGENCE_AUTO,
+        .has_downtime_limit = true, .downtime_limit = 100,
+        /* 1,000 bytes in that time, and the device writes to a page */
+        .has_avail_switchover_bandwidth = true,
+        .avail_switchover_bandwidth = 10 * 1000,
+    };
+
+    begin();
+    side_parameters(SOURCE, &params);
+    side_faults(SOURCE, &faults);
+    sides_expect_word(DEVICE_STOPPED);
+    sides_migrate();
+    expect_returns(0);
+}
+
 static void add_breaks(void)
 {
     static const struct {
@@ -544,6 +606,10 @@ int main(int argc, char **argv)
     g_test_add_func("/switchover/returned/once", test_returned);
     g_test_add_func("/switchover/returned/often", test_returned_often);
     g_test_add_func("/switchover/returned/manual", test_not_returned);
+    g_test_add_func("/switchover/returned/live-device",
+                    test_not_returned_with_live_device);
+    g_test_add_func("/switchover/returned/stopped-first",
+                    test_not_returned_if_stopped_first);
     g_test_add_func("/switchover/returned/paused",
                     test_not_returned_after_pause);
     return g_test_run();
