@@ -70,13 +70,19 @@ bool write_watch_possible(Error **errp)
  * What faults
  */
 
+/* Released together: a page of the host, or those that one of the target has */
+static uint64_t unit_bytes(const RamRegion *r)
+{
+    return postcopy_unit(r) << r->page_bits;
+}
+
 static RamRegion *region_with(const RamRegions *regions, uint64_t address,
                               uint64_t *offset)
 {
     RAM_REGIONS_FOREACH_SENT(r, regions) {
         *offset = address - (uintptr_t)r->host;
         if (address >= (uintptr_t)r->host && *offset < ram_region_bytes(r)) {
-            *offset = QEMU_ALIGN_DOWN(*offset, r->host_page_size);
+            *offset = QEMU_ALIGN_DOWN(*offset, unit_bytes(r));
             return r;
         }
     }
@@ -92,23 +98,22 @@ static void note_recent(WriteWatch *w, RamRegion *r, uint64_t page)
 }
 
 /*
- * Before the moment.  Noted before it is released, and under the lock: whoever
- * takes the note finds the page released or not at all.
+ * Before the moment.  @page is the first of a unit.  Noted before it is
+ * released, and under the lock: whoever takes the note finds the page released
+ * or not at all.
  */
 static bool release_before(WriteWatch *w, RamRegion *r, uint64_t page)
 {
-    uint64_t unit = postcopy_unit(r);
     int ret;
 
     QEMU_LOCK_GUARD(&w->lock);
     if (w->kept_from_now) {
         return false;
     }
-    page = QEMU_ALIGN_DOWN(page, unit);
-    dirty_map_set(w->written[r->index], page, MIN(unit, r->pages - page));
+    dirty_map_set(w->written[r->index], page,
+                  MIN(postcopy_unit(r), r->pages - page));
     note_recent(w, r, page);
-    ret = ufd_protect(w->ufd, ram_region_page(r, page), r->host_page_size,
-                      false);
+    ret = ufd_protect(w->ufd, ram_region_page(r, page), unit_bytes(r), false);
     if (ret) {
         qatomic_set(&w->error, ret);
     }
@@ -136,19 +141,21 @@ static bool write_watch_fault(WriteWatch *w, const UfdFault *fault)
     switch (kept_pages_copy(&w->kept, r, page)) {
     case KEPT_COPIED:
         stat64_add(&mig_stats.postcopy_requests, 1);
-        write_watch_release(w, r, page, r->host_page_size >> r->page_bits);
+        write_watch_release(w, r, page, postcopy_unit(r));
         return false;
     case KEPT_NOT_MINE:
         /* Smaller ones are released before they are written. */
         return r->host_page_size > POSTCOPY_EARLY;
     default:
-        postcopy_sender_ask(w->sender, r->name, offset, r->host_page_size,
-                            NULL);
+        postcopy_sender_ask(w->sender, r->name, offset, unit_bytes(r), NULL);
         return true;
     }
 }
 
-/* *@waits: of some that were taken whoever wrote waits for the sender. */
+/*
+ * *@waits: of some that were taken whoever wrote waits for the sender.  False
+ * if some cannot be taken or released: who waits for that may have the BQL.
+ */
 static bool take_faults(WriteWatch *w, bool *waits)
 {
     UfdFault faults[FAULTS];
@@ -161,7 +168,7 @@ static bool take_faults(WriteWatch *w, bool *waits)
     if (count < 0) {
         qatomic_set(&w->error, count);
     }
-    return count >= 0;
+    return !qatomic_read(&w->error);
 }
 
 /* All may write, and are seen no more. */

@@ -85,19 +85,23 @@ static uint8_t *map_memory(int fd)
     return host;
 }
 
-/* Every third page was never written to, and is to be saved all the same. */
-static void rig_init(Rig *rig, int fd)
+/*
+ * Every third page was never written to, and is to be saved all the same.  The
+ * target's pages may be larger than the host's.
+ */
+static void rig_init_with(Rig *rig, int fd, unsigned page_bits)
 {
     uint8_t *host = map_memory(fd);
+    unsigned pages = PAGES * PAGE >> page_bits;
 
     *rig = (Rig) {
         .region = {
-            .name = (char *)"pc.ram", .page_bits = 12, .host = host,
-            .pages = PAGES, .max_pages = PAGES,
+            .name = (char *)"pc.ram", .page_bits = page_bits, .host = host,
+            .pages = pages, .max_pages = pages,
             .host_page_size = qemu_real_host_page_size(),
             .area = { .kind = POPULATED_ANON, .host = host,
                       .size = PAGES * PAGE },
-            .map = dirty_map_new(PAGES, 18, NULL, NULL),
+            .map = dirty_map_new(pages, 18, NULL, NULL),
         },
     };
     rig->regions = (RamRegions) { &rig->region, 1 };
@@ -107,7 +111,7 @@ static void rig_init(Rig *rig, int fd)
         }
     }
     qemu_mutex_init(&rig->running);
-    dirty_map_set(rig->region.map, 0, PAGES);
+    dirty_map_set(rig->region.map, 0, pages);
     dirty_map_freeze(rig->region.map);
     rig->buffer = qio_channel_buffer_new(PAGES * PAGE);
     rig->f = qemu_file_new_output(QIO_CHANNEL(rig->buffer));
@@ -115,6 +119,11 @@ static void rig_init(Rig *rig, int fd)
     ram_sender_init(&rig->main, &rig->regions, &rig->sink.sink);
     postcopy_sender_init(&rig->sender, &rig->regions, &ops, rig);
     postcopy_sender_open(&rig->sender);
+}
+
+static void rig_init(Rig *rig, int fd)
+{
+    rig_init_with(rig, fd, 12);
 }
 
 static void rig_destroy(Rig *rig)
@@ -204,7 +213,7 @@ static void expect_moment(Rig *rig)
     RamRegion there = rig->region;
     RamRegions regions = { &there, 1 };
     RamLoader loader = { .regions = &regions, .ops = &load_ops,
-                         .page_bits = 12 };
+                         .page_bits = rig->region.page_bits };
     QEMUFile *in = test_input(rig->buffer->data, rig->buffer->usage);
 
     there.read_only = false;
@@ -397,6 +406,27 @@ static void test_recent(gconstpointer opaque)
     rig_destroy(&rig);
 }
 
+/* The second page of the host in one of the target is released with it. */
+static void test_larger_pages(void)
+{
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init_with(&rig, -1, 13);
+    arm(&rig, PAGES);
+    rig.region.host[15 * PAGE] = 0x11;
+    g_assert_cmpuint(take_moment(&rig), ==, 0);
+    rig.region.host[15 * PAGE] = 0x22;
+    rig.region.host[19 * PAGE] = 0x33;
+    g_assert_cmpuint(kept_now(&rig), ==, 4);
+    send_all(&rig);
+    write_watch_end(&rig.watch);
+    expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
 /* It ends before the moment came: whoever writes goes on. */
 static void test_never(void)
 {
@@ -507,6 +537,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/write-watch/recent/no-room", GUINT_TO_POINTER(0),
                          test_recent);
     g_test_add_func("/write-watch/added", test_added);
+    g_test_add_func("/write-watch/larger-pages", test_larger_pages);
     g_test_add_func("/write-watch/never", test_never);
     g_test_add_func("/write-watch/given-up", test_given_up);
     g_test_add_func("/write-watch/kept", test_kept);
