@@ -445,9 +445,10 @@ static void compare_suspect(const LayoutSuspect *s, const Inventory *own,
 void layout_compare(const GArray *suspects, const Inventory *here,
                     const Inventory *there, MigrationMismatchList **list)
 {
+    bool complete = !here->omitted && !there->omitted;
     GHashTable *own = inventory_index(here), *theirs = inventory_index(there);
 
-    for (unsigned i = 0; i < suspects->len; i++) {
+    for (unsigned i = 0; complete && i < suspects->len; i++) {
         const LayoutSuspect *s = &g_array_index(suspects, LayoutSuspect, i);
         const InventoryItem *a = layout_of(own, s->here, s->subsection);
         const InventoryItem *b = layout_of(theirs, s->there, s->subsection);

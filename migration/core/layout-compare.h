@@ -42,6 +42,7 @@ GPtrArray *layout_types(const GArray *suspects, bool source);
  * Appends to *@list what differs between the fields of @suspects; the source's
  * in @here and the destination's in @there.  Fatal is what the destination
  * cannot read; a field of another name with the same bytes is a warning.
+ * Nothing if there was no room for some of the items: any may be missing.
  */
 void layout_compare(const GArray *suspects, const Inventory *here,
                     const Inventory *there, MigrationMismatchList **list);

@@ -318,9 +318,13 @@ static const VMStateDescription *find_layout_type(const char *type)
 void layout_inventory(Inventory *inventory, const char *type)
 {
     const VMStateDescription *vmsd = find_layout_type(type);
+    unsigned before = inventory->items->len;
 
     if (vmsd) {
         add_layout(inventory, type, "", vmsd);
         layout_each_subsection(inventory, type, vmsd, add_subsection_layout);
+        if (!inventory_fits(inventory)) {
+            inventory_shorten(inventory, before);
+        }
     }
 }

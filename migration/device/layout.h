@@ -40,8 +40,9 @@ void layout_each_subsection(Inventory *inventory, const char *type,
 /*
  * Adds the fields of the type of section @type, and of all subsections that it
  * may have: for each a WIRE_INVENTORY_LAYOUT and, right after it, a
- * WIRE_INVENTORY_FIELD for each field.  Nothing if there is no such type, or if
- * there are several of that name.  BQL.
+ * WIRE_INVENTORY_FIELD for each field.  Nothing if there is no such type, if
+ * there are several of that name, or if there is no room for all of it in an
+ * inventory: a list of fields from which some are missing says nothing.  BQL.
  */
 void layout_inventory(Inventory *inventory, const char *type);
 

@@ -90,6 +90,22 @@ static size_t item_len(const InventoryItem *item)
            strlen(item->text);
 }
 
+bool inventory_fits(const Inventory *inventory)
+{
+    size_t bytes = sizeof(WireInventory);
+
+    INVENTORY_FOREACH(item, inventory) {
+        bytes += item_len(item);
+    }
+    return bytes <= WIRE_INVENTORY_MAX &&
+           inventory->items->len <= WIRE_INVENTORY_ITEMS_MAX;
+}
+
+void inventory_shorten(Inventory *inventory, unsigned count)
+{
+    g_array_set_size(inventory->items, MIN(count, inventory->items->len));
+}
+
 GByteArray *inventory_encode(const Inventory *inventory)
 {
     GByteArray *bytes = g_byte_array_new();

@@ -49,6 +49,12 @@ const InventoryItem *inventory_item(const Inventory *inventory, unsigned i);
                         (inventory)->items->len; \
          item++)
 
+/* Whether inventory_encode() would leave nothing out. */
+bool inventory_fits(const Inventory *inventory);
+
+/* Only the first @count items are left. */
+void inventory_shorten(Inventory *inventory, unsigned count);
+
 /*
  * All of it as a WireInventory, at most WIRE_INVENTORY_MAX bytes.  What does
  * not fit any more is left out, and counted.  The caller frees it.

@@ -351,6 +351,58 @@ static void test_ambiguous(void)
     }
 }
 
+/* Of a type all is told, or nothing. */
+static void test_no_room(void)
+{
+    g_autoptr(Inventory) fields = inventory_new();
+    const SectionSpec spec = {
+        .path = "a", .name = "device", .alias_id = -1, .version_id = 1,
+        .vmsd = &many, .opaque = &device,
+    };
+    unsigned items, filled = 0;
+    Section *s, *after;
+
+    section_add(&spec, &error_abort);
+    layout_inventory(fields, "device");
+    items = fields->items->len;
+    g_assert_cmpuint(items, >, 2);
+    inventory_shorten(fields, 0);
+    g_assert_cmpuint(fields->items->len, ==, 0);
+
+    for (; filled < WIRE_INVENTORY_ITEMS_MAX - items + 1; filled++) {
+        inventory_add(fields, WIRE_INVENTORY_NODE, "", NULL);
+    }
+    layout_inventory(fields, "device");
+    g_assert_cmpuint(fields->items->len, ==, filled);
+    inventory_shorten(fields, --filled);
+    layout_inventory(fields, "device");
+    g_assert_cmpuint(fields->items->len, ==, filled + items);
+    g_assert_true(inventory_fits(fields));
+    FOR_EACH_SECTION_SAFE(s, after) {
+        section_remove(s);
+    }
+}
+
+/* A peer whose list is not complete may have any field. */
+static void test_omitted(void)
+{
+    LayoutSuspect suspect = { "section", "device", "device", "" };
+    g_autoptr(GArray) suspects = g_array_new(false, false, sizeof(suspect));
+    g_autoptr(Inventory) own = inventory_new(), theirs = inventory_new();
+    g_autoptr(MigrationMismatchList) list = NULL;
+
+    inventory_add(own, WIRE_INVENTORY_LAYOUT, "device", NULL);
+    inventory_add(own, WIRE_INVENTORY_FIELD, "field", "uint8");
+    inventory_add(theirs, WIRE_INVENTORY_LAYOUT, "device", NULL);
+    g_array_append_val(suspects, suspect);
+    theirs->omitted = 1;
+    layout_compare(suspects, own, theirs, &list);
+    g_assert_null(list);
+    theirs->omitted = 0;
+    layout_compare(suspects, own, theirs, &list);
+    g_assert_nonnull(list);
+}
+
 /*
  * What a peer says may be anything: each byte of each field in turn, marks that
  * do not match, numbers that are too large.
@@ -432,6 +484,8 @@ int main(int argc, char **argv)
     g_test_add_func("/layout/older-peer", test_older_peer);
     g_test_add_func("/layout/types", test_types);
     g_test_add_func("/layout/ambiguous", test_ambiguous);
+    g_test_add_func("/layout/no-room", test_no_room);
+    g_test_add_func("/layout/omitted", test_omitted);
     g_test_add_func("/layout/hostile", test_hostile);
     g_test_add_func("/layout/many-fields", test_many_fields);
     return g_test_run();
