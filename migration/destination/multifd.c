@@ -329,7 +329,8 @@ unsigned multifd_incoming_postcopy(void)
         return 0;
     }
     qatomic_set(&incoming.again, features & WIRE_PEER_CHANNELS_AGAIN &&
-                                 !migrate_postcopy_preempt());
+                                 !migrate_postcopy_preempt() &&
+                                 receivers_have_records());
     return incoming.channels;
 }
 

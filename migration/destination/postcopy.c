@@ -729,8 +729,10 @@ static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
         QEMUFile *f = qemu_file_new_input(ioc);
 
         qemu_file_set_blocking(f, false);
-        more = multifd_incoming_resume() || migrate_postcopy_preempt();
         WITH_QEMU_LOCK_GUARD(&pc.lock) {
+            /* If it is, channels may just be coming to their end. */
+            more = !pc.hopeless && (multifd_incoming_resume() ||
+                                    migrate_postcopy_preempt());
             pc.next = f;
             qemu_cond_broadcast(&pc.cond);
         }

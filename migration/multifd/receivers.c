@@ -38,6 +38,7 @@ typedef struct Receiver {
     bool joined;                /* that has been */
     RamLoader loader;           /* of records */
     bool diverted;              /* their pages go elsewhere */
+    bool records;               /* and no packets; atomic */
     void *decoders[MULTIFD_COMPRESSION__MAX];   /* NULL: not used yet */
     uint8_t *encoded;           /* room for a payload, once there is one */
     uint8_t *spare;             /* for pages that cannot be written to */
@@ -184,6 +185,17 @@ bool receivers_meet(Error **errp)
 bool receivers_divert(const ReceiversPlaces *places, Error **errp)
 {
     return meet_all(places, errp);
+}
+
+bool receivers_have_records(void)
+{
+    QEMU_LOCK_GUARD(&meeting.lock);
+    for (unsigned i = 0; receivers.list && i < receivers.config.channels; i++) {
+        if (!qatomic_read(&receivers.list[i].records)) {
+            return false;
+        }
+    }
+    return receivers.list;
 }
 
 static void end_meetings(void)
@@ -512,8 +524,10 @@ static RecordsEnd receive_records(Receiver *c, Error **errp)
         .meet = meet_main,
         .beside = true,
     };
+    qatomic_set(&c->records, true);
     if (ram_load_records(c->f, &c->loader, &err)) {
         if (!c->diverted) {
+            qatomic_set(&c->records, false);
             return RECORDS_BEFORE_PACKETS;
         }
         error_setg(errp, "Records end in postcopy, before the last mark");

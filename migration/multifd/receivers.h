@@ -102,6 +102,12 @@ bool receivers_meet(Error **errp);
  */
 bool receivers_divert(const ReceiversPlaces *places, Error **errp);
 
+/*
+ * Whether all channels have had records, and no packets, up to the last mark.
+ * Any thread.
+ */
+bool receivers_have_records(void);
+
 /* Cuts all channels: nobody waits for anything any longer. */
 void receivers_shutdown(void);
 

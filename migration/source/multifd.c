@@ -151,10 +151,10 @@ static bool send_in_place(QEMUFile **files, unsigned count, Error **errp)
     return ok;
 }
 
-static Senders *start(QEMUFile **files, unsigned count, Error **errp)
+static Senders *start(QEMUFile **files, unsigned count,
+                      const SendersConfig *config, Error **errp)
 {
-    SendersConfig config = multifd_config();
-    Senders *s = senders_start(files, count, &config, errp);
+    Senders *s = senders_start(files, count, config, errp);
 
     if (s) {
         QEMU_LOCK_GUARD(&source.lock);
@@ -197,7 +197,8 @@ static bool open_channels(QEMUFile **files, unsigned count, Error **errp)
 }
 
 /* NULL: not possible */
-static Senders *multifd_make_channels(unsigned count, Error **errp)
+static Senders *multifd_make_channels(unsigned count,
+                                      const SendersConfig *config, Error **errp)
 {
     g_autofree QEMUFile **files = g_new0(QEMUFile *, count);
     Senders *s = NULL;
@@ -207,7 +208,7 @@ static Senders *multifd_make_channels(unsigned count, Error **errp)
         return NULL;
     }
     if (send_in_place(files, count, errp)) {
-        s = start(files, count, errp);
+        s = start(files, count, config, errp);
     }
     if (!s) {
         close_files(files, count);
@@ -217,6 +218,7 @@ static Senders *multifd_make_channels(unsigned count, Error **errp)
 
 bool multifd_connect(Error **errp)
 {
+    SendersConfig config;
     RamChannels channels = {
         .run = multifd_run,
         .mark = senders_mark,
@@ -226,7 +228,9 @@ bool multifd_connect(Error **errp)
     if (!migrate_multifd()) {
         return true;
     }
-    channels.opaque = multifd_make_channels(migrate_multifd_channels(), errp);
+    config = multifd_config();
+    channels.opaque = multifd_make_channels(migrate_multifd_channels(), &config,
+                                            errp);
     if (!channels.opaque) {
         return false;
     }
@@ -324,13 +328,17 @@ static void remember(Senders *s)
 
 bool multifd_resume(bool again, Error **errp)
 {
+    SendersConfig config;
     Senders *s;
 
     multifd_close(false);
     if (!again) {
         return true;
     }
-    s = multifd_make_channels(last_channels.count, errp);
+    config = multifd_config();
+    /* Only records may come, whatever has been set meanwhile. */
+    config.method = MULTIFD_COMPRESSION_NONE;
+    s = multifd_make_channels(last_channels.count, &config, errp);
     if (!s) {
         return false;
     }

@@ -11,8 +11,9 @@
  * has all of them.
  *
  * When a connection breaks all channels are cut.  To a destination that has
- * WIRE_PEER_CHANNELS_AGAIN they are made again, unless there is a channel for
- * urgent pages; else everything is sent on the main channel after a recovery.
+ * WIRE_PEER_CHANNELS_AGAIN they are made again if the background took them,
+ * unless there is a channel for urgent pages; else everything is sent on the
+ * main channel after a recovery.
  *
  * Errors are latched in the sink of the main channel.
  */

@@ -261,9 +261,10 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
 #define WIRE_PEER_CHECKPOINT            0x2000u /* WIRE_CMD_CHECKPOINT */
 /*
  * After a break in postcopy the source connects all channels of multifd once
- * more, unless there is one for urgent pages, and each begins as it did the
- * first time, and goes on with WIRE_MULTIFD_RECORDS.  Both sides know from the
- * introduction before the break that the other one does so, or expects it.
+ * more, if they had records when postcopy began and there is none for urgent
+ * pages.  Each begins as it did the first time, and goes on with
+ * WIRE_MULTIFD_RECORDS.  Both sides know from the introduction before the break
+ * that the other one does so, or expects it.
  */
 #define WIRE_PEER_CHANNELS_AGAIN        0x4000u
 #define WIRE_PEER_CHECKPOINT_DISKS      0x8000u /* WIRE_CMD_CHECKPOINT_DISKS */

@@ -12,6 +12,7 @@ and is not known to be, would show in the guest's memory.
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -160,6 +161,27 @@ def again(way: Way, breaking: Callable[[Move], None]) -> Case:
                 check_used_again(move)
             return f'{summary(move)}, {on_channels(move)} MiB on channels'
     return case(way, breaking.__name__.replace('_', '-'), run)
+
+
+def compressed_again(lab: Lab) -> str:
+    """Compressed channels do not come again, and are not waited for."""
+    with moving(lab, 'ferry', 'ferry', PLAIN,
+                **{**PARAMS, **TRICKLE, 'multifd-compression': 'zlib'}) as move:
+        move.start(POINTS['midway'])
+        move.wait_beats(0)
+        cut(move)
+        move.wait_paused()
+        uri = tcp_uri()
+        move.recover(uri, move.via)
+        host, port = uri.removeprefix('tcp:').rsplit(':', 1)
+        try:
+            socket.create_connection((host, int(port)), STALL).close()
+            check(False, 'the destination does not listen any more')
+        except ConnectionRefusedError:
+            pass
+        move.let_go()
+        move.finish()
+        return summary(move)
 
 
 def ask_on_held_link(move: Move) -> None:
@@ -344,6 +366,7 @@ def all_cases() -> list[Case]:
               for way in (PLAIN, URGENT) for backend in HUGE_PAGES]
     cases += [vcpus_on_huge_pages(backend) for backend in HUGE_PAGES]
     return cases + [case(PLAIN, name, run) for name, run in (
+        ('compressed-again', compressed_again),
         ('stalled', stalled), ('channel-cut', channel_cut),
         ('cancelled-while-stalled', cancelled_while_stalled),
         ('strict-later', strict_later), ('not-requested', precopy_after),

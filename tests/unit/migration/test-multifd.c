@@ -2075,6 +2075,31 @@ static void test_record_lie(const void *opaque)
     }
 }
 
+/* Known at a mark that they have come to: all have them, or only some. */
+static void test_records_known(void)
+{
+    Raw raw;
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    g_assert_false(receivers_have_records());
+    say_mark(&raw, 0);
+    say_records_follow(&raw, 1);
+    raw.records = true;
+    say_mark(&raw, 1);
+    g_assert_true(receivers_meet(&error_abort));
+    g_assert_false(receivers_have_records());
+    raw_end(&raw);
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    begin_records(&raw);
+    meet_all(&raw);
+    g_assert_true(receivers_have_records());
+    raw_end(&raw);
+    g_assert_false(receivers_have_records());
+}
+
 /* The packet that says that records follow, where they may not, or with more */
 static void test_records_not_now(void)
 {
@@ -2278,6 +2303,7 @@ static void test_again(void)
     say_page(&raw, 1, 7 * PAGE, 8);
     meet_all(&raw);
     g_assert_cmpuint(*page, ==, 8);
+    g_assert_true(receivers_have_records());
     receivers_stop();
     g_assert_false(accept_another(&fd));
     close(fd);
@@ -2493,6 +2519,7 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/closed", test_closed);
     g_test_add_func("/multifd/closed-at-end", test_closed_at_end);
     add_lies();
+    g_test_add_func("/multifd/records/known", test_records_known);
     g_test_add_func("/multifd/records/not-now", test_records_not_now);
     g_test_add_func("/multifd/records/closed", test_records_closed);
     g_test_add_func("/multifd/diverted/works", test_diverted);
