@@ -330,8 +330,9 @@ static bool secondary_disks_fit(Error **errp)
         return false;
     }
     if (count != secondary.disks) {
-        error_setg(errp, "the primary replicates %u disks, and %u are "
-                   "replicated here", secondary.disks, count);
+        error_setg(errp, "the primary replicates %u disks, and the secondary "
+                   "%u: each disk that the guest can write to must be "
+                   "replicated on both", secondary.disks, count);
     }
     return count == secondary.disks;
 }

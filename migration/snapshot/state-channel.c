@@ -81,8 +81,10 @@ static void piece_await(StatePiece *p)
 static bool channel_works(const StateChannel *c, Error **errp)
 {
     if (c->error) {
-        error_setg_errno(errp, -c->error, "The image cannot be %s",
-                         c->for_output ? "written" : "read");
+        error_setg_errno(errp, -c->error, "the state of the VM cannot be %s "
+                         "image '%s'", c->for_output ? "written to"
+                                                     : "read from",
+                         bdrv_get_device_or_node_name(c->bs));
     }
     return !c->error;
 }

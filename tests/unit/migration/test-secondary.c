@@ -515,7 +515,7 @@ static void check_disks_differ(unsigned there, unsigned here)
     announced = there;
     disks = here;
     g_assert_false(receive(e.bytes->data, e.bytes->len, &err));
-    g_assert_nonnull(strstr(error_get_pretty(err), "replicated here"));
+    g_assert_nonnull(strstr(error_get_pretty(err), "replicated on both"));
     error_free(err);
     g_assert_cmpuint(did.acks + did.loaded + did.commits, ==, 0);
     end();
