@@ -43,7 +43,6 @@ typedef struct ChannelSender {
 struct Senders {
     ChannelSender *list;
     unsigned count;
-    bool direct;                /* places are written past the page cache */
     unsigned awaited;           /* that are to rest again */
     unsigned rested;            /* that do, of these; atomic */
     QemuSemaphore rests;        /* one of them does, or senders_nudge() */
@@ -207,7 +206,6 @@ Senders *senders_start(QEMUFile **files, unsigned count,
 
     s->list = g_new0(ChannelSender, count);
     s->count = count;
-    s->direct = config->direct;
     qemu_sem_init(&s->rests, 0);
     device_queue_init(&s->devices, 2 * count);
     for (unsigned i = 0; i < count; i++) {
@@ -317,7 +315,6 @@ static void sender_take_places(ChannelSender *c, RamMapped *places)
 {
     if (places && !c->places.file) {
         ram_mapped_sink_init(&c->places, places, c->file);
-        c->places.direct = c->all->direct;
         c->ram.sink = &c->places.sink;
     }
 }

@@ -34,7 +34,6 @@ typedef struct SendersConfig {
     int level;
     bool tells_zeros;           /* of pages in packets */
     bool find_zeros;
-    bool direct;                /* files: past the host's page cache */
 } SendersConfig;
 
 /* What there is to say of a channel and its thread */

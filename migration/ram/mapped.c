@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
 #include "qemu/bswap.h"
-#include "qemu/units.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
@@ -15,13 +14,6 @@
 
 /* A word of the bitmap; hosts of 32 bits have two for it */
 #define BITMAP_WORD_BITS 64
-/*
- * Bytes that are written to the page cache by one call.  Some file systems
- * allocate as much in one piece.  Pieces as large as a huge page are what the
- * host of a virtual machine takes back first when they are not used: there
- * writes of 1 to 4 MiB took up to three times as long.
- */
-#define CACHED_WRITE_BYTES (512 * KiB)
 
 uint64_t ram_mapped_bitmap_bytes(uint64_t pages)
 {
@@ -92,13 +84,9 @@ static void put_at_place(RamMappedSink *s, const RamRegion *r, uint64_t first,
 {
     const RamPlace *p = &s->mapped->places[r->index];
     uint64_t length = count << r->page_bits;
-    uint64_t at = p->pages_at + (first << r->page_bits);
-    uint64_t most = s->direct ? length : CACHED_WRITE_BYTES;
 
-    for (uint64_t done = 0; done < length; done += most) {
-        qemu_put_buffer_at(s->file, bytes + done, MIN(most, length - done),
-                           at + done);
-    }
+    qemu_put_buffer_at(s->file, bytes, length,
+                       p->pages_at + (first << r->page_bits));
     bitmap_set_atomic(p->present, first, count);
     s->written += length;
 }

@@ -58,7 +58,6 @@ typedef struct RamMappedSink {
     RamSink sink;
     RamMapped *mapped;
     QEMUFile *file;
-    bool direct;                /* past the page cache: all of a run at once */
     uint64_t written;           /* bytes of pages */
 } RamMappedSink;
 

@@ -117,7 +117,6 @@ static SendersConfig multifd_config(void)
         .level = requested.level,
         .find_zeros = zeros != ZERO_PAGE_DETECTION_NONE,
         .tells_zeros = zeros == ZERO_PAGE_DETECTION_MULTIFD,
-        .direct = migrate_direct_io(),
     };
 }
 

@@ -7,9 +7,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
-#include "qemu/iov.h"
 #include "qemu/memfd.h"
-#include "qemu/units.h"
 #include "io/channel-file.h"
 #include "area.h"
 #include "setup.h"
@@ -78,56 +76,12 @@ typedef struct Rig {
     RamLoader loader;
 } Rig;
 
-/*
- * A channel to a file that counts what is written at given places
- */
-
-#define TYPE_COUNTING_FILE "test-counting-file"
-
-static struct {
-    unsigned writes;
-    size_t longest;
-} counted;
-
-static ssize_t (*plain_pwritev)(QIOChannel *ioc, const struct iovec *iov,
-                                size_t niov, off_t offset, Error **errp);
-
-static ssize_t counting_pwritev(QIOChannel *ioc, const struct iovec *iov,
-                                size_t niov, off_t offset, Error **errp)
-{
-    counted.writes++;
-    counted.longest = MAX(counted.longest, iov_size(iov, niov));
-    return plain_pwritev(ioc, iov, niov, offset, errp);
-}
-
-static void counting_file_class_init(ObjectClass *klass, void *data)
-{
-    QIOChannelClass *ioc_class = QIO_CHANNEL_CLASS(klass);
-
-    plain_pwritev = ioc_class->io_pwritev;
-    ioc_class->io_pwritev = counting_pwritev;
-}
-
-static const TypeInfo counting_file_type = {
-    .name = TYPE_COUNTING_FILE,
-    .parent = TYPE_QIO_CHANNEL_FILE,
-    .class_init = counting_file_class_init,
-};
-
-static QIOChannel *counting_file(int fd)
-{
-    QIOChannelFile *ioc = QIO_CHANNEL_FILE(object_new(TYPE_COUNTING_FILE));
-
-    ioc->fd = fd;
-    qio_channel_set_feature(QIO_CHANNEL(ioc), QIO_CHANNEL_FEATURE_SEEKABLE);
-    return QIO_CHANNEL(ioc);
-}
-
 /* With a position of its own */
 static QEMUFile *open_at(int fd, off_t at, bool input)
 {
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
-    QIOChannel *ioc = counting_file(qemu_open(path, O_RDWR, &error_abort));
+    QIOChannel *ioc = QIO_CHANNEL(qio_channel_file_new_path(path, O_RDWR, 0,
+                                                            &error_abort));
     QEMUFile *f = input ? qemu_file_new_input(ioc) : qemu_file_new_output(ioc);
 
     object_unref(OBJECT(ioc));
@@ -346,30 +300,6 @@ static void test_two_sinks(void)
     rig_end(&rig);
 }
 
-/* Nothing large is requested of the page cache at once. */
-static void test_pieces(gconstpointer opaque)
-{
-    bool direct = GPOINTER_TO_INT(opaque);
-    Rig rig;
-
-    rig_begin(&rig);
-    rig.sink.direct = direct;
-    counted.writes = counted.longest = 0;
-    put_pages(&rig, LOW, 100, 512, 1);
-    g_assert_cmpuint(counted.writes, ==, direct ? 1 : 4);
-    g_assert_cmpuint(counted.longest, ==, direct ? 2 * MiB : 512 * KiB);
-    put_pages(&rig, LOW, 700, 129, 2);
-    g_assert_cmpuint(counted.writes, ==, direct ? 2 : 6);
-    put_pages(&rig, LOW, 0, 1, 3);
-    g_assert_cmpuint(counted.writes, ==, direct ? 3 : 7);
-    g_assert_cmpuint(ram_sink_position(&rig.sink.sink) -
-                     stream_position(rig.out), ==, 642 * PAGE);
-    rig_finish(&rig);
-    g_assert_true(rig_load(&rig, &error_abort));
-    expect_same(&rig, LOW);
-    rig_end(&rig);
-}
-
 static void make_read_only(Rig *rig)
 {
     RamRegion *r = &rig->to.list[ROM];
@@ -553,16 +483,11 @@ static void test_full(void)
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
-    type_register_static(&counting_file_type);
     g_test_add_func("/ram-mapped/round-trip", test_round_trip);
     g_test_add_func("/ram-mapped/nothing", test_nothing);
     g_test_add_func("/ram-mapped/ignored", test_ignored);
     g_test_add_func("/ram-mapped/places", test_places);
     g_test_add_func("/ram-mapped/two-sinks", test_two_sinks);
-    g_test_add_data_func("/ram-mapped/pieces/cached", GINT_TO_POINTER(false),
-                         test_pieces);
-    g_test_add_data_func("/ram-mapped/pieces/direct", GINT_TO_POINTER(true),
-                         test_pieces);
     g_test_add_func("/ram-mapped/read-only", test_read_only);
     g_test_add_func("/ram-mapped/read-only/differs", test_read_only_differs);
     g_test_add_func("/ram-mapped/read-only/is-not-zero",
