@@ -164,6 +164,21 @@ static bool note_addresses(QIONetListener *listener, Error **errp)
     return true;
 }
 
+/*
+ * A connection that was there when the main loop looked may have been dropped
+ * before it is accepted (transport_listen_drain()): nobody waits for another.
+ */
+static bool never_waits(QIONetListener *listener, Error **errp)
+{
+    for (int i = 0; i < listener->nsioc; i++) {
+        if (qio_channel_set_blocking(QIO_CHANNEL(listener->sioc[i]), false,
+                                     errp) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool listen_at(const SocketAddress *at, Error **errp)
 {
     QIONetListener *listener = qio_net_listener_new();
@@ -171,7 +186,8 @@ static bool listen_at(const SocketAddress *at, Error **errp)
     listening.listener = listener;
     qio_net_listener_set_name(listener, "migration-socket-listener");
     if (qio_net_listener_open_sync(listener, (SocketAddress *)at,
-                                   TRANSPORT_BACKLOG, errp) < 0) {
+                                   TRANSPORT_BACKLOG, errp) < 0 ||
+        !never_waits(listener, errp)) {
         return false;
     }
     qio_net_listener_set_client_func_full(listener, listen_connected, NULL,

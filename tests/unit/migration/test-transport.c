@@ -490,6 +490,37 @@ static void test_exec_unused(void)
     close_all();
 }
 
+static gboolean drain(void *opaque)
+{
+    transport_listen_drain();
+    return G_SOURCE_REMOVE;
+}
+
+/*
+ * The main loop has found that somebody connected, and then drops all who have:
+ * it does not wait for another one.
+ */
+static void test_drained(void)
+{
+    g_autoptr(QIOChannelSocket) client = qio_channel_socket_new();
+    g_autofree char *at = unix_uri();
+
+    /* Before what listens, in the same round */
+    g_idle_add_full(G_PRIORITY_DEFAULT, drain, NULL, NULL);
+    try_listen(at, &error_abort);
+    qio_channel_socket_connect_sync(client, transport_addresses()->value,
+                                    &error_abort);
+    main_loop_wait(true);
+    g_assert_cmpint(dest.calls, ==, 0);
+
+    try_connect(at, &error_abort);
+    wait_for(&source, 1);
+    wait_for(&dest, 1);
+    check_blocks(dest.ioc);
+    check_joined(source.ioc, dest.ioc);
+    close_all();
+}
+
 /* Nobody waits for the other end of a FIFO. */
 static void test_fifo(void)
 {
@@ -1159,6 +1190,7 @@ int main(int argc, char **argv)
                     test_exec_writer_fails);
     g_test_add_func("/migration/transport/exec/unused", test_exec_unused);
     g_test_add_func("/migration/transport/file", test_file);
+    g_test_add_func("/migration/transport/drained", test_drained);
     g_test_add_func("/migration/transport/fifo", test_fifo);
     g_test_add_func("/migration/transport/both-ways", test_both_ways);
     g_test_add_func("/migration/transport/refused", test_refused);
