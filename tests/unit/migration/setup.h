@@ -12,17 +12,12 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "time-limit.h"
 
-/*
- * Seconds after which a program that hangs is ended, however it was started,
- * unless the environment has another number: sanitizers take longer.
- */
-#define TEST_TIME_LIMIT 55
-#define TEST_TIME_LIMIT_VARIABLE "FERRY_TEST_SECONDS"
+#define TEST_TIME_LIMIT 55      /* s */
 
 static inline void test_setup(int *argc, char ***argv)
 {
-    const char *limit = g_getenv(TEST_TIME_LIMIT_VARIABLE);
     sigset_t alarms;
 
     g_test_init(argc, argv, NULL);
@@ -33,7 +28,7 @@ static inline void test_setup(int *argc, char ***argv)
     sigemptyset(&alarms);
     sigaddset(&alarms, SIGALRM);
     pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
-    alarm(limit ? atoi(limit) : TEST_TIME_LIMIT);
+    test_limit_time(TEST_TIME_LIMIT);
 }
 
 /* A stream that consists of @len bytes at @data */

@@ -9,6 +9,7 @@
 #include "qemu/bitmap.h"
 #include "qemu/thread.h"
 #include "migration/ram/dirty-claim.h"
+#include "time-limit.h"
 
 #define TIME_LIMIT 120
 
@@ -271,7 +272,7 @@ static void test_race(void)
 
 int main(int argc, char **argv)
 {
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/migration/ram/claim/runs", test_runs);
     g_test_add_func("/migration/ram/claim/units", test_units);

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/memalign.h"
 #include "migration/ram/classify.h"
+#include "time-limit.h"
 
 #define TIME_LIMIT 120
 
@@ -104,7 +105,7 @@ static void test_every_byte(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     g_test_add_func("/ram/classify/random", test_random);
     g_test_add_func("/ram/classify/every-byte", test_every_byte);
     return g_test_run();

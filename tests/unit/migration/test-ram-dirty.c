@@ -9,6 +9,7 @@
 #include "qemu/bitops.h"
 #include "qemu/thread.h"
 #include "migration/ram/dirty.h"
+#include "time-limit.h"
 
 #define TIME_LIMIT 120
 #define SHIFT 8                         /* chunks of 256 pages */
@@ -562,7 +563,7 @@ static void test_huge(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     g_test_add_func("/ram/dirty/model", test_model);
     g_test_add_func("/ram/dirty/every-range", test_every_range);
     g_test_add_func("/ram/dirty/nothing-lost", test_nothing_lost);

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "migration/ram/page-cache.h"
+#include "time-limit.h"
 
 #define PAGE 256
 #define PAGES 1024
@@ -206,7 +207,7 @@ static void test_random(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     g_test_add_func("/ram/page-cache/sizes", test_sizes);
     g_test_add_func("/ram/page-cache/content", test_content);
     g_test_add_func("/ram/page-cache/lifetime", test_lifetime);

@@ -13,6 +13,7 @@
 #include "qemu/pagemap-scan.h"
 #include "qapi/error.h"
 #include "migration/ram/populated.h"
+#include "time-limit.h"
 
 #ifdef CONFIG_LINUX
 
@@ -619,7 +620,7 @@ static bool probe_ioctl(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     page = qemu_real_host_page_size();
     have_ioctl = probe_ioctl();
     reading_allocates = probe_reading();

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "migration/ram/xbzrle.h"
+#include "time-limit.h"
 
 #define PAGE 4096
 #define GUARD 0xa5
@@ -377,7 +378,7 @@ static void test_damage(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    alarm(TIME_LIMIT);
+    test_limit_time(TIME_LIMIT);
     g_test_add_func("/ram/xbzrle/random-pages", test_random_pages);
     g_test_add_func("/ram/xbzrle/borders", test_borders);
     g_test_add_func("/ram/xbzrle/gaps", test_gaps);

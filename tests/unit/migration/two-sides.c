@@ -21,6 +21,7 @@
 #include "migration/source/state.h"
 #include "system/runstate.h"
 #include "fake-memory.h"
+#include "time-limit.h"
 #include "two-sides.h"
 
 /* For one test, and for one thing that is waited for */
@@ -722,7 +723,7 @@ void sides_start(void)
 {
     g_autofree char *at = NULL, *to = NULL;
 
-    alarm(TEST_SECONDS);
+    test_limit_time(TEST_SECONDS);
     device_word = 0;
     source_counts = true;
     witness = mmap(NULL, sizeof(*witness), PROT_READ | PROT_WRITE,
