@@ -295,7 +295,8 @@ static bool arm_region(WriteWatch *w, const RamRegion *r, bool populate,
         if (!ram_region_here(r)) {
             break;
         }
-        if (!protect_run(w, r, first, count, populate, errp)) {
+        if (!w->may_go_on(errp) ||
+            !protect_run(w, r, first, count, populate, errp)) {
             return false;
         }
         at = first + count;
@@ -330,6 +331,9 @@ static int64_t arm_again(WriteWatch *w, bool populate, Error **errp)
 
     RAM_REGIONS_FOREACH_SENT(r, w->regions) {
         for (uint64_t at = 0; has_notes(w, r) && at < r->pages; runs++) {
+            if (!w->may_go_on(errp)) {
+                return -1;
+            }
             QEMU_LOCK_GUARD(&w->lock);
             if (!protect_written_run(w, r, &at, populate, &pages, errp)) {
                 return -1;

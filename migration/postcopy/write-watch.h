@@ -35,6 +35,11 @@ typedef struct WriteWatch {
     PostcopySender *sender;     /* of these regions; is asked for pages */
     uint64_t keeps;             /* bytes of copies at a time; 0: none */
     /*
+     * Whether memory is still to be protected, which takes long if there is much
+     * of it; sets the error if not.  Asked by write_watch_arm(), for each piece.
+     */
+    bool (*may_go_on)(Error **errp);
+    /*
      * No page is saved, and somebody waits: nothing is protected any more, and
      * write_watch_check() fails.  Called by the thread, once.
      */
@@ -59,7 +64,7 @@ bool write_watch_possible(Error **errp);
 
 /*
  * Begins to watch, and starts the thread; nothing is protected yet.  The first
- * four members of @w are set, the maps of @w->regions say what is to be saved,
+ * five members of @w are set, the maps of @w->regions say what is to be saved,
  * and the sender takes requests.  On failure nothing is watched.
  * write_watch_free() comes last in either case.
  */
@@ -68,9 +73,9 @@ void write_watch_free(WriteWatch *w);
 
 /*
  * Protects all pages that are dirty in the maps, while the guest runs, until
- * few of them have been written to since.  On failure, as on that of
- * write_watch_moment(), write_watch_end() comes next.  The thread that sends,
- * without the BQL.
+ * few of them have been written to since.  Fails when may_go_on() does.  On
+ * failure, as on that of write_watch_moment(), write_watch_end() comes next.
+ * The thread that sends, without the BQL.
  */
 bool write_watch_arm(WriteWatch *w, Error **errp);
 

@@ -118,6 +118,7 @@ static bool protect_memory(Error **errp)
         .regions = ram_source_sender()->regions,
         .sender = &taking.sender,
         .keeps = kept_limit(ram_source_sender()->regions),
+        .may_go_on = source_may_go_on,
         .stuck = give_up_writing,
     };
     taking.begun = true;

@@ -138,14 +138,32 @@ static void rig_destroy(Rig *rig)
     g_free(rig->moment);
 }
 
-/* @keeps: pages that may be copied before they are sent */
-static void arm(Rig *rig, uint64_t keeps)
+/* Pieces until it is cancelled; -1: never */
+static int pieces_left = -1;
+
+static bool may_go_on(Error **errp)
+{
+    if (!pieces_left) {
+        error_setg(errp, "cancelled");
+        return false;
+    }
+    pieces_left -= pieces_left > 0;
+    return true;
+}
+
+static void watch(Rig *rig, uint64_t keeps)
 {
     rig->watch = (WriteWatch) {
         .regions = &rig->regions, .sender = &rig->sender, .stuck = stuck,
-        .keeps = keeps * PAGE,
+        .may_go_on = may_go_on, .keeps = keeps * PAGE,
     };
     g_assert_true(write_watch_begin(&rig->watch, &error_abort));
+}
+
+/* @keeps: pages that may be copied before they are sent */
+static void arm(Rig *rig, uint64_t keeps)
+{
+    watch(rig, keeps);
     g_assert_true(write_watch_arm(&rig->watch, &error_abort));
 }
 
@@ -372,7 +390,7 @@ static uint64_t faults_of(Rig *rig, const unsigned *pages, unsigned count)
     uint64_t before = stat64_get(&mig_stats.postcopy_requests);
 
     for (unsigned i = 0; i < count; i++) {
-        rig->region.host[pages[i] * PAGE]++;
+        write_watched(rig, pages[i] * PAGE, i + 1);
     }
     return stat64_get(&mig_stats.postcopy_requests) - before;
 }
@@ -416,14 +434,37 @@ static void test_larger_pages(void)
     }
     rig_init_with(&rig, -1, 13);
     arm(&rig, PAGES);
-    rig.region.host[15 * PAGE] = 0x11;
+    write_watched(&rig, 15 * PAGE, 0x11);
     g_assert_cmpuint(take_moment(&rig), ==, 0);
-    rig.region.host[15 * PAGE] = 0x22;
-    rig.region.host[19 * PAGE] = 0x33;
+    write_watched(&rig, 15 * PAGE, 0x22);
+    write_watched(&rig, 19 * PAGE, 0x33);
     g_assert_cmpuint(kept_now(&rig), ==, 4);
     send_all(&rig);
     write_watch_end(&rig.watch);
     expect_moment(&rig);
+    rig_destroy(&rig);
+}
+
+/* Cancelled while memory is protected: the next piece is not. */
+static void test_cancelled(void)
+{
+    Error *err = NULL;
+    Rig rig;
+
+    if (!available(false)) {
+        return;
+    }
+    rig_init(&rig, -1);
+    dirty_map_drop(rig.region.map, 7, 1);
+    watch(&rig, PAGES);
+    pieces_left = 1;
+    g_assert_false(write_watch_arm(&rig.watch, &err));
+    pieces_left = -1;
+    error_free_or_abort(&err);
+    write_watched(&rig, 8 * PAGE, 0x11);
+    write_watch_end(&rig.watch);
+    g_assert_cmpuint(rig.watch.recent_count, ==, 0);
+    write_watched(&rig, 0, 0x22);
     rig_destroy(&rig);
 }
 
@@ -538,6 +579,7 @@ int main(int argc, char **argv)
                          test_recent);
     g_test_add_func("/write-watch/added", test_added);
     g_test_add_func("/write-watch/larger-pages", test_larger_pages);
+    g_test_add_func("/write-watch/cancelled", test_cancelled);
     g_test_add_func("/write-watch/never", test_never);
     g_test_add_func("/write-watch/given-up", test_given_up);
     g_test_add_func("/write-watch/kept", test_kept);
