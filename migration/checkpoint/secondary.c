@@ -172,6 +172,23 @@ static bool secondary_commit_disks(Error **errp)
 }
 
 /*
+ * Nobody need wait until the epoch is in place, but who takes it over.  Whoever
+ * knows of the acknowledgement can take the guest over: a command waits for the
+ * lock, and the reply for nobody.
+ */
+static bool secondary_acknowledge(void)
+{
+    QEMU_LOCK_GUARD(&secondary.lock);
+    if (!reply_checkpoint_ack(secondary.next.number)) {
+        return false;
+    }
+    if (secondary.state == MIGRATION_CHECKPOINT_STATE_STARTING) {
+        secondary.state = MIGRATION_CHECKPOINT_STATE_PROTECTED;
+    }
+    return true;
+}
+
+/*
  * All of an epoch is here: from the acknowledgement on the primary lets others
  * see what the guest did in it, so it is put in place in any case.  If the
  * acknowledgement cannot be written, nobody has seen anything of it yet, and it
@@ -193,12 +210,8 @@ static SecondaryEnd secondary_apply(QEMUFile *memory, QEMUFile *devices,
         }
         committed = true;
     }
-    told = reply_checkpoint_ack(secondary.next.number);
-    if (told) {
-        /* Nobody need wait until it is in place, but who takes it over. */
-        secondary_move(MIGRATION_CHECKPOINT_STATE_STARTING,
-                       MIGRATION_CHECKPOINT_STATE_PROTECTED);
-    } else if (secondary_failing_over() && !committed) {
+    told = secondary_acknowledge();
+    if (!told && secondary_failing_over() && !committed) {
         qemu_fclose(devices);
         return SECONDARY_GOES_ON;
     }

@@ -41,6 +41,8 @@ static struct {
     unsigned started;           /* epoch that the guest was started from */
     unsigned accepted;          /* times that the primary was told so */
     bool acks_fail, devices_fail;
+    bool hasty;                 /* it is taken over when it acknowledges */
+    GThread *takeover;
     char *why;                  /* it failed */
     QEMUBHFunc *later;          /* is to be done by the main loop */
 } did;
@@ -121,6 +123,19 @@ void epochs_fail(Error *err)
     notify_error(err);
 }
 
+static void *take_over(void *opaque)
+{
+    g_assert_true(secondary_failover(&error_abort));
+    return NULL;
+}
+
+/* From here on the primary may know of it. */
+static void begin_takeover(void)
+{
+    did.takeover = g_thread_new("takeover", take_over, NULL);
+    g_usleep(20 * 1000);        /* for the command to come this early */
+}
+
 bool reply_checkpoint_ack(uint64_t number)
 {
     if (did.acks_fail) {
@@ -131,6 +146,9 @@ bool reply_checkpoint_ack(uint64_t number)
     g_assert_cmpuint(did.loaded, ==, number - 1);
     /* Its disks are. */
     g_assert_cmpuint(did.commits, ==, disks ? number : 0);
+    if (did.hasty) {
+        begin_takeover();
+    }
     return true;
 }
 
@@ -431,6 +449,22 @@ static void test_no_ack(void)
     g_byte_array_unref(e.bytes);
 }
 
+/* Whoever sees that the first epoch is acknowledged takes the guest over. */
+static void test_takeover_at_once(void)
+{
+    Epochs e;
+
+    epochs_make(&e);
+    did.hasty = true;
+    g_assert_true(receive(e.bytes->data, e.ends[0], &error_abort));
+    g_thread_join(did.takeover);
+    destination.epochs->ended();
+    g_assert_cmpuint(did.started, ==, 1);
+    check_state(MIGRATION_CHECKPOINT_STATE_FAILOVER, 1);
+    end();
+    g_byte_array_unref(e.bytes);
+}
+
 /* Given up for another migration: not before the thread has ended, and once. */
 static void test_give_up(void)
 {
@@ -542,6 +576,7 @@ int main(int argc, char **argv)
     g_test_add_func("/secondary/cut/told-early", test_cut_early);
     g_test_add_func("/secondary/cut/end", test_cut_end);
     g_test_add_func("/secondary/no-ack", test_no_ack);
+    g_test_add_func("/secondary/takeover-at-once", test_takeover_at_once);
     g_test_add_func("/secondary/give-up", test_give_up);
     g_test_add_func("/secondary/devices-fail", test_devices_fail);
     return g_test_run();
