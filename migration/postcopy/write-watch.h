@@ -35,8 +35,8 @@ typedef struct WriteWatch {
     PostcopySender *sender;     /* of these regions; is asked for pages */
     uint64_t keeps;             /* bytes of copies at a time; 0: none */
     /*
-     * Whether memory is still to be protected, which takes long if there is much
-     * of it; sets the error if not.  Asked by write_watch_arm(), for each piece.
+     * Whether memory is still to be protected, which may take long; sets the
+     * error if not.  Asked by write_watch_arm(), for each piece.
      */
     bool (*may_go_on)(Error **errp);
     /*
