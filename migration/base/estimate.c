@@ -26,8 +26,6 @@
 #define POLISH_WITHIN 2
 #define POLISH_WITHIN_NS 0.5e9
 #define POLISH_SHRINKS 0.75
-/* Where sending waits for the limit no pass takes long, as policy.c has it. */
-#define LIMITED 0.8
 /* How far the guest may be from what was measured of it */
 #define GUEST_OFF 0.2
 #define WIDER 0.3
@@ -150,7 +148,7 @@ static double take_long(const EstimateInput *in, const Course *c, double left,
     double end = p->total + c->fixed_ns + left / c->bandwidth * NS_PER_S;
     double allowed = end * LONG_PASS_COST;
 
-    if (in->max_bandwidth && c->bandwidth >= in->max_bandwidth * LIMITED) {
+    if (long_pass_limited(c->bandwidth, in->max_bandwidth)) {
         return left;
     }
     while (c->keep == 1) {

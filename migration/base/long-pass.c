@@ -29,7 +29,15 @@
 #define GAIN            0.25
 #define GAIN_NS         (1000 * 1000ull)
 
+/* With so much of the limit, it is the limit that sending waits for. */
+#define LIMITED         0.8
+
 #define NS_PER_S        1e9
+
+bool long_pass_limited(double bandwidth, uint64_t max_bandwidth)
+{
+    return max_bandwidth && bandwidth >= max_bandwidth * LIMITED;
+}
 
 void long_pass_sent(LongPass *l, uint64_t ns)
 {

@@ -43,6 +43,13 @@ typedef struct LongPassLook {
     double bandwidth;
 } LongPassLook;
 
+/*
+ * Whether sending at @bandwidth waits for the limit @max_bandwidth, 0 for none.
+ * No pass takes long then: the limit ends with the switchover, so that what
+ * remains takes less time there.
+ */
+bool long_pass_limited(double bandwidth, uint64_t max_bandwidth);
+
 /* It was sent for @ns, in whatever pass. */
 void long_pass_sent(LongPass *l, uint64_t ns);
 

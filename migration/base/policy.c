@@ -43,9 +43,6 @@
 /* ...or it has taken so many times as long as was expected. */
 #define POLISH_PATIENCE     2
 
-/* With so much of the limit, it is the limit that sending waits for. */
-#define LIMITED             0.8
-
 /* Passes in a row that must overrun before vCPUs are slowed down. */
 #define OVERRUN_PASSES      2
 
@@ -352,13 +349,6 @@ static void begin_to_polish(Policy *p, const PolicyLimits *limits,
     p->last_polish = remaining;
 }
 
-/* In the switchover there is no such limit: it takes less time than now. */
-static bool is_limited(const Policy *p, const PolicyLimits *limits)
-{
-    return limits->max_bandwidth &&
-           p->bandwidth.mean >= limits->max_bandwidth * LIMITED;
-}
-
 /*
  * The end is not delayed where a user waits for it: who has changed a setting
  * since the migration began, has requested postcopy or has set a time limit.
@@ -368,7 +358,8 @@ static bool is_limited(const Policy *p, const PolicyLimits *limits)
 static bool may_take_long(const Policy *p, const PolicyLimits *limits)
 {
     return limits->guest_runs && !limits->changes && !limits->postcopy_asked &&
-           !limits->total_ns && !p->throttle && !is_limited(p, limits);
+           !limits->total_ns && !p->throttle &&
+           !long_pass_limited(p->bandwidth.mean, limits->max_bandwidth);
 }
 
 /* How long a pass that takes long may go on until the next look */
