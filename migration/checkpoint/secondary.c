@@ -172,9 +172,10 @@ static bool secondary_commit_disks(Error **errp)
 }
 
 /*
- * Nobody need wait until the epoch is in place, but who takes it over.  Whoever
- * knows of the acknowledgement can take the guest over: a command waits for the
- * lock, and the reply for nobody.
+ * As soon as the first epoch is acknowledged, checkpoint-failover is possible,
+ * though the memory of the epoch may not be in place yet.  The lock makes a
+ * command that comes in between wait for the new state; to write the
+ * acknowledgement does not wait for the primary.
  */
 static bool secondary_acknowledge(void)
 {

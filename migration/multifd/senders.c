@@ -137,9 +137,9 @@ static void show(ChannelSender *c, int64_t began)
 }
 
 /*
- * Each post of `go` is for a piece of device state, or for something that it is
- * waited for.  The channel is not looked at again after it was said that this
- * is over: whoever hears of that may change how the channel is written to.
+ * Each post of `go` is for a piece of device state, or for something that the
+ * migration thread waits for.  When it has been told that this is done, it may
+ * give the channel another sink: nothing here reads the channel after that.
  */
 static void sender_do(ChannelSender *c)
 {
