@@ -163,12 +163,22 @@ def locked(lab: Lab) -> Iterator[None]:
         yield
 
 
+def ends(move: Promised, status: str) -> float:
+    """Wait until it has ended so at the source; how long that took, in s.
+
+    The destination may fail before, as the source closes the connections.
+    """
+    start = time.monotonic()
+    while move.source.status != status:
+        check(time.monotonic() < start + SOON,
+              f'it is {status}: {move.source.status}')
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
 def stays(lab: Lab, move: Promised, status: str = 'failed') -> str:
     """It ends so, and the guest has never left; the reason."""
-    end = time.monotonic() + SOON
-    while move.source.status != status:
-        check(time.monotonic() < end, f'it is {status}: {move.source.status}')
-        time.sleep(0.01)
+    ends(move, status)
     check(not move.target.when('RESUME'), 'it never ran over there')
     why = move.source.why()
     lab.must_go_on()

@@ -133,6 +133,8 @@ class Running(unittest.TestCase):
         outcome = tests_run.read_tap('\n'.join(said))
         self.assertEqual((outcome.passed, outcome.failed, outcome.skipped),
                          (1, 1, 1))
+        self.assertRegex(outcome.problems[0], r'^b\n +# x y\n')
+        self.assertNotIn('fine', outcome.problems[0])
 
     def test_good(self):
         seen = []
