@@ -321,13 +321,15 @@ def sources(root: Path) -> list[str]:
                   if path.suffix in SOURCES)
 
 
-def pure_files(meson: str) -> set[str]:
-    """The files of migration_files in migration/meson.build."""
+def listed_files(meson: str) -> dict[str, set[str]]:
+    """The files of each list of migration/meson.build, by the list's name."""
     meson = re.sub(r'#.*', '', meson)
-    return {'migration/' + name
-            for files in re.findall(r'\bmigration_files\s*\+?=\s*'
-                                    r'files\(([^)]*)\)', meson)
-            for name in re.findall(r"'([^']+)'", files)}
+    lists: dict[str, set[str]] = defaultdict(set)
+    for name, files in re.findall(r'\b(\w+_files)\s*\+?=\s*files\(([^)]*)\)',
+                                  meson):
+        lists[name] |= {'migration/' + file
+                        for file in re.findall(r"'([^']+)'", files)}
+    return lists
 
 
 def tested_files(meson: str) -> set[str]:
@@ -346,10 +348,14 @@ def tested_files(meson: str) -> set[str]:
 
 
 def linkable(root: Path) -> set[str]:
-    """The .c files that a unit test links."""
+    """The .c files that a unit test links: those of libmigration, which all
+    of them do, of the lists that their meson.build names, and single ones."""
+    lists = listed_files((root / 'migration/meson.build').read_text())
     tests = root / 'tests/unit/migration/meson.build'
-    return pure_files((root / 'migration/meson.build').read_text()) \
-        | (tested_files(tests.read_text()) if tests.exists() else set())
+    meson = re.sub(r'#.*', '', tests.read_text()) if tests.exists() else ''
+    return tested_files(meson).union(
+        *(files for name, files in lists.items()
+          if name == 'migration_files' or re.search(rf'\b{name}\b', meson)))
 
 
 class Lines(NamedTuple):

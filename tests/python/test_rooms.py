@@ -348,12 +348,28 @@ class Build(unittest.TestCase):
 
 
 class Meson(unittest.TestCase):
-    def test_pure_files(self):
+    def test_listed_files(self):
         self.assertEqual(
-            direction.pure_files("migration_files = files('a/b.c', 'a/c.c')\n"
-                                 "migration_files += files('d.c')\n"
-                                 "other_files = files('e.c')\n"),
-            {'migration/a/b.c', 'migration/a/c.c', 'migration/d.c'})
+            direction.listed_files(
+                "migration_files = files('a/b.c', 'a/c.c')\n"
+                "migration_files += files('d.c')    # files('x.c')\n"
+                "other_files = files(\n  'e.c')\n"),
+            {'migration_files': {'migration/a/b.c', 'migration/a/c.c',
+                                 'migration/d.c'},
+             'other_files': {'migration/e.c'}})
+
+    def test_linkable(self):
+        with tempfile.TemporaryDirectory() as name:
+            root = Path(name)
+            for place, text in (
+                    ('migration', "migration_files = files('a.c')\n"
+                     "side_files = files('b.c')\nno_files = files('c.c')\n"),
+                    ('tests/unit/migration', "both = [side_files]\n"
+                     "# no_files\none = ['../../../migration/d.c']\n")):
+                (root / place).mkdir(parents=True)
+                (root / place / 'meson.build').write_text(text)
+            self.assertEqual(direction.linkable(root), {
+                f'migration/{file}.c' for file in 'abd'})
 
     def test_tested_files(self):
         self.assertEqual(
