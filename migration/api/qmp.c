@@ -145,7 +145,7 @@ void qmp_migrate_recover(const char *uri, Error **errp)
 void qmp_migrate_pause(Error **errp)
 {
     if (source_can_pause()) {
-        source_pause();
+        source_pause(errp);
         return;
     }
     if (postcopy_dest_pause(errp)) {

@@ -194,13 +194,19 @@ static void delay_pause(void *opaque)
     postcopy_resume_look_again(NULL);
 }
 
-void source_pause(void)
+bool source_pause(Error **errp)
 {
+    if (migrate_release_ram()) {
+        error_setg(errp, "With the capability release-ram a postcopy that is "
+                   "paused cannot go on, and the guest would be lost");
+        return false;
+    }
     if (package_is_being_loaded()) {
         main_loop_run(delay_pause, NULL);
     } else {
         pause_now();
     }
+    return true;
 }
 
 /*

@@ -22,9 +22,10 @@ bool source_can_pause(void);
 /*
  * Cuts the connection, so that postcopy is paused.  While the destination loads
  * the package that may take half a second, and is done by the main loop. Any
- * thread.
+ * thread.  With release-ram it fails and leaves the connection alone, as the
+ * guest could not be recovered.
  */
-void source_pause(void);
+bool source_pause(Error **errp);
 
 /*
  * For the source itself

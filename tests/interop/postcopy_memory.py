@@ -139,6 +139,26 @@ def released(source: str, target: str, way: Way) -> Case:
                 (source, target), way.needs)
 
 
+def release_cannot_pause() -> Case:
+    """Nobody can go on after it, so a pause is refused, and it ends well."""
+    way = Way('release-ram', {'release-ram': True})
+
+    def run(lab: Lab) -> str:
+        with moving(lab, 'ferry', 'ferry', way, **TRICKLE) as move:
+            move.start(POINTS['midway'])
+            try:
+                move.source.vm.qmp.cmd('migrate-pause')
+            except QMPError as err:
+                check('release-ram' in err.desc, f'the reason: {err.desc}')
+            else:
+                check(False, 'it is refused')
+            move.let_go()
+            move.finish()
+            return summary(move)
+    return Case('ferry-ferry-postcopy-release-ram-pause', run, False,
+                ('ferry', 'ferry'), way.needs)
+
+
 def release_cannot_resume(source: str, target: str) -> Case:
     """What has been released cannot be sent again: said, and not tried."""
     way = Way('release-ram', {'release-ram': True})
@@ -198,7 +218,7 @@ def all_cases() -> list[Case]:
              for pair in PAIRS for way in (PLAIN, PREEMPT)
              if way is PLAIN or pair == ('ferry', 'ferry')]
     cases += [released(*pair, PLAIN) for pair in PAIRS]
-    cases += [released('ferry', 'ferry', PREEMPT),
+    cases += [released('ferry', 'ferry', PREEMPT), release_cannot_pause(),
               release_cannot_resume('ferry', 'ferry')]
     cases += [by_itself('ferry', target, way, rate)
                     for target, way, rate in (
