@@ -29,6 +29,9 @@ from postcopy import POINTS, PLAIN, PREEMPT, Move, Way, summary
 
 DEVICE = ('-device', 'virtio-balloon-pci,addr=4,id=balloon')
 DELAY, TOO_LITTLE, PLENTY = 150, 60, 600       # ms
+# How long the guest stands still on both sides where something is to happen
+# meanwhile, ms: who does it may have to wait for a CPU.  Less than PLENTY.
+HELD_FOR = 450
 # What may be left in that time is less than what the guest has changed in a
 # pass, if it is fast: so there is no way for it to leave but by postcopy.
 SLOWLY = {'max-bandwidth': 32 << 20}
@@ -55,11 +58,11 @@ def disk(path: Path) -> list[str]:
             '-device', 'virtio-blk-pci,drive=disk,addr=5']
 
 
-def slowed(side: str, slow: tuple[str, str] | None) -> list[str]:
+def slowed(side: str, slow: tuple[str, str] | None, delay: int) -> list[str]:
     """The options of that side's QEMU."""
     if slow is None or slow[0] != side:
         return list(DEVICE)
-    return [*DEVICE, '-global', f'migration.x-fault-delay={slow[1]}:{DELAY}']
+    return [*DEVICE, '-global', f'migration.x-fault-delay={slow[1]}:{delay}']
 
 
 class Promised(Move):
@@ -93,7 +96,7 @@ class Promised(Move):
                    f'{count} attempts are not given up', SOON)
 
     def wait_held(self) -> None:
-        """Wait until the guest stands still on both sides, in SLOW."""
+        """Wait until the guest stands still on both sides; see HELD_FOR."""
         self.until(lambda: self.source.status == 'device',
                    'there is no attempt')
         time.sleep(DELAY / 2e3)
@@ -134,17 +137,19 @@ class Promised(Move):
 @contextmanager
 def promised(lab: Lab, source: str, target: str, way: Way, limit: int,
              slow: tuple[str, str] | None = None, attempts: int = MANY,
-             disks: bool = False, strict: bool = True) -> Iterator[Promised]:
+             disks: bool = False, strict: bool = True, delay: int = DELAY
+             ) -> Iterator[Promised]:
     """A migration about to begin, with a guest of its own.
 
-    Unless STRICT, the limit is not enforced.
+    What is SLOW takes DELAY ms.  Unless STRICT, the limit is not enforced.
     """
     more = [disk(lab.workdir / side) if disks else [] for side in DISKS]
     src = lab.boot_anew(source, modules=True,
-                        args=slowed('source', slow) + more[0])
+                        args=slowed('source', slow, delay) + more[0])
     lab.observer.wait_beats(src, 200)
     lab.guest.set_rate(FAST_GUEST)
-    dst = lab.target(target, args=slowed('destination', slow) + more[1])
+    dst = lab.target(target,
+                     args=slowed('destination', slow, delay) + more[1])
     try:
         with Link() as link, Promised(lab, dst, way, link, **{
                 **SLOWLY, 'downtime-limit': limit,
@@ -292,8 +297,8 @@ def never(source: str, target: str, way: Way, slow: tuple[str, str]) -> Case:
 def cut_while_held(target: str, way: Way) -> Case:
     """The network fails while the guest stands still on both sides."""
     def run(lab: Lab) -> str:
-        with promised(lab, 'ferry', target, way, PLENTY,
-                      SLOW['ferry']) as move:
+        with promised(lab, 'ferry', target, way, PLENTY, SLOW['ferry'],
+                      delay=HELD_FOR) as move:
             move.ask('at-once')
             move.wait_held()
             check(move.link.cut() > 0, 'there was something to cut')
@@ -304,8 +309,8 @@ def cut_while_held(target: str, way: Way) -> Case:
 def cancel_while_held(target: str, way: Way) -> Case:
     """So does the user: it is not too late."""
     def run(lab: Lab) -> str:
-        with promised(lab, 'ferry', target, way, PLENTY,
-                      SLOW['ferry']) as move:
+        with promised(lab, 'ferry', target, way, PLENTY, SLOW['ferry'],
+                      delay=HELD_FOR) as move:
             move.ask('at-once')
             move.wait_held()
             move.source.vm.qmp.cmd('migrate_cancel')

@@ -20,7 +20,8 @@ from machine import (MEMORY, MIB, PAGE, PLUGGED, VIRTIO_MEM, Machine,
 
 RANGE, LENGTH = 0x300000, 2 * PAGE      # what writers write to
 TIGHT_MS, WIDE_MS = 60, 8000            # limits: none is kept, all are
-LOAD_MS = 300                           # devices take so long there
+LOAD_MS = 300                           # devices take so long there, or
+HELD_MS = 1000                          # where a command is given meanwhile
 STRICT = {'strict-downtime': True, 'return-path': True, 'events': True}
 POSTCOPY = {**STRICT, 'postcopy-ram': True}
 
@@ -70,7 +71,8 @@ class Move:
 
     def run(self, folder: Path) -> None:
         """Do it, and compare."""
-        delay = ('-global', f'migration.x-fault-delay=device-load:{LOAD_MS}')
+        ms = HELD_MS if self.interfere else LOAD_MS
+        delay = ('-global', f'migration.x-fault-delay=device-load:{ms}')
         source = Machine(folder, self.here)
         try:
             there = Machine(folder, (*delay, *self.there), True)
