@@ -25,6 +25,7 @@ MOST_CUTS = 3
 MOST_CHANNELS = 4
 SOME_RATE = 500
 PATIENCE = 20.0         # s for a cut to come, or the end of the migration
+SOON = 2.0              # s until the source knows that all has come
 OVER = 'completed'
 
 
@@ -146,8 +147,10 @@ class Journey:
         try:
             self._done.append(how(move))
         except QMPError as err:
-            if move.source.status != OVER:
-                raise
+            # All has come, though the source may not know it yet.
+            move.link.hold(False)
+            move.until(lambda: move.source.status == OVER,
+                       f'"{err}", and it is not over', SOON)
             self._done.append(f'too late: {err}')
         deadline = time.monotonic() + PATIENCE
         while PAUSED not in (move.source.status, move.target.status):
