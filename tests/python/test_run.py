@@ -5,6 +5,7 @@
 
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -65,23 +66,64 @@ class Sets(unittest.TestCase):
 class Order(unittest.TestCase):
     """What measures time comes alone, and then the longest first."""
 
-    def order(self, jobs: int) -> list[str]:
-        begun = []
-        suites = [runner.Suite(name, ['s'], 7) for name in (
-            'short', 'strict', 'long', 'bench')]
-        with mock.patch.object(runner, 'BESIDE', {'short': 1, 'long': 9}), \
-                mock.patch.object(runner, 'run_suite',
-                                  lambda suite: begun.append(suite.name)):
-            list(runner.run_all(suites, jobs))
-        return begun
+    USES = {'short': (1, 60), 'long': (9, 60), 'busy': (5, 130),
+            'waits': (3, 10), 'more': (2, 300)}
+
+    def setUp(self):
+        self.lock = threading.Lock()
+        self.begun: list[str] = []
+        self.beside: list[set[str]] = []
+        self.now: set[str] = set()
+        self.together: dict[str, threading.Barrier] = {}    # who must meet
+
+    def run_suite(self, suite):
+        with self.lock:
+            self.begun.append(suite.name)
+            self.now.add(suite.name)
+            self.beside.append(set(self.now))
+        if suite.name in self.together:
+            self.together[suite.name].wait(30)
+        with self.lock:
+            self.now.remove(suite.name)
+
+    def order(self, jobs: int, *names: str) -> list[str]:
+        suites = [runner.Suite(name, ['s'], 7) for name in names]
+        with mock.patch.object(runner, 'BESIDE', {
+                name: runner.Use(*use) for name, use in self.USES.items()}), \
+                mock.patch.object(runner, 'CPUS', 2), \
+                mock.patch.object(runner, 'run_suite', self.run_suite):
+            self.assertEqual(len(list(runner.run_all(suites, jobs))),
+                             len(suites))
+        return self.begun
 
     def test_longest_first(self):
-        begun = self.order(2)
+        begun = self.order(2, 'short', 'strict', 'long', 'bench')
         self.assertEqual(begun[:2], ['strict', 'bench'])
         self.assertEqual(set(begun[2:]), {'long', 'short'})
 
     def test_one_by_one(self):
-        self.assertEqual(self.order(1), ['short', 'strict', 'long', 'bench'])
+        names = ['short', 'strict', 'long', 'bench']
+        self.assertEqual(self.order(1, *names), names)
+        self.assertTrue(all(len(some) == 1 for some in self.beside))
+
+    def test_what_the_cpus_can_carry(self):
+        first = {'long', 'busy', 'waits'}
+        self.together = dict.fromkeys(first, threading.Barrier(3))
+        begun = self.order(3, *self.USES)
+        self.assertEqual(set(begun[:3]), first)
+        for some in self.beside:
+            self.assertLessEqual(len(some), 3)
+            loads = [self.USES[name][1] for name in some]
+            self.assertTrue(len(some) == 1 or sum(loads) <= 200, some)
+
+    def test_names(self):
+        """What runs beside others is a suite."""
+        known = {suite.name for name, make in runner.SUITES.items()
+                 if 'asan' not in name and name not in ('unit', 'tsan')
+                 for suite in make()}
+        programs = {f'ferry:{path.stem}' for path in
+                    (runner.ROOT / 'tests/unit/migration').glob('test-*.c')}
+        self.assertEqual(set(runner.BESIDE) - known - programs, set())
 
 
 class Executing(unittest.TestCase):
