@@ -18,9 +18,9 @@ from ferrytest.suite import Case
 
 from common import summary
 from lab import Lab, check
-from multifd import MULTIFD, params, ready
+from multifd import COMPRESSION as NAME
+from multifd import MULTIFD, SLOW_RATE, params, ready
 
-NAME = 'multifd-compression'
 RETURN = {**MULTIFD, 'return-path': True}
 LIMIT = 60              # s for a migration to end
 SLOW = 40 << 20         # bytes/s
@@ -75,6 +75,7 @@ def differs(source: str, target: str, here: str, there: str,
     """Each side has its own setting; only the methods SEEN are used."""
     def run(lab: Lab) -> str:
         vm = lab.boot(source)
+        lab.guest.set_rate(SLOW_RATE)
         used: set[str] = set()
         dest, uri = listens_with(lab, target, **{NAME: there})
         info = between(lab, vm, dest, uri,

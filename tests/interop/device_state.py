@@ -18,7 +18,7 @@ from ferrytest.suite import Case
 from common import halfway, summary
 from failures import failed
 from lab import Lab, check
-from multifd import MULTIFD, params, ready
+from multifd import COMPRESSION, MULTIFD, SLOW_RATE, params, ready
 
 BYTES = 20_000_000
 DEVICES = 2
@@ -46,6 +46,8 @@ def moves(name: str, *, caps: dict[str, bool] | None = None,
         lab.boot_anew('ferry', args=devices())
         target = (lab.target('ferry', args=devices()) if plain
                   else ready(lab, 'ferry', args=devices()))
+        if COMPRESSION in more:
+            lab.guest.set_rate(SLOW_RATE)
         use = {**({'multifd': False} if plain else MULTIFD), **(caps or {})}
         result = lab.must_move(target, tls=tls, caps=use,
                                params=params(**more))
@@ -105,8 +107,7 @@ def all_cases() -> list[Case]:
     """What goes where, then what may go wrong."""
     cases = [moves('channels'), moves('tls', tls=True),
              moves('one', **{'multifd-channels': 1}),
-             moves('compressed', **{'multifd-compression': 'zlib',
-                                    'max-bandwidth': 0,
+             moves('compressed', **{COMPRESSION: 'zlib', 'max-bandwidth': 0,
                                     'downtime-limit': 3000}),
              moves('main', plain=True)]
     return cases + [
