@@ -20,6 +20,18 @@ static void item_clear(void *opaque)
     g_free(item->text);
 }
 
+static size_t item_len(const InventoryItem *item)
+{
+    return sizeof(WireInventoryItem) + 1 + strlen(item->name) + 1 +
+           strlen(item->text);
+}
+
+static void append_item(Inventory *inventory, const InventoryItem *item)
+{
+    g_array_append_vals(inventory->items, item, 1);
+    inventory->bytes += item_len(item);
+}
+
 Inventory *inventory_new(void)
 {
     Inventory *inventory = g_new0(Inventory, 1);
@@ -46,7 +58,7 @@ InventoryItem *inventory_add(Inventory *inventory, uint8_t kind,
         .text = g_strndup(text ?: "", WIRE_NAME_MAX),
     };
 
-    g_array_append_val(inventory->items, item);
+    append_item(inventory, &item);
     return &g_array_index(inventory->items, InventoryItem,
                           inventory->items->len - 1);
 }
@@ -84,26 +96,20 @@ static void put_item(GByteArray *bytes, const InventoryItem *item)
     put_string(bytes, item->text);
 }
 
-static size_t item_len(const InventoryItem *item)
-{
-    return sizeof(WireInventoryItem) + 1 + strlen(item->name) + 1 +
-           strlen(item->text);
-}
-
 bool inventory_fits(const Inventory *inventory)
 {
-    size_t bytes = sizeof(WireInventory);
-
-    INVENTORY_FOREACH(item, inventory) {
-        bytes += item_len(item);
-    }
-    return bytes <= WIRE_INVENTORY_MAX &&
+    return sizeof(WireInventory) + inventory->bytes <= WIRE_INVENTORY_MAX &&
            inventory->items->len <= WIRE_INVENTORY_ITEMS_MAX;
 }
 
 void inventory_shorten(Inventory *inventory, unsigned count)
 {
-    g_array_set_size(inventory->items, MIN(count, inventory->items->len));
+    unsigned len = inventory->items->len;
+
+    for (unsigned i = count; i < len; i++) {
+        inventory->bytes -= item_len(inventory_item(inventory, i));
+    }
+    g_array_set_size(inventory->items, MIN(count, len));
 }
 
 GByteArray *inventory_encode(const Inventory *inventory)
@@ -219,7 +225,7 @@ static bool take_item(Rest *rest, Inventory *inventory)
         g_free(item.name);
         return false;
     }
-    g_array_append_val(inventory->items, item);
+    append_item(inventory, &item);
     return true;
 }
 

@@ -24,6 +24,7 @@ typedef struct InventoryItem {
 
 typedef struct Inventory {
     GArray *items;              /* InventoryItem, in the order of the sender */
+    size_t bytes;               /* that these items take, for inventory_fits() */
     uint32_t omitted;           /* items that had no room */
 } Inventory;
 
@@ -49,7 +50,10 @@ const InventoryItem *inventory_item(const Inventory *inventory, unsigned i);
                         (inventory)->items->len; \
          item++)
 
-/* Whether inventory_encode() would leave nothing out. */
+/*
+ * Whether inventory_encode() would leave nothing out.  It may be called after
+ * each item that is added: it looks at none of them.
+ */
 bool inventory_fits(const Inventory *inventory);
 
 /* Only the first @count items are left. */

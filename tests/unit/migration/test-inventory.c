@@ -139,6 +139,80 @@ static void test_limits(void)
     }
 }
 
+static bool fits_unseen(Inventory *inventory)
+{
+    GArray hidden = { .data = NULL, .len = inventory->items->len };
+    GArray *items = inventory->items;
+    bool fits;
+
+    inventory->items = &hidden;
+    fits = inventory_fits(inventory);
+    inventory->items = items;
+    return fits;
+}
+
+static size_t encoded_len(const Inventory *inventory)
+{
+    g_autoptr(GByteArray) bytes = inventory_encode(inventory);
+
+    return bytes->len;
+}
+
+/*
+ * Whether all fits is known without a look at any item, to the byte: so the
+ * time for a list that is asked after each item does not grow with its square.
+ */
+static void test_fits(void)
+{
+    g_autofree char *name = g_strnfill(WIRE_NAME_MAX, 'x');
+    size_t each = ITEM + 2 + WIRE_NAME_MAX;
+    unsigned most = (WIRE_INVENTORY_MAX - HEAD) / each;
+    size_t rest = (WIRE_INVENTORY_MAX - HEAD) % each;
+    g_autoptr(Inventory) inventory = inventory_new();
+
+    g_assert_true(fits_unseen(inventory));
+    for (unsigned i = 0; i < most; i++) {
+        inventory_add(inventory, WIRE_INVENTORY_NODE, name, NULL);
+        g_assert_true(fits_unseen(inventory));
+    }
+    g_assert_cmpuint(encoded_len(inventory), ==, WIRE_INVENTORY_MAX - rest);
+    inventory_add(inventory, WIRE_INVENTORY_NODE, name, name);
+    g_assert_false(fits_unseen(inventory));
+    inventory_shorten(inventory, most);
+    g_assert_true(fits_unseen(inventory));
+
+    /* one byte is left, or one is missing */
+    inventory_shorten(inventory, most - 1);
+    inventory_add(inventory, WIRE_INVENTORY_NODE, name, name + WIRE_NAME_MAX -
+                  rest);
+    g_assert_true(fits_unseen(inventory));
+    g_assert_cmpuint(encoded_len(inventory), ==, WIRE_INVENTORY_MAX);
+    inventory_shorten(inventory, most - 1);
+    inventory_add(inventory, WIRE_INVENTORY_NODE, name, name + WIRE_NAME_MAX -
+                  rest - 1);
+    g_assert_false(fits_unseen(inventory));
+}
+
+/* It is the same of a list that came from elsewhere, and by their number. */
+static void test_fits_number(void)
+{
+    g_autoptr(Inventory) inventory = inventory_new();
+    g_autoptr(GByteArray) bytes = NULL;
+    g_autoptr(Inventory) got = NULL;
+
+    for (unsigned i = 0; i < WIRE_INVENTORY_ITEMS_MAX; i++) {
+        inventory_add(inventory, WIRE_INVENTORY_NODE, "n", NULL);
+    }
+    bytes = inventory_encode(inventory);
+    got = inventory_decode(bytes->data, bytes->len, &error_abort);
+    g_assert_cmpuint(got->bytes, ==, inventory->bytes);
+    g_assert_true(fits_unseen(got));
+    inventory_add(got, WIRE_INVENTORY_NODE, "n", NULL);
+    g_assert_false(fits_unseen(got));
+    inventory_shorten(got, 0);
+    g_assert_cmpuint(got->bytes, ==, 0);
+}
+
 /* Every prefix, and more than there should be */
 static void test_lengths(void)
 {
@@ -278,6 +352,8 @@ int main(int argc, char **argv)
     g_test_add_func("/inventory/empty", test_empty);
     g_test_add_func("/inventory/long-names", test_long_names);
     g_test_add_func("/inventory/limits", test_limits);
+    g_test_add_func("/inventory/fits", test_fits);
+    g_test_add_func("/inventory/fits-number", test_fits_number);
     g_test_add_func("/inventory/lengths", test_lengths);
     g_test_add_func("/inventory/announced", test_announced);
     g_test_add_func("/inventory/counts", test_counts);
