@@ -9,6 +9,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-visit-migration.h"
 #include "qemu/atomic.h"
+#include "qemu/lockable.h"
 #include "qemu/queue.h"
 #include "io/channel-socket.h"
 #include "migration/options.h"
@@ -21,13 +22,15 @@ typedef struct Attempt {
     char *hostname;         /* NULL if the peer is not named by one */
     bool in_yank;           /* registered for it */
     /*
-     * Where it is: first a socket that a thread connects, or a channel that
-     * waits to be passed on; then perhaps a handshake.
+     * Where it is: first a socket that a thread connects, a file that a thread
+     * truncates, or a channel that waits to be passed on; then perhaps a
+     * handshake.
      */
     QIOChannel *ioc;
     bool in_thread;
     MigrationAddress *foreign;      /* what the thread connects to; or NULL */
     bool both_ways;
+    uint64_t offset;                /* where the thread truncates the file */
     guint idle;
     TransportTLS *tls;
     /*
@@ -40,6 +43,18 @@ typedef struct Attempt {
 
 /* What is under way */
 static QLIST_HEAD(, Attempt) attempts;
+
+/*
+ * Held while a file is truncated, by the thread that has seen that its attempt
+ * was not called off, and by whoever calls one off: the file may be written to
+ * by others as soon as that is done.  Nothing else is locked with it.
+ */
+static QemuMutex truncating;
+
+static void __attribute__((constructor)) init_truncating(void)
+{
+    qemu_mutex_init(&truncating);
+}
 
 static void attempt_free(Attempt *attempt)
 {
@@ -62,7 +77,9 @@ static void connect_end(Attempt *attempt, bool failed)
             QLIST_FIRST(&attempts)->in_yank = true;
         }
     }
-    qatomic_set(&attempt->called_off, attempt->in_thread);
+    WITH_QEMU_LOCK_GUARD(&truncating) {
+        qatomic_set(&attempt->called_off, attempt->in_thread);
+    }
     if (!attempt->in_thread) {
         attempt_free(attempt);
     }
@@ -176,6 +193,28 @@ static void start_foreign(Attempt *attempt, const MigrationAddress *addr,
     qio_task_run_in_thread(task, connect_foreign, attempt, NULL, NULL);
 }
 
+static void truncate_file(QIOTask *task, void *opaque)
+{
+    Attempt *attempt = opaque;
+    Error *err = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&truncating) {
+        if (!attempt->called_off) {
+            transport_file_truncate(attempt->ioc, attempt->offset, &err);
+        }
+    }
+    qio_task_set_error(task, err);
+}
+
+static void start_to_truncate(Attempt *attempt, uint64_t offset)
+{
+    QIOTask *task = qio_task_new(NULL, connect_thread_ended, attempt, NULL);
+
+    attempt->offset = offset;
+    attempt->in_thread = true;
+    qio_task_run_in_thread(task, truncate_file, attempt, NULL, NULL);
+}
+
 static void one_way(Error **errp)
 {
     error_setg(errp, "Capability '%s' requires a channel that goes both ways, "
@@ -210,6 +249,8 @@ static void connect_begin(Attempt *attempt, const MigrationAddress *addr,
         start_thread(attempt, to);
     } else if (transport_foreign(addr)) {
         start_foreign(attempt, addr, both_ways);
+    } else if (transport_file_is_longer(addr, attempt->ioc)) {
+        start_to_truncate(attempt, addr->u.file.offset);
     } else {
         attempt->idle = g_idle_add(opened_idle, attempt);
     }

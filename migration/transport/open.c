@@ -71,26 +71,44 @@ static QIOChannel *open_exec(const MigrationAddress *addr, bool incoming,
     return transport_open_child((const char *const *)argv, errp);
 }
 
-/* What lies before the offset is the user's; what comes after it goes. */
-static bool cut_off(QIOChannelFile *file, uint64_t offset, Error **errp)
+/*
+ * What lies before the offset is the user's; what comes after it goes.
+ *
+ * A device has its size, a FIFO none.  A file that is as long as it should be is
+ * not truncated: ext4 writes one that was to the disk as soon as it is closed.
+ */
+static int compare_length(QIOChannelFile *file, uint64_t offset)
 {
     struct stat st;
 
-    /*
-     * A device has its size, a FIFO none.  A file that is as long as it should
-     * be is not truncated: ext4 writes one that was to the disk as soon as it
-     * is closed.
-     */
-    if (fstat(file->fd, &st) == 0 &&
-        (!S_ISREG(st.st_mode) || st.st_size == offset)) {
-        return true;
+    if (fstat(file->fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+        st.st_size == offset) {
+        return 0;
     }
-    if (ftruncate(file->fd, offset) < 0) {
+    return st.st_size > offset ? 1 : -1;
+}
+
+bool transport_file_is_longer(const MigrationAddress *addr, QIOChannel *ioc)
+{
+    return addr->transport == MIGRATION_ADDRESS_TYPE_FILE &&
+           compare_length(QIO_CHANNEL_FILE(ioc), addr->u.file.offset) > 0;
+}
+
+bool transport_file_truncate(QIOChannel *ioc, uint64_t offset, Error **errp)
+{
+    if (ftruncate(QIO_CHANNEL_FILE(ioc)->fd, offset) < 0) {
         error_setg_errno(errp, errno, "Cannot make the file %" PRIu64
                          " bytes long", offset);
         return false;
     }
     return true;
+}
+
+/* To be longer costs a file nothing. */
+static bool make_longer(QIOChannelFile *file, uint64_t offset, Error **errp)
+{
+    return compare_length(file, offset) >= 0 ||
+           transport_file_truncate(QIO_CHANNEL(file), offset, errp);
 }
 
 /*
@@ -127,7 +145,7 @@ static QIOChannel *open_plain_file(const MigrationAddress *addr, bool incoming,
         return NULL;
     }
     file = open_path(args->filename, flags, errp);
-    if (!file || (!incoming && !cut_off(file, args->offset, errp))) {
+    if (!file || (!incoming && !make_longer(file, args->offset, errp))) {
         return NULL;
     }
     if (args->offset && qio_channel_io_seek(QIO_CHANNEL(file), args->offset,

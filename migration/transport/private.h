@@ -40,9 +40,20 @@ const TransportForeign *transport_foreign(const MigrationAddress *addr);
 /* The socket to connect to or to listen at; NULL for what is just opened */
 const SocketAddress *transport_endpoint(const MigrationAddress *addr);
 
-/* Open what has no endpoint, to read from if @incoming, or to write to. */
+/*
+ * Open what has no endpoint, to read from if @incoming, or to write to.  A file
+ * that is written to and longer than its offset is truncated before the first
+ * byte is written, by transport_file_truncate().
+ */
 QIOChannel *transport_open(const MigrationAddress *addr, bool incoming,
                            Error **errp);
+
+/*
+ * Whether that has to be done to @ioc.  It takes long for a large file, as its
+ * pages and blocks are freed one by one: no BQL, any thread.
+ */
+bool transport_file_is_longer(const MigrationAddress *addr, QIOChannel *ioc);
+bool transport_file_truncate(QIOChannel *ioc, uint64_t offset, Error **errp);
 
 /*
  * child.c

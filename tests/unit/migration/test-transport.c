@@ -596,6 +596,107 @@ static void test_file(void)
     close_all();
 }
 
+/*
+ * In the place of the C library's: it waits while it is told to.
+ */
+static struct {
+    QemuSemaphore begun, go_on;
+    bool waits;                 /* set by the main thread while nobody calls */
+    GThread *who;
+    int calls;
+} cutting;
+
+int ftruncate(int fd, off_t length)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+
+    cutting.who = g_thread_self();
+    cutting.calls++;
+    if (cutting.waits) {
+        qemu_sem_post(&cutting.begun);
+        qemu_sem_wait(&cutting.go_on);
+    }
+    return truncate(path, length);
+}
+
+static void loop_for(int ms)
+{
+    int64_t until = g_get_monotonic_time() + ms * 1000;
+
+    while (g_get_monotonic_time() < until) {
+        main_loop_wait(true);
+    }
+}
+
+/* The main loop goes on while a file is truncated, and nothing else does. */
+static void test_file_truncated(void)
+{
+    g_autofree char *path = g_build_filename(dir, "file", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s,offset=6", path);
+    g_autofree char *content = NULL;
+    size_t len;
+
+    cutting.waits = true;
+    g_file_set_contents(path, "header and what is old", -1, NULL);
+    try_connect(uri, &error_abort);
+    qemu_sem_wait(&cutting.begun);
+    loop_for(20);
+    g_assert_cmpint(source.calls, ==, 0);
+    g_assert_true(cutting.who != g_thread_self());
+    qemu_sem_post(&cutting.go_on);
+    wait_for(&source, 1);
+    g_assert_null(source.err);
+    qio_channel_write_all(source.ioc, "new", 3, &error_abort);
+    close_end(&source);
+    g_file_get_contents(path, &content, &len, NULL);
+    g_assert_cmpmem(content, len, "headernew", 9);
+
+    /* what has the length, or less, is not waited for */
+    cutting.waits = false;
+    cutting.calls = 0;
+    g_file_set_contents(path, "header", -1, NULL);
+    try_connect(uri, &error_abort);
+    wait_for(&source, 1);
+    close_end(&source);
+    g_assert_cmpint(cutting.calls, ==, 0);
+    g_file_set_contents(path, "", -1, NULL);
+    try_connect(uri, &error_abort);
+    g_assert_cmpint(cutting.calls, ==, 1);
+    g_assert_true(cutting.who == g_thread_self());
+    wait_for(&source, 1);
+    unlink(path);
+    close_all();
+}
+
+/* What is written after an attempt was called off stays in the file. */
+static void test_file_called_off(void)
+{
+    g_autofree char *path = g_build_filename(dir, "file", NULL);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+
+    cutting.waits = false;
+    for (int i = 0; i < 100; i++) {
+        g_autofree char *content = NULL;
+        size_t len;
+        FILE *file;
+
+        g_file_set_contents(path, "old", -1, NULL);
+        try_connect(uri, &error_abort);
+        g_usleep(i % 10 * 10);
+        transport_connect_cancel();
+        file = fopen(path, "w");
+        fputs("new content", file);
+        fclose(file);
+        loop_for(2);
+        g_file_get_contents(path, &content, &len, NULL);
+        g_assert_cmpmem(content, len, "new content", 11);
+    }
+    loop_for(20);
+    g_assert_cmpint(source.calls, ==, 0);
+    unlink(path);
+    close_all();
+}
+
 /* Nobody there: that is known later, and the next attempt may succeed. */
 static void test_refused(void)
 {
@@ -1172,6 +1273,8 @@ int main(int argc, char **argv)
     int ret;
 
     test_setup(&argc, &argv);
+    qemu_sem_init(&cutting.begun, 0);
+    qemu_sem_init(&cutting.go_on, 0);
     dir = g_dir_make_tmp("test-transport-XXXXXX", NULL);
     g_assert_nonnull(dir);
     g_test_add_data_func("/migration/transport/tcp", "tcp:127.0.0.1:0",
@@ -1190,6 +1293,9 @@ int main(int argc, char **argv)
                     test_exec_writer_fails);
     g_test_add_func("/migration/transport/exec/unused", test_exec_unused);
     g_test_add_func("/migration/transport/file", test_file);
+    g_test_add_func("/migration/transport/file-truncated", test_file_truncated);
+    g_test_add_func("/migration/transport/file-called-off",
+                    test_file_called_off);
     g_test_add_func("/migration/transport/drained", test_drained);
     g_test_add_func("/migration/transport/fifo", test_fifo);
     g_test_add_func("/migration/transport/both-ways", test_both_ways);
