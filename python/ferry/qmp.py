@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, Sequence
 
 from .errors import FerryError
 
@@ -155,8 +155,12 @@ class QMP:
         return self.cmd(name, args, timeout, 'exec-oob')
 
     def cmd(self, name: str, args: dict | None = None,
-            timeout: float | None = None, how: str = 'execute') -> Any:
-        """Run the command NAME and return what it returns."""
+            timeout: float | None = None, how: str = 'execute',
+            fds: Sequence[int] = ()) -> Any:
+        """Run the command NAME and return what it returns.
+
+        FDS go along with it, for a command that takes them.
+        """
         request: dict[str, Any] = {how: name}
         if args:
             request['arguments'] = args
@@ -167,11 +171,15 @@ class QMP:
                                            else timeout)
             try:
                 self._sock.settimeout(max(deadline - time.monotonic(), 0.001))
-                self._sock.sendall(json.dumps(request).encode() + b'\n')
+                self._send(json.dumps(request).encode() + b'\n', fds)
             except OSError as err:
                 raise QMPError(GONE, f'monitor {self.path} is gone: '
                                      f'{err.strerror or err}', name) from err
             return self._answer(name, request['id'], deadline)
+
+    def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        sent = socket.send_fds(self._sock, [data], fds) if fds else 0
+        self._sock.sendall(data[sent:])
 
     def _answer(self, name: str, serial: int, deadline: float) -> Any:
         while True:

@@ -55,8 +55,12 @@ class VM:
                  paused: bool = False, args: Sequence[str] = (),
                  mem_backend: str | None = None, smp: int = 1,
                  machine: str = 'q35', serial: bool = True,
-                 accelerator: str | None = None, pace: bool = False) -> None:
-        """MEM is in MiB; MEM_BACKEND a whole -object string with id=mem."""
+                 accelerator: str | None = None, pace: bool = False,
+                 fds: Sequence[int] = ()) -> None:
+        """MEM is in MiB; MEM_BACKEND a whole -object string with id=mem.
+
+        FDS are open in QEMU, too, with the same numbers.
+        """
         self.kind = str(kind)
         self.name = name
         self.workdir = Path(workdir)
@@ -72,6 +76,7 @@ class VM:
         self.machine = machine
         self.serial = serial
         self.accelerator = accelerator
+        self.fds = list(fds)
         self.uarts = (*UARTS, PACE) if pace else UARTS
         self.binary = paths.qemu(kind)
         self.qmp_path = self._socket('qmp')
@@ -146,7 +151,7 @@ class VM:
                 log.flush()
                 self._process = subprocess.Popen(
                     line, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    preexec_fn=_die_with_parent)
+                    pass_fds=self.fds, preexec_fn=_die_with_parent)
         except OSError as err:
             raise FerryError(f'cannot start {self.name}: {err}') from err
         if wait:

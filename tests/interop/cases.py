@@ -26,6 +26,7 @@ import held
 import lazy
 import multifd
 import multifd_postcopy
+import passed
 import postcopy
 import postcopy_memory
 import promised
@@ -281,7 +282,7 @@ def all_cases() -> list[Case]:
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
     cases += multifd.all_cases() + multifd_postcopy.all_cases()
-    cases += files.all_cases() + cpr.all_cases()
+    cases += files.all_cases() + passed.all_cases() + cpr.all_cases()
     cases += background.all_cases() + lazy.all_cases()
     cases += compression.all_cases()
     cases += zero_copy.all_cases()
