@@ -35,6 +35,13 @@ ADDRESS = {'a': '192.0.2.1', 'b': '192.0.2.2'}
 UUID = {'a': 'aaaaaaaa-1111-4111-8111-111111111111',
         'b': 'bbbbbbbb-2222-4222-8222-222222222222'}
 
+# How each host compresses what it saves; libvirt has a program do it.
+SAVE_FORMAT = {'a': 'raw', 'b': 'gzip'}
+
+# A file system in which a guest has no room.
+SMALL = WORK / 'small'
+SMALL_MIB = 20
+
 # The driver insists that its compiled-in user exists, even with user = "root".
 PASSWD = 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin\n'
 GROUP = 'libvirt-qemu:x:64055:\n'
@@ -56,6 +63,7 @@ namespaces = []
 stdio_handler = "file"
 remember_owner = 0
 migration_address = "{address}"
+save_image_format = "{format}"
 '''
 
 
@@ -109,7 +117,7 @@ class Host:
             uuid=UUID[self.name], log=self.log))
         # A loopback address would be refused here.
         (etc / 'libvirt/qemu.conf').write_text(QEMU_CONF.format(
-            address=self.address))
+            address=self.address, format=SAVE_FORMAT[self.name]))
 
     def launch(self) -> None:
         """Start the daemon; wait_up() says when it is ready."""
@@ -228,6 +236,13 @@ def _connect() -> None:
         _ip('-n', name, 'link', 'set', 'migration', 'up')
 
 
+def _small_disk() -> None:
+    """Both hosts see it, as they begin later."""
+    SMALL.mkdir()
+    subprocess.run(['mount', '-n', '-t', 'tmpfs', '-o', f'size={SMALL_MIB}m',
+                    'none', SMALL], check=True)
+
+
 # How soon a connection is given up that nobody answers on: about 3 s, by who
 # sends as well as by who does not.
 IMPATIENT = {'tcp_retries2': 3, 'tcp_keepalive_time': 1,
@@ -271,6 +286,7 @@ def start(pairs: dict[str, tuple[Path, Path]]) -> dict[str, Host]:
     Path('/run/libvirt').mkdir()
     for pair in pairs:
         emulator(pair).touch(0o755)
+    _small_disk()
     _connect()
     hosts = {name: Host(name, {emulator(pair): binaries[index]
                                for pair, binaries in pairs.items()})
