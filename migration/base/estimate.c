@@ -8,6 +8,7 @@
 #include <math.h>
 #include "estimate.h"
 #include "long-pass.h"
+#include "polish.h"
 
 #define NS_PER_S 1e9
 /* Passes after which a migration counts as one that does not end */
@@ -18,14 +19,6 @@
 #define PASSES_UNTHROTTLED 2
 /* What convergence.c has a throttled pass shrink to */
 #define THROTTLED_SHRINK 0.3
-/*
- * As policy.c has it: passes that are taken though the rest fits, if each is
- * within so many limits and leaves less than that share of the downtime
- */
-#define POLISH_PASSES 3
-#define POLISH_WITHIN 2
-#define POLISH_WITHIN_NS 0.5e9
-#define POLISH_SHRINKS 0.75
 /* How far the guest may be from what was measured of it */
 #define GUEST_OFF 0.2
 #define WIDER 0.3
@@ -122,16 +115,15 @@ static double dirtied_in(const EstimateInput *in, const Course *c, double ns)
 static double polish(const EstimateInput *in, const Course *c, double left,
                      Played *p)
 {
-    double longest = MIN(POLISH_WITHIN * (double)in->downtime_ns,
-                         POLISH_WITHIN_NS);
+    double longest = polish_pass_max(in->downtime_ns);
 
-    for (int i = 0; i < POLISH_PASSES && c->keep == 1; i++) {
+    for (int i = 0; i < POLISH_MAX && c->keep == 1; i++) {
         double ns = left / c->bandwidth * NS_PER_S;
         double next = dirtied_in(in, c, ns);
         double next_ns = next / c->bandwidth * NS_PER_S;
 
-        if (ns > longest || c->fixed_ns + next_ns >
-                            (c->fixed_ns + ns) * POLISH_SHRINKS) {
+        if (ns > longest || !polish_gains(c->fixed_ns + ns,
+                                          c->fixed_ns + next_ns)) {
             break;
         }
         p->total += ns;
@@ -156,7 +148,7 @@ static double take_long(const EstimateInput *in, const Course *c, double left,
         double next = dirtied_in(in, c, ns);
         double next_ns = next / c->bandwidth * NS_PER_S;
 
-        if (ns <= POLISH_WITHIN_NS || next > left * LONG_PASS_DIRTIED ||
+        if (ns <= POLISH_PASS_NS || next > left * LONG_PASS_DIRTIED ||
             next_ns > allowed) {
             break;
         }

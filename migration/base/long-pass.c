@@ -10,6 +10,7 @@
 
 #include "qemu/osdep.h"
 #include "long-pass.h"
+#include "polish.h"
 
 /* Looks are no rarer than this... */
 #define LOOK_NS         (500 * 1000 * 1000ull)
@@ -25,9 +26,6 @@
  * tells, if what a collection found is little beside what remains.
  */
 #define SMALL_SET       0.25
-/* A downtime that is shorter by less than this share, or time, is not better */
-#define GAIN            0.25
-#define GAIN_NS         (1000 * 1000ull)
 
 /* With so much of the limit, it is the limit that sending waits for. */
 #define LIMITED         0.8
@@ -72,8 +70,7 @@ static bool makes_shorter(const LongPassLook *look, double share)
     double now = (double)look->fixed_ns + look->ram_ns;
     double then = look->fixed_ns + look->ram_ns * share;
 
-    return share <= LONG_PASS_DIRTIED && then + GAIN_NS <= now &&
-           then <= now * (1 - GAIN);
+    return share <= LONG_PASS_DIRTIED && polish_gains(now, then);
 }
 
 /* When the migration ends if the guest is stopped now */

@@ -19,6 +19,7 @@
 #include "qemu/osdep.h"
 #include <math.h>
 #include "policy.h"
+#include "polish.h"
 
 #define SLICE_NS            (20 * 1000 * 1000ull)
 #define BANDWIDTH_WEIGHT    0.2
@@ -28,17 +29,7 @@
 /* Two mean distances hold nine of ten samples of a well-behaved quantity. */
 #define RANGE_WIDTH         2.0
 
-/* One more pass must promise to take away this share of the blackout... */
-#define POLISH_GAIN         0.25
-/* ...and at least this much of it, or nobody would notice... */
-#define POLISH_GAIN_NS      (1000 * 1000ull)
-/* ...and be over within this many limits... */
-#define POLISH_LIMITS       2
-/* ...and within this, or it is a long pass */
-#define POLISH_PASS_NS      (500 * 1000 * 1000ull)
-/* ...and not be taken for ever. */
-#define POLISH_MAX          3
-/* Such a pass is over when no more than this share of it is left... */
+/* A pass as in polish.h is over when no more than this share of it is left... */
 #define POLISH_REST         0.05
 /* ...or it has taken so many times as long as was expected. */
 #define POLISH_PATIENCE     2
@@ -325,19 +316,16 @@ static bool worth_a_pass(const Policy *p, const PolicyLimits *limits,
                          uint64_t remaining, uint64_t downtime)
 {
     uint64_t pass_ns = ram_range(p, limits, remaining).likely;
-    uint64_t better;
 
     if (!remaining || p->polished >= POLISH_MAX || p->long_pass.end_ns ||
         pass_ns == POLICY_NEVER ||
-        pass_ns > MIN(POLISH_LIMITS * limits->downtime_ns, POLISH_PASS_NS)) {
+        pass_ns > polish_pass_max(limits->downtime_ns)) {
         return false;
     }
     if (p->polished && remaining > p->last_polish * (1 - POLISH_GAIN)) {
         return false;
     }
-    better = polished_downtime(p, limits, remaining);
-    return better + POLISH_GAIN_NS <= downtime &&
-           better <= downtime * (1 - POLISH_GAIN);
+    return polish_gains(downtime, polished_downtime(p, limits, remaining));
 }
 
 static void begin_to_polish(Policy *p, const PolicyLimits *limits,
