@@ -31,6 +31,8 @@
 /* CPU time for trials, also if the link is waited for anyway */
 #define TRIAL_SHARE 0.01
 #define TRIAL_SHARE_WAITING 0.04
+/* ... and at least so much then, so that the first ones are over soon */
+#define TRIAL_NS_WAITING (6 * SCALE_MS)
 /* How long a way that turned out worse is not used, at first and at most */
 #define BLOCK_NS (2000ll * SCALE_MS)
 #define BLOCK_NS_MAX (32000ll * SCALE_MS)
@@ -83,12 +85,20 @@ void codec_choice_rate(CodecChoice *c, uint64_t bytes_per_s, int64_t now_ns)
  * Trials
  */
 
+/* With a rate to keep to a channel waits as well, from the first packet on. */
+static double choice_trials_may_take(const CodecChoice *c)
+{
+    if (c->link_waits || c->rate) {
+        return MAX(TRIAL_SHARE_WAITING * c->elapsed_ns, TRIAL_NS_WAITING);
+    }
+    return TRIAL_SHARE * c->elapsed_ns;
+}
+
 CodecWay codec_choice_trial_due(const CodecChoice *c)
 {
-    double share = c->link_waits ? TRIAL_SHARE_WAITING : TRIAL_SHARE;
     CodecWay least = CODEC_WAY_FAST;
 
-    if (c->trial_ns > share * c->elapsed_ns) {
+    if (c->trial_ns > choice_trials_may_take(c)) {
         return CODEC_WAY_PLAIN;
     }
     for (int way = least + 1; way < CODEC_WAY__MAX; way++) {

@@ -205,8 +205,8 @@ static void *trial_encoder(PacketEncoder *e, CodecWay way)
     return e->trials[way];
 }
 
-/* If it is time for that, how good one of the ways is for this memory */
-static void try_one_way(PacketEncoder *e, const struct iovec *runs, unsigned n)
+/* If it is time for that: how good one of the ways is for this memory */
+static bool try_one_way(PacketEncoder *e, const struct iovec *runs, unsigned n)
 {
     CodecWay way = codec_choice_trial_due(&e->choice);
     struct iovec pieces[TRIAL_PIECES];
@@ -216,7 +216,7 @@ static void try_one_way(PacketEncoder *e, const struct iovec *runs, unsigned n)
     double left;
 
     if (way == CODEC_WAY_PLAIN) {
-        return;
+        return false;
     }
     n = pick_pieces(runs, n, pieces, TRIAL_PIECES, TRIAL_PIECE_BYTES);
     bytes = iov_size(pieces, n);
@@ -226,6 +226,17 @@ static void try_one_way(PacketEncoder *e, const struct iovec *runs, unsigned n)
     if (bytes) {
         codec_choice_tried(&e->choice, way, bytes, left * bytes,
                            thread_cpu_ns() - began);
+    }
+    return bytes;
+}
+
+/* Each of them at most once, as they are compared */
+static void try_ways(PacketEncoder *e, const struct iovec *runs, unsigned n)
+{
+    for (int way = CODEC_WAY_FAST; way < CODEC_WAY__MAX; way++) {
+        if (!try_one_way(e, runs, n)) {
+            return;
+        }
     }
 }
 
@@ -286,7 +297,7 @@ static ssize_t encode_automatic(PacketEncoder *e, const struct iovec *runs,
     tell_choice(e);
     e->clock.memory = bytes;
     if (bytes >= PACKET_BYTES_MIN) {
-        try_one_way(e, runs, n);
+        try_ways(e, runs, n);
     }
     if (e->choice.way != CODEC_WAY_PLAIN && n && !looks_random(e, runs, n)) {
         method = METHOD_THAT_PAYS;

@@ -283,6 +283,30 @@ static void test_no_flapping(void)
     }
 }
 
+/*
+ * Where there is a rate to keep to the thread waits anyway: the ways are known
+ * after the first window, though encoding takes this long.
+ */
+static void test_first_trials(void)
+{
+    static const Memory slow = {
+        .ratio = { 1, 0.5, 0.4, 0.38 },
+        .ns = { 0, 5, 8, 15 },
+    };
+    Channel ch;
+
+    channel_init(&ch, &slow, 2 * GBIT);
+    codec_choice_rate(&ch.choice, 62500 * 1000, ch.now);
+    channel_run(&ch, 150);
+    g_assert_cmpint(ch.choice.way, !=, CODEC_WAY_PLAIN);
+    g_assert_cmpuint(ch.choice.trial_ns, <, 7 * SCALE_MS);
+
+    /* without one it costs no more than 1 % */
+    channel_init(&ch, &slow, 0.2);
+    channel_run(&ch, 150);
+    g_assert_cmpuint(ch.choice.trial_ns, <, 2500 * SCALE_US);
+}
+
 /* Trials take little of the thread's time. */
 static void test_trials(void)
 {
@@ -309,6 +333,7 @@ int main(int argc, char **argv)
                     test_content_changes);
     g_test_add_func("/migration/codec-choice/busy-host", test_busy_host);
     g_test_add_func("/migration/codec-choice/no-flapping", test_no_flapping);
+    g_test_add_func("/migration/codec-choice/first-trials", test_first_trials);
     g_test_add_func("/migration/codec-choice/trials", test_trials);
     return g_test_run();
 }
