@@ -34,6 +34,11 @@
 /* ...or it has taken so many times as long as was expected. */
 #define POLISH_PATIENCE     2
 
+/* Buffers with less than the link takes in this time are as good as empty. */
+#define SETTLED_NS          (2 * 1000 * 1000ull)
+/* They are waited for as long as a downtime may last, up to this: */
+#define SETTLE_NS_MAX       (1000 * 1000 * 1000ull)
+
 /* Passes in a row that must overrun before vCPUs are slowed down. */
 #define OVERRUN_PASSES      2
 
@@ -117,14 +122,14 @@ void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns)
         mean_add(&p->dirty_rate, dirtied * NS_PER_S / interval_ns,
                  DIRTY_WEIGHT);
     }
-    if (!p->bandwidth.seen && p->slice_ns) {
+    if (!p->bandwidth.seen && p->slice_ns && p->slice_bytes) {
         /* a short first pass: better a rough figure than none */
         mean_add(&p->bandwidth, p->slice_bytes * NS_PER_S / p->slice_ns,
                  BANDWIDTH_WEIGHT);
     }
     p->dirtied = dirtied;
     p->interval_ns = interval_ns;
-    p->pass_ns = 0;
+    p->pass_ns = p->settle_ns = 0;
     p->passes++;
 }
 
@@ -482,6 +487,30 @@ static bool fits_limit(const Policy *p, const PolicyLimits *limits,
 
     return ram_range(p, limits, with_lead(p, whole)).likely <=
            ram_budget(p, limits);
+}
+
+/*
+ * A pass that goes on anyway keeps the buffers full, and who waits for postcopy
+ * is not helped by a shorter pass.
+ */
+uint64_t policy_settle_ns(const Policy *p, const PolicyLimits *limits,
+                          uint64_t remaining, uint64_t unsent)
+{
+    uint64_t most = MIN(limits->downtime_ns, SETTLE_NS_MAX), ns;
+
+    if (!limits->guest_runs || limits->postcopy_asked ||
+        p->bandwidth.mean <= 0 || !fits_limit(p, limits, remaining, false)) {
+        return 0;
+    }
+    ns = to_count(unsent * NS_PER_S / p->bandwidth.mean);
+    return ns <= SETTLED_NS ? 0 : MIN(ns - SETTLED_NS,
+                                      most - MIN(most, p->settle_ns));
+}
+
+void policy_settled(Policy *p, uint64_t bytes, uint64_t ns)
+{
+    p->settle_ns += ns;
+    policy_sent(p, bytes, ns);
 }
 
 /* When the slice is over it shows whether what remains fits. */

@@ -105,6 +105,7 @@ typedef struct Policy {
     uint64_t slice_ns;
     uint64_t pass_sent;             /* bytes since the last sync */
     uint64_t pass_ns;               /* of sending since then */
+    uint64_t settle_ns;             /* of that, for buffers to be emptied */
     uint64_t passes;
     uint64_t dirtied;               /* bytes that the last sync found */
     uint64_t interval_ns;           /* since the sync before that */
@@ -124,8 +125,9 @@ typedef struct Policy {
 void policy_init(Policy *p, uint64_t total_bytes);
 
 /*
- * @bytes were accepted by the stream within @busy_ns, which includes waiting
- * for the limit that the user has set, but not collecting the log.
+ * @bytes were sent within @busy_ns, which includes waiting for the limit that
+ * the user has set, but not collecting the log.  What is in the buffers of
+ * sockets has not been sent, where that is known.
  */
 void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns);
 
@@ -135,6 +137,22 @@ void policy_sent(Policy *p, uint64_t bytes, uint64_t busy_ns);
  * finds everything dirty by definition, must not be reported.
  */
 void policy_synced(Policy *p, uint64_t dirtied, uint64_t interval_ns);
+
+/*
+ * Before the log is collected, and @remaining is known to be dirty: how long to
+ * wait until the network has taken what it has not of what was sent, @unsent
+ * bytes; then ask again.  0: collect it now.
+ *
+ * What is in buffers when the guest is stopped would be part of the downtime.
+ * While they are emptied the link is busy, so that is no delay; and what the
+ * guest dirties meanwhile is what this collection finds, and not what is left
+ * over when the guest has been stopped.
+ */
+uint64_t policy_settle_ns(const Policy *p, const PolicyLimits *limits,
+                          uint64_t remaining, uint64_t unsent);
+
+/* It was waited for @ns, in which the network took @bytes. */
+void policy_settled(Policy *p, uint64_t bytes, uint64_t ns);
 
 /*
  * A part of a downtime was measured to take @ns, in an attempt or in a

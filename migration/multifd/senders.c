@@ -442,6 +442,16 @@ void senders_drop_devices(Senders *s)
     device_queue_end(&s->devices);
 }
 
+uint64_t senders_unsent(const Senders *s)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < s->count; i++) {
+        sum += stream_unsent(s->list[i].file);
+    }
+    return sum;
+}
+
 bool senders_broken(const Senders *s)
 {
     for (unsigned i = 0; i < s->count; i++) {

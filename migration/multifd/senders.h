@@ -117,6 +117,9 @@ int senders_settle(Senders *s, RamSender *main);
 /* The network of one of the channels has failed.  Any thread. */
 bool senders_broken(const Senders *s);
 
+/* See stream_unsent(); of all channels, while they rest. */
+uint64_t senders_unsent(const Senders *s);
+
 /*
  * Channel @i, as it was at the end of its last turn.  False if there are fewer.
  * Any thread.

@@ -324,6 +324,46 @@ static bool may_postcopy(void)
            !(migrate_strict_downtime() && ram_source_must_precopy());
 }
 
+/*
+ * What has been sent counts when the buffers of sockets do not hold it any
+ * more: they take in no time what the network takes in many milliseconds.
+ */
+
+static uint64_t sent_before;        /* migration thread */
+
+static uint64_t source_unsent(void)
+{
+    return stream_unsent(source.to_dst) +
+           (source.senders ? senders_unsent(source.senders) : 0);
+}
+
+/* What has left since the last call, whatever was done meanwhile */
+static uint64_t newly_sent(void)
+{
+    uint64_t bytes = migration_transferred_bytes(), before = sent_before;
+
+    bytes -= MIN(source_unsent(), bytes);
+    sent_before = MAX(bytes, before);
+    return sent_before - before;
+}
+
+/* Until the buffers are as good as empty, if that is worth it */
+static void settle(Policy *policy, const PolicyLimits *limits,
+                   uint64_t remaining)
+{
+    uint64_t ns;
+
+    while (source_may_go_on(NULL) && !qatomic_read(&source.start_postcopy) &&
+           (ns = policy_settle_ns(policy, limits, remaining,
+                                  source_unsent()))) {
+        int64_t start = now_ns();
+
+        newly_sent();
+        doze(ns);
+        policy_settled(policy, newly_sent(), now_ns() - start);
+    }
+}
+
 static PolicyDecision source_decide(Policy *policy)
 {
     PolicyLimits limits = limits_in_force();
@@ -333,6 +373,7 @@ static PolicyDecision source_decide(Policy *policy)
     ConvergenceLook look = { .may_postcopy = may_postcopy() };
 
     if (decision.action == POLICY_SYNC) {
+        settle(policy, &limits, remaining);
         remaining = remaining_exact(policy, &now);
         decision = policy_decide(policy, &plain, remaining, true);
         look.exact = true;
@@ -379,10 +420,10 @@ static void end_piece(Policy *policy)
  */
 static void send_slice(Policy *policy)
 {
-    uint64_t before = migration_transferred_bytes();
     int64_t start = now_ns();
     uint64_t wait;
 
+    newly_sent();
     if (!migration_rate_exceeded(source.to_dst)) {
         if (piece.ns) {
             end_piece(policy);
@@ -393,7 +434,7 @@ static void send_slice(Policy *policy)
     if (wait) {
         doze(MIN(wait, LIMIT_POLL_NS));
     }
-    piece.bytes += migration_transferred_bytes() - before;
+    piece.bytes += newly_sent();
     piece.ns += now_ns() - start;
     if (wait <= LIMIT_POLL_NS) {
         end_piece(policy);
@@ -488,6 +529,7 @@ static void begin_to_send(Policy *policy)
     speed_begin();
     converge_begin();
     piece.bytes = piece.ns = 0;
+    sent_before = 0;
     /* the first estimate has what there is to send found out */
     policy_init(policy, remaining_estimate(&now));
     note_sync(policy);

@@ -16,6 +16,7 @@
 #include "io/channel-command.h"
 #include "io/channel-file.h"
 #include "io/channel-socket.h"
+#include "io/channel-tls.h"
 #include "migration/base/clock.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
@@ -23,6 +24,10 @@
 #include "migration/yank_functions.h"
 #include "stream-private.h"
 #include "wire.h"
+#ifdef CONFIG_LINUX
+#include <sys/ioctl.h>
+#include <linux/sockios.h>
+#endif
 
 /*
  * Errors
@@ -322,6 +327,41 @@ uint64_t stream_written(QEMUFile *f)
 {
     return f->moved;
 }
+
+#ifdef CONFIG_LINUX
+static QIOChannelSocket *socket_below(QEMUFile *f)
+{
+    QIOChannelTLS *tls = (QIOChannelTLS *)
+        object_dynamic_cast(OBJECT(f->ioc), TYPE_QIO_CHANNEL_TLS);
+
+    if (f->socket || !tls) {
+        return f->socket;
+    }
+    return (QIOChannelSocket *)object_dynamic_cast(OBJECT(tls->master),
+                                                   TYPE_QIO_CHANNEL_SOCKET);
+}
+
+/*
+ * Only TCP tells what has left from what was acknowledged.  A UNIX socket
+ * counts its own overhead as well.
+ */
+uint64_t stream_unsent(QEMUFile *f)
+{
+    QIOChannelSocket *below = socket_below(f);
+    int bytes = 0;
+
+    if (!below || (ioctl(below->fd, SIOCOUTQNSD, &bytes) < 0 &&
+                   ioctl(below->fd, SIOCOUTQ, &bytes) < 0)) {
+        return 0;
+    }
+    return MAX(bytes, 0);
+}
+#else
+uint64_t stream_unsent(QEMUFile *f)
+{
+    return 0;
+}
+#endif
 
 void stream_stop_reading(QEMUFile *f, Error *err)
 {

@@ -89,6 +89,13 @@ uint64_t stream_position(QEMUFile *f);
 uint64_t stream_written(QEMUFile *f);
 
 /*
+ * Of those, about how many wait in the buffer of a socket for the network to
+ * take them; what is on its way is not counted.  0 where that is not known.
+ * With TLS, too.  Any thread.
+ */
+uint64_t stream_unsent(QEMUFile *f);
+
+/*
  * At most @bytes of @f, an input, are read from now on before somebody gets
  * them, up to STREAM_WINDOW_SIZE.  Fewer are better where large pieces follow
  * small ones: they are read to their places without a copy.

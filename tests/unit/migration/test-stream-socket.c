@@ -492,6 +492,52 @@ static void test_woken_late_nonblocking(void)
     woken_late(false);
 }
 
+/*
+ * What waits in the buffer of a socket, until somebody reads
+ */
+
+#define MUCH (8 * MiB)
+
+static void *put_much(void *opaque)
+{
+    g_autofree uint8_t *data = g_malloc0(MUCH);
+
+    qemu_put_buffer(opaque, data, MUCH);
+    g_assert_cmpint(qemu_fflush(opaque), ==, 0);
+    return NULL;
+}
+
+static void unsent(Pair p)
+{
+    QEMUFile *out = qemu_file_new_output(p.a), *in = qemu_file_new_input(p.b);
+    g_autofree uint8_t *buf = g_malloc0(MUCH);
+    QemuThread writer;
+
+    g_assert_cmpuint(stream_unsent(out), ==, 0);
+    qemu_thread_create(&writer, "writer", put_much, out, QEMU_THREAD_JOINABLE);
+    while (!stream_unsent(out)) {
+        g_usleep(100);
+    }
+    g_assert_cmpuint(qemu_get_buffer(in, buf, MUCH), ==, MUCH);
+    qemu_thread_join(&writer);
+    while (stream_unsent(out)) {
+        g_usleep(100);
+    }
+    qemu_fclose(in);
+    qemu_fclose(out);
+    pair_free(&p);
+}
+
+static void test_unsent_tcp(void)
+{
+    unsent(tcp_pair_new());
+}
+
+static void test_unsent_unix(void)
+{
+    unsent(pair_new());
+}
+
 int main(int argc, char **argv)
 {
     test_setup(&argc, &argv);
@@ -507,6 +553,10 @@ int main(int argc, char **argv)
                     test_woken_late_blocking);
     g_test_add_func("/stream/socket/woken-late-nonblocking",
                     test_woken_late_nonblocking);
+#ifdef CONFIG_LINUX
+    g_test_add_func("/stream/socket/unsent-tcp", test_unsent_tcp);
+    g_test_add_func("/stream/socket/unsent-unix", test_unsent_unix);
+#endif
     g_test_add_func("/stream/socket/fds", test_fds);
     g_test_add_func("/stream/socket/fd-missing", test_fd_missing);
     g_test_add_func("/stream/socket/fd-unclaimed", test_fd_unclaimed);
