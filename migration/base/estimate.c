@@ -19,6 +19,8 @@
 #define PASSES_UNTHROTTLED 2
 /* What convergence.c has a throttled pass shrink to */
 #define THROTTLED_SHRINK 0.3
+/* Of the second point against the first: some of it may just be noise. */
+#define LEAST_DECLINE 0.001
 /* How far the guest may be from what was measured of it */
 #define GUEST_OFF 0.2
 #define WIDER 0.3
@@ -78,11 +80,34 @@ static double beyond(const EstimateInput *in, double more_ns, double q)
     return step * q * (1 - pow(q, halves)) / (1 - q);
 }
 
+/*
+ * Up to the first point, by the same rule backwards: what the second one adds
+ * to the first tells how far such a set is filled up then.  On a straight line
+ * a short pass would seem to leave less than it does.
+ */
+static double before_first(const EstimateInput *in, double ns)
+{
+    const EstimatePoint *first = &in->point[0];
+    double part = ns / first->ns, x = 1;
+
+    if (in->points > 1 && first->dirtied) {
+        x = in->point[1].dirtied / (double)first->dirtied - 1;
+        x = CLAMP(x, LEAST_DECLINE, 1);
+    }
+    if (x > 0.999999) {
+        return first->dirtied * part;
+    }
+    return first->dirtied * (1 - pow(x, part)) / (1 - x);
+}
+
 /* @q: see beyond().  Between points on straight lines */
 static double dirtied_at(const EstimateInput *in, double ns, double q)
 {
     double before_ns = 0, before = 0, sum;
 
+    if (ns <= in->point[0].ns) {
+        return MIN(before_first(in, ns), in->memory);
+    }
     for (unsigned i = 0; i < in->points; i++) {
         const EstimatePoint *p = &in->point[i];
 

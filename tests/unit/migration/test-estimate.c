@@ -254,6 +254,28 @@ static void test_never(void)
     g_assert_cmpuint(all[ESTIMATE_POSTCOPY].bytes.likely, ==, 8000000000);
 }
 
+/* A small set that is written to at random, before it was looked at first */
+static void test_small_set(void)
+{
+    for (double filled = 0.1; filled < 4; filled += 0.3) {
+        double set = 40e6, first_ns = NS / 8, rate = filled / first_ns;
+        EstimateInput in = { .memory = 1e9, .points = ESTIMATE_POINTS };
+
+        for (int i = 0; i < ESTIMATE_POINTS; i++) {
+            double ns = first_ns * (1 << i);
+
+            in.point[i] = (EstimatePoint) { ns, set * (1 - exp(-rate * ns)) };
+        }
+        for (double ns = first_ns; ns > first_ns / 20; ns -= first_ns / 20) {
+            double dirtied = set * (1 - exp(-rate * ns));
+
+            g_assert_cmpfloat(fabs(estimate_dirtied(&in, ns) - dirtied), <,
+                              dirtied * 0.01);
+        }
+        g_assert_cmpfloat(estimate_dirtied(&in, 0), ==, 0);
+    }
+}
+
 static void test_ordered(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(5);
@@ -296,6 +318,7 @@ int main(int argc, char **argv)
     ADD("throttle-slices", test_throttle_slices);
     ADD("pick", test_pick);
     ADD("never", test_never);
+    ADD("small-set", test_small_set);
     ADD("ordered", test_ordered);
 #undef ADD
     return g_test_run();
