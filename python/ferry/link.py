@@ -74,6 +74,7 @@ class Link:
         self._port = port
         self._speed = speed
         self._free_at = 0.0     # when what was passed on has gone
+        self._late = 0.0        # s by which the last wait for that was too long
         self._lock = threading.Lock()
         self._open = threading.Event()      # clear while it is held up
         self._open.set()
@@ -219,13 +220,21 @@ class Link:
             one.cut(False)      # one end went away: so does the other
 
     def _wait_turn(self, count: int) -> None:
-        """Wait for as long as COUNT bytes take after those before them."""
+        """Wait for as long as COUNT bytes take after those before them.
+
+        By how much the last wait was too long this one is shorter: many of them
+        would make the link slower than it says.
+        """
         with self._lock:
-            self._free_at = max(self._free_at, time.monotonic()) + \
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now - self._late) + \
                 count / self._speed
-            wait = self._free_at - time.monotonic()
-        if wait > 0:
-            time.sleep(wait)
+            end = self._free_at
+        if end > now:
+            time.sleep(end - now)
+        late = max(time.monotonic() - end, 0)
+        with self._lock:
+            self._late = late
 
     def _count(self, way: str, count: int) -> tuple[int, bool | None]:
         """How many of COUNT bytes may pass, and how to cut after them."""

@@ -10,6 +10,7 @@ import sys
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'python'))
@@ -62,6 +63,24 @@ class Linked(unittest.TestCase):
         self.assertEqual(self.take(far, 400000), b'x' * 400000)
         took = time.monotonic() - start
         self.assertTrue(0.09 < took < 2, f'{took} s')
+
+    def test_speed_is_kept(self):
+        """Sleeps that are too long do not add up, but for those that are."""
+        link = Link(self.server.getsockname()[1], speed=60_000_000)
+        self.addCleanup(link.close)
+        clock = [100.0]
+        with mock.patch('ferry.link.time') as made_up:
+            made_up.monotonic.side_effect = lambda: clock[0]
+
+            def sleep(seconds):
+                clock[0] += seconds + 0.004
+            made_up.sleep.side_effect = sleep
+            for _ in range(1000):
+                link._wait_turn(60_000)
+            self.assertAlmostEqual(clock[0], 101, delta=0.01)
+            clock[0] += 5           # nobody sends: that time is gone
+            link._wait_turn(60_000)
+            self.assertAlmostEqual(clock[0], 106, delta=0.01)
 
     def test_both_ways(self):
         near, far = self.pair()
