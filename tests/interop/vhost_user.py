@@ -30,7 +30,7 @@ from ferrytest.suite import Case
 
 from backend import Backend, may_refuse_everybody
 from lab import FILL, MEMORY, WORK, Lab, check
-from postcopy import (PLAIN, POINTS, PREEMPT, TRICKLE, Move, Way, cut, summary)
+from postcopy import PLAIN, POINTS, PREEMPT, Move, Way, cut, summary
 
 MEM = f'memory-backend-memfd,id=mem,size={MEMORY}M,share=on'
 PAGES = 256             # in a MiB
@@ -42,6 +42,10 @@ SOURCE_READS = (WORK, 8)        # from the disk, while the first pass is sent
 READS = (WORK + 8, 28)          # from the disk, in postcopy
 WRITES = (WORK + 36, 28)        # to the disk, in postcopy
 LEAST = 3               # faults of the backend: hundreds, if the source is fast
+
+# Minutes for all of the guest's memory: on a busy machine the guest takes more
+# than ten seconds to read its pages from the disk, as each is requested.
+TRICKLE = {'max-postcopy-bandwidth': 2 << 20}
 
 AGAIN = ',reconnect-ms=100'
 COMES_BACK = 30.0       # s
