@@ -83,6 +83,7 @@ class Link:
         self._seen = {'sent': 0, 'answered': 0}
         self.cut_by_alarm = threading.Event()
         self.connections: list[Connection] = []     # in order of their coming
+        self._listens = True
         self._server = self._listen(0)
         self.port = self._server.getsockname()[1]
         self.uri = f'tcp:127.0.0.1:{self.port}'
@@ -99,6 +100,8 @@ class Link:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER)
         server.bind(('127.0.0.1', port))
         server.listen(BACKLOG)
+        with self._lock:
+            self._server = server
         threading.Thread(target=self._serve, args=(server,), daemon=True,
                          name='link').start()
         return server
@@ -106,8 +109,17 @@ class Link:
     # What a test does to it
 
     def aim(self, uri: str) -> None:
-        """Lead new connections to URI, tcp:HOST:PORT."""
-        self._port = int(uri.rpartition(':')[2])
+        """Lead new connections to URI, tcp:HOST:PORT.
+
+        Who has connected before, and was not taken yet, is turned away: it is
+        of an attempt that is over.
+        """
+        with self._lock:
+            before, listens = self._server, self._listens
+            self._port = int(uri.rpartition(':')[2])
+        if self.connections and listens:
+            self._shut(before)
+            self._listen(self.port)
 
     def cut(self, which: int | None = None, reset: bool = True) -> int:
         """Cut all connections, or that one of those that live; how many."""
@@ -143,10 +155,11 @@ class Link:
 
     def refuse(self, on: bool = True) -> None:
         """Refuse new connections, or accept them again."""
+        self._listens = not on
         if on:
             self._shut(self._server)
         else:
-            self._server = self._listen(self.port)
+            self._listen(self.port)
 
     def alive(self) -> list[Connection]:
         """The connections that are up."""
@@ -187,6 +200,12 @@ class Link:
             except OSError:
                 near.close()    # as a router that has lost its way
                 continue
+            with self._lock:
+                late = server is not self._server
+            if late:            # see aim()
+                near.close()
+                far.close()
+                return
             self._start(near, far)
 
     def _start(self, near: socket.socket, far: socket.socket) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -166,6 +167,44 @@ class Linked(unittest.TestCase):
 
     def test_refuse(self):
         self.link.refuse()
+        with self.assertRaises(OSError):
+            socket.create_connection(('127.0.0.1', self.link.port), 1)
+        self.link.refuse(False)
+        near, far = self.pair()
+        near.sendall(b'a')
+        self.assertEqual(far.recv(1), b'a')
+
+    def test_of_an_attempt_that_is_over(self):
+        """Who was not taken before the link is aimed anew does not get there.
+        """
+        self.pair()
+        connect, taken = socket.create_connection, threading.Event()
+        go_on = threading.Event()
+
+        def slowly(address, timeout):
+            taken.set()
+            go_on.wait(5)
+            return connect(address, timeout)
+        with mock.patch('ferry.link.socket.create_connection', slowly):
+            late = [connect(('127.0.0.1', self.link.port), 5)
+                    for _ in range(2)]
+            for sock in late:
+                self.addCleanup(sock.close)
+            self.assertTrue(taken.wait(5))
+            self.link.aim(f'tcp:127.0.0.1:{self.server.getsockname()[1]}')
+            go_on.set()
+            for sock in late:
+                self.assertTrue(self.ended(sock))
+        self.server.accept()[0].close()     # the one that was being led there
+        near, far = self.pair()
+        near.sendall(b'a')
+        self.assertEqual(far.recv(1), b'a')
+        self.assertEqual(len(self.link.connections), 2)
+
+    def test_aimed_while_it_refuses(self):
+        self.pair()
+        self.link.refuse()
+        self.link.aim(f'tcp:127.0.0.1:{self.server.getsockname()[1]}')
         with self.assertRaises(OSError):
             socket.create_connection(('127.0.0.1', self.link.port), 1)
         self.link.refuse(False)
