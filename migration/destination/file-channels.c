@@ -13,6 +13,9 @@
 #include "file-channels.h"
 #include "lazy.h"
 
+/* Threads that read mapped RAM where no number of channels was set */
+#define HELPERS 2
+
 /* All of them, or none */
 static bool open_all(const MigrationAddress *addr, QIOChannel **files,
                      unsigned count, Error **errp)
@@ -42,6 +45,21 @@ static void give_to_readers(QIOChannel **channels, unsigned count)
     ram_load_set_readers(file_readers_load);
 }
 
+/*
+ * One thread copies from the page cache as fast as one CPU can, which is not
+ * what the machine can.  Nobody has requested these channels, so it is no error
+ * if they cannot be opened: the main one reads all then.
+ */
+static void open_helpers(const MigrationAddress *addr)
+{
+    QIOChannel *files[HELPERS];
+
+    if (addr->transport == MIGRATION_ADDRESS_TYPE_FILE && migrate_mapped_ram()
+        && open_all(addr, files, HELPERS, NULL)) {
+        give_to_readers(files, HELPERS);
+    }
+}
+
 bool file_channels_open(const MigrationAddress *addr, Error **errp)
 {
     bool lazy = migrate_lazy_restore();
@@ -49,6 +67,7 @@ bool file_channels_open(const MigrationAddress *addr, Error **errp)
     g_autofree QIOChannel **files = NULL;
 
     if (!migrate_file_channels() && !lazy) {
+        open_helpers(addr);
         return true;
     }
     /* one more is for pages that are requested */

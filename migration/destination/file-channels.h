@@ -1,7 +1,8 @@
 /*
  * The destination: several channels to the file that is loaded
  *
- * For multifd, and for a lazy restore.  Main loop, with the BQL.
+ * For multifd, for a lazy restore, and for whoever loads mapped RAM.  Main
+ * loop, with the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -13,16 +13,17 @@
 #include "file-readers.h"
 
 /* Bytes of memory that a thread takes at once */
-#define SHARE_BYTES (16ull << 20)
+#define SHARE_BYTES RAM_LOAD_STRETCH
 
 /*
- * A block that is being read.  @next is all that the threads share and change,
- * once for each piece; what they write to are pages of different pieces.
+ * Pages of a block that are being read, up to @end.  @next is all that the
+ * threads share and change, once for each piece; what they write to are pages
+ * of different pieces.
  */
 typedef struct Reading {
     const RamPlace *place;
     RamRegion *region;
-    uint64_t pages_at_once;
+    uint64_t pages_at_once, end;
     size_t next;                /* page that nobody has taken; atomic */
 } Reading;
 
@@ -35,7 +36,7 @@ typedef struct FileReader {
 static struct {
     FileReader *list;
     unsigned count;
-    FirstError error;           /* of the block that is being read */
+    FirstError error;           /* of the pages that are being read */
 } file_readers;
 
 static void __attribute__((constructor)) file_readers_init_error(void)
@@ -62,10 +63,10 @@ static bool read_pieces(FileReader *c, Error **errp)
     uint64_t first;
 
     while ((first = qatomic_fetch_add(&reading->next,
-                                      reading->pages_at_once)) < r->pages) {
+                                      reading->pages_at_once)) < reading->end) {
         if (!ram_mapped_load_range(c->f, &loader, reading->place, r, first,
                                    MIN(reading->pages_at_once,
-                                       r->pages - first), errp)) {
+                                       reading->end - first), errp)) {
             return false;
         }
     }
@@ -82,19 +83,20 @@ static void *file_reader_thread(void *opaque)
         first_error_set(&file_readers.error, err);
         error_free(err);
         /* The others need not go on. */
-        qatomic_set(&c->reading->next, c->reading->region->pages);
+        qatomic_set(&c->reading->next, c->reading->end);
     }
     rcu_unregister_thread();
     return NULL;
 }
 
-bool file_readers_load(const RamPlace *p, RamRegion *r, Error **errp)
+bool file_readers_load(const RamPlace *p, RamRegion *r, uint64_t first,
+                       uint64_t pages, Error **errp)
 {
     Reading reading = {
-        .place = p, .region = r,
+        .place = p, .region = r, .next = first, .end = first + pages,
         .pages_at_once = SHARE_BYTES >> r->page_bits,
     };
-    uint64_t pieces = DIV_ROUND_UP(r->pages, reading.pages_at_once);
+    uint64_t pieces = DIV_ROUND_UP(pages, reading.pages_at_once);
     unsigned count = MIN(file_readers.count, pieces);
     Error *err;
 

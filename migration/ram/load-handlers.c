@@ -32,8 +32,7 @@ static struct {
     bool (*meet)(RamLoader *loader, Error **errp);
     bool meet_each;
     bool (*hook)(RamRegions *regions, Error **errp);
-    bool (*read_places)(const RamPlace *place, RamRegion *region,
-                        Error **errp);
+    RamReadPlaces *read_places;
     const RamLazyOps *lazy;
 } loading;
 
@@ -175,8 +174,7 @@ void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp))
     loading.hook = hook;
 }
 
-void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
-                                              RamRegion *region, Error **errp))
+void ram_load_set_readers(RamReadPlaces *read_places)
 {
     loading.read_places = read_places;
 }

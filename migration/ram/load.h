@@ -63,6 +63,13 @@ typedef struct RamLazyOps {
  * each record RAM_LOAD_RECORD in addition.  4 MiB take about a millisecond.
  */
 #define RAM_LOAD_STRETCH (4ull << 20)
+
+/* The same for several threads that read from a file */
+#define RAM_LOAD_TURN (32ull << 20)
+
+/* Have @count pages of @region from @first on read from their @place. */
+typedef bool RamReadPlaces(const RamPlace *place, RamRegion *region,
+                           uint64_t first, uint64_t count, Error **errp);
 #define RAM_LOAD_RECORD 128
 
 /* What one load remembers from section to section */
@@ -96,9 +103,12 @@ struct RamLoader {
     bool page_sizes;            /* of the host, unless it is the usual one */
     bool addresses;             /* of the guest */
     bool mapped;                /* where its pages are: mapped.h */
-    /* These are read by others, who have done so when it returns; or NULL */
-    bool (*read_places)(const RamPlace *place, RamRegion *region,
-                        Error **errp);
+    /*
+     * Some of these are read by others, who have done so when it returns; or
+     * NULL.  It is asked for at most RAM_LOAD_TURN bytes that are there, then
+     * the loop may turn.
+     */
+    RamReadPlaces *read_places;
     const RamLazyOps *lazy;     /* or NULL */
 
     bool sealed;                /* the guest was started: nothing may come */
@@ -174,9 +184,7 @@ void ram_load_set_hook(bool (*hook)(RamRegions *regions, Error **errp));
 /*
  * Who reads places, see RamLoader; or NULL.  Before a load, or after one.  BQL.
  */
-void ram_load_set_readers(bool (*read_places)(const RamPlace *place,
-                                              RamRegion *region,
-                                              Error **errp));
+void ram_load_set_readers(RamReadPlaces *read_places);
 
 /*
  * Who reads places later, see RamLazyOps; or NULL.  Before a load, or after

@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/bitops.h"
+#include "qemu/bitmap.h"
 #include "qemu/bswap.h"
 #include "migration/qemu-file.h"
 #include "migration/wire/wire.h"
@@ -158,6 +158,61 @@ bool coroutine_mixed_fn ram_mapped_load_range(QEMUFile *f, RamLoader *l,
     return true;
 }
 
+static uint64_t absent_from(const RamPlace *p, const RamRegion *r,
+                            uint64_t first)
+{
+    return find_next_bit(p->present, r->pages, first) - first;
+}
+
+/*
+ * Where a turn ends that begins at @first: after so much that is there, or
+ * where much is not.
+ */
+static uint64_t end_of_turn(const RamPlace *p, const RamRegion *r,
+                            uint64_t first)
+{
+    const uint64_t piece = RAM_LOAD_STRETCH >> r->page_bits;
+    const uint64_t turn = RAM_LOAD_TURN >> r->page_bits;
+    uint64_t left = turn, end = first;
+
+    while (end < r->pages && absent_from(p, r, end) < turn) {
+        uint64_t count = MIN(piece, r->pages - end);
+        uint64_t there = bitmap_count_one_with_offset(p->present, end, count);
+
+        if (there > left) {
+            break;
+        }
+        left -= there;
+        end += count;
+    }
+    return end;
+}
+
+bool coroutine_mixed_fn ram_mapped_read_in_turns(RamLoader *l,
+                                                 const RamPlace *p,
+                                                 RamRegion *r, Error **errp)
+{
+    uint64_t first = 0, count;
+
+    while (first < r->pages) {
+        count = end_of_turn(p, r, first) - first;
+        if (count) {
+            if (!l->read_places(p, r, first, count, errp)) {
+                return false;
+            }
+            ram_load_worked(l, RAM_LOAD_STRETCH);
+        } else {
+            count = absent_from(p, r, first);
+            if (!ram_load_zeros(l, r, first, count, errp)) {
+                return false;
+            }
+        }
+        first += count;
+    }
+    ram_load_clear_zeros(l);
+    return true;
+}
+
 /* What is kept for later takes p->present over. */
 static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
                                           RamPlace *p, RamRegion *r,
@@ -167,7 +222,7 @@ static bool coroutine_mixed_fn load_pages(QEMUFile *f, RamLoader *l,
         return l->lazy->keep(p, r, errp);
     }
     return l->read_places
-           ? l->read_places(p, r, errp)
+           ? ram_mapped_read_in_turns(l, p, r, errp)
            : ram_mapped_load_range(f, l, p, r, 0, r->pages, errp);
 }
 

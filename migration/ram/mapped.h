@@ -89,4 +89,12 @@ bool coroutine_mixed_fn ram_mapped_load_range(QEMUFile *f, RamLoader *l,
                                               uint64_t first, uint64_t count,
                                               Error **errp);
 
+/*
+ * Has all pages of @r that are there read by @l->read_places(), in turns; where
+ * as much as a turn is not there, pages are cleared without it.
+ */
+bool coroutine_mixed_fn ram_mapped_read_in_turns(RamLoader *l,
+                                                 const RamPlace *p,
+                                                 RamRegion *r, Error **errp);
+
 #endif

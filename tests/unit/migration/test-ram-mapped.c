@@ -6,6 +6,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/bswap.h"
 #include "qemu/memfd.h"
 #include "io/channel-file.h"
@@ -97,6 +98,107 @@ static bool test_resize(void *opaque, RamRegion *r, uint64_t bytes,
 }
 
 static const RamLoadOps test_ops = { .resize = test_resize };
+
+/*
+ * Others read it
+ */
+
+#define MANY (200 * 256u)       /* pages: 200 MiB */
+
+static struct {
+    uint64_t next;              /* page that is to come, or is absent */
+    uint64_t present, turns, loops;
+    bool fails;
+} turns;
+
+static bool read_turn(const RamPlace *place, RamRegion *r, uint64_t first,
+                      uint64_t count, Error **errp)
+{
+    uint64_t there = bitmap_count_one_with_offset(place->present, first, count);
+
+    g_assert_cmpuint(there, >, 0);
+    g_assert_cmpuint(there, <=, RAM_LOAD_TURN / PAGE);
+    g_assert_cmpuint(first, >=, turns.next);
+    g_assert_cmpuint(find_next_bit(place->present, first, turns.next), ==,
+                     first);
+    turns.next = first + count;
+    g_assert_cmpuint(turns.next, <=, r->pages);
+    turns.present += there;
+    turns.turns++;
+    g_assert_cmpuint(turns.loops, ==, turns.turns - 1);
+    if (turns.fails) {
+        error_setg(errp, "It cannot be read");
+    }
+    return !turns.fails;
+}
+
+static void loop_turns(void *opaque)
+{
+    turns.loops++;
+}
+
+static const RamLoadOps turning_ops = {
+    .resize = test_resize, .rest = loop_turns,
+};
+
+/* Pages that are there in a large block, by how many there are and are not */
+static void check_turns(unsigned there, unsigned absent, bool fails)
+{
+    g_autofree unsigned long *bits = bitmap_new(MANY);
+    size_t size = MANY * (size_t)PAGE;
+    uint8_t *host = area_new(size);
+    RamRegion r = {
+        .name = (char *)"large", .page_bits = 12, .host = host, .pages = MANY,
+        .max_pages = MANY, .host_page_size = qemu_real_host_page_size(),
+        .area = { .kind = POPULATED_ANON, .host = host, .size = size },
+    };
+    RamRegions regions = { &r, 1 };
+    RamLoader loader = {
+        .regions = &regions, .ops = &turning_ops, .page_bits = 12,
+        .read_places = read_turn,
+    };
+    RamPlace place = { .present = bits };
+    uint64_t all = 0;
+    Error *err = NULL;
+    bool ok;
+
+    turns = (typeof(turns)) { .fails = fails };
+    for (unsigned at = absent; at < MANY; at += there + absent) {
+        unsigned n = MIN(there, MANY - at);
+
+        bitmap_set(bits, at, n);
+        all += n;
+    }
+    /* what is absent is zero afterwards, also where nobody was asked */
+    host[0] = GARBAGE;
+    ok = ram_mapped_read_in_turns(&loader, &place, &r, &err);
+    g_assert_true(ok == (!fails || !all));
+    if (ok) {
+        g_assert_cmpuint(turns.present, ==, all);
+        g_assert_cmpuint(find_next_bit(bits, MANY, turns.next), ==, MANY);
+        g_assert_cmpuint(turns.turns, <=, all * PAGE / RAM_LOAD_TURN * 2 + 1 +
+                         (absent ? MANY / absent : 0));
+        g_assert_cmpuint(host[0], ==, absent < RAM_LOAD_TURN / PAGE ? GARBAGE
+                                                                    : 0);
+    } else {
+        g_assert_cmpuint(turns.turns, ==, 1);
+        error_free(err);
+    }
+    area_free(host, size);
+}
+
+/* In turns between which the loop goes on, each page once. */
+static void test_turns(void)
+{
+    check_turns(MANY, 0, false);
+    check_turns(1, 1, false);
+    check_turns(1, 5000, false);
+    check_turns(1, 20000, false);
+    check_turns(20000, 10000, false);
+    check_turns(9000, 1, false);
+    check_turns(1, MANY, false);
+    check_turns(3000, 3000, true);
+}
 
 static void rig_begin(Rig *rig)
 {
@@ -499,6 +601,7 @@ int main(int argc, char **argv)
 
         g_test_add_data_func(path, &lies[i], test_lie);
     }
+    g_test_add_func("/ram-mapped/turns", test_turns);
     g_test_add_func("/ram-mapped/cut", test_cut);
     g_test_add_func("/ram-mapped/page-in-stream", test_page_in_stream);
     g_test_add_func("/ram-mapped/no-end", test_no_end);
