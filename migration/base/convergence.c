@@ -16,13 +16,8 @@
 
 /* A new minimum is lower than the last one by at least this share. */
 #define NEW_MINIMUM 0.2
-/* A stall: so many passes, and so much time, without a new minimum */
-#define STALL_PASSES 2
-#define STALL_NS (1000 * 1000 * 1000ull)
 
-/* Of what is sent in a pass, the guest is to dirty this share meanwhile... */
-#define SHRINK_TO 0.3
-/* ...or so much of what the limit allows, if that is more. */
+/* A pass may leave so much of what the limit allows, if that is more. */
 #define NEAR_LIMIT 0.9
 /* A pass helped if it brought the prediction down to this share. */
 #define HELPED 0.9
@@ -140,7 +135,8 @@ static void take_look(Convergence *c, uint64_t downtime_ns, uint64_t now_ns)
 
 static bool is_stalled(const Convergence *c, uint64_t now_ns)
 {
-    return c->since_best >= STALL_PASSES && now_ns - c->best_at_ns >= STALL_NS;
+    return c->since_best >= CONVERGENCE_STALL_PASSES &&
+           now_ns - c->best_at_ns >= CONVERGENCE_STALL_NS;
 }
 
 /* How long it takes to send @bytes; POLICY_NEVER if that is not known */
@@ -182,14 +178,14 @@ static double least_keep(const PolicyLimits *limits)
 static double keep_goal(const Convergence *c, const Policy *p,
                         const PolicyLimits *limits, uint64_t remaining)
 {
-    double shrink_to = SHRINK_TO, allowed, rate;
+    double shrink_to = CONVERGENCE_SHRINK_TO, allowed, rate;
 
     if (!p->interval_ns || !p->dirtied) {
         return c->keep;
     }
     if (remaining) {
         allowed = NEAR_LIMIT * policy_threshold(p, limits) / remaining;
-        shrink_to = CLAMP(allowed, SHRINK_TO, NEAR_LIMIT);
+        shrink_to = CLAMP(allowed, CONVERGENCE_SHRINK_TO, NEAR_LIMIT);
     }
     rate = p->dirtied * NS_PER_S / p->interval_ns / c->keep;
     return shrink_to * p->bandwidth.mean / rate;
@@ -243,7 +239,8 @@ static bool review_throttle(Convergence *c, const Policy *p,
     }
     c->unmoved++;
     if (c->keep <= least_keep(limits)) {
-        return c->unmoved >= USELESS_PASSES && c->since_best >= STALL_PASSES;
+        return c->unmoved >= USELESS_PASSES &&
+               c->since_best >= CONVERGENCE_STALL_PASSES;
     }
     throttle_more(c, p, limits, look);
     if (c->keep <= least_keep(limits)) {

@@ -25,6 +25,12 @@
 
 #include "policy.h"
 
+/* A stall: so many passes, and so much time, without a new minimum */
+#define CONVERGENCE_STALL_PASSES 2
+#define CONVERGENCE_STALL_NS (1000 * 1000 * 1000ull)
+/* Of what is sent in a pass, a throttled guest is to dirty this share. */
+#define CONVERGENCE_SHRINK_TO 0.3
+
 /* How many predictions are remembered, one a pass */
 #define CONVERGENCE_RECENT 8
 

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include <math.h>
+#include "convergence.h"
 #include "estimate.h"
 #include "long-pass.h"
 #include "polish.h"
@@ -15,10 +16,6 @@
 #define PASSES_MAX 60
 /* Passes that do not shrink by this are the last that are looked at. */
 #define SHRINKS 0.97
-/* A stall, by convergence.c, is found after so many passes. */
-#define PASSES_UNTHROTTLED 2
-/* What convergence.c has a throttled pass shrink to */
-#define THROTTLED_SHRINK 0.3
 /* Of the second point against the first: some of it may just be noise. */
 #define LEAST_DECLINE 0.001
 /* How far the guest may be from what was measured of it */
@@ -83,9 +80,11 @@ static double beyond(const EstimateInput *in, double more_ns, double q)
 /*
  * Up to the first point, by the same rule backwards: what the second one adds
  * to the first tells how far such a set is filled up then.  On a straight line
- * a short pass would seem to leave less than it does.
+ * a short pass would seem to leave less than it does.  Without such a set that
+ * line is one through both points, of what is dirty at once and what is new:
+ * never less, as fewer and fewer pages are new; @most has this.
  */
-static double before_first(const EstimateInput *in, double ns)
+static double before_first(const EstimateInput *in, double ns, bool most)
 {
     const EstimatePoint *first = &in->point[0];
     double part = ns / first->ns, x = 1;
@@ -94,19 +93,23 @@ static double before_first(const EstimateInput *in, double ns)
         x = in->point[1].dirtied / (double)first->dirtied - 1;
         x = CLAMP(x, LEAST_DECLINE, 1);
     }
-    if (x > 0.999999) {
+    if (x > 0.999999 || ns <= 0) {
         return first->dirtied * part;
+    }
+    if (most) {
+        return first->dirtied * (1 - x + x * part);
     }
     return first->dirtied * (1 - pow(x, part)) / (1 - x);
 }
 
-/* @q: see beyond().  Between points on straight lines */
-static double dirtied_at(const EstimateInput *in, double ns, double q)
+/* @q: see beyond(); @most: before_first().  Between points on straight lines */
+static double dirtied_at(const EstimateInput *in, double ns, double q,
+                         bool most)
 {
     double before_ns = 0, before = 0, sum;
 
     if (ns <= in->point[0].ns) {
-        return MIN(before_first(in, ns), in->memory);
+        return MIN(before_first(in, ns, most), in->memory);
     }
     for (unsigned i = 0; i < in->points; i++) {
         const EstimatePoint *p = &in->point[i];
@@ -125,7 +128,7 @@ static double dirtied_at(const EstimateInput *in, double ns, double q)
 
 double estimate_dirtied(const EstimateInput *in, double ns)
 {
-    return dirtied_at(in, ns, decline(in));
+    return dirtied_at(in, ns, decline(in), false);
 }
 
 static double dirtied_in(const EstimateInput *in, const Course *c, double ns)
@@ -133,7 +136,8 @@ static double dirtied_in(const EstimateInput *in, const Course *c, double ns)
     double q = decline(in);
 
     /* A slower guest takes longer for the same pages. */
-    return dirtied_at(in, ns * c->guest * c->keep, q + (1 - q) * c->wider);
+    return dirtied_at(in, ns * c->guest * c->keep, q + (1 - q) * c->wider,
+                      c->wider > 0);
 }
 
 /* Short passes for a shorter downtime. Returns what is left after them. */
@@ -281,25 +285,31 @@ static Played play_throttled(const EstimateInput *in, Course c)
 {
     double ns = in->memory / c.bandwidth * NS_PER_S;
     Played p = play(in, &c, PASSES_MAX);
-    double least = 1 - in->throttle_max / 100.0, pass_ns, rate;
+    double least = 1 - in->throttle_max / 100.0, pass_ns, rate, more;
+    double without_ns = 0;
 
     if (p.ends) {
         return p;
     }
-    for (unsigned i = 0; i < PASSES_UNTHROTTLED; i++) {
+    for (unsigned i = 0; i < CONVERGENCE_STALL_PASSES; i++) {
         pass_ns = ns;
         ns = dirtied_in(in, &c, ns) / c.bandwidth * NS_PER_S;
+        without_ns += ns;
     }
+    /* Where passes are short there are more of them until that is a stall. */
+    more = ns * ceil(MAX(CONVERGENCE_STALL_NS - without_ns, 0) / MAX(ns, 1));
     rate = dirtied_in(in, &c, pass_ns) / pass_ns * NS_PER_S;
-    c.keep = MIN(THROTTLED_SHRINK * c.bandwidth / rate, 0.8);
+    c.keep = MIN(CONVERGENCE_SHRINK_TO * c.bandwidth / rate, 0.8);
     for (unsigned i = 0; i < 4; i++) {
         c.keep = MAX(c.keep, least);
-        p = play(in, &c, PASSES_UNTHROTTLED + 1);
+        p = play(in, &c, CONVERGENCE_STALL_PASSES + 1);
         if (p.ends) {
             break;
         }
         c.keep /= 4;
     }
+    p.total += more;
+    p.bytes += more / NS_PER_S * c.bandwidth * c.wire;
     return p;
 }
 

@@ -276,6 +276,24 @@ static void test_small_set(void)
     }
 }
 
+/* A small set, twice as fast as the link: each pass takes 0.15 s. */
+static void test_short_passes(void)
+{
+    Workload w = {
+        .seed = 1, .link = 80e6, .latency = 0.001, .limit = 0.1,
+        .memory = 160e6, .set = { { 12e6, 160e6 } },
+    };
+    EstimateInput in = measure(&w, 1);
+    Outcome o = migrate(&w, true);
+    Estimate all[ESTIMATE__COUNT];
+    Score score = { 0 };
+
+    estimate_all(&in, all);
+    compare(&w, &all[ESTIMATE_THROTTLE], &o, &score);
+    g_assert_cmpuint(score.total_right, ==, 1);
+    g_assert_cmpuint(score.downtime_right, ==, 1);
+}
+
 static void test_ordered(void)
 {
     g_autoptr(GRand) rand = g_rand_new_with_seed(5);
@@ -318,6 +336,7 @@ int main(int argc, char **argv)
     ADD("throttle-slices", test_throttle_slices);
     ADD("pick", test_pick);
     ADD("never", test_never);
+    ADD("short-passes", test_short_passes);
     ADD("small-set", test_small_set);
     ADD("ordered", test_ordered);
 #undef ADD
