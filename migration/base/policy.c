@@ -29,7 +29,7 @@
 /* Two mean distances hold nine of ten samples of a well-behaved quantity. */
 #define RANGE_WIDTH         2.0
 
-/* A pass as in polish.h is over when no more than this share of it is left... */
+/* A pass as in polish.h is over when at most this share of it is left... */
 #define POLISH_REST         0.05
 /* ...or it has taken so many times as long as was expected. */
 #define POLISH_PATIENCE     2

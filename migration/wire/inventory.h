@@ -24,7 +24,7 @@ typedef struct InventoryItem {
 
 typedef struct Inventory {
     GArray *items;              /* InventoryItem, in the order of the sender */
-    size_t bytes;               /* that these items take, for inventory_fits() */
+    size_t bytes;               /* of these items, for inventory_fits() */
     uint32_t omitted;           /* items that had no room */
 } Inventory;
 

@@ -250,8 +250,8 @@ static void buffered_migrate(Buffered *b)
 }
 
 /*
- * A buffer that is emptied before the log is collected: the downtime is shorter,
- * and as predicted; and the migration takes no longer.
+ * A buffer that is emptied before the log is collected: the downtime is
+ * shorter, and as predicted; and the migration takes no longer.
  */
 static void test_settles(void)
 {
