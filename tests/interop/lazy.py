@@ -28,6 +28,7 @@ from ferrytest.suite import Case
 from files import (CHANNELS, MAPPED, OFFSET, arrived, ended, fresh, save,
                    takes_direct)
 from lab import MEMORY, Lab, check, wait_completed
+from postcopy import SETTLED
 from vhost_user import LEAST, READS, WRITES, booted, pages
 
 POSTCOPY = {'postcopy-ram': True}
@@ -89,7 +90,7 @@ def restored(saver: str, name: str, caps: dict[str, bool], *,
         check(info['status'] == 'postcopy-active',
               f'memory is missing when the guest runs: {info}')
         lab.observer.attach(target)
-        lab.observer.wait_beats(target, 100)
+        lab.observer.wait_beats(target, SETTLED)
         set_params(target, {'max-postcopy-bandwidth': rate})
         wait_completed(target)
         arrived(lab, target)
@@ -113,6 +114,9 @@ def spoils(name: str, spoil: Callable[[Path], None], word: str,
         target = incoming(lab, path, MAPPED, params={
             'max-postcopy-bandwidth': TRICKLE})
         wait_running(target)
+        # Before, it may wait for a page with a lock that the monitor needs.
+        lab.observer.attach(target)
+        lab.observer.wait_beats(target, SETTLED)
         spoil(path)
         error = stopped_with(target, word)
         for command, arguments in (
