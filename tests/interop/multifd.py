@@ -29,8 +29,8 @@ MULTIFD = {'multifd': True}
 COMPRESSION = 'multifd-compression'
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 SENT = 60 << 20         # bytes on the channels, of a guest with 96 MiB
-# Pages a second that the guest writes where they are compressed.  A machine that
-# does other things as well may compress no more than RATE, and never get done.
+# Pages a second that the guest writes where they are compressed.  A machine
+# that does other things as well may compress no more than RATE, and never end.
 SLOW_RATE = 500
 
 
