@@ -74,8 +74,8 @@ static QIOChannel *open_exec(const MigrationAddress *addr, bool incoming,
 /*
  * What lies before the offset is the user's; what comes after it goes.
  *
- * A device has its size, a FIFO none.  A file that has the length already is not
- * truncated: ext4 writes one that was to the disk as soon as it is closed.
+ * A device has its size, a FIFO none.  A file that has the length already is
+ * not truncated: ext4 writes one that was to the disk as soon as it is closed.
  */
 static int compare_length(QIOChannelFile *file, uint64_t offset)
 {
