@@ -74,6 +74,7 @@ class Lab(suite.Lab):
         self._key = SharedKey(workdir)
         self._numbers = itertools.count(1)
         self._booted: dict[str, Path] = {}      # streams, by what is in the VM
+        self._usual: dict[str, dict] = {}       # parameters, by kind of QEMU
         self.began = time.monotonic_ns()    # the case
 
     @property
@@ -92,7 +93,10 @@ class Lab(suite.Lab):
 
     def vm(self, kind: str, wait: bool = True, **more: Any) -> VM:
         """Start a QEMU; it is ended with the case at the latest."""
-        return self.prepared(kind, **more).start(wait)
+        vm = self.prepared(kind, **more).start(wait)
+        if wait and kind not in self._usual and not more.get('args'):
+            self._usual[kind] = vm.qmp.cmd('query-migrate-parameters')
+        return vm
 
     def prepared(self, kind: str, mem: int = MEMORY, modules: bool = False,
                  disk: bool = False, **more: Any) -> VM:
@@ -157,13 +161,15 @@ class Lab(suite.Lab):
             vm.qmp.cmd('cont')      # its state says that it was stopped
         self.guest.command('ping', 20)
 
-    @staticmethod
-    def _set_back(vm: VM) -> None:
-        """Turn off what an earlier migration of the guest has turned on.
+    def _set_back(self, vm: VM) -> None:
+        """Undo all that earlier migrations of the guest have set in VM.
 
-        Compression is a parameter, and some capabilities are refused with it.
+        Compression comes first: some capabilities are refused with it.
         """
-        set_params(vm, {'multifd-compression': 'none'})
+        usual = self._usual.get(vm.kind, {})
+        now = vm.qmp.cmd('query-migrate-parameters')
+        set_params(vm, {name: value for name, value in usual.items()
+                        if now.get(name) != value})
         rows = vm.qmp.cmd('query-migrate-capabilities')
         set_caps(vm, {row['capability']: False for row in rows
                       if row['state']})
