@@ -490,8 +490,9 @@ static bool fits_limit(const Policy *p, const PolicyLimits *limits,
 }
 
 /*
- * A pass that goes on anyway keeps the buffers full, and who waits for postcopy
- * is not helped by a shorter pass.
+ * Buffers are not waited for where what remains does not fit, as the next
+ * pass fills them again; nor where postcopy was requested: it is to begin at
+ * once.
  */
 uint64_t policy_settle_ns(const Policy *p, const PolicyLimits *limits,
                           uint64_t remaining, uint64_t unsent)

@@ -63,6 +63,7 @@ typedef struct RamLazyOps {
  * each record RAM_LOAD_RECORD in addition.  4 MiB take about a millisecond.
  */
 #define RAM_LOAD_STRETCH (4ull << 20)
+#define RAM_LOAD_RECORD 128
 
 /* The same for several threads that read from a file */
 #define RAM_LOAD_TURN (32ull << 20)
@@ -70,7 +71,6 @@ typedef struct RamLazyOps {
 /* Have @count pages of @region from @first on read from their @place. */
 typedef bool RamReadPlaces(const RamPlace *place, RamRegion *region,
                            uint64_t first, uint64_t count, Error **errp);
-#define RAM_LOAD_RECORD 128
 
 /* What one load remembers from section to section */
 struct RamLoader {

@@ -111,8 +111,8 @@ class Link:
     def aim(self, uri: str) -> None:
         """Lead new connections to URI, tcp:HOST:PORT.
 
-        Who has connected before, and was not taken yet, is turned away: it is
-        of an attempt that is over.
+        A connection that was not accepted yet is closed: it belongs to an
+        attempt that is over.
         """
         with self._lock:
             before, listens = self._server, self._listens

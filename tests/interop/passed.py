@@ -11,7 +11,7 @@ guest is restored with descriptors that QEMU is started with (-add-fd).
 
 A descriptor of an fdset shares its position and its flags with all that were
 made from it: the header, and where each part of the stream goes, tell whether
-anybody relies on a position of his own.
+some channel relies on a position of its own.
 """
 
 from __future__ import annotations

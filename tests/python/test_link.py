@@ -165,14 +165,18 @@ class Linked(unittest.TestCase):
         self.link.cut()
         self.assertTrue(self.ended(far))
 
+    def check_leads(self):
+        """A new connection is led to the server."""
+        near, far = self.pair()
+        near.sendall(b'a')
+        self.assertEqual(far.recv(1), b'a')
+
     def test_refuse(self):
         self.link.refuse()
         with self.assertRaises(OSError):
             socket.create_connection(('127.0.0.1', self.link.port), 1)
         self.link.refuse(False)
-        near, far = self.pair()
-        near.sendall(b'a')
-        self.assertEqual(far.recv(1), b'a')
+        self.check_leads()
 
     def test_of_an_attempt_that_is_over(self):
         """Who was not taken before the link is aimed anew does not get there.
@@ -196,9 +200,7 @@ class Linked(unittest.TestCase):
             for sock in late:
                 self.assertTrue(self.ended(sock))
         self.server.accept()[0].close()     # the one that was being led there
-        near, far = self.pair()
-        near.sendall(b'a')
-        self.assertEqual(far.recv(1), b'a')
+        self.check_leads()
         self.assertEqual(len(self.link.connections), 2)
 
     def test_aimed_while_it_refuses(self):
@@ -208,9 +210,7 @@ class Linked(unittest.TestCase):
         with self.assertRaises(OSError):
             socket.create_connection(('127.0.0.1', self.link.port), 1)
         self.link.refuse(False)
-        near, far = self.pair()
-        near.sendall(b'a')
-        self.assertEqual(far.recv(1), b'a')
+        self.check_leads()
 
     def test_leads_nowhere(self):
         self.server.close()
