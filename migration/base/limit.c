@@ -47,3 +47,12 @@ uint64_t migration_rate_wait_ns(void)
     limit.spent = sent;
     return rate_wait_ns(&limit.rate, now);
 }
+
+uint64_t migration_rate_end(int64_t ns)
+{
+    uint64_t room;
+
+    migration_rate_wait_ns();           /* rate knows of all that was sent */
+    room = rate_room(&limit.rate, now_ns(), ns);
+    return room == UINT64_MAX ? UINT64_MAX : limit.spent + room;
+}

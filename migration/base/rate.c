@@ -10,6 +10,8 @@
 
 /* Longer waits than this (31 years) are not told apart. */
 #define RATE_WAIT_MAX_NS 1e18
+/* As many bytes are as good as no limit. */
+#define RATE_ROOM_MAX 1e18
 
 void rate_set(Rate *rate, uint64_t bytes_per_s)
 {
@@ -51,4 +53,16 @@ uint64_t rate_wait_ns(const Rate *rate, int64_t now_ns)
     }
     ahead = ahead_at(rate, now_ns);
     return ahead < RATE_GRANULE_NS ? 0 : MIN(ahead, RATE_WAIT_MAX_NS);
+}
+
+uint64_t rate_room(const Rate *rate, int64_t now_ns, int64_t ns)
+{
+    double ahead = rate->started ? ahead_at(rate, now_ns) : 0, bytes;
+
+    if (!rate->bytes_per_s) {
+        return UINT64_MAX;
+    }
+    bytes = MAX(ns + RATE_GRANULE_NS - ahead, 0) * rate->bytes_per_s /
+            NANOSECONDS_PER_SECOND;
+    return bytes < RATE_ROOM_MAX ? bytes : UINT64_MAX;
 }

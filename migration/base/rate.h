@@ -39,4 +39,11 @@ void rate_spend(Rate *rate, uint64_t bytes, int64_t now_ns);
 /* How long to wait before more may be sent; 0 if it may be at once */
 uint64_t rate_wait_ns(const Rate *rate, int64_t now_ns);
 
+/*
+ * Bytes that may be sent within @ns from now, for those who do not look at the
+ * clock meanwhile: with as much, somebody has to wait at the end of that time.
+ * UINT64_MAX: no limit
+ */
+uint64_t rate_room(const Rate *rate, int64_t now_ns, int64_t ns);
+
 #endif

@@ -49,6 +49,12 @@ uint64_t migration_transferred_bytes(void);
 uint64_t migration_rate_wait_ns(void);
 
 /*
+ * What migration_transferred_bytes() may become within @ns from now, without
+ * anybody looking at the clock; UINT64_MAX: no limit.  Migration thread.
+ */
+uint64_t migration_rate_end(int64_t ns);
+
+/*
  * Limit the migration to @limit bytes a second from now on;
  * RATE_LIMIT_DISABLED for no limit.  Any thread.
  */

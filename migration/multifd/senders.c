@@ -51,7 +51,7 @@ struct Senders {
     SenderTurn *turn;           /* what a turn is; NULL: ram_sender_run() */
     void *turn_opaque;
     bool drain;                 /* of a turn: until nothing is left */
-    bool stop;                  /* of a turn: atomic */
+    RamPace pace;               /* of a turn */
     bool quit;                  /* there is nothing more to do; atomic */
 };
 
@@ -217,7 +217,7 @@ Senders *senders_start(QEMUFile **files, unsigned count,
         c->ram.find_zeros = config->find_zeros;
         c->ram.tells_untouched = false;
         c->ram.share = count;
-        c->ram.stop = &s->stop;
+        c->ram.pace = &s->pace;
         ok = ok && packet_sink_init(&c->packets, files[i], config->page_bits,
                                     i, count, config->method, config->level,
                                     config->tells_zeros, errp);
@@ -269,7 +269,17 @@ static bool wait_for_senders(Senders *s, int ms)
 
 void senders_stop_turn(Senders *s)
 {
-    qatomic_set(&s->stop, true);
+    qatomic_set(&s->pace.stop, true);
+}
+
+/*
+ * What they may send in it does not depend on when the migration thread wakes
+ * up to look at the rate.
+ */
+static void allow_turn(Senders *s)
+{
+    qatomic_set(&s->pace.stop, false);
+    s->pace.end = migration_rate_end(RAM_SEND_NS);
 }
 
 /* Waits until all rest; at @end, or if they are ahead, they are told to. */
@@ -356,7 +366,7 @@ void senders_begin_turn(Senders *s, SenderTurn *turn, void *opaque)
     assert(!s->awaited);
     s->turn = turn;
     s->turn_opaque = opaque;
-    qatomic_set(&s->stop, false);
+    allow_turn(s);
     post(s);
 }
 
@@ -389,7 +399,7 @@ RamSendResult senders_run(void *opaque, RamSender *main, bool all)
         ram_sender_skip_written(main->regions);
     }
     s->drain = all;
-    qatomic_set(&s->stop, false);
+    allow_turn(s);
     for (unsigned i = 0; i < s->count; i++) {
         s->list[i].ram.regions = main->regions;
         sender_take_places(&s->list[i], ram_mapped_of(main->sink));

@@ -11,7 +11,7 @@
  * senders_shutdown(), _look(): any thread.  The others: the migration thread.
  *
  * What they share is written by the migration thread while they rest, but for
- * `stop`, which it sets in the middle of a turn.  What they are to do begins
+ * `pace.stop`, which it sets in the middle of a turn.  What they are to do begins
  * with a post of each one's semaphore and ends with a post of `rests` by each,
  * which order everything else.
  */
@@ -78,7 +78,7 @@ RamSendResult senders_run(void *senders, RamSender *main, bool all);
 
 /*
  * Turns of another kind: what each thread does is the caller's.  @ram belongs
- * to the thread of channel @i; it returns when @ram->stop is set, or earlier.
+ * to the thread of channel @i; it returns when ram_pace_over(), or earlier.
  * No RCU is held.
  */
 typedef void SenderTurn(void *opaque, unsigned i, RamSender *ram);

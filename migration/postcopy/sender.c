@@ -575,7 +575,7 @@ void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via)
 {
     bool more = ps->regions->count;
 
-    while (more && !qatomic_read(via->stop) && !ram_sink_error(via->sink)) {
+    while (more && !ram_pace_over(via->pace) && !ram_sink_error(via->sink)) {
         RCU_READ_LOCK_GUARD();
         more = serve_overflow(ps, via) ||
                sender_send_batch(ps, &ps->helpers[i], via,

@@ -139,7 +139,7 @@ void postcopy_sender_set_channel(PostcopySender *ps, QEMUFile *f,
 void postcopy_sender_set_helpers(PostcopySender *ps, unsigned count);
 
 /*
- * Thread @i sends by @via until @via->stop is set, nothing is left, or there is
+ * Thread @i sends by @via until its turn is over, nothing is left, or there is
  * an error in its sink: the background, and what is requested while at least
  * two requests wait, of POSTCOPY_OVERFLOW bytes together.  Not with RCU.
  */

@@ -328,9 +328,17 @@ static unsigned batch_pages(const RamSender *s, bool all)
     return CLAMP(pages, BATCH_PAGES_MIN, BATCH_PAGES);
 }
 
+/* Without a limit nobody reads the counters that all of them write to. */
+bool ram_pace_over(const RamPace *pace)
+{
+    return qatomic_read(&pace->stop) ||
+           (pace->end != UINT64_MAX &&
+            migration_transferred_bytes() >= pace->end);
+}
+
 static bool turn_is_over(const RamSender *s, int64_t end)
 {
-    return s->stop ? qatomic_read(s->stop)
+    return s->pace ? ram_pace_over(s->pace)
                    : migration_rate_wait_ns() || now_ns() >= end;
 }
 

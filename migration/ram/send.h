@@ -28,6 +28,15 @@
 /* Pages that are sent between two looks at rate and clock, at most */
 #define RAM_SEND_BATCH 512
 
+/*
+ * When a turn of those ends who do not look at rate and clock themselves.
+ * Whoever paces them sets it while they rest, and `stop` at any time.
+ */
+typedef struct RamPace {
+    bool stop;                  /* atomic */
+    uint64_t end;               /* of migration_transferred_bytes(), or UINT64_MAX */
+} RamPace;
+
 typedef struct RamSender {
     RamRegions *regions;
     RamSink *sink;              /* the owner's; NULL: none */
@@ -39,7 +48,7 @@ typedef struct RamSender {
     bool takes_dirty;           /* pages of the maps */
     unsigned share;             /* it has one of so many shares of the rate */
     uint64_t normal, zero;      /* pages sent and not counted for others yet */
-    const bool *stop;           /* who paces it says so here; or NULL; atomic */
+    const RamPace *pace;        /* of whoever paces it; or NULL */
     RamRun runs[RAM_SEND_BATCH];        /* of the batch, when sent as deltas */
 } RamSender;
 
@@ -64,10 +73,13 @@ void ram_sender_skip_written(RamRegions *regions);
 
 /*
  * Send, for up to RAM_SEND_NS and at the rate that is set, or with @all
- * until nothing is left.  One with @stop looks at that in place of rate and
+ * until nothing is left.  One with @pace looks at that in place of rate and
  * clock, which are the migration thread's.
  */
 RamSendResult ram_sender_run(RamSender *s, bool all);
+
+/* The turn of those with @pace is over. */
+bool ram_pace_over(const RamPace *pace);
 
 /*
  * Send pages that are the caller's to send (ram/dirty-claim.h), or that were

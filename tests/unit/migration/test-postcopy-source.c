@@ -1160,7 +1160,7 @@ typedef struct Helper {
     Wire wire;
     RamStreamSink sink;
     RamSender via;
-    bool stop;
+    RamPace pace;
     QemuThread thread;
 } Helper;
 
@@ -1170,7 +1170,8 @@ static void helper_init(Helper *h, Bench *b, unsigned i)
     wire_init(&h->wire);
     ram_stream_sink_init(&h->sink, h->wire.f, 0);
     ram_sender_init(&h->via, &b->from.regions, &h->sink.sink);
-    h->via.stop = &h->stop;
+    h->pace.end = UINT64_MAX;
+    h->via.pace = &h->pace;
 }
 
 static void bench_init_helped(Bench *b, Helper *helpers, unsigned count)

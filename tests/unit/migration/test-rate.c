@@ -158,6 +158,26 @@ static void test_new_limit(void)
     g_assert_cmpuint(rate_wait_ns(&rate, 1 * S), ==, 0);
 }
 
+/* What may be sent without a look at the clock */
+static void test_room(void)
+{
+    Rate rate;
+
+    rate_set(&rate, 0);
+    g_assert_cmpuint(rate_room(&rate, 0, S), ==, UINT64_MAX);
+    rate_set(&rate, 1000);
+    g_assert_cmpuint(rate_room(&rate, 7 * S, S), ==, 1010);
+    rate_spend(&rate, 500, 7 * S);
+    g_assert_cmpuint(rate_room(&rate, 7 * S, S), ==, 510);
+    g_assert_cmpuint(rate_room(&rate, 7 * S + S / 4, S), ==, 760);
+    rate_spend(&rate, 5000, 7 * S);
+    g_assert_cmpuint(rate_room(&rate, 7 * S, S), ==, 0);
+    /* what was missed before the last 50 ms is not made up for */
+    g_assert_cmpuint(rate_room(&rate, 100 * S, S), ==, 1060);
+    rate_set(&rate, UINT64_MAX);
+    g_assert_cmpuint(rate_room(&rate, 0, S), ==, UINT64_MAX);
+}
+
 /* Clocks that go back, and sums that no link ever carries */
 static void test_extremes(void)
 {
@@ -190,6 +210,7 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/rate/no-limit", test_no_limit);
     g_test_add_func("/migration/rate/idle", test_idle);
     g_test_add_func("/migration/rate/new-limit", test_new_limit);
+    g_test_add_func("/migration/rate/room", test_room);
     g_test_add_func("/migration/rate/extremes", test_extremes);
     return g_test_run();
 }
