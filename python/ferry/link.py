@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 CHUNK = 1 << 18
 SLOW_BUFFER = 1 << 16   # bytes at a time, and that wait, at a given speed
+CATCH_UP = 0.01         # s that a link makes up for, if its far end took them
 CONNECT_TIMEOUT = 5.0   # s
 BACKLOG = 8
 RESET = struct.pack('ii', 1, 0)     # SO_LINGER: what is unsent is dropped
@@ -74,7 +75,7 @@ class Link:
         self._port = port
         self._speed = speed
         self._free_at = 0.0     # when what was passed on has gone
-        self._late = 0.0        # s by which the last wait for that was too long
+        self._late = 0.0        # s since then in which no more was taken
         self._lock = threading.Lock()
         self._open = threading.Event()      # clear while it is held up
         self._open.set()
@@ -234,16 +235,14 @@ class Link:
                 if reset is not None:
                     self.cut(reset=reset)
                     self.cut_by_alarm.set()
+                if slow:
+                    self._end_turn()
             one.end_of(go)
         except OSError:
             one.cut(False)      # one end went away: so does the other
 
     def _wait_turn(self, count: int) -> None:
-        """Wait for as long as COUNT bytes take after those before them.
-
-        By how much the last wait was too long this one is shorter: many of them
-        would make the link slower than it says.
-        """
+        """Wait for as long as COUNT bytes take after those before them."""
         with self._lock:
             now = time.monotonic()
             self._free_at = max(self._free_at, now - self._late) + \
@@ -251,9 +250,16 @@ class Link:
             end = self._free_at
         if end > now:
             time.sleep(end - now)
-        late = max(time.monotonic() - end, 0)
+
+    def _end_turn(self) -> None:
+        """The next wait is shorter by what passing on took too long.
+
+        A sleep that ends late and the work after it would make the link slower
+        than it says.  It is not idle until it waits for something to pass on.
+        """
         with self._lock:
-            self._late = late
+            late = max(time.monotonic() - self._free_at, 0)
+            self._late = min(late, CATCH_UP)
 
     def _count(self, way: str, count: int) -> tuple[int, bool | None]:
         """How many of COUNT bytes may pass, and how to cut after them."""

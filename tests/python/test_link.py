@@ -66,7 +66,7 @@ class Linked(unittest.TestCase):
         self.assertTrue(0.09 < took < 2, f'{took} s')
 
     def test_speed_is_kept(self):
-        """Sleeps that are too long do not add up, but for those that are."""
+        """Sleeps that are too long, and work, do not add up."""
         link = Link(self.server.getsockname()[1], speed=60_000_000)
         self.addCleanup(link.close)
         clock = [100.0]
@@ -78,10 +78,18 @@ class Linked(unittest.TestCase):
             made_up.sleep.side_effect = sleep
             for _ in range(1000):
                 link._wait_turn(60_000)
+                clock[0] += 0.0002
+                link._end_turn()
             self.assertAlmostEqual(clock[0], 101, delta=0.01)
             clock[0] += 5           # nobody sends: that time is gone
             link._wait_turn(60_000)
             self.assertAlmostEqual(clock[0], 106, delta=0.01)
+            clock[0] += 1           # who receives does not take it: no more
+            link._end_turn()
+            for _ in range(100):
+                link._wait_turn(60_000)
+                link._end_turn()
+            self.assertAlmostEqual(clock[0], 107.1, delta=0.02)
 
     def test_both_ways(self):
         near, far = self.pair()
