@@ -17,12 +17,12 @@
 /* A new minimum is lower than the last one by at least this share. */
 #define NEW_MINIMUM 0.2
 
-/* A pass may leave so much of what the limit allows, if that is more. */
+/* The share to which a pass should shrink... */
+#define SHRINK_TO 0.3
+/* ...or it may leave so much of what the limit allows, if that is more. */
 #define NEAR_LIMIT 0.9
 /* A pass helped if it brought the prediction down to this share. */
 #define HELPED 0.9
-/* A first step that takes less than this away would hardly be noticed. */
-#define FIRST_KEEP 0.8
 /* The share is corrected if it is wrong by more than this. */
 #define CORRECT_BY 0.2
 /* At full throttle, so many passes without help are enough. */
@@ -170,6 +170,14 @@ static double least_keep(const PolicyLimits *limits)
     return 1 - limits->throttle_max / 100.0;
 }
 
+double convergence_shrink_to(double allowed, double remaining)
+{
+    if (remaining <= 0) {
+        return SHRINK_TO;
+    }
+    return CLAMP(NEAR_LIMIT * allowed / remaining, SHRINK_TO, NEAR_LIMIT);
+}
+
 /*
  * The share of their time that vCPUs may keep if a pass is to shrink as it
  * should.  It is an upper bound: a guest that has dirtied all of its working
@@ -178,17 +186,14 @@ static double least_keep(const PolicyLimits *limits)
 static double keep_goal(const Convergence *c, const Policy *p,
                         const PolicyLimits *limits, uint64_t remaining)
 {
-    double shrink_to = CONVERGENCE_SHRINK_TO, allowed, rate;
+    double rate;
 
     if (!p->interval_ns || !p->dirtied) {
         return c->keep;
     }
-    if (remaining) {
-        allowed = NEAR_LIMIT * policy_threshold(p, limits) / remaining;
-        shrink_to = CLAMP(allowed, CONVERGENCE_SHRINK_TO, NEAR_LIMIT);
-    }
     rate = p->dirtied * NS_PER_S / p->interval_ns / c->keep;
-    return shrink_to * p->bandwidth.mean / rate;
+    return convergence_shrink_to(policy_threshold(p, limits), remaining) *
+           p->bandwidth.mean / rate;
 }
 
 static void set_keep(Convergence *c, const PolicyLimits *limits, double keep)
@@ -208,7 +213,7 @@ static void throttle_more(Convergence *c, const Policy *p,
         /* What was done was too little by more than can be measured. */
         goal = MIN(goal, c->keep / (1 << MIN(2 * c->unmoved, 6)));
     }
-    set_keep(c, limits, MIN(goal, FIRST_KEEP));
+    set_keep(c, limits, MIN(goal, CONVERGENCE_FIRST_KEEP));
 }
 
 /* It was of no use: the guest gets its time back, for a while. */

@@ -28,8 +28,8 @@
 /* A stall: so many passes, and so much time, without a new minimum */
 #define CONVERGENCE_STALL_PASSES 2
 #define CONVERGENCE_STALL_NS (1000 * 1000 * 1000ull)
-/* Of what is sent in a pass, a throttled guest is to dirty this share. */
-#define CONVERGENCE_SHRINK_TO 0.3
+/* Throttling takes at least so much that vCPUs keep this share. */
+#define CONVERGENCE_FIRST_KEEP 0.8
 
 /* How many predictions are remembered, one a pass */
 #define CONVERGENCE_RECENT 8
@@ -61,6 +61,12 @@ typedef struct ConvergenceLook {
 } ConvergenceLook;
 
 void convergence_init(Convergence *c);
+
+/*
+ * Of what is sent in a pass, the share that a throttled guest is to dirty in
+ * it: less, the more @remaining is than the @allowed bytes of the switchover.
+ */
+double convergence_shrink_to(double allowed, double remaining);
 
 /* @limits for policy_decide(), which with @automatic leaves the means to us */
 PolicyLimits policy_limits_without_means(const PolicyLimits *limits);

@@ -189,12 +189,17 @@ static double take_long(const EstimateInput *in, const Course *c, double left,
     return left;
 }
 
+/* Of the downtime: what there is for memory */
+static double budget_ns(const EstimateInput *in, const Course *c)
+{
+    return MAX((double)in->downtime_ns - c->fixed_ns, in->downtime_ns / 2.0);
+}
+
 /* Passes until the rest fits. The first ones are not throttled. */
 static Played play(const EstimateInput *in, const Course *course,
                    unsigned unthrottled)
 {
-    double budget = MAX((double)in->downtime_ns - course->fixed_ns,
-                        in->downtime_ns / 2.0);
+    double budget = budget_ns(in, course);
     double left = in->memory, before = INFINITY;
     Course c = *course;
     Played p = { 0 };
@@ -287,6 +292,7 @@ static Played play_throttled(const EstimateInput *in, Course c)
     Played p = play(in, &c, PASSES_MAX);
     double least = 1 - in->throttle_max / 100.0, pass_ns, rate, more;
     double without_ns = 0;
+    double budget = budget_ns(in, &c) / NS_PER_S * c.bandwidth;
 
     if (p.ends) {
         return p;
@@ -299,7 +305,8 @@ static Played play_throttled(const EstimateInput *in, Course c)
     /* Where passes are short there are more of them until that is a stall. */
     more = ns * ceil(MAX(CONVERGENCE_STALL_NS - without_ns, 0) / MAX(ns, 1));
     rate = dirtied_in(in, &c, pass_ns) / pass_ns * NS_PER_S;
-    c.keep = MIN(CONVERGENCE_SHRINK_TO * c.bandwidth / rate, 0.8);
+    c.keep = MIN(convergence_shrink_to(budget, ns / NS_PER_S * c.bandwidth) *
+                 c.bandwidth / rate, CONVERGENCE_FIRST_KEEP);
     for (unsigned i = 0; i < 4; i++) {
         c.keep = MAX(c.keep, least);
         p = play(in, &c, CONVERGENCE_STALL_PASSES + 1);

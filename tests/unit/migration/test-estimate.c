@@ -169,6 +169,30 @@ static void test_throttle(void)
 }
 
 /*
+ * A working set that is not much more than what the limit allows: throttling
+ * need only be so hard that this little is missed no more.
+ */
+static void test_throttle_near_limit(void)
+{
+    Score score = { 0 };
+
+    for (unsigned seed = 0; seed < GUESTS; seed++) {
+        Workload w = guest(seed, 1.2, 3);
+        EstimateInput in;
+        Estimate all[ESTIMATE__COUNT];
+        Outcome o;
+
+        w.memory = w.link * (2.5 + seed % 7 / 2.0);
+        w.set[0].size = w.link * (0.5 + seed % 5 / 10.0);
+        in = measure(&w, 1);
+        o = migrate(&w, true);
+        estimate_all(&in, all);
+        compare(&w, &all[ESTIMATE_THROTTLE], &o, &score);
+    }
+    check_score(&score);
+}
+
+/*
  * Throttled vCPUs run for a slice and sleep for many: a pass in their sleep
  * leaves nothing, however much another would.  And they make up for the delay.
  */
@@ -333,6 +357,7 @@ int main(int argc, char **argv)
 #define ADD(name, func) g_test_add_func("/migration/estimate/" name, func)
     ADD("precopy", test_precopy);
     ADD("throttle", test_throttle);
+    ADD("throttle-near-limit", test_throttle_near_limit);
     ADD("throttle-slices", test_throttle_slices);
     ADD("pick", test_pick);
     ADD("never", test_never);
