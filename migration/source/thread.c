@@ -168,6 +168,13 @@ static void end_unplug(void)
     }
 }
 
+/* The guest runs for as long as it may turn out that the peer does not fit. */
+static bool stop_first(Error **errp)
+{
+    BQL_LOCK_GUARD();
+    return switchover_stop_first(errp);
+}
+
 static bool source_set_up(Error **errp)
 {
     int64_t start = now_ns();
@@ -198,7 +205,7 @@ static bool source_set_up(Error **errp)
         !urgent_channel_connect(errp)) {
         return false;
     }
-    if (!meet(&peer, errp)) {
+    if (!meet(&peer, errp) || (cpr_stops_guest() && !stop_first(errp))) {
         return false;
     }
     if (migrate_postcopy()) {
@@ -581,17 +588,11 @@ static bool source_send_guest(Policy *policy, Error **errp)
     return false;
 }
 
-static bool stop_first(Error **errp)
-{
-    BQL_LOCK_GUARD();
-    return switchover_stop_first(errp);
-}
-
 static bool source_run(Error **errp)
 {
     Policy policy;
 
-    if ((cpr_stops_guest() && !stop_first(errp)) || !source_set_up(errp)) {
+    if (!source_set_up(errp)) {
         end_unplug();
         return false;
     }

@@ -109,6 +109,16 @@ def hand_over(source: str, target: str) -> Case:
                 needs=('mode=cpr-transfer',))
 
 
+def wait_failed(old: VM) -> dict[str, Any]:
+    """Until the migration has; what is known of it then."""
+    end = time.monotonic() + 30
+    while (info := old.qmp.cmd('query-migrate'))['status'] not in ENDED:
+        check(time.monotonic() < end, f'it ends: {info}')
+        time.sleep(0.01)
+    check(info['status'] == 'failed', f'it failed: {info}')
+    return info
+
+
 def new_one_ends(lab: Lab) -> str:
     """The new QEMU ends before it listens; the guest goes on, then moves."""
     old = begin(lab, 'ferry', 'cpr-transfer', **HANDED)
@@ -116,17 +126,30 @@ def new_one_ends(lab: Lab) -> str:
     # Where it is to listen for the migration there is something already.
     new.main.mkdir()
     old.qmp.cmd('migrate', {'channels': new.channels()})
-    end = time.monotonic() + 30
-    while (info := old.qmp.cmd('query-migrate'))['status'] not in ENDED:
-        check(time.monotonic() < end, f'it ends: {info}')
-        time.sleep(0.01)
-    check(info['status'] == 'failed', f'it failed: {info}')
+    info = wait_failed(old)
     lab.must_go_on()
     again = Transfer(lab, 'ferry')
     old.qmp.cmd('migrate', {'channels': again.channels()})
     again.vm.connect()
     lab.guest.expect(again.vm)
     arrive(lab, again.vm)
+    lab.clear()
+    return f'"{info["error-desc"]}"'
+
+
+def does_not_fit(lab: Lab) -> str:
+    """A new QEMU that lacks a device: the guest is not even stopped."""
+    old = begin(lab, 'ferry', 'cpr-transfer', **HANDED,
+                args=['-device', 'virtio-rng-pci'])
+    new = Transfer(lab, 'ferry')
+    old.qmp.events()
+    old.qmp.cmd('migrate', {'channels': new.channels()})
+    info = wait_failed(old)
+    check('virtio-rng' in info['error-desc'],
+          f'the error tells of the device: {info["error-desc"]}')
+    stops = [event for event in old.qmp.events() if event['event'] == 'STOP']
+    check(not stops, 'the guest has not been stopped')
+    lab.must_go_on()
     lab.clear()
     return f'"{info["error-desc"]}"'
 
@@ -181,12 +204,8 @@ def not_executed(lab: Lab) -> str:
     shown = old.qmp.cmd('query-migrate-parameters')['cpr-exec-command']
     check(shown == [str(program), 'two words'], f'words are kept: {shown}')
     old.qmp.cmd('migrate', {'uri': f'file:{state}'})
-    end = time.monotonic() + 30
-    while (info := old.qmp.cmd('query-migrate'))['status'] not in ENDED:
-        check(time.monotonic() < end, f'it ends: {info}')
-        time.sleep(0.01)
-    check(info['status'] == 'failed' and str(program) in info['error-desc'],
-          f'it says why: {info}')
+    info = wait_failed(old)
+    check(str(program) in info['error-desc'], f'it says why: {info}')
     lab.must_go_on()
     lab.clear()
     state.unlink()
@@ -261,6 +280,7 @@ def all_cases() -> list[Case]:
     return [
         *(hand_over(*pair) for pair in PAIRS),
         Case('cpr-transfer-new-one-ends', new_one_ends, **ours),
+        Case('cpr-transfer-does-not-fit', does_not_fit, **ours),
         Case('cpr-transfer-refused', refused, **ours),
         Case('cpr-exec', executed, needs=('mode=cpr-exec',)),
         Case('cpr-exec-not-executed', not_executed, needs=('mode=cpr-exec',)),
