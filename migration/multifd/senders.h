@@ -11,9 +11,9 @@
  * senders_shutdown(), _look(): any thread.  The others: the migration thread.
  *
  * What they share is written by the migration thread while they rest, but for
- * `pace.stop`, which it sets in the middle of a turn.  What they are to do begins
- * with a post of each one's semaphore and ends with a post of `rests` by each,
- * which order everything else.
+ * the `stop` of their pace, which it sets in the middle of a turn.  What they
+ * are to do begins with a post of each one's semaphore and ends with a post of
+ * `rests` by each, which order everything else.
  */
 
 #ifndef MIGRATION_MULTIFD_SENDERS_H

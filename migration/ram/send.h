@@ -34,7 +34,7 @@
  */
 typedef struct RamPace {
     bool stop;                  /* atomic */
-    uint64_t end;               /* of migration_transferred_bytes(), or UINT64_MAX */
+    uint64_t end;               /* as migration_rate_end() has it */
 } RamPace;
 
 typedef struct RamSender {
