@@ -131,7 +131,8 @@ static int64_t thread_cpu_ns(void)
 
 /*
  * What was done since the last call is what the choice learns from.  A rest
- * counts if there is a rate to keep to: then the rate is why.
+ * counts if there is a rate to keep to: then the rate is why.  Who waits for a
+ * CPU between two packets does not wait for the link: less work is what helps.
  */
 static void tell_choice(PacketEncoder *e)
 {
@@ -148,10 +149,24 @@ static void tell_choice(PacketEncoder *e)
     if (!clock->at_ns || (clock->rests && rate == RATE_LIMIT_DISABLED)) {
         use = (CodecUse) { };
     }
-    use.waited_ns = use.wall_ns - MIN(use.wall_ns, cpu - clock->cpu_ns);
+    use.waited_ns = use.wall_ns - MIN(use.wall_ns, cpu - clock->cpu_ns +
+                                                   clock->preempted_ns);
     *clock = (EncoderClock) { .at_ns = now, .cpu_ns = cpu };
     codec_choice_rate(&e->choice, rate / e->channels, now);
     codec_choice_used(&e->choice, &use, now);
+}
+
+/*
+ * What was begun at @began is done.  Nothing waits in between.  The time is
+ * looked at last: a thread often loses its CPU at the end of a system call.
+ */
+static void note_encoded(EncoderClock *clock, int64_t began)
+{
+    int64_t cpu = thread_cpu_ns() - clock->cpu_ns;
+    int64_t now = now_ns(), took = now - clock->at_ns;
+
+    clock->encode_ns = now - began;
+    clock->preempted_ns = took - MIN(took, cpu);
 }
 
 /*
@@ -302,10 +317,10 @@ static ssize_t encode_automatic(PacketEncoder *e, const struct iovec *runs,
     if (e->choice.way != CODEC_WAY_PLAIN && n && !looks_random(e, runs, n)) {
         method = METHOD_THAT_PAYS;
     }
-    began = thread_cpu_ns();
+    began = now_ns();
     len = encode_with(e, method, way_level[e->choice.way], runs, n, out, flag,
                       errp);
-    e->clock.encode_ns = thread_cpu_ns() - began;
+    note_encoded(&e->clock, began);
     return len;
 }
 

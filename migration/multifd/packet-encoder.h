@@ -25,7 +25,8 @@
 typedef struct EncoderClock {
     int64_t at_ns, cpu_ns;      /* when, 0: never; the thread's CPU time */
     bool rests;                 /* nothing was to be sent since then */
-    uint64_t encode_ns;         /* CPU time */
+    uint64_t encode_ns;         /* in the encoder */
+    uint64_t preempted_ns;      /* in it and in trials: others had the CPU */
     uint64_t memory, sent;      /* bytes */
 } EncoderClock;
 

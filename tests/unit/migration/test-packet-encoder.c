@@ -9,6 +9,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sched.h>
 #include "qemu/iov.h"
 #include "area.h"
 #include "setup.h"
@@ -238,6 +239,73 @@ static void test_small(void)
     way_destroy(&w);
 }
 
+#ifdef CONFIG_LINUX
+static void *spin(void *stop)
+{
+    while (!qatomic_read((bool *)stop)) {
+    }
+    return NULL;
+}
+
+static int64_t thread_cpu_us(void)
+{
+    struct timespec ts;
+
+    g_assert_cmpint(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts), ==, 0);
+    return ts.tv_sec * G_USEC_PER_SEC + ts.tv_nsec / 1000;
+}
+
+/* This thread, and those that it creates, on the first of its CPUs */
+static void share_a_cpu(cpu_set_t *before)
+{
+    cpu_set_t one;
+    int cpu = 0;
+
+    g_assert_cmpint(sched_getaffinity(0, sizeof(*before), before), ==, 0);
+    while (!CPU_ISSET(cpu, before)) {
+        cpu++;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    g_assert_cmpint(sched_setaffinity(0, sizeof(one), &one), ==, 0);
+}
+
+/* Time in which another thread has the CPU is not taken for a wait. */
+static void test_busy(void)
+{
+    int64_t wall, cpu, preempted = 0;
+    bool stop = false;
+    QemuThread other;
+    cpu_set_t before;
+    struct iovec memory;
+    const uint8_t *out;
+    uint32_t flag;
+    Way w;
+
+    way_init(&w, MULTIFD_COMPRESSION_AUTO);
+    memory = (struct iovec) { w.from, BYTES };
+    fill_with_text(w.from, BYTES);
+    share_a_cpu(&before);
+    qemu_thread_create(&other, "spin", spin, &stop, QEMU_THREAD_JOINABLE);
+    wall = g_get_monotonic_time();
+    cpu = thread_cpu_us();
+    for (unsigned i = 0; i < 1500; i++) {
+        force_way(&w, CODEC_WAY_STRONG);
+        packet_encoder_encode(&w.encoder, &memory, 1, &out, &flag,
+                              &error_abort);
+        preempted += w.encoder.clock.preempted_ns / 1000;
+    }
+    wall = g_get_monotonic_time() - wall;
+    cpu = thread_cpu_us() - cpu;
+    qatomic_set(&stop, true);
+    qemu_thread_join(&other);
+    g_assert_cmpint(sched_setaffinity(0, sizeof(before), &before), ==, 0);
+    g_assert_cmpint(wall, >, cpu * 1.2);
+    g_assert_cmpint(preempted, >, (wall - cpu) / 2);
+    way_destroy(&w);
+}
+#endif
+
 /* A rate that is lower than what could be sent: text is compressed by itself */
 static void test_rate(void)
 {
@@ -271,6 +339,9 @@ int main(int argc, char **argv)
     g_test_add_func("/migration/packet-encoder/noise", test_noise);
     g_test_add_func("/migration/packet-encoder/levels", test_levels);
     g_test_add_func("/migration/packet-encoder/small", test_small);
+#ifdef CONFIG_LINUX
+    g_test_add_func("/migration/packet-encoder/busy", test_busy);
+#endif
     g_test_add_func("/migration/packet-encoder/rate", test_rate);
 #endif
     return g_test_run();
