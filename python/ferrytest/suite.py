@@ -59,7 +59,7 @@ from typing import Any, Callable, Iterable, Iterator
 from ferry import paths
 from ferry.errors import FerryError, one_line, run_main
 
-from . import abilities, lanes
+from . import abilities, findings, lanes
 from .abilities import Skip
 
 SKIPPED = 77            # exit status of a suite that cannot run here
@@ -270,6 +270,7 @@ class Place:
         self.folder = folder
         self.lab = suite.lab(folder) if suite.lab else None
         self._suite = suite
+        self._logs = findings.Reader(folder, suite.logs)
 
     def run(self, case: Case, options: Options) -> Verdict:
         """Run a case here."""
@@ -278,6 +279,7 @@ class Place:
                           lambda: self._act(case),
                           (case.limit or self._suite.limit)
                           * options.patience)
+        self._judge_logs(verdict)
         if not verdict.ok and self.lab is not None:
             verdict.notes += self.lab.last_words()
         if not verdict.ok or options.verbose:
@@ -291,6 +293,13 @@ class Place:
                 self.lab.clear()
             verdict.where = self.lab.where()
         return verdict
+
+    def _judge_logs(self, verdict: Verdict) -> None:
+        """A case in which a sanitizer said something has failed."""
+        said = self._logs.new() if self._suite.spotless else []
+        if said:
+            verdict.ok, verdict.skip = False, ''
+            verdict.notes[:0] = said
 
     def _act(self, case: Case) -> object:
         try:
@@ -318,7 +327,7 @@ class Suite:
                  kinds: tuple[str, ...] = paths.KINDS,
                  jobs: int = 1, tries: int = 1, count: int | None = None,
                  seed: int | None = None,
-                 logs: tuple[str, ...] = ('*.log',),
+                 logs: tuple[str, ...] = ('*.log',), spotless: bool = True,
                  flags: Callable[[argparse.ArgumentParser], object]
                  | None = None,
                  check: Callable[[Options], None] | None = None) -> None:
@@ -327,13 +336,16 @@ class Suite:
         KINDS are the QEMUs that must have been built if all is run.  JOBS is 0
         if cases need what others have done.  A case is tried TRIES times, where
         a busy machine may be at fault.  COUNT and SEED are the defaults of
-        these flags, which there are only then.  FLAGS adds flags of the suite's
+        these flags, which there are only then.  LOGS are kept of a case that
+        failed, and it fails with a word of a sanitizer in them, unless the
+        suite is not SPOTLESS and judges that itself.  FLAGS adds flags of its
         own; CHECK looks whether it can run here, and raises Skip if not.
         """
         self.name, self.doc, self.cases = name, doc, cases
         self.limit, self.lab, self.shared = limit, lab, shared
         self.kinds, self.jobs, self.tries = kinds, jobs, tries
-        self.count, self.seed, self.logs = count, seed, logs
+        self.count, self.seed = count, seed
+        self.logs, self.spotless = logs, spotless
         self._flags, self._check = flags, check
 
     def start(self) -> None:
@@ -345,6 +357,7 @@ class Suite:
         options = self.parse(argv)
         if options.ours != 'ferry':
             os.environ[paths.IN_PLACE] = str(paths.qemu(options.ours))
+        findings.settings()
         if options.list:
             for name in self.names(options):
                 print(name)

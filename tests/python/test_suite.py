@@ -172,6 +172,21 @@ class Running(unittest.TestCase):
         self.assertEqual((kept / 'vm.log').read_text(), 'last')
         self.assertEqual((kept / 'elsewhere.log').read_text(), 'brought')
 
+    def test_word_of_a_sanitizer(self):
+        """It fails the case in which it was said, and no other one."""
+        said = 'vm.c:3:1: runtime error: load of misaligned address'
+
+        def act(box):
+            with (box.folder / 'vm.log').open('a') as log:
+                log.write(f'qemu -name runtime error:\n{said}\n')
+        cases = [Case('a', act), Case('b', id), Case('c', act)]
+        status, lines = self.run_suite(cases, lab=Box)
+        points = [line for line in lines if line[0] != '#']
+        self.assertEqual((status, points[1:4]),
+                         (1, ['not ok 1 - a', 'ok 2 - b', 'not ok 3 - c']))
+        self.assertEqual(lines.count(f'# vm.log: {said}'), 2, lines)
+        self.assertEqual(self.run_suite(cases, lab=Box, spotless=False)[0], 0)
+
     def test_labs_apart(self):
         labs = []
 

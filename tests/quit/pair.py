@@ -25,6 +25,7 @@ from ferry.qmp import GONE, QMPError                        # noqa: E402
 from ferry.vm import VM                                     # noqa: E402
 from ferrytest.bench import native                          # noqa: E402
 from ferrytest.bench.run import ram_address                 # noqa: E402
+from ferrytest.findings import SANITIZER, found             # noqa: E402
 from ferrytest.postcopy import Side                         # noqa: E402
 
 MEMORY = 64                     # MiB
@@ -32,9 +33,8 @@ FILL = (16 << 20, 24 << 20)     # start and length of random data
 PATIENCE = 30.0                 # s for a step; a sanitizer on a busy machine
 POLL = 0.005                    # s
 
-# In what an emulator with a sanitizer says before it ends
-FINDING = re.compile(r'(?:ERROR|WARNING|SUMMARY): \w*Sanitizer|runtime error:|'
-                     r'Assertion|assertion failed')
+# In what an emulator says before it ends as it must not
+FINDING = re.compile(f'{SANITIZER.pattern}|Assertion|assertion failed')
 
 _libc = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
@@ -119,9 +119,7 @@ class Pair:
 
 def findings(vm: VM) -> str:
     """What VM has said that it must not say, or ''."""
-    log = vm.log_path.read_text(errors='replace')
-    return '; '.join(line.strip() for line in log.splitlines()[1:]
-                     if FINDING.search(line))
+    return '; '.join(found(vm.log_path.read_text(errors='replace'), FINDING))
 
 
 def must_end(vm: VM, quit_now: Callable[[], object], within: float) -> float:

@@ -1,0 +1,56 @@
+# What sanitizers said in the logs of a case.
+#
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What sanitizers said in the logs of a case.
+
+An emulator that a sanitizer ends looks to its peer like one that was killed,
+which is what many cases do to it anyway.  So the logs are read as well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Iterable
+
+# In what an emulator with a sanitizer says
+SANITIZER = re.compile(r'(?:ERROR|WARNING|SUMMARY): \w*Sanitizer|'
+                       r'runtime error:')
+
+# How sanitizers of emulators are set, if nobody else does.  What is left at the
+# end of an emulator is not worth a report.
+SETTINGS = {'ASAN_OPTIONS': 'detect_leaks=0',
+            'UBSAN_OPTIONS': 'print_stacktrace=1:halt_on_error=1'}
+
+
+def settings() -> None:
+    """Have emulators end with what a sanitizer finds."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def found(text: str, words: re.Pattern[str] = SANITIZER) -> list[str]:
+    """Lines of a log with WORDS; the first, the command line, has none."""
+    return [line.strip() for line in text.splitlines()[1:]
+            if words.search(line)]
+
+
+class Reader:
+    """Logs below a folder, of which each line is told once."""
+
+    def __init__(self, folder: Path, patterns: Iterable[str]) -> None:
+        self._folder, self._patterns = folder, tuple(patterns)
+        self._seen: dict[Path, int] = {}        # lines that have been told
+
+    def new(self) -> list[str]:
+        """What was found since the last time, with the names of logs."""
+        said = []
+        for log in sorted({log for pattern in self._patterns
+                           for log in self._folder.rglob(pattern)
+                           if log.is_file()}):
+            lines = found(log.read_text(errors='replace'))
+            said += [f'{log.name}: {line}'
+                     for line in lines[self._seen.get(log, 0):]]
+            self._seen[log] = len(lines)
+        return said
