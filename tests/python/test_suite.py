@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / 'python'))
 
 from ferry import paths                                     # noqa: E402
 from ferry.errors import FerryError                         # noqa: E402
-from ferrytest import lanes, process, suite                 # noqa: E402
+from ferrytest import findings, lanes, process, suite       # noqa: E402
 from ferrytest.suite import (Case, Failed, Lab, Skip, Suite,    # noqa: E402
                              attempt, check, matches)
 
@@ -186,6 +186,12 @@ class Running(unittest.TestCase):
                          (1, ['not ok 1 - a', 'ok 2 - b', 'not ok 3 - c']))
         self.assertEqual(lines.count(f'# vm.log: {said}'), 2, lines)
         self.assertEqual(self.run_suite(cases, lab=Box, spotless=False)[0], 0)
+
+    def test_sanitizers_keep_little(self):
+        with mock.patch.dict(os.environ, {'ASAN_OPTIONS': 'a=1'}):
+            with findings.keeps_little():
+                self.assertRegex(os.environ['ASAN_OPTIONS'], '^a=1:quarantine')
+            self.assertEqual(os.environ['ASAN_OPTIONS'], 'a=1')
 
     def test_labs_apart(self):
         labs = []
