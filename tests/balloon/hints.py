@@ -127,7 +127,9 @@ def counted(lab: Lab) -> None:
     driver, _ = move.round()
 
     def left() -> int:
-        return move.source.qmp.cmd('query-migrate')['ram']['remaining']
+        """And what was sent, of which there is more with time."""
+        ram = move.source.qmp.cmd('query-migrate')['ram']
+        return ram['remaining'] + PAGE * (ram['normal'] + ram['duplicate'])
     before = left()
     driver.add('hints', In(DATA, 40 * PAGE))
     driver.drain('hints')
