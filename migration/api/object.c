@@ -77,6 +77,16 @@ static void set_fault_delay(Object *obj, const char *text, Error **errp)
     fault_inject_set(text, errp);
 }
 
+static char *get_fault_gate(Object *obj, Error **errp)
+{
+    return g_strdup(fault_inject_gate());
+}
+
+static void set_fault_gate(Object *obj, const char *folder, Error **errp)
+{
+    fault_inject_set_gate(folder);
+}
+
 static bool get_fault_cpus_stay(Object *obj, Error **errp)
 {
     return fault_inject_cpus_stay();
@@ -96,6 +106,8 @@ static void migration_class_init(ObjectClass *class, void *data)
                              migration_properties_count);
     object_class_property_add_str(class, "x-fault-delay", get_fault_delay,
                                   set_fault_delay);
+    object_class_property_add_str(class, "x-fault-gate", get_fault_gate,
+                                  set_fault_gate);
     object_class_property_add_bool(class, "x-fault-cpus-stay",
                                    get_fault_cpus_stay, set_fault_cpus_stay);
 }

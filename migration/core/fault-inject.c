@@ -9,13 +9,18 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "fault-inject.h"
+#include "migration/base/clock.h"
+
+/* Between two looks at a gate, us */
+#define GATE_LOOK_US 1000
 
 typedef struct Delays {
     unsigned ms[DOWNTIME_PART__COUNT];
 } Delays;
 
 static Delays delays;
-static bool cpus_stay;          /* set before a migration starts */
+static char *gate;              /* both are set before a migration starts */
+static bool cpus_stay;
 
 /* Appends "name" or, with @values, "name:ms". */
 static void append(GString *text, DowntimePart part, bool values)
@@ -104,11 +109,50 @@ unsigned fault_inject_delay_ms(DowntimePart part)
     return delays.ms[part];
 }
 
+void fault_inject_set_gate(const char *folder)
+{
+    g_free(gate);
+    gate = *folder ? g_strdup(folder) : NULL;
+}
+
+const char *fault_inject_gate(void)
+{
+    return gate ? gate : "";
+}
+
+/* Returns false if there is no folder for it. */
+static bool make_file(const char *path)
+{
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0;
+}
+
+static void wait_at_gate(DowntimePart part, unsigned ms)
+{
+    g_autofree char *path = g_build_filename(gate, downtime_part_name(part),
+                                             NULL);
+    int64_t end = now_ns() + ms * (int64_t)SCALE_MS;
+
+    if (!make_file(path)) {
+        return;
+    }
+    while (now_ns() < end && !access(path, F_OK)) {
+        g_usleep(GATE_LOOK_US);
+    }
+    unlink(path);
+}
+
 void fault_inject_delay(DowntimePart part)
 {
     unsigned ms = fault_inject_delay_ms(part);
 
-    if (ms) {
+    if (ms && gate) {
+        wait_at_gate(part, ms);
+    } else if (ms) {
         g_usleep(ms * 1000ul);
     }
 }

@@ -26,6 +26,16 @@
 bool fault_inject_set(const char *text, Error **errp);
 
 /*
+ * The property x-fault-gate: a folder, "" stands for none.  A part that has a
+ * delay makes the file @folder/PART when it begins, and goes on when somebody
+ * removes that, or when its time is over; it leaves no file.  So who tests
+ * knows that the part is under way, and for how long.  If there is no such
+ * folder the part is not delayed.  Before a migration starts.
+ */
+void fault_inject_set_gate(const char *folder);
+const char *fault_inject_gate(void);
+
+/*
  * The property x-fault-cpus-stay: CPUs are taken for such that cannot be reset,
  * as those of a confidential guest.
  */
@@ -35,7 +45,10 @@ bool fault_inject_cpus_stay(void);
 /* As fault_inject_set() takes it; the caller frees it. */
 char *fault_inject_text(void);
 
-/* What there is to wait for @part; 0 if nothing is.  Any thread. */
+/*
+ * What there is to wait for @part, at most if there is a gate; 0 if nothing
+ * is.  Any thread.
+ */
 unsigned fault_inject_delay_ms(DowntimePart part);
 
 /*

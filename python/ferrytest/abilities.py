@@ -42,8 +42,8 @@ NOT_YET = 'not available yet'
 # Capabilities and parameters that are ours alone: a QEMU of the base has
 # nothing to compare them with.
 OURS = frozenset(('strict-downtime', 'strict-downtime-attempts',
-                  'x-fault-delay', 'x-fault-cpus-stay', 'postcopy-auto',
-                  'convergence', 'total-time-limit', 'on-miss',
+                  'x-fault-delay', 'x-fault-gate', 'x-fault-cpus-stay',
+                  'postcopy-auto', 'convergence', 'total-time-limit', 'on-miss',
                   'cpr-exec-command', 'x-rdma-chunk-size', 'x-rdma-queue-pairs',
                   'preflight', 'vmstate-check-period', 'checkpoint',
                   'checkpoint-interval', 'checkpoint-timeout',

@@ -15,6 +15,7 @@ from ferry.errors import FerryError
 from ferry.qmp import QMP
 from ferry.vm import VM
 from ferrytest.drain import Drain
+from ferrytest.gate import Gate
 
 # SHUT with the value 1, on the return path
 REFUSED = struct.pack('>HHI', 1, 4, 1)
@@ -25,15 +26,15 @@ MORE = bytes(1 << 20)
 def before_the_end(act: Callable[[QMP, VM], None]) -> Callable[[Box], None]:
     """ACT when all was sent but the end: the guest goes on at the source."""
     def test(box: Box) -> None:
-        args = ('-global', 'migration.x-fault-delay=flush:2000')
-        with box.vm('ferry', [], args=args, run=True) as src, \
+        gate = Gate(box.folder, 'flush')
+        with box.vm('ferry', [], args=tuple(gate.args), run=True) as src, \
                 box.vm('ferry', [], incoming=True) as dst, \
                 QMP(src.view_path, oob=True) as urgent:
             src.qmp.cmd('migrate', {'uri': listen(box, dst)})
             wait(dst, 'active')
-            # All is sent in far less, and nobody is answered then.
-            time.sleep(1)
+            gate.wait()         # all is sent, and nobody is answered
             act(urgent, dst)
+            gate.open()
             wait(src, 'failed')
             is_state(src, 'running')
     return test

@@ -20,8 +20,7 @@ from ferrytest.suite import Case
 
 from lab import Lab, check
 from postcopy import PLAIN, POINTS, PREEMPT, Way, summary
-from promised import (DEVICE, HELD_FOR, PLENTY, SLOW, Promised, locked,
-                      promised, stays)
+from promised import DEVICE, PLENTY, Promised, locked, promised, stays
 
 STOPPED = 0.3           # s that a destination stands still before it is ended
 TOO_FAR = 0             # ms of the downtime limit: no round trip is as short
@@ -73,8 +72,8 @@ def goes_on(way: Way, act: Callable[[Promised], None]) -> Case:
     """What happens to the destination does not harm the guest."""
     def run(lab: Lab) -> str:
         status = 'cancelled' if act is cancelled else 'failed'
-        with promised(lab, 'ferry', 'ferry', way, PLENTY, SLOW['ferry'],
-                      strict=False, delay=HELD_FOR) as move:
+        with promised(lab, 'ferry', 'ferry', way, PLENTY, strict=False,
+                      held=True) as move:
             move.begin(tcp_uri(), move.via)
             act(move)
             why = stays(lab, move, status)

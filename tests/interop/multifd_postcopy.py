@@ -31,8 +31,8 @@ from postcopy import (POINTS, TRICKLE, Move, Way, cut, moving, pause_source,
                       pause_target, refused, summary, target_dies)
 from postcopy_memory import (BACKENDS, Backend, backed, moving_backend,
                              room_for_two)
-from promised import (DELAY, DEVICE, HELD_FOR, PLENTY, SLOW, SOON, Promised,
-                      ends, promised, stays)
+from promised import (DELAY, DEVICE, PLENTY, SLOW, SOON, Promised, ends,
+                      promised, stays)
 
 MULTIFD = {'multifd': True}
 PREEMPT = {'postcopy-preempt': True}
@@ -245,8 +245,8 @@ def held_killed(move: Promised) -> None:
 def stays_here(act: Callable[[Promised], None], status: str) -> Case:
     """Pages were discarded at the destination; the guest is here."""
     def run(lab: Lab) -> str:
-        with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, SLOW['ferry'],
-                      strict=False, delay=HELD_FOR) as move:
+        with promised(lab, 'ferry', 'ferry', PLAIN, PLENTY, strict=False,
+                      held=True) as move:
             move.begin(tcp_uri(), move.via)
             move.wait_sent(POINTS['midway'])
             act(move)

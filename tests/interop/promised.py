@@ -20,6 +20,7 @@ from typing import Iterator
 
 from ferry.link import Link
 from ferry.migrate import tcp_uri
+from ferrytest.gate import Gate
 from ferrytest.postcopy import ACTIVE
 from ferrytest.suite import Case
 
@@ -29,9 +30,6 @@ from postcopy import POINTS, PLAIN, PREEMPT, Move, Way, summary
 
 DEVICE = ('-device', 'virtio-balloon-pci,addr=4,id=balloon')
 DELAY, TOO_LITTLE, PLENTY = 150, 60, 600       # ms
-# How long the guest stands still on both sides where something is to happen
-# meanwhile, ms: who does it may have to wait for a CPU.  Less than PLENTY.
-HELD_FOR = 450
 # What may be left in that time is less than what the guest has changed in a
 # pass, if it is fast: so there is no way for it to leave but by postcopy.
 SLOWLY = {'max-bandwidth': 32 << 20}
@@ -58,15 +56,20 @@ def disk(path: Path) -> list[str]:
             '-device', 'virtio-blk-pci,drive=disk,addr=5']
 
 
-def slowed(side: str, slow: tuple[str, str] | None, delay: int) -> list[str]:
+def slowed(side: str, slow: tuple[str, str] | None) -> list[str]:
     """The options of that side's QEMU."""
     if slow is None or slow[0] != side:
         return list(DEVICE)
-    return [*DEVICE, '-global', f'migration.x-fault-delay={slow[1]}:{delay}']
+    return [*DEVICE, '-global', f'migration.x-fault-delay={slow[1]}:{DELAY}']
 
 
 class Promised(Move):
-    """A migration whose limit is a promise."""
+    """A migration whose limit is a promise.
+
+    With a GATE the guest stands still on both sides until that is opened.
+    """
+
+    gate: Gate | None = None
 
     def ask(self, when: str) -> None:
         """Begin, and ask for postcopy at that point of POINTS."""
@@ -96,10 +99,14 @@ class Promised(Move):
                    f'{count} attempts are not given up', SOON)
 
     def wait_held(self) -> None:
-        """Wait until the guest stands still on both sides; see HELD_FOR."""
-        self.until(lambda: self.source.status == 'device',
-                   'there is no attempt')
-        time.sleep(DELAY / 2e3)
+        """Wait until the guest stands still on both sides."""
+        assert self.gate is not None
+        self.until(self.gate.reached, 'there is no attempt')
+
+    def open_gate(self) -> None:
+        """It is not held any more."""
+        if self.gate is not None:
+            self.gate.open()
 
     def wait_gone(self) -> None:
         """Wait until the guest is over there."""
@@ -137,26 +144,32 @@ class Promised(Move):
 @contextmanager
 def promised(lab: Lab, source: str, target: str, way: Way, limit: int,
              slow: tuple[str, str] | None = None, attempts: int = MANY,
-             disks: bool = False, strict: bool = True, delay: int = DELAY
+             disks: bool = False, strict: bool = True, held: bool = False
              ) -> Iterator[Promised]:
     """A migration about to begin, with a guest of its own.
 
-    What is SLOW takes DELAY ms.  Unless STRICT, the limit is not enforced.
+    What is SLOW takes DELAY ms.  Unless STRICT, the limit is not enforced.  If
+    HELD, the destination does not go on when it has loaded the devices.
     """
+    gate = Gate(lab.workdir, 'device-load') if held else None
     more = [disk(lab.workdir / side) if disks else [] for side in DISKS]
     src = lab.boot_anew(source, modules=True,
-                        args=slowed('source', slow, delay) + more[0])
+                        args=slowed('source', slow) + more[0])
     lab.observer.wait_beats(src, 200)
     lab.guest.set_rate(FAST_GUEST)
     dst = lab.target(target,
-                     args=slowed('destination', slow, delay) + more[1])
+                     args=(slowed('destination', slow) + more[1]
+                           + (gate.args if gate else [])))
     try:
         with Link() as link, Promised(lab, dst, way, link, **{
                 **SLOWLY, 'downtime-limit': limit,
                 'strict-downtime-attempts': attempts}) as move:
             move.caps |= STRICT if strict else {}
+            move.gate = gate
             yield move
     finally:
+        if gate is not None:
+            gate.open()
         lab.clear()
 
 
@@ -187,6 +200,7 @@ def stays(lab: Lab, move: Promised, status: str = 'failed') -> str:
     check(not move.target.when('RESUME'), 'it never ran over there')
     why = move.source.why()
     lab.must_go_on()
+    move.open_gate()
     ends_by_itself(move.target.vm)
     return why
 
@@ -297,8 +311,7 @@ def never(source: str, target: str, way: Way, slow: tuple[str, str]) -> Case:
 def cut_while_held(target: str, way: Way) -> Case:
     """The network fails while the guest stands still on both sides."""
     def run(lab: Lab) -> str:
-        with promised(lab, 'ferry', target, way, PLENTY, SLOW['ferry'],
-                      delay=HELD_FOR) as move:
+        with promised(lab, 'ferry', target, way, PLENTY, held=True) as move:
             move.ask('at-once')
             move.wait_held()
             check(move.link.cut() > 0, 'there was something to cut')
@@ -309,8 +322,7 @@ def cut_while_held(target: str, way: Way) -> Case:
 def cancel_while_held(target: str, way: Way) -> Case:
     """So does the user: it is not too late."""
     def run(lab: Lab) -> str:
-        with promised(lab, 'ferry', target, way, PLENTY, SLOW['ferry'],
-                      delay=HELD_FOR) as move:
+        with promised(lab, 'ferry', target, way, PLENTY, held=True) as move:
             move.ask('at-once')
             move.wait_held()
             move.source.vm.qmp.cmd('migrate_cancel')

@@ -8,11 +8,11 @@ Both sides are compared page by page when the guest has arrived.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ferry.errors import FerryError
+from ferrytest.gate import Gate
 from ferrytest.wait import until
 
 from machine import (MEMORY, MIB, PAGE, PLUGGED, VIRTIO_MEM, Machine,
@@ -20,8 +20,8 @@ from machine import (MEMORY, MIB, PAGE, PLUGGED, VIRTIO_MEM, Machine,
 
 RANGE, LENGTH = 0x300000, 2 * PAGE      # what writers write to
 TIGHT_MS, WIDE_MS = 60, 8000            # limits: none is kept, all are
-LOAD_MS = 300                           # devices take so long there, or
-HELD_MS = 1000                          # where a command is given meanwhile
+LOAD_MS = 300                           # devices take so long there, unless a
+                                        # command is given meanwhile
 STRICT = {'strict-downtime': True, 'return-path': True, 'events': True}
 POSTCOPY = {**STRICT, 'postcopy-ram': True}
 
@@ -71,14 +71,17 @@ class Move:
 
     def run(self, folder: Path) -> None:
         """Do it, and compare."""
-        ms = HELD_MS if self.interfere else LOAD_MS
-        delay = ('-global', f'migration.x-fault-delay=device-load:{ms}')
+        gate = Gate(folder, 'device-load') if self.interfere else None
+        delay = gate.args if gate else (
+            '-global', f'migration.x-fault-delay=device-load:{LOAD_MS}')
         source = Machine(folder, self.here)
         try:
             there = Machine(folder, (*delay, *self.there), True)
             try:
-                Run(self, source, there).run()
+                Run(self, source, there, gate).run()
             finally:
+                if gate:
+                    gate.open()
                 there.stop()
         finally:
             source.stop()
@@ -87,10 +90,12 @@ class Move:
 class Run:
     """One case under way."""
 
-    def __init__(self, case: Move, source: Machine, there: Machine) -> None:
+    def __init__(self, case: Move, source: Machine, there: Machine,
+                 gate: Gate | None) -> None:
         self.case = case
         self.source = source
         self.there = there
+        self.gate = gate
         self.plugged = 0
 
     def strict(self) -> dict:
@@ -140,10 +145,10 @@ class Run:
 
     def interfere(self) -> None:
         """While the destination loads devices, and the guest is stopped."""
-        if self.case.interfere:
-            until(lambda: self.status() == 'device', 'the guest is held')
-            time.sleep(LOAD_MS / 2000)
+        if self.gate:
+            self.gate.wait()
             self.source.qmp.cmd(self.case.interfere)
+            self.gate.open()
 
     def run(self) -> None:
         """All of it."""

@@ -17,7 +17,6 @@ from lab import Lab, Scene, run_state, set_params, start, until
 
 NAMES = tuple(told.EVENTS)
 NOTHING_FOR = 0.15      # s
-WINDOW_MS = 1000        # in which an attempt can be seen
 SIGNS = {'RESET', 'SUSPEND', 'WAKEUP', 'SHUTDOWN', 'STOP', 'RESUME'}
 
 
@@ -71,12 +70,14 @@ def try_running(lab: Lab, vm: VM) -> None:
         told.bring_back(vm, name)
 
 
-def try_stopped(lab: Lab, vm: VM, again: Callable[[], object]) -> None:
+def try_stopped(lab: Lab, vm: VM, again: Callable[[], object],
+                let_by: Callable[[], None] = lambda: None) -> None:
     """The guest stands still, and does what it was told after a cancel."""
     for name in NAMES:
         told.tell(lab, vm, name)
         nothing_happens(vm, 'finish-migrate')
         vm.qmp.cmd('migrate_cancel')
+        let_by()
         told.came(vm, name)
         told.bring_back(vm, name)
         until(vm, 'cancelled')
@@ -93,16 +94,15 @@ def try_elsewhere(lab: Lab, vm: VM) -> None:
 
 
 def try_attempts(lab: Lab) -> None:
-    """Short ones: what delays them is not ended by a cancel."""
-    src, dst = phases.attempt(lab, WINDOW_MS)
+    """What they wait for is not ended by a cancel."""
+    src, dst, gate = phases.attempt(lab)
 
     def again() -> None:
         nonlocal dst
         dst.stop()
-        dst = phases.attempt_again(lab, src)
-        time.sleep(WINDOW_MS / 5000)
+        dst = phases.attempt_again(lab, src, gate)
     src.qmp.events()
-    try_stopped(lab, src, again)
+    try_stopped(lab, src, again, gate.let_by)
 
 
 def kind_of(side: str, phase: str) -> str:

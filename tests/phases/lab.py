@@ -18,14 +18,14 @@ from ferry.qmp import QMPError
 from ferry.vm import VM
 from ferrytest import suite
 from ferrytest.drain import Drain
+from ferrytest.gate import LONGEST, Gate
 
 MEMORY = 32             # MiB
 DISK = 1 << 20          # bytes
 SLOW = 20000            # bytes/s: what there is to send lasts for a minute
 LIMIT = 20.0            # s to get into a phase
-# An attempt stays open for so long (ms), in which memory would be sent.
-ATTEMPT_MS = 1500
-LONG_ATTEMPT_MS = 30000
+# An attempt stays open until a test opens its gate; there is time for that, ms.
+ATTEMPT_MS = 2 * LONGEST
 TAIL = 20000            # bytes of a stream that are held back: devices
 
 # What can be plugged, unplugged and changed
@@ -259,31 +259,34 @@ def src_device(lab: Lab) -> Scene:
     return scene
 
 
-def attempt(lab: Lab, ms: int = ATTEMPT_MS,
-            **params: object) -> tuple[VM, VM]:
-    """Source and destination in an attempt that stays open for a while."""
-    src = lab.source('-global', f'migration.x-fault-delay=ram:{ms}')
+def attempt(lab: Lab, **params: object) -> tuple[VM, VM, Gate]:
+    """Source and destination in an attempt, which waits at a gate.
+
+    Devices have been saved, and memory would be sent.
+    """
+    gate = Gate(lab.folder, 'ram')
+    src = lab.source(*gate.args)
+    lab.stack.callback(gate.open)
     set_caps(src, 'return-path', 'strict-downtime', 'events')
-    set_params(src, downtime_limit=4 * ms, **params)
-    dst = attempt_again(lab, src)
-    time.sleep(ms / 5000)
-    return src, dst
+    set_params(src, downtime_limit=ATTEMPT_MS, **params)
+    return src, attempt_again(lab, src, gate), gate
 
 
-def attempt_again(lab: Lab, src: VM) -> VM:
+def attempt_again(lab: Lab, src: VM, gate: Gate) -> VM:
     """The same source, and another destination."""
     dst = lab.destination()
     set_caps(dst, 'return-path', 'strict-downtime', 'events')
     uri = lab.uri()
     dst.qmp.cmd('migrate-incoming', {'uri': uri, 'exit-on-error': False})
     start(src, uri)
-    until(src, 'device')
+    gate.wait()
     return dst
 
 
 def src_attempt(lab: Lab) -> Scene:
     """strict-downtime: the guest is stopped and can still be resumed."""
-    return Scene(*attempt(lab, LONG_ATTEMPT_MS))
+    src, dst, _ = attempt(lab)
+    return Scene(src, dst)
 
 
 def postcopy(lab: Lab) -> tuple[VM, VM]:
@@ -416,7 +419,7 @@ def dst_active(lab: Lab) -> Scene:
 
 def dst_held(lab: Lab) -> Scene:
     """strict-downtime: HOLD has come and no COMMIT."""
-    src, dst = attempt(lab, LONG_ATTEMPT_MS)
+    src, dst, _ = attempt(lab)
     return Scene(dst, src)
 
 

@@ -93,8 +93,9 @@ def stop_then_continue(lab: Lab) -> None:
 
 def stop_in_attempt(lab: Lab) -> None:
     """A strict attempt, stop: another attempt, the guest arrives stopped."""
-    src, dst = phases.attempt(lab)
+    src, dst, gate = phases.attempt(lab)
     src.qmp.cmd('stop')
+    gate.open()
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'paused')
@@ -140,8 +141,9 @@ def cut_in_postcopy(lab: Lab) -> None:
 def reset_in_attempt(lab: Lab, command: str = 'system_reset',
                      event: str = 'RESET') -> None:
     """A strict attempt, and a command that changes the machine."""
-    src, dst = phases.attempt(lab)
+    src, dst, gate = phases.attempt(lab)
     src.qmp.cmd(command)
+    gate.open()
     src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
     src.qmp.wait_event(event, 2)
     until(src, 'completed')
@@ -151,36 +153,36 @@ def reset_in_attempt(lab: Lab, command: str = 'system_reset',
 
 def balloon_in_attempt(lab: Lab) -> None:
     """The same with a new target of the balloon, which arrives."""
-    src, dst = phases.attempt(lab)
+    src, dst, gate = phases.attempt(lab)
     src.qmp.cmd('balloon', {'value': 30 << 20})
+    gate.open()
     src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'running')
 
 
-WINDOW_MS = 800         # in which an attempt can be seen and ended
-
-
 def changes_in_attempts(lab: Lab) -> None:
     """Each command that ends an attempt does, and is carried out."""
     rows = [row.name for row in table.ROWS
             if row.cell('source', 'attempt') is table.ABORTS]
-    src, dst = phases.attempt(lab, WINDOW_MS,
-                              strict_downtime_attempts=10 * len(rows))
+    src, dst, gate = phases.attempt(
+        lab, strict_downtime_attempts=10 * len(rows))
     for name in rows:
+        gate.wait()
         is_state(src, 'finish-migrate')
-        time.sleep(WINDOW_MS / 4000)    # until its devices have been saved
         events(src, '')
         said = actions.answer(src, name)
         check(not said, f'{name}: {said}')
+        is_state(src, 'running')        # until the next attempt
+        if name not in ('eject', 'virtio-mem, requested-size'):
+            actions.undo(src, name)
+        gate.let_by()
         try:
             src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
         except QMPError:
             raise FerryError(f'{name} does not end an attempt') from None
-        is_state(src, 'running')
-        if name not in ('eject', 'virtio-mem, requested-size'):
-            actions.undo(src, name)
+    gate.open()
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'running')
@@ -302,8 +304,10 @@ def all_commands(lab: Lab) -> None:
 
 def cancel_attempt(lab: Lab) -> None:
     """A strict attempt, cancel: the guest runs again."""
-    src = phases.attempt(lab)[0]
-    cancelled(src)
+    src, _, gate = phases.attempt(lab)
+    src.qmp.cmd('migrate_cancel')
+    gate.open()
+    until(src, 'cancelled')
     is_state(src, 'running')
 
 

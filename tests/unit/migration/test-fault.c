@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/thread.h"
 #include "migration/base/clock.h"
 #include "migration/core/fault-inject.h"
 
@@ -111,6 +112,80 @@ static void test_delay(void)
     }
 }
 
+/*
+ * A gate: whoever removes the file lets the part go on
+ */
+
+typedef struct Gate {
+    char *folder, *path;
+    bool passed;                /* atomic */
+} Gate;
+
+static void gate_init(Gate *g)
+{
+    g->folder = g_dir_make_tmp("fault-XXXXXX", NULL);
+    g->path = g_build_filename(g->folder, "start", NULL);
+    g->passed = false;
+    fault_inject_set_gate(g->folder);
+    g_assert_cmpstr(fault_inject_gate(), ==, g->folder);
+}
+
+static void gate_done(Gate *g)
+{
+    fault_inject_set_gate("");
+    g_assert_cmpstr(fault_inject_gate(), ==, "");
+    g_assert_cmpint(access(g->path, F_OK), !=, 0);
+    rmdir(g->folder);
+    g_free(g->folder);
+    g_free(g->path);
+}
+
+static void *pass(void *opaque)
+{
+    Gate *g = opaque;
+
+    fault_inject_delay(DOWNTIME_PART_START);
+    qatomic_set(&g->passed, true);
+    return NULL;
+}
+
+static void test_gate(void)
+{
+    QemuThread thread;
+    Gate g;
+
+    gate_init(&g);
+    set("start:60000");
+    for (int turn = 0; turn < 2; turn++) {
+        qatomic_set(&g.passed, false);
+        qemu_thread_create(&thread, "part", pass, &g, QEMU_THREAD_JOINABLE);
+        while (access(g.path, F_OK)) {
+            g_usleep(1000);
+        }
+        g_assert_false(qatomic_read(&g.passed));
+        unlink(g.path);
+        qemu_thread_join(&thread);
+    }
+    gate_done(&g);
+}
+
+/* Nobody comes; and nobody has to where there is no folder. */
+static void test_gate_left_alone(void)
+{
+    int64_t start = now_ns();
+    Gate g;
+
+    gate_init(&g);
+    set("start:20");
+    fault_inject_delay(DOWNTIME_PART_START);
+    g_assert_cmpint(now_ns() - start, >=, 20 * SCALE_MS);
+
+    rmdir(g.folder);
+    set("start:60000");
+    fault_inject_delay(DOWNTIME_PART_START);
+    gate_done(&g);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -118,5 +193,7 @@ int main(int argc, char **argv)
     g_test_add_func("/fault/malformed", test_malformed);
     g_test_add_func("/fault/every-part", test_every_part);
     g_test_add_func("/fault/delay", test_delay);
+    g_test_add_func("/fault/gate", test_gate);
+    g_test_add_func("/fault/gate-left-alone", test_gate_left_alone);
     return g_test_run();
 }
