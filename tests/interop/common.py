@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
+from typing import Callable, Iterable
 
 from ferry.migrate import Result
 from ferry.vm import VM
+from ferrytest.wait import until
 
 from lab import RATE, check
 
@@ -55,6 +56,17 @@ def halfway(action: Callable[[], object],
             done.append(1 - sample['remaining'] / max(sample['total'], 1))
             action()
     return on_sample, done
+
+
+def says(vm: VM, words: Iterable[str], before: str = '') -> str:
+    """Wait until VM has said one of WORDS, or its peer, who said BEFORE, has.
+
+    Who sees a migration fail may see it before the other side has said why.
+    """
+    def said() -> str:
+        text = f'{before} {vm.log_tail(4)}'.strip()
+        return text if any(word in text.lower() for word in words) else ''
+    return until(said, f'{vm.name} says one of {words}; "{before}"')
 
 
 def ends_by_itself(vm: VM) -> float:
