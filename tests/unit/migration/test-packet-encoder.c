@@ -243,6 +243,7 @@ static void test_small(void)
 static void *spin(void *stop)
 {
     while (!qatomic_read((bool *)stop)) {
+        continue;
     }
     return NULL;
 }
