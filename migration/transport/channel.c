@@ -8,7 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/yank.h"
 #include "io/channel-socket.h"
-#include "io/channel-tls.h"
+#include "migration/base/below-tls.h"
 #include "migration/yank_functions.h"
 #include "private.h"
 
@@ -61,23 +61,13 @@ static void keep_alive(QIOChannelSocket *socket)
     setsockopt(socket->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
-/* What @ioc is or encrypts, if that is a socket; else NULL */
-static QIOChannelSocket *socket_of(QIOChannel *ioc)
-{
-    QIOChannelTLS *tls = (QIOChannelTLS *)object_dynamic_cast(
-        OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
-
-    return (QIOChannelSocket *)object_dynamic_cast(
-        OBJECT(tls ? tls->master : ioc), TYPE_QIO_CHANNEL_SOCKET);
-}
-
 /*
  * Only a socket may block: to shut it down wakes whoever waits for it, while
  * nothing ends a system call that waits for a pipe.
  */
 bool transport_hand_over(QIOChannel *ioc, Error **errp)
 {
-    QIOChannelSocket *socket = socket_of(ioc);
+    QIOChannelSocket *socket = channel_socket(ioc);
 
     if (qio_channel_set_blocking(ioc, socket, errp) < 0) {
         return false;

@@ -18,7 +18,7 @@
 #include "qemu/thread.h"
 #include "qom/object.h"
 #include "io/channel-command.h"
-#include "io/channel-tls.h"
+#include "migration/base/below-tls.h"
 #include "private.h"
 
 int transport_exit_ms = 10 * 60 * 1000;
@@ -333,10 +333,8 @@ QIOChannel *transport_open_child(const char *const *argv, Error **errp)
 /* What @ioc leads to, if that is a command; else NULL */
 static TransportChild *child_of(QIOChannel *ioc)
 {
-    Object *tls = object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_TLS);
-    Object *plain = tls ? OBJECT(QIO_CHANNEL_TLS(tls)->master) : OBJECT(ioc);
-
-    return (TransportChild *)object_dynamic_cast(plain, TYPE_TRANSPORT_CHILD);
+    return (TransportChild *)object_dynamic_cast(
+        OBJECT(channel_below_tls(ioc)), TYPE_TRANSPORT_CHILD);
 }
 
 bool transport_finish(QIOChannel *ioc, Error **errp)

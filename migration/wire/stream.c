@@ -16,7 +16,7 @@
 #include "io/channel-command.h"
 #include "io/channel-file.h"
 #include "io/channel-socket.h"
-#include "io/channel-tls.h"
+#include "migration/base/below-tls.h"
 #include "migration/base/clock.h"
 #include "migration/qemu-file.h"
 #include "migration/migration-stats.h"
@@ -329,25 +329,13 @@ uint64_t stream_written(QEMUFile *f)
 }
 
 #ifdef CONFIG_LINUX
-static QIOChannelSocket *socket_below(QEMUFile *f)
-{
-    QIOChannelTLS *tls = (QIOChannelTLS *)
-        object_dynamic_cast(OBJECT(f->ioc), TYPE_QIO_CHANNEL_TLS);
-
-    if (f->socket || !tls) {
-        return f->socket;
-    }
-    return (QIOChannelSocket *)object_dynamic_cast(OBJECT(tls->master),
-                                                   TYPE_QIO_CHANNEL_SOCKET);
-}
-
 /*
  * Only TCP tells what has left from what was acknowledged.  A UNIX socket
  * counts its own overhead as well.
  */
 uint64_t stream_unsent(QEMUFile *f)
 {
-    QIOChannelSocket *below = socket_below(f);
+    QIOChannelSocket *below = channel_socket(f->ioc);
     int bytes = 0;
 
     if (!below || (ioctl(below->fd, SIOCOUTQNSD, &bytes) < 0 &&

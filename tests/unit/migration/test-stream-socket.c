@@ -8,6 +8,7 @@
 #include "io/channel-socket.h"
 #include "qemu/coroutine.h"
 #include "qemu/thread.h"
+#include "migration/base/below-tls.h"
 #include "migration/wire/stream.h"
 #include "script.h"
 #include "setup.h"
@@ -528,6 +529,32 @@ static void unsent(Pair p)
     pair_free(&p);
 }
 
+/* Bytes that are there are still read when it is known that they are the last. */
+static void peer_closes(Pair p)
+{
+    char byte = 'x';
+
+    g_assert_true(channel_socket(p.b) == QIO_CHANNEL_SOCKET(p.b));
+    g_assert_true(channel_below_tls(p.b) == p.b);
+    g_assert_false(channel_peer_closed(p.b));
+    qio_channel_write_all(p.a, &byte, 1, &error_abort);
+    g_assert_false(channel_peer_closed(p.b));
+    qio_channel_shutdown(p.a, QIO_CHANNEL_SHUTDOWN_WRITE, &error_abort);
+    g_assert_true(channel_peer_closed(p.b));
+    byte = 0;
+    qio_channel_read_all(p.b, &byte, 1, &error_abort);
+    g_assert_cmpint(byte, ==, 'x');
+    g_assert_true(channel_peer_closed(p.b));
+    g_assert_false(channel_peer_closed(p.a));
+    pair_free(&p);
+}
+
+static void test_peer_closes(void)
+{
+    peer_closes(pair_new());
+    peer_closes(tcp_pair_new());
+}
+
 static void test_unsent_tcp(void)
 {
     unsent(tcp_pair_new());
@@ -556,6 +583,7 @@ int main(int argc, char **argv)
 #ifdef CONFIG_LINUX
     g_test_add_func("/stream/socket/unsent-tcp", test_unsent_tcp);
     g_test_add_func("/stream/socket/unsent-unix", test_unsent_unix);
+    g_test_add_func("/stream/socket/peer-closes", test_peer_closes);
 #endif
     g_test_add_func("/stream/socket/fds", test_fds);
     g_test_add_func("/stream/socket/fd-missing", test_fd_missing);
