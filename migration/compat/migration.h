@@ -28,6 +28,7 @@
 #define MIGRATION_THREAD_DST_MULTIFD    "mig/dst/recv_%d"
 #define MIGRATION_THREAD_DST_FAULT      "mig/dst/fault"
 #define MIGRATION_THREAD_DST_PREEMPT    "mig/dst/preempt"
+#define MIGRATION_THREAD_DST_ARRIVAL    "mig/dst/arrival"
 
 /* The dirty log is cleared in chunks of so many pages, as a power of two. */
 #define CLEAR_SHIFT_DEFAULT 18

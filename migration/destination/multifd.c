@@ -11,8 +11,9 @@
 #include "qemu/error-report.h"
 #include "qemu/queue.h"
 #include "exec/target_page.h"
-#include "migration/base/clock.h"
 #include "system/system.h"
+#include "migration/base/below-tls.h"
+#include "migration/base/clock.h"
 #include "migration/core/main-loop.h"
 #include "migration/device/load-threads.h"
 #include "migration/device/load.h"
@@ -36,12 +37,18 @@
  * honest source does so until all others have been connected.
  */
 #define SILENT_MS (60 * 1000)
+/*
+ * How long it may take to show that one of two connections with one number is
+ * of an attempt that is over, as its source has closed it
+ */
+#define TWO_MS 1000
+#define LOOK_MS 20
 /* What tells them apart */
 #define FIRST_BYTES sizeof(uint32_t)
 
 typedef struct Connection {
     QEMUFile *f;
-    bool waits;                 /* for its first bytes, in a coroutine */
+    bool waits;                 /* in its coroutine, to be known */
     bool dropped;               /* nobody is interested any more */
     int64_t since_ms;           /* when it came */
     QLIST_ENTRY(Connection) next;
@@ -53,7 +60,8 @@ static struct {
     bool begun;
     bool met;                   /* the channels have met once; atomic */
     bool placing;               /* between marks of postcopy; who loads */
-    bool again;                 /* they come once more after a break; atomic */
+    bool again;                 /* they may come after a break; atomic */
+    uint32_t attempt;           /* of the recovery; 0: not known; atomic */
     unsigned channels;
     unsigned waiting;           /* connections that do */
     QLIST_HEAD(, Connection) list;
@@ -93,20 +101,50 @@ static void refuse_channel(Error *err)
     error_free(err);
 }
 
-static void take_channel(Connection *c)
+/* The source has closed it, and sent nothing after what it begins with. */
+static bool coroutine_mixed_fn connection_is_over(Connection *c)
+{
+    uint8_t *bytes;
+
+    return channel_peer_closed(qemu_file_get_ioc(c->f)) &&
+           !qemu_peek_buffer(c->f, &bytes, 1, sizeof(WireMultifdInit));
+}
+
+/* What the connection begins with, which is not taken from the stream. */
+static bool coroutine_mixed_fn peek_init(Connection *c, WireMultifdInit *init)
+{
+    uint8_t *bytes;
+
+    if (qemu_peek_buffer(c->f, &bytes, sizeof(*init), 0) < sizeof(*init)) {
+        return false;
+    }
+    memcpy(init, bytes, sizeof(*init));
+    return true;
+}
+
+static void coroutine_mixed_fn take_channel(Connection *c)
 {
     WireMultifdInit init;
     Error *err = NULL;
     unsigned id;
 
-    if (qemu_get_buffer(c->f, (uint8_t *)&init, sizeof(init)) != sizeof(init)) {
+    if (!peek_init(c, &init)) {
         stream_check(c->f, &err);
         close_stranger(g_steal_pointer(&c->f), err);
-    } else if (packet_check_init(&init, &qemu_uuid, incoming.channels, &id,
-                                 &err) && receivers_add(c->f, id, &err)) {
-        c->f = NULL;
-    } else {
+        return;
+    }
+    if (!packet_check_init(&init, &qemu_uuid, incoming.channels, &id, &err)) {
         refuse_channel(err);
+    } else if (receivers_has(id) && connection_is_over(c)) {
+        error_setg(&err, "its source has closed it");
+        close_stranger(g_steal_pointer(&c->f), err);
+    } else {
+        qemu_file_skip(c->f, sizeof(init));
+        if (receivers_add(c->f, id, &err)) {
+            c->f = NULL;
+        } else {
+            refuse_channel(err);
+        }
     }
 }
 
@@ -121,7 +159,7 @@ static void take_main_channel(Connection *c)
  * ends before it has said what it is ends nothing else: the next source may
  * succeed.
  */
-static void sort_connection(Connection *c)
+static void coroutine_mixed_fn sort_connection(Connection *c)
 {
     Error *err = NULL;
     uint8_t *bytes;
@@ -140,14 +178,31 @@ static void sort_connection(Connection *c)
     }
 }
 
+/*
+ * There is a channel with that number.  If either was left by an attempt that
+ * is over this shows, sooner or later, as its source has closed it.
+ */
+static void coroutine_fn wait_for_place(Connection *c,
+                                        const WireMultifdInit *init)
+{
+    int64_t end = now_ms() + TWO_MS;
+    unsigned id = init->channel;
+
+    while (!c->dropped && id < incoming.channels && receivers_has(id) &&
+           !connection_is_over(c) && now_ms() < end) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, LOOK_MS * SCALE_MS);
+    }
+}
+
 static void coroutine_fn connection_co(void *opaque)
 {
     Connection *c = opaque;
+    WireMultifdInit init;
     uint8_t *bytes;
 
     if (qemu_peek_buffer(c->f, &bytes, FIRST_BYTES, 0) == FIRST_BYTES &&
-        packet_begins_channel(bytes)) {
-        qemu_peek_buffer(c->f, &bytes, sizeof(WireMultifdInit), 0);
+        packet_begins_channel(bytes) && peek_init(c, &init)) {
+        wait_for_place(c, &init);
     }
     if (c->dropped) {
         qemu_fclose(c->f);
@@ -206,17 +261,6 @@ static bool drop_oldest(void)
                 "seconds", SILENT_MS / 1000);
     drop_connection(oldest);
     return true;
-}
-
-/* In the thread of a channel that comes once more */
-static bool channel_introduced(QEMUFile *f, Error **errp)
-{
-    WireMultifdInit init;
-    unsigned id;
-
-    return qemu_get_buffer(f, (uint8_t *)&init, sizeof(init)) ==
-           sizeof(init) &&
-           packet_check_init(&init, &qemu_uuid, incoming.channels, &id, errp);
 }
 
 /* It knows what we understand once we know that of it. */
@@ -279,7 +323,6 @@ void multifd_incoming_begin(MultifdMain *main)
         .arrived = ram_load_arrived,
         .load_device = device_load_buffer,
         .failed = channel_failed,
-        .introduced = channel_introduced,
     };
 
     multifd_incoming_end();
@@ -329,27 +372,65 @@ unsigned multifd_incoming_postcopy(void)
         return 0;
     }
     qatomic_set(&incoming.again, features & WIRE_PEER_CHANNELS_AGAIN &&
-                                 !migrate_postcopy_preempt() &&
-                                 receivers_have_records());
+                                 !migrate_postcopy_preempt());
     return incoming.channels;
 }
 
-bool multifd_incoming_resume(void)
+/*
+ * The source knows whether it sent records.  Here that may not be known: what
+ * says so may have been lost when the connection broke.
+ */
+bool multifd_incoming_resume(uint32_t attempt)
 {
-    if (!qatomic_read(&incoming.again)) {
+    if (!qatomic_read(&incoming.again) ||
+        (!attempt && !receivers_have_records())) {
         return false;
     }
     incoming.placing = false;
+    qatomic_set(&incoming.attempt, attempt);
     receivers_begin_again(&places);
     return true;
 }
 
-bool multifd_incoming_accept(QIOChannel *ioc)
+/* What is left of an attempt that is over is known by its end as well. */
+static bool is_of_attempt(QEMUFile *f, const WireMultifdInit *init,
+                          Error **errp)
 {
-    QEMUFile *f = qemu_file_new_input(ioc);
+    uint32_t attempt = ldl_be_p(&init->attempt);
+    uint32_t expected = qatomic_read(&incoming.attempt);
 
-    qemu_file_set_blocking(f, false);
-    return receivers_accept(f);
+    if (expected && attempt != expected) {
+        error_setg(errp, "it is of attempt %" PRIu32 " to recover, %" PRIu32
+                   " expected", attempt, expected);
+        return false;
+    }
+    if (!expected && channel_peer_closed(qemu_file_get_ioc(f))) {
+        error_setg(errp, "its source has closed it");
+        return false;
+    }
+    return true;
+}
+
+bool multifd_incoming_again(QEMUFile *f, const WireMultifdInit *init,
+                            bool *complete, Error **errp)
+{
+    unsigned id;
+
+    if (!qatomic_read(&incoming.again)) {
+        error_setg(errp, "no channel of multifd is expected");
+        return false;
+    }
+    if (!packet_check_init(init, &qemu_uuid, incoming.channels, &id, errp) ||
+        !is_of_attempt(f, init, errp) || !receivers_add(f, id, errp)) {
+        return false;
+    }
+    *complete = receivers_complete();
+    return true;
+}
+
+unsigned multifd_incoming_max(void)
+{
+    return 1 + incoming.channels + STRANGERS_MAX;
 }
 
 void multifd_incoming_stop(void)

@@ -14,6 +14,7 @@
 #define MIGRATION_DESTINATION_MULTIFD_H
 
 #include "migration/qemu-file.h"
+#include "migration/wire/wire.h"
 
 /* The main channel has come: its stream is the callee's. */
 typedef void MultifdMain(QEMUFile *f);
@@ -48,16 +49,21 @@ unsigned multifd_incoming_postcopy(void);
 
 /*
  * Postcopy is resumed by a new main channel: whether others follow it, which
- * are given to multifd_incoming_accept().  Any thread, while who loads the main
- * channel waits for that.
+ * are given to multifd_incoming_again().  @attempt is the number that they
+ * tell; 0: the source does not number them.  Any thread, while who loads the
+ * main channel waits for that.
  */
-bool multifd_incoming_resume(void);
+bool multifd_incoming_resume(uint32_t attempt);
 
 /*
- * One of these; whether there are more to come.  A reference to @ioc is taken.
- * Any thread.
+ * A connection that begins with @init.  Takes over @f and sets *@complete, or
+ * is false if it is none of those that are expected.  Any thread.
  */
-bool multifd_incoming_accept(QIOChannel *ioc);
+bool multifd_incoming_again(QEMUFile *f, const WireMultifdInit *init,
+                            bool *complete, Error **errp);
+
+/* How many connections may be there that have not introduced themselves. */
+unsigned multifd_incoming_max(void);
 
 /*
  * Nobody writes to memory for the channels any more.  Thread that loads the

@@ -13,6 +13,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "hw/core/cpu.h"
+#include "migration/base/below-tls.h"
 #include "migration/base/clock.h"
 #include "migration/base/load-step.h"
 #include "migration/base/turns.h"
@@ -25,6 +26,7 @@
 #include "migration/transport/transport.h"
 #include "migration/wire/stream.h"
 #include "migration/wire/wire.h"
+#include "arrivals.h"
 #include "lazy.h"
 #include "multifd.h"
 #include "postcopy-quit.h"
@@ -106,6 +108,7 @@ static struct {
 void postcopy_dest_init(void)
 {
     urgent_channel_init();
+    arrivals_init();
     qemu_mutex_init(&pc.lock);
     qemu_cond_init(&pc.cond);
 }
@@ -603,6 +606,7 @@ static void hang_up(void)
 {
     QEMUFile *main, *urgent;
 
+    arrivals_drop();
     dest_pause();
     multifd_incoming_stop();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
@@ -705,39 +709,122 @@ static bool pause_until_recovered(Error *err)
     return true;
 }
 
-/* With the one for urgent pages there are no others. */
-static bool recovered_more(QIOChannel *ioc)
+/* Nobody else is to connect: there are all channels of the source. */
+static void all_recovered(void)
 {
-    return migrate_postcopy_preempt() ? postcopy_dest_urgent_channel(ioc)
-                                      : multifd_incoming_accept(ioc);
+    transport_listen_stop();
+    arrivals_close();
+}
+
+/*
+ * A source closes the main channel when it gives up, and not earlier: so one
+ * that is closed already is of an attempt that is over.
+ */
+static bool recovered_main(QEMUFile *f, uint32_t attempt, Error **errp)
+{
+    bool more;
+
+    if (channel_peer_closed(qemu_file_get_ioc(f))) {
+        error_setg(errp, "its source has closed it");
+        return false;
+    }
+    if (!notify_phase_move(&destination_phase, MIGRATION_STATUS_POSTCOPY_PAUSED,
+                           MIGRATION_STATUS_POSTCOPY_RECOVER)) {
+        error_setg(errp, "there is a main channel already");
+        return false;
+    }
+    WITH_QEMU_LOCK_GUARD(&pc.lock) {
+        /* If it is, channels may just be coming to their end. */
+        more = !pc.hopeless && (multifd_incoming_resume(attempt) ||
+                                migrate_postcopy_preempt());
+    }
+    if (!more) {
+        all_recovered();
+    }
+    QEMU_LOCK_GUARD(&pc.lock);
+    pc.next = f;
+    qemu_cond_broadcast(&pc.cond);
+    return true;
+}
+
+static bool recovered_channel(QEMUFile *f, const WireMultifdInit *init,
+                              Error **errp)
+{
+    bool complete;
+
+    if (!multifd_incoming_again(f, init, &complete, errp)) {
+        return false;
+    }
+    if (complete) {
+        all_recovered();
+    }
+    return true;
+}
+
+/* That for urgent pages begins with the first of these. */
+static bool recovered_silent(QIOChannel *ioc)
+{
+    if (!migrate_postcopy_preempt() ||
+        phase_get(&destination_phase) == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        return false;
+    }
+    if (!postcopy_dest_urgent_channel(ioc)) {
+        transport_listen_stop();
+    }
+    object_unref(OBJECT(ioc));
+    return true;
+}
+
+/*
+ * Where nobody else can connect there is nothing to tell apart.  Nor is there
+ * where TLS encrypts a channel for urgent pages, of which nothing can be read
+ * and left where it was: then the main channel is the first one.
+ */
+static bool are_told_apart(QIOChannel *ioc)
+{
+    return transport_accepts_more() &&
+           (!migrate_postcopy_preempt() ||
+            object_dynamic_cast(OBJECT(ioc), TYPE_QIO_CHANNEL_SOCKET));
+}
+
+/* As it comes: the main channel, and then that for urgent pages */
+static bool recovered_in_order(QIOChannel *ioc)
+{
+    QEMUFile *f;
+    Error *err = NULL;
+
+    if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_PAUSED &&
+        migrate_postcopy_preempt()) {
+        return postcopy_dest_urgent_channel(ioc);
+    }
+    f = qemu_file_new_input(ioc);
+    qemu_file_set_blocking(f, false);
+    if (!recovered_main(f, 0, &err)) {
+        error_report_err(err);
+        stream_close(f);
+    }
+    return migrate_postcopy_preempt();
 }
 
 /* A connection for a postcopy that is paused, or another one of it */
 static bool recovered(QIOChannel *ioc, Error *err, void *opaque)
 {
-    bool main = !err && notify_phase_move(&destination_phase,
-                                       MIGRATION_STATUS_POSTCOPY_PAUSED,
-                                       MIGRATION_STATUS_POSTCOPY_RECOVER);
-    bool more;
+    static const ArrivalsOps ops = {
+        .main = recovered_main,
+        .channel = recovered_channel,
+        .silent = recovered_silent,
+    };
+    bool more = true;
 
     if (err) {
         /* It stays paused, and can be tried again. */
         error_report_err(err);
         return false;
     }
-    if (main) {
-        QEMUFile *f = qemu_file_new_input(ioc);
-
-        qemu_file_set_blocking(f, false);
-        WITH_QEMU_LOCK_GUARD(&pc.lock) {
-            /* If it is, channels may just be coming to their end. */
-            more = !pc.hopeless && (multifd_incoming_resume() ||
-                                    migrate_postcopy_preempt());
-            pc.next = f;
-            qemu_cond_broadcast(&pc.cond);
-        }
+    if (are_told_apart(ioc)) {
+        arrivals_offer(ioc, multifd_incoming_max(), &ops);
     } else {
-        more = recovered_more(ioc);
+        more = recovered_in_order(ioc);
     }
     object_unref(OBJECT(ioc));
     return more;
@@ -757,6 +844,11 @@ bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
     }
     /* Whoever calls again has another address in mind. */
     transport_listen_stop();
+    arrivals_drop();
+    if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_setg(errp, "The connection of a recovery has just been made");
+        return false;
+    }
     return transport_listen(addr, recovered, NULL, errp);
 }
 
@@ -947,6 +1039,7 @@ QEMUFile *postcopy_dest_take_stream(void)
 void postcopy_dest_end(void)
 {
     timer_free(g_steal_pointer(&pc.patience));
+    arrivals_drop();
     end_urgent_thread();
     WITH_QEMU_LOCK_GUARD(&pc.lock) {
         stream_close(g_steal_pointer(&pc.urgent));

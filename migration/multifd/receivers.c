@@ -23,6 +23,8 @@
 
 /* How long a channel that was not even connected is waited for at a mark */
 #define CHANNEL_MS (10 * 1000)
+/* How long one that has ended by then, for another one in its place */
+#define ROOM_MS 1000
 /* How often it is looked whether it was, and whether one has failed */
 #define LOOK_MS 100
 /* Of a device's state, what is read at once */
@@ -32,10 +34,10 @@
 
 typedef struct Receiver {
     unsigned id;
-    bool accepted;              /* its beginning is still to be read */
     QEMUFile *f;                /* NULL: it has not come yet */
     QemuThread thread;
     bool joined;                /* that has been */
+    bool ended;                 /* before the first mark; under meeting.lock */
     RamLoader loader;           /* of records */
     bool diverted;              /* their pages go elsewhere */
     bool records;               /* and no packets; atomic */
@@ -62,7 +64,9 @@ static struct {
     unsigned channels;          /* that have come so far */
     const ReceiversPlaces *places;      /* where pages go from now on */
     bool over;                  /* nobody waits any more */
-    bool broken;                /* one of them has ended */
+    bool broken;                /* one of them has ended, or was refused */
+    unsigned ended;             /* that have made room, */
+    int64_t ended_ms;           /* the last one of these then */
     FirstError error;           /* why */
 } meeting;
 
@@ -151,9 +155,16 @@ bool receivers_check(Error **errp)
     return !meeting.broken || not_met(errp);
 }
 
+/* Under meeting.lock.  One has ended, and no other has come in its place. */
+static bool has_lost(int64_t since_ms)
+{
+    return meeting.ended &&
+           now_ms() > MAX(since_ms, meeting.ended_ms) + ROOM_MS;
+}
+
 static bool meet_all(const ReceiversPlaces *places, Error **errp)
 {
-    int64_t end = now_ms() + CHANNEL_MS;
+    int64_t begin = now_ms(), end = begin + CHANNEL_MS;
 
     if (!receivers.list) {
         return not_met(errp);
@@ -162,6 +173,9 @@ static bool meet_all(const ReceiversPlaces *places, Error **errp)
     while (meeting.there < receivers.config.channels && !meeting.over &&
            !meeting.broken) {
         qemu_cond_timedwait(&meeting.arrived, &meeting.lock, LOOK_MS);
+        if (has_lost(begin)) {
+            return not_met(errp);
+        }
         if (meeting.channels < receivers.config.channels && now_ms() > end) {
             missing(errp);
             return false;
@@ -643,8 +657,17 @@ static void receiver_ended(Receiver *c)
         return;
     }
     error_prepend(&err, "multifd channel %u: ", c->id);
-    receivers_fail(err);
+    first_error_set(&meeting.error, err);
     error_free(err);
+    QEMU_LOCK_GUARD(&meeting.lock);
+    if (meeting.number) {
+        meeting.broken = true;
+    } else {
+        c->ended = true;
+        meeting.ended++;
+        meeting.ended_ms = now_ms();
+    }
+    qemu_cond_signal(&meeting.arrived);
 }
 
 static void *receiver_thread(void *opaque)
@@ -653,8 +676,7 @@ static void *receiver_thread(void *opaque)
     Error *err = NULL;
 
     rcu_register_thread();
-    if ((c->accepted && !receivers.config.introduced(c->f, &err)) ||
-        !receive(c, &err)) {
+    if (!receive(c, &err)) {
         if (err) {
             receiver_failed(c, err);
         } else {
@@ -678,6 +700,7 @@ static void await_channels(const ReceiversPlaces *places)
         receivers.list = g_new0(Receiver, receivers.config.channels);
         meeting.there = meeting.number = meeting.channels = 0;
         meeting.over = meeting.broken = false;
+        meeting.ended = 0;
         meeting.places = places;
     }
     first_error_clear(&meeting.error);
@@ -696,6 +719,20 @@ void receivers_begin_again(const ReceiversPlaces *places)
     await_channels(places);
 }
 
+static void receiver_free(Receiver *c)
+{
+    stream_close(c->f);
+    for (int i = 0; i < MULTIFD_COMPRESSION__MAX; i++) {
+        if (c->decoders[i]) {
+            codec_find(i)->decoder_free(c->decoders[i]);
+        }
+    }
+    g_free(c->encoded);
+    g_free(c->spare);
+    g_free(c->table);
+    g_free(c->runs);
+}
+
 static bool receiver_prepare(Receiver *c, Error **errp)
 {
     unsigned max = receivers.pages_max;
@@ -711,8 +748,7 @@ static bool receiver_prepare(Receiver *c, Error **errp)
 }
 
 /* Under meeting.lock. */
-static bool receiver_begin(unsigned id, QEMUFile *f, bool accepted,
-                           Error **errp)
+static bool receiver_begin(unsigned id, QEMUFile *f, Error **errp)
 {
     g_autofree char *name = g_strdup_printf(MIGRATION_THREAD_DST_MULTIFD, id);
     Receiver *c = &receivers.list[id];
@@ -722,7 +758,6 @@ static bool receiver_begin(unsigned id, QEMUFile *f, bool accepted,
     }
     c->id = id;
     c->f = f;
-    c->accepted = accepted;
     choose_places(c);
     stream_read_ahead(f, READ_AHEAD);
     meeting.channels++;
@@ -731,35 +766,50 @@ static bool receiver_begin(unsigned id, QEMUFile *f, bool accepted,
     return true;
 }
 
+/* Under meeting.lock, which its thread does not take any more. */
+static void receiver_clear(Receiver *c)
+{
+    qemu_thread_join(&c->thread);
+    receiver_free(c);
+    *c = (Receiver) { };
+    meeting.channels--;
+    meeting.ended--;
+    if (!meeting.ended && !meeting.broken) {
+        first_error_clear(&meeting.error);
+    }
+}
+
+/* Once they have been stopped nobody joins another thread. */
 bool receivers_add(QEMUFile *f, unsigned id, Error **errp)
 {
+    Receiver *c;
+
     QEMU_LOCK_GUARD(&meeting.lock);
-    if (receivers.list[id].f) {
+    if (!receivers.list || meeting.over) {
+        error_setg(errp, "Channel %u is not expected", id);
+        return false;
+    }
+    c = &receivers.list[id];
+    if (c->ended) {
+        receiver_clear(c);
+    }
+    if (c->f) {
         error_setg(errp, "There is a channel %u already", id);
         return false;
     }
-    return receiver_begin(id, f, false, errp);
+    return receiver_begin(id, f, errp);
 }
 
-/*
- * Once they have been stopped nobody joins another thread; and more than there
- * are are none of ours.
- */
-bool receivers_accept(QEMUFile *f)
+bool receivers_has(unsigned id)
 {
-    unsigned all = receivers.config.channels;
-    Error *err = NULL;
+    QEMU_LOCK_GUARD(&meeting.lock);
+    return receivers.list && receivers.list[id].f && !receivers.list[id].ended;
+}
 
-    WITH_QEMU_LOCK_GUARD(&meeting.lock) {
-        if (!receivers.list || meeting.over || meeting.channels == all) {
-            error_setg(&err, "it is not expected");
-        } else if (receiver_begin(meeting.channels, f, true, &err)) {
-            return meeting.channels < all;
-        }
-    }
-    warn_reportf_err(err, "multifd: a connection is closed: ");
-    stream_close(f);
-    return false;
+bool receivers_complete(void)
+{
+    QEMU_LOCK_GUARD(&meeting.lock);
+    return receivers.list && meeting.channels == receivers.config.channels;
 }
 
 void receivers_shutdown(void)
@@ -784,20 +834,6 @@ void receivers_stop(void)
             c->joined = true;
         }
     }
-}
-
-static void receiver_free(Receiver *c)
-{
-    stream_close(c->f);
-    for (int i = 0; i < MULTIFD_COMPRESSION__MAX; i++) {
-        if (c->decoders[i]) {
-            codec_find(i)->decoder_free(c->decoders[i]);
-        }
-    }
-    g_free(c->encoded);
-    g_free(c->spare);
-    g_free(c->table);
-    g_free(c->runs);
 }
 
 void receivers_end(void)

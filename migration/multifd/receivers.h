@@ -14,8 +14,9 @@
  * known.
  *
  * Threads.  receivers_meet(), _divert(), _stop(): who loads the main channel,
- * without the BQL.  receivers_shutdown(), _accept(): any.  _begin_again(): any,
- * while who loads the main channel waits for that.  All others: with the BQL.
+ * without the BQL.  receivers_shutdown(), _add(), _has(), _complete(): any.
+ * _begin_again(): any, while who loads the main channel waits for that.  All
+ * others: with the BQL.
  * One lock, `meeting.lock`, is taken at the marks, and by whoever looks at the
  * list of channels in another thread; under it only that of an error.
  */
@@ -49,11 +50,6 @@ typedef struct ReceiversConfig {
                         size_t len, Error **errp);
     /* A channel has failed: in its thread.  The error stays the receivers'. */
     void (*failed)(const Error *err);
-    /*
-     * Reads what a channel begins with, in the thread of one that was accepted.
-     * False, without an error, if @f has one.
-     */
-    bool (*introduced)(QEMUFile *f, Error **errp);
 } ReceiversConfig;
 
 /* What becomes of pages that are not simply written to memory */
@@ -72,17 +68,18 @@ void receivers_begin(const ReceiversConfig *config);
 void receivers_begin_again(const ReceiversPlaces *places);
 
 /*
- * After that: one of the channels, from its beginning on.  Takes over @f.
- * Whether there are more to come; one that is wrong fails all.  They are
- * numbered in the order in which they come, whatever the source calls them.
- */
-bool receivers_accept(QEMUFile *f);
-
-/*
  * Channel @id, of which @f has what follows its beginning; the file is the
- * receivers' if this is true.  False if there is one with that number.
+ * receivers' if this is true.  False if there is one with that number, or if
+ * none is expected, as they have been stopped.  One that has ended before there
+ * was a mark of all makes room: it was of an attempt that is over.
  */
 bool receivers_add(QEMUFile *f, unsigned id, Error **errp);
+
+/* There is a channel @id that does not make room for another one. */
+bool receivers_has(unsigned id);
+
+/* All channels are there. */
+bool receivers_complete(void);
 
 /* One of the channels that come cannot be taken: they will not meet. */
 void receivers_fail(const Error *err);

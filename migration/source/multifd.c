@@ -120,13 +120,16 @@ static SendersConfig multifd_config(void)
     };
 }
 
+/* Of the recovery that channels are connected for; 0: none.  Who connects */
+static uint32_t attempt_of_channels;
+
 /* The destination knows by this which of them it is. */
 static void introduce_channel(QEMUFile *f, unsigned id)
 {
     WireMultifdInit init;
 
     stream_count_in(f, &mig_stats.multifd_bytes);
-    packet_fill_init(&init, &qemu_uuid, id);
+    packet_fill_init(&init, &qemu_uuid, id, attempt_of_channels);
     qemu_put_buffer(f, (uint8_t *)&init, sizeof(init));
     qemu_fflush(f);
 }
@@ -228,6 +231,7 @@ bool multifd_connect(Error **errp)
         return true;
     }
     config = multifd_config();
+    attempt_of_channels = 0;
     channels.opaque = multifd_make_channels(migrate_multifd_channels(), &config,
                                             errp);
     if (!channels.opaque) {
@@ -325,15 +329,16 @@ static void remember(Senders *s)
     last_channels.count = i;
 }
 
-bool multifd_resume(bool again, Error **errp)
+bool multifd_resume(uint32_t attempt, Error **errp)
 {
     SendersConfig config;
     Senders *s;
 
     multifd_close(false);
-    if (!again) {
+    if (!attempt) {
         return true;
     }
+    attempt_of_channels = attempt;
     config = multifd_config();
     /* Only records may come, whatever has been set meanwhile. */
     config.method = MULTIFD_COMPRESSION_NONE;

@@ -38,10 +38,11 @@ bool multifd_leave(Error **errp);
 
 /*
  * Postcopy is resumed on a new main channel: the former channels are closed,
- * and with @again as many are connected in their place.  They take no part in
- * precopy.  Without the BQL.  Migration thread.
+ * and with @attempt, not 0, as many are connected in their place, which tell
+ * that number.  They take no part in precopy.  Without the BQL.  Migration
+ * thread.
  */
-bool multifd_resume(bool again, Error **errp);
+bool multifd_resume(uint32_t attempt, Error **errp);
 
 /* The settings go together with those of others.  BQL. */
 bool multifd_possible(Error **errp);

@@ -25,6 +25,7 @@
 #include "migration/savevm.h"
 #include "migration/trace.h"
 #include "migration/transport/transport.h"
+#include "migration/wire/wire.h"
 #include "failure.h"
 #include "multifd.h"
 #include "postcopy-background.h"
@@ -287,6 +288,22 @@ static bool tell_to_resume(Error **errp)
     return true;
 }
 
+/*
+ * Channels that are connected again, and what is left of earlier attempts, can
+ * be told apart by a number.  0: there will be none.
+ */
+static uint32_t begin_attempt(void)
+{
+    static uint32_t attempts;   /* of all migrations; migration thread */
+
+    if (!postcopy_background_again()) {
+        return 0;
+    }
+    attempts = (attempts + 1) & ~WIRE_PING_AGAIN_MASK ?: 1;
+    qemu_savevm_send_ping(source.to_dst, WIRE_PING_AGAIN | attempts);
+    return attempts;
+}
+
 /* Before QEMU 8.0 a destination answers nothing until it has both. */
 static bool make_early_channel(Error **errp)
 {
@@ -297,6 +314,7 @@ static bool make_early_channel(Error **errp)
 
 static bool resume(Error **errp)
 {
+    uint32_t attempt;
     bool ok;
 
     if (!postcopy.begun) {
@@ -305,10 +323,11 @@ static bool resume(Error **errp)
         return false;
     }
     trace_savevm_state_resume_prepare();
+    attempt = begin_attempt();
     ok = make_early_channel(errp) && get_bitmaps(errp);
     if (ok) {
         ram_source_resume(source.to_dst);
-        ok = multifd_resume(postcopy_background_again(), errp) &&
+        ok = multifd_resume(attempt, errp) &&
              postcopy_channels_ready(errp) && tell_to_resume(errp);
     }
     return ok;

@@ -9,11 +9,13 @@
 #include "qemu/bswap.h"
 #include "packet.h"
 
-void packet_fill_init(WireMultifdInit *init, const QemuUUID *uuid, uint8_t id)
+void packet_fill_init(WireMultifdInit *init, const QemuUUID *uuid, uint8_t id,
+                      uint32_t attempt)
 {
     *init = (WireMultifdInit) { .channel = id };
     stl_be_p(&init->magic, WIRE_MULTIFD_MAGIC);
     stl_be_p(&init->version, WIRE_MULTIFD_VERSION);
+    stl_be_p(&init->attempt, attempt);
     memcpy(init->uuid, uuid->data, sizeof(init->uuid));
 }
 

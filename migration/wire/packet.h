@@ -31,8 +31,12 @@ static inline unsigned packet_pages_max(unsigned page_bits)
     return WIRE_MULTIFD_PACKET_MEMORY >> page_bits;
 }
 
-/* The beginning of channel @id of the VM with @uuid */
-void packet_fill_init(WireMultifdInit *init, const QemuUUID *uuid, uint8_t id);
+/*
+ * The beginning of channel @id of the VM with @uuid; @attempt is that of a
+ * recovery, or 0.
+ */
+void packet_fill_init(WireMultifdInit *init, const QemuUUID *uuid, uint8_t id,
+                      uint32_t attempt);
 
 /*
  * What the beginning of a channel has to be, where there are @channels of them.

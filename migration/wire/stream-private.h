@@ -72,6 +72,7 @@ struct QEMUFile {
     uint64_t moved;     /* bytes that went through the channel in sequence */
     Stat64 *counter;    /* output: where they are counted for the limit */
     int64_t arrived_ns; /* input: when the last of them came */
+    int64_t until_ms;   /* input: longer is not waited for it; 0: for ever */
     InPlace *in_place;  /* output that was to be sent so; or NULL */
     /* Takes what would end a poll; or NULL */
     void (*before_park)(QEMUFile *f);

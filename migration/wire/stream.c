@@ -278,6 +278,15 @@ static void wake_at(QEMUFile *f, size_t need)
     }
 }
 
+static bool read_in_time(QEMUFile *f, Error **errp)
+{
+    if (f->until_ms && now_ms() > f->until_ms) {
+        error_setg(errp, "%s: nothing more has come in time", stream_name(f));
+        return false;
+    }
+    return true;
+}
+
 size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
                                               const struct iovec *vec,
                                               size_t n, size_t need)
@@ -292,7 +301,7 @@ size_t coroutine_mixed_fn stream_channel_read(QEMUFile *f,
                                              0, &err);
 
         keep_fds(f, fds, nfds);
-        if (len == QIO_CHANNEL_ERR_BLOCK) {
+        if (len == QIO_CHANNEL_ERR_BLOCK && read_in_time(f, &err)) {
             wake_at(f, need);
             stream_channel_park(f, G_IO_IN);
             continue;
@@ -355,6 +364,11 @@ void stream_stop_reading(QEMUFile *f, Error *err)
 {
     qemu_file_set_error_obj(f, -EIO, err);
     qio_channel_shutdown(f->ioc, QIO_CHANNEL_SHUTDOWN_READ, NULL);
+}
+
+void stream_read_until(QEMUFile *f, int64_t ms)
+{
+    f->until_ms = ms;
 }
 
 void stream_count_in(QEMUFile *f, Stat64 *counter)

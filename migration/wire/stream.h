@@ -103,6 +103,12 @@ uint64_t stream_unsent(QEMUFile *f);
 void stream_read_ahead(QEMUFile *f, size_t bytes);
 
 /*
+ * Who waits for @f, an input, in a thread does so up to @ms of now_ms() at
+ * most; then the stream has an error.  0: as long as it takes.
+ */
+void stream_read_until(QEMUFile *f, int64_t ms);
+
+/*
  * Latches @err, which is taken over, in @f, an input, and wakes whoever reads
  * it, a coroutine as well.  What is written on the same connection still
  * arrives.  Any thread.

@@ -222,6 +222,14 @@ WIRE_ASSERT_SIZE(WirePing, WIRE_CMD_PING_LEN);
  */
 #define WIRE_PING_PACE                  0x50000000u
 #define WIRE_PING_PACE_MASK             0xff000000u
+/*
+ * The first command of a recovery after which all channels of multifd are
+ * connected again, to peers with WIRE_PEER_CHANNELS_AGAIN.  The lower bits are
+ * the number of the attempt, not 0, which each of the channels begins with
+ * (WireMultifdInit): one that has another number is of an attempt that is over.
+ */
+#define WIRE_PING_AGAIN                 0x51000000u
+#define WIRE_PING_AGAIN_MASK            0xff000000u
 
 /*
  * Peers that know each other.  A source sends WIRE_PEER_HELLO as the value of
@@ -718,10 +726,13 @@ typedef struct WireMultifdInit {
     wire_be32 version;                  /*  4: WIRE_MULTIFD_VERSION */
     uint8_t uuid[WIRE_UUID_LEN];        /*  8: of the VM, zero if it has none */
     uint8_t channel;                    /* 24: below the number of channels */
-    uint8_t unused[39];                 /* 25: zero */
+    uint8_t unused[7];                  /* 25: zero */
+    wire_be32 attempt;                  /* 32: of WIRE_PING_AGAIN; else zero */
+    uint8_t unused2[28];                /* 36: zero */
 } QEMU_PACKED WireMultifdInit;
 WIRE_ASSERT_SIZE(WireMultifdInit, 64);
 WIRE_ASSERT_AT(WireMultifdInit, channel, 24);
+WIRE_ASSERT_AT(WireMultifdInit, attempt, 32);
 
 #define WIRE_MULTIFD_SYNC               0x001
 #define WIRE_MULTIFD_METHOD             0x03e   /* one of the following */

@@ -716,15 +716,20 @@ RECOVERIES: dict[str, Say] = {
 
 
 def check_recovery(name: str, bench: Bench) -> None:
-    """A source that lies when it comes back: paused again."""
+    """A source that lies when it comes back: paused still, or again.
+
+    At first the lie is all that there is of it, and then it has introduced itself.
+    """
     giver = bench.giver
     with bench:
         bench.begin()
         giver.close()
         bench.paused()
-        for _ in range(2):
+        for introduced in (False, True):
             bench.reconnect()
-            until(bench.vm, 'postcopy-recover')
+            if introduced:
+                bench.ask()
+                until(bench.vm, 'postcopy-recover')
             giver.say(*RECOVERIES[name](giver))
             if name in ('half-a-command', 'nothing'):
                 giver.close()

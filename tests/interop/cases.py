@@ -23,6 +23,7 @@ import device_state
 import failures
 import files
 import held
+import intruders
 import lazy
 import multifd
 import multifd_postcopy
@@ -282,6 +283,7 @@ def all_cases() -> list[Case]:
     cases += postcopy_memory.all_cases() + vhost_user.all_cases()
     cases += promised.all_cases() + held.all_cases()
     cases += multifd.all_cases() + multifd_postcopy.all_cases()
+    cases += intruders.all_cases()
     cases += files.all_cases() + passed.all_cases() + cpr.all_cases()
     cases += background.all_cases() + lazy.all_cases()
     cases += compression.all_cases()

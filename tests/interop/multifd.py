@@ -12,7 +12,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
+import threading
 import time
+import uuid
 from typing import Any
 
 from ferry.migrate import set_caps, set_params
@@ -220,6 +223,39 @@ def strangers(lab: Lab) -> str:
     return f'{len(socks)} of them; {verdict.detail}'
 
 
+def late(lab: Lab) -> str:
+    """Channels of an attempt that is over come before those of the next one.
+
+    Others come in between, and only some time later are they seen to have been
+    closed.
+    """
+    lab.boot('ferry')
+    target, uri = listens(lab, CHANNELS)
+    host, port = uri.removeprefix('tcp:').split(':')
+    vm = uuid.UUID(target.qmp.cmd('query-uuid')['UUID']).bytes
+
+    def introduced(channel: int) -> socket.socket:
+        sock = socket.create_connection((host, int(port)))
+        sock.sendall(struct.pack('>II16sB39x', 0x11223344, 1, vm, channel))
+        return sock
+    for channel in range(CHANNELS):
+        introduced(channel).close()
+    socks = [introduced(channel) for channel in range(CHANNELS)]
+
+    def close() -> None:
+        for sock in socks:
+            sock.close()
+    timer = threading.Timer(0.3, close)
+    timer.start()
+    both(lab, target, uri, 'completed', 20)
+    timer.join()
+    lab.guest.move_to(target)
+    verdict = lab.guest.verify()
+    check(verdict.ok, verdict.detail)
+    lab.clear()         # the observer has not followed
+    return verdict.detail
+
+
 def too_many(lab: Lab) -> str:
     """A source with more channels than are expected; the other waits on."""
     lab.boot('ferry')
@@ -297,5 +333,6 @@ def all_cases() -> list[Case]:
         Case(f'multifd-{name}', run, needs=('multifd',))
         for name, run in (
             ('destination-stopped', stopped), ('strangers', strangers),
+            ('late-channels', late),
             ('too-many', too_many), ('too-few', too_few),
             ('plain-destination', plain_destination), ('killed', killed))]

@@ -156,19 +156,6 @@ static bool takes_any(void)
     return any_method;
 }
 
-#define INTRODUCTION 77
-
-/* What a channel begins with that is accepted */
-static bool introduced(QEMUFile *f, Error **errp)
-{
-    uint32_t number = qemu_get_be32(f);
-
-    if (!qemu_file_get_error(f) && number != INTRODUCTION) {
-        error_setg(errp, "it is none of them");
-    }
-    return number == INTRODUCTION;
-}
-
 /* Receivers, of which channel i reads from @fds[i] */
 static void receive_from(const int *fds, unsigned channels, unsigned bits,
                          MultiFDCompression method)
@@ -181,7 +168,6 @@ static void receive_from(const int *fds, unsigned channels, unsigned bits,
         .arrived = note_arrived,
         .failed = channel_failed,
         .takes_any = takes_any,
-        .introduced = introduced,
     };
 
     qatomic_set(&failures, 0);
@@ -2259,8 +2245,7 @@ static void test_diverted_fails(void)
  * Channels that are accepted in place of others, after a break
  */
 
-/* Whether there are more to come */
-static bool accept_another(int *fd)
+static bool add_another(unsigned id, int *fd, Error **errp)
 {
     QEMUFile *f;
     int fds[2];
@@ -2269,13 +2254,21 @@ static bool accept_another(int *fd)
     f = file_of(fds[1], false);
     qemu_file_set_blocking(f, false);
     *fd = fds[0];
-    return receivers_accept(f);
+    if (receivers_add(f, id, errp)) {
+        return true;
+    }
+    qemu_fclose(f);
+    return false;
 }
 
-static void say_number(const Raw *raw, unsigned channel, uint32_t number)
+static void refuse_another(unsigned id, const char *text)
 {
-    stl_be_p(&number, number);
-    say(raw, channel, &number, sizeof(number));
+    Error *err = NULL;
+    int fd;
+
+    g_assert_false(add_another(id, &fd, &err));
+    assert_says(err, text);
+    close(fd);
 }
 
 static void begin_again(Raw *raw)
@@ -2287,8 +2280,10 @@ static void begin_again(Raw *raw)
     receivers_begin_again(&elsewhere);
     for (unsigned i = 0; i < raw->channels; i++) {
         raw_close(raw, i);
-        g_assert(accept_another(&raw->fds[i]) == (i + 1 < raw->channels));
+        g_assert_false(receivers_complete());
+        g_assert_true(add_another(i, &raw->fds[i], &error_abort));
     }
+    g_assert_true(receivers_complete());
 }
 
 /* Pages go elsewhere from the beginning on, and after the last mark do not. */
@@ -2296,14 +2291,11 @@ static void test_again(void)
 {
     uint8_t *page;
     Raw raw;
-    int fd;
 
     begin_again(&raw);
     page = ram_region_page(&raw.to.list[LOW], 7);
-    g_assert_false(accept_another(&fd));
-    close(fd);
-    say_number(&raw, 1, INTRODUCTION);
-    say_number(&raw, 0, INTRODUCTION);
+    refuse_another(0, "channel 0 already");
+    refuse_another(1, "channel 1 already");
     begin_records(&raw);
     say_page(&raw, 0, 7 * PAGE, 5);
     say_mark(&raw, 0);
@@ -2319,9 +2311,9 @@ static void test_again(void)
     g_assert_cmpuint(*page, ==, 8);
     g_assert_true(receivers_have_records());
     receivers_stop();
-    g_assert_false(accept_another(&fd));
-    close(fd);
+    refuse_another(1, "not expected");
     raw_end(&raw);
+    refuse_another(1, "not expected");
 }
 
 /* What is wrong on one of them fails at once, without a mark. */
@@ -2331,23 +2323,92 @@ static void test_again_fails(void)
     Raw raw;
 
     begin_again(&raw);
-    say_number(&raw, 0, INTRODUCTION + 1);
-    assert_fails_itself(&raw, "none of them");
-
-    begin_again(&raw);
     raw_close(&raw, 1);
     assert_fails_itself(&raw, "multifd channel 1: ");
 
     begin_again(&raw);
-    say_number(&raw, 1, INTRODUCTION);
     add_page(&d, 0, 1);
     say_draft(&raw, 1, &d);
     assert_fails_itself(&raw, "only be records");
 
     begin_again(&raw);
-    say_number(&raw, 1, INTRODUCTION);
     say_mark(&raw, 1);
     assert_fails_itself(&raw, "only be records");
+}
+
+static void wait_for_room(unsigned id)
+{
+    int64_t end = g_get_monotonic_time() + 20 * G_USEC_PER_SEC;
+
+    while (receivers_has(id) && g_get_monotonic_time() < end) {
+        g_usleep(1000);
+    }
+    g_assert_false(receivers_has(id));
+}
+
+/*
+ * Channels of an attempt that is over, which come before those of the next one
+ * or in between, and end before memory comes
+ */
+static void test_room(void)
+{
+    Raw raw;
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    raw_close(&raw, 0);
+    raw_close(&raw, 1);
+    wait_for_room(0);
+    wait_for_room(1);
+    start_to_meet(&raw);
+    g_assert_true(add_another(0, &raw.fds[0], &error_abort));
+    g_assert_true(receivers_has(0));
+    g_usleep(NOTHING_US);
+    g_assert_true(add_another(1, &raw.fds[1], &error_abort));
+    g_assert_true(receivers_check(&error_abort));
+    refuse_another(1, "channel 1 already");
+    say_mark(&raw, 0);
+    say_mark(&raw, 1);
+    g_assert_true(has_met(&raw));
+    meet_all(&raw);
+    assert_untouched(&raw);
+    raw_end(&raw);
+}
+
+/*
+ * What was refused stays so, one that is lost is not waited for, and who has
+ * met is not replaced.
+ */
+static void test_no_room(void)
+{
+    Error *err = NULL;
+    Raw raw;
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    raw_close(&raw, 0);
+    wait_for_room(0);
+    error_setg(&err, "it was refused");
+    receivers_fail(err);
+    error_free(err);
+    err = NULL;
+    g_assert_true(add_another(0, &raw.fds[0], &error_abort));
+    g_assert_false(receivers_check(&err));
+    assert_says(err, "multifd channel 0: ");
+    raw_end(&raw);
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    say_mark(&raw, 1);
+    raw_close(&raw, 0);
+    start_to_meet(&raw);
+    g_assert_false(has_met(&raw));
+    assert_says(raw.err, "multifd channel 0: ");
+    raw_end(&raw);
+
+    raw_begin(&raw, 2, MULTIFD_COMPRESSION_NONE);
+    begin_meeting(&raw);
+    raw_close(&raw, 0);
+    g_usleep(NOTHING_US);
+    refuse_another(0, "channel 0 already");
+    raw_end(&raw);
 }
 
 /* They need not all come, and whoever waits is told so. */
@@ -2356,7 +2417,6 @@ static void test_again_missing(void)
     Raw raw;
 
     begin_again(&raw);
-    say_number(&raw, 0, INTRODUCTION);
     start_to_meet(&raw);
     receivers_shutdown();
     g_assert_false(has_met(&raw));
@@ -2542,6 +2602,8 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/again/works", test_again);
     g_test_add_func("/multifd/again/fails", test_again_fails);
     g_test_add_func("/multifd/again/missing", test_again_missing);
+    g_test_add_func("/multifd/room/made", test_room);
+    g_test_add_func("/multifd/room/none", test_no_room);
     g_test_add_func("/multifd/records/damaged", test_records_damaged);
     g_test_add_func("/multifd/noise", test_noise);
     g_test_add_func("/multifd/damaged", test_damaged);

@@ -39,7 +39,7 @@ static void test_init_bytes(void)
     WireMultifdInit init;
 
     memset(&init, 0xff, sizeof(init));
-    packet_fill_init(&init, &uuid, 200);
+    packet_fill_init(&init, &uuid, 200, 0);
     g_assert_cmpmem(&init, sizeof(init), bytes, sizeof(bytes));
     g_assert_true(packet_begins_channel((uint8_t *)&init));
 }
@@ -51,13 +51,13 @@ static void test_init(void)
     for (unsigned id = 0; id < 255; id++) {
         unsigned found = 1000;
 
-        packet_fill_init(&init, &uuid, id);
+        packet_fill_init(&init, &uuid, id, 0);
         g_assert_true(packet_check_init(&init, &uuid, id + 1, &found,
                                         &error_abort));
         g_assert_cmpuint(found, ==, id);
     }
     /* What is not used may have any value. */
-    packet_fill_init(&init, &uuid, 1);
+    packet_fill_init(&init, &uuid, 1, 0);
     memset(init.unused, 0xff, sizeof(init.unused));
     g_assert_true(packet_check_init(&init, &uuid, 2, &(unsigned) { 0 },
                                     &error_abort));
@@ -78,7 +78,7 @@ static void test_init_refused(void)
 {
     WireMultifdInit good, init;
 
-    packet_fill_init(&good, &uuid, 3);
+    packet_fill_init(&good, &uuid, 3, 0);
 
     init = good;
     stl_be_p(&init.magic, 0x44332211);
@@ -105,11 +105,11 @@ static void test_init_uuid(void)
     WireMultifdInit init;
 
     for (unsigned i = 0; i < sizeof(uuid.data); i++) {
-        packet_fill_init(&init, &uuid, 0);
+        packet_fill_init(&init, &uuid, 0, 0);
         init.uuid[i] ^= 0x80;
         refuse_init(&init, CHANNELS, "01020304-0506-0708-090a-0b0c0d0e0f10");
     }
-    packet_fill_init(&init, &(QemuUUID) { }, 0);
+    packet_fill_init(&init, &(QemuUUID) { }, 0, 0);
     refuse_init(&init, CHANNELS, "00000000-0000-0000-0000-000000000000");
 }
 

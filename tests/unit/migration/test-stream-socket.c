@@ -529,7 +529,7 @@ static void unsent(Pair p)
     pair_free(&p);
 }
 
-/* Bytes that are there are still read when it is known that they are the last. */
+/* Bytes that are there are still read when they are known to be the last. */
 static void peer_closes(Pair p)
 {
     char byte = 'x';
