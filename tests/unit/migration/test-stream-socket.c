@@ -9,6 +9,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/thread.h"
 #include "migration/base/below-tls.h"
+#include "migration/base/clock.h"
 #include "migration/wire/stream.h"
 #include "script.h"
 #include "setup.h"
@@ -209,6 +210,26 @@ static void test_error_while_parked(void)
     qemu_file_set_error(reader.f, -EPERM);
     qemu_thread_join(&reader.thread);
     g_assert_cmpint(qemu_fclose(reader.f), ==, -EPERM);
+    pair_free(&p);
+}
+
+/* Who waits does so up to a time, also for the rest of what has begun. */
+static void test_read_until(void)
+{
+    Pair p = pair_new();
+    QEMUFile *in = qemu_file_new_input(p.b);
+    int64_t now = now_ms();
+    char byte = 'x';
+    uint8_t *bytes;
+
+    qemu_file_set_blocking(in, false);
+    qio_channel_write_all(p.a, &byte, 1, &error_abort);
+    stream_read_until(in, now + 100);
+    g_assert_cmpint(qemu_get_byte(in), ==, 'x');
+    qio_channel_write_all(p.a, &byte, 1, &error_abort);
+    g_assert_cmpuint(qemu_peek_buffer(in, &bytes, 2, 0), ==, 1);
+    g_assert_cmpint(now_ms(), >=, now + 100);
+    g_assert_cmpint(qemu_fclose(in), ==, -EIO);
     pair_free(&p);
 }
 
@@ -576,6 +597,7 @@ int main(int argc, char **argv)
                     test_shutdown_nonblocking);
     g_test_add_func("/stream/socket/error-while-parked",
                     test_error_while_parked);
+    g_test_add_func("/stream/socket/read-until", test_read_until);
     g_test_add_func("/stream/socket/woken-late-blocking",
                     test_woken_late_blocking);
     g_test_add_func("/stream/socket/woken-late-nonblocking",
