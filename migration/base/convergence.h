@@ -28,7 +28,7 @@
 /* A stall: so many passes, and so much time, without a new minimum */
 #define CONVERGENCE_STALL_PASSES 2
 #define CONVERGENCE_STALL_NS (1000 * 1000 * 1000ull)
-/* Throttling takes at least so much that vCPUs keep this share. */
+/* The share of their time that throttled vCPUs keep at most */
 #define CONVERGENCE_FIRST_KEEP 0.8
 
 /* How many predictions are remembered, one a pass */

@@ -19,7 +19,7 @@ typedef struct Delays {
 } Delays;
 
 static Delays delays;
-static char *gate;              /* both are set before a migration starts */
+static const char *gate;        /* interned, or NULL; atomic */
 static bool cpus_stay;
 
 /* Appends "name" or, with @values, "name:ms". */
@@ -111,13 +111,13 @@ unsigned fault_inject_delay_ms(DowntimePart part)
 
 void fault_inject_set_gate(const char *folder)
 {
-    g_free(gate);
-    gate = *folder ? g_strdup(folder) : NULL;
+    /* Whoever is at it may use the one before. */
+    qatomic_set(&gate, *folder ? g_intern_string(folder) : NULL);
 }
 
 const char *fault_inject_gate(void)
 {
-    return gate ? gate : "";
+    return qatomic_read(&gate) ?: "";
 }
 
 /* Returns false if there is no folder for it. */
@@ -131,9 +131,9 @@ static bool make_file(const char *path)
     return fd >= 0;
 }
 
-static void wait_at_gate(DowntimePart part, unsigned ms)
+static void wait_at_gate(const char *folder, DowntimePart part, unsigned ms)
 {
-    g_autofree char *path = g_build_filename(gate, downtime_part_name(part),
+    g_autofree char *path = g_build_filename(folder, downtime_part_name(part),
                                              NULL);
     int64_t end = now_ns() + ms * (int64_t)SCALE_MS;
 
@@ -149,9 +149,10 @@ static void wait_at_gate(DowntimePart part, unsigned ms)
 void fault_inject_delay(DowntimePart part)
 {
     unsigned ms = fault_inject_delay_ms(part);
+    const char *folder = qatomic_read(&gate);
 
-    if (ms && gate) {
-        wait_at_gate(part, ms);
+    if (ms && folder) {
+        wait_at_gate(folder, part, ms);
     } else if (ms) {
         g_usleep(ms * 1000ul);
     }

@@ -25,7 +25,7 @@
  * once, or when it has made the one for urgent pages.
  */
 #define SILENT_MS (30 * 1000)
-/* When it makes room for others */
+/* One of which something was read makes room for others then. */
 #define CROWDED_MS 1000
 /* By which a channel of multifd is known */
 #define CHANNEL_BYTES sizeof(uint32_t)
@@ -33,8 +33,8 @@
 #define LOOK_MS 20
 
 typedef struct Arrival {
-    QIOChannel *ioc;            /* NULL: it has been taken, or closed */
-    QEMUFile *f;                /* under the lock: what is being read */
+    QIOChannel *ioc;            /* while nothing was read; its thread */
+    QEMUFile *f;                /* what is being read; under the lock */
     const ArrivalsOps *ops;
     int64_t until_ms;
     bool dropped;               /* nobody needs it any more; atomic */
@@ -224,7 +224,7 @@ static void *arrival_thread(void *opaque)
     if (a->ioc) {
         QEMUFile *f = qemu_file_new_input(a->ioc);
 
-        object_unref(OBJECT(a->ioc));
+        object_unref(OBJECT(g_steal_pointer(&a->ioc)));
         qemu_file_set_blocking(f, false);
         stream_read_until(f, a->until_ms);
         if (ok) {
@@ -253,16 +253,22 @@ static void cut_arrival(Arrival *a)
 /* Under the lock.  New ones are inserted at the head. */
 static bool make_room(void)
 {
-    Arrival *a, *oldest = NULL;
+    Arrival *a, *silent = NULL, *oldest = NULL;
 
     QLIST_FOREACH(a, &arrivals.list, next) {
-        oldest = qatomic_read(&a->dropped) ? oldest : a;
+        if (!qatomic_read(&a->dropped)) {
+            silent = a->f ? silent : a;
+            oldest = a;
+        }
     }
-    if (!oldest || oldest->until_ms - now_ms() > SILENT_MS - CROWDED_MS) {
-        return false;
+    if (!silent && oldest &&
+        oldest->until_ms - now_ms() <= SILENT_MS - CROWDED_MS) {
+        silent = oldest;
     }
-    cut_arrival(oldest);
-    return true;
+    if (silent) {
+        cut_arrival(silent);
+    }
+    return silent;
 }
 
 /* It takes a moment to make room. */
@@ -288,7 +294,7 @@ void arrivals_offer(QIOChannel *ioc, unsigned max, const ArrivalsOps *ops)
     };
     object_ref(OBJECT(ioc));
     if (!arrival_added(a, max)) {
-        error_setg(&err, "too many are there that have sent nothing");
+        error_setg(&err, "too many connections have not shown what they are");
         close_arrival(qemu_file_new_input(ioc), err);
         object_unref(OBJECT(ioc));
         g_free(a);
@@ -317,8 +323,8 @@ void arrivals_close(void)
 void arrivals_drop(void)
 {
     QEMU_LOCK_GUARD(&arrivals.lock);
-    cut_arrivals();
     while (arrivals.count) {
+        cut_arrivals();
         qemu_cond_wait(&arrivals.left, &arrivals.lock);
     }
 }

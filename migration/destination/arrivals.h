@@ -34,15 +34,17 @@ typedef struct ArrivalsOps {
     bool (*channel)(QEMUFile *f, const WireMultifdInit *init, Error **errp);
     /*
      * Whether one of which nothing was read is taken as it is; asked again and
-     * again while nothing comes, of sockets without TLS alone.
+     * again until something comes, and then once more.  Of sockets alone, and
+     * without TLS.
      */
     bool (*silent)(QIOChannel *ioc);
 } ArrivalsOps;
 
 /*
  * A connection, of which a reference is taken, and @ops, which stays.  If there
- * are @max of them already the one that has been there for longest makes room,
- * if that is for a second, or this one is closed.
+ * are @max of them already the oldest one of which nothing was read makes room,
+ * or if there is none the oldest, once it is a second old; or this one is
+ * closed.
  */
 void arrivals_offer(QIOChannel *ioc, unsigned max, const ArrivalsOps *ops);
 

@@ -41,7 +41,7 @@
  * How long it may take to show that one of two connections with one number is
  * of an attempt that is over, as its source has closed it
  */
-#define TWO_MS 1000
+#define SAME_ID_MS 1000
 #define LOOK_MS 20
 /* What tells them apart */
 #define FIRST_BYTES sizeof(uint32_t)
@@ -62,6 +62,7 @@ static struct {
     bool placing;               /* between marks of postcopy; who loads */
     bool again;                 /* they may come after a break; atomic */
     uint32_t attempt;           /* of the recovery; 0: not known; atomic */
+    bool had_records;           /* all of them, at some time; atomic */
     unsigned channels;
     unsigned waiting;           /* connections that do */
     QLIST_HEAD(, Connection) list;
@@ -185,7 +186,7 @@ static void coroutine_mixed_fn sort_connection(Connection *c)
 static void coroutine_fn wait_for_place(Connection *c,
                                         const WireMultifdInit *init)
 {
-    int64_t end = now_ms() + TWO_MS;
+    int64_t end = now_ms() + SAME_ID_MS;
     unsigned id = init->channel;
 
     while (!c->dropped && id < incoming.channels && receivers_has(id) &&
@@ -329,6 +330,7 @@ void multifd_incoming_begin(MultifdMain *main)
     incoming.main = main;
     incoming.has_main = incoming.placing = false;
     qatomic_set(&incoming.met, false);
+    qatomic_set(&incoming.had_records, false);
     incoming.begun = true;
     incoming.channels = config.channels;
     receivers_begin(&config);
@@ -363,6 +365,15 @@ void multifd_incoming_shutdown(void)
     receivers_shutdown();
 }
 
+/* Those of an attempt that broke soon may have had none yet. */
+static bool have_had_records(void)
+{
+    if (receivers_have_records()) {
+        qatomic_set(&incoming.had_records, true);
+    }
+    return qatomic_read(&incoming.had_records);
+}
+
 unsigned multifd_incoming_postcopy(void)
 {
     uint32_t features = reply_peer_features();
@@ -373,6 +384,7 @@ unsigned multifd_incoming_postcopy(void)
     }
     qatomic_set(&incoming.again, features & WIRE_PEER_CHANNELS_AGAIN &&
                                  !migrate_postcopy_preempt());
+    have_had_records();
     return incoming.channels;
 }
 
@@ -382,8 +394,7 @@ unsigned multifd_incoming_postcopy(void)
  */
 bool multifd_incoming_resume(uint32_t attempt)
 {
-    if (!qatomic_read(&incoming.again) ||
-        (!attempt && !receivers_have_records())) {
+    if (!qatomic_read(&incoming.again) || (!have_had_records() && !attempt)) {
         return false;
     }
     incoming.placing = false;
@@ -400,7 +411,7 @@ static bool is_of_attempt(QEMUFile *f, const WireMultifdInit *init,
     uint32_t expected = qatomic_read(&incoming.attempt);
 
     if (expected && attempt != expected) {
-        error_setg(errp, "it is of attempt %" PRIu32 " to recover, %" PRIu32
+        error_setg(errp, "recovery attempt %" PRIu32 " received, %" PRIu32
                    " expected", attempt, expected);
         return false;
     }

@@ -846,7 +846,8 @@ bool postcopy_dest_recover(const MigrationAddress *addr, Error **errp)
     transport_listen_stop();
     arrivals_drop();
     if (phase_get(&destination_phase) != MIGRATION_STATUS_POSTCOPY_PAUSED) {
-        error_setg(errp, "The connection of a recovery has just been made");
+        error_setg(errp, "A recovery has just begun, at the address that was "
+                   "listened at before; if it fails, repeat the command");
         return false;
     }
     return transport_listen(addr, recovered, NULL, errp);

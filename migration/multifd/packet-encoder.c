@@ -131,8 +131,8 @@ static int64_t thread_cpu_ns(void)
 
 /*
  * What was done since the last call is what the choice learns from.  A rest
- * counts if there is a rate to keep to: then the rate is why.  Who waits for a
- * CPU between two packets does not wait for the link: less work is what helps.
+ * counts if there is a rate to keep to: then the rate is why.  Who lost the CPU
+ * in the encoder or a trial did not wait for the link: less work is what helps.
  */
 static void tell_choice(PacketEncoder *e)
 {

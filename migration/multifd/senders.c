@@ -279,7 +279,7 @@ void senders_stop_turn(Senders *s)
 static void allow_turn(Senders *s)
 {
     qatomic_set(&s->pace.stop, false);
-    s->pace.end = migration_rate_end(RAM_SEND_NS);
+    s->pace.end_bytes = migration_rate_end(RAM_SEND_NS);
 }
 
 /* Waits until all rest; at @end, or if they are ahead, they are told to. */

@@ -78,7 +78,7 @@ RamSendResult senders_run(void *senders, RamSender *main, bool all);
 
 /*
  * Turns of another kind: what each thread does is the caller's.  @ram belongs
- * to the thread of channel @i; it returns when ram_pace_over(), or earlier.
+ * to the thread of channel @i; it returns when ram_pace_over() is, or earlier.
  * No RCU is held.
  */
 typedef void SenderTurn(void *opaque, unsigned i, RamSender *ram);

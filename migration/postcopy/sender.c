@@ -573,10 +573,12 @@ static bool serve_overflow(PostcopySender *ps, RamSender *via)
 
 void postcopy_sender_help(PostcopySender *ps, unsigned i, RamSender *via)
 {
-    bool more = ps->regions->count;
+    bool more = ps->regions->count, sent = false;
 
-    while (more && !ram_pace_over(via->pace) && !ram_sink_error(via->sink)) {
+    while (more && !ram_pace_over(via->pace, sent) &&
+           !ram_sink_error(via->sink)) {
         RCU_READ_LOCK_GUARD();
+        sent = true;
         more = serve_overflow(ps, via) ||
                sender_send_batch(ps, &ps->helpers[i], via,
                                  batch_bytes(ps, false));

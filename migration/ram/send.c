@@ -329,30 +329,32 @@ static unsigned batch_pages(const RamSender *s, bool all)
 }
 
 /* Without a limit nobody reads the counters that all of them write to. */
-bool ram_pace_over(const RamPace *pace)
+bool ram_pace_over(const RamPace *pace, bool sent)
 {
     return qatomic_read(&pace->stop) ||
-           (pace->end != UINT64_MAX &&
-            migration_transferred_bytes() >= pace->end);
+           (sent && pace->end_bytes != UINT64_MAX &&
+            migration_transferred_bytes() >= pace->end_bytes);
 }
 
-static bool turn_is_over(const RamSender *s, int64_t end)
+static bool turn_is_over(const RamSender *s, bool sent, int64_t end)
 {
-    return s->pace ? ram_pace_over(s->pace)
+    return s->pace ? ram_pace_over(s->pace, sent)
                    : migration_rate_wait_ns() || now_ns() >= end;
 }
 
 RamSendResult ram_sender_run(RamSender *s, bool all)
 {
     int64_t end = now_ns() + RAM_SEND_NS;
+    bool sent = false;
 
     while (s->regions->count) {
         if (ram_sink_error(s->sink)) {
             return RAM_SEND_ERROR;
         }
-        if (!all && turn_is_over(s, end)) {
+        if (!all && turn_is_over(s, sent, end)) {
             return RAM_SEND_SOME;
         }
+        sent = true;
         if (!send_untouched(s) &&
             !ram_send_send_batch(s, batch_pages(s, all))) {
             break;

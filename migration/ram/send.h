@@ -34,7 +34,7 @@
  */
 typedef struct RamPace {
     bool stop;                  /* atomic */
-    uint64_t end;               /* as migration_rate_end() has it */
+    uint64_t end_bytes;         /* as migration_rate_end() has it */
 } RamPace;
 
 typedef struct RamSender {
@@ -78,8 +78,11 @@ void ram_sender_skip_written(RamRegions *regions);
  */
 RamSendResult ram_sender_run(RamSender *s, bool all);
 
-/* The turn of those with @pace is over. */
-bool ram_pace_over(const RamPace *pace);
+/*
+ * The turn of those with @pace is over.  Whoever has not @sent anything in it
+ * has not used up what may be sent: however low the limit, memory is sent.
+ */
+bool ram_pace_over(const RamPace *pace, bool sent);
 
 /*
  * Send pages that are the caller's to send (ram/dirty-claim.h), or that were

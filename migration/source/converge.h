@@ -25,7 +25,7 @@ void converge_decide(Policy *policy, const PolicyLimits *limits,
 /*
  * Whether the switchover that was decided may be taken back (switchover_run()).
  * Not with pause-before-switchover: what the user did then cannot be undone.
- * Nor if the guest was stopped before anything was sent: the next switchover
+ * Nor if the guest was stopped before memory was sent: the next switchover
  * would not stop it again (switchover_stop_first()).  Nor with a device that
  * begins anew when it is resumed, and the destination has had a part of its
  * state (strict_sections()).  Migration thread, without the BQL.

@@ -78,7 +78,7 @@ typedef struct Source {
     uint32_t returned;          /* switchovers that were taken back */
     uint32_t unsettled;         /* attempt whose ABORT is not answered, or 0 */
     bool stopped_guest;         /* by us, who was vm_before */
-    bool stopped_first;         /* before anything was sent; migration thread */
+    bool stopped_first;         /* before memory is sent; migration thread */
     RunState vm_before;
     int64_t stopped_ns;         /* when it was to stop: downtime begins */
 } Source;

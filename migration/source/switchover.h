@@ -41,7 +41,7 @@ void switchover_part(Switchover *s, DowntimePart part);
 bool switchover_begin(Switchover *s, Error **errp);
 
 /*
- * The guest is stopped before anything is sent, and switchover_begin() will not
+ * The guest is stopped before memory is sent, and switchover_begin() will not
  * do so: whoever resumes it must not switch over after that.  Migration thread,
  * with the BQL, which it lets go for a while.
  */

@@ -119,9 +119,9 @@ static void destroy(TransportTLS *tls)
 }
 
 /*
- * To close the channel calls a handshake off if that is in the main loop.
- * Anywhere else it has to end by itself, which it does at once when the
- * connection is gone.
+ * To close the channel calls a handshake off if that is in the main loop, and
+ * so are we.  Anywhere else it has to end by itself, which it does at once when
+ * the connection is gone: it may just be looking at it.
  */
 void transport_tls_drop(TransportTLS *tls)
 {
@@ -129,7 +129,7 @@ void transport_tls_drop(TransportTLS *tls)
     detach(&tls->start);
     detach(&tls->limit);
     detach(&tls->hang_up);
-    if (tls->shaking && tls->context) {
+    if (tls->shaking && (tls->context || !g_main_context_is_owner(NULL))) {
         tls->cb = NULL;
         qio_channel_shutdown(tls->ioc, QIO_CHANNEL_SHUTDOWN_BOTH, NULL);
     } else {

@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Callable
 
 CHUNK = 1 << 18
 SLOW_BUFFER = 1 << 16   # bytes at a time, and that wait, at a given speed
@@ -83,6 +84,8 @@ class Link:
         self._alarm: tuple[str, int, bool] | None = None
         self._seen = {'sent': 0, 'answered': 0}
         self.cut_by_alarm = threading.Event()
+        # Makes something else of what a connection has sent
+        self.change: Callable[[Connection, bytes], bytes] | None = None
         self.connections: list[Connection] = []     # in order of their coming
         self._listens = True
         self._server = self._listen(0)
@@ -229,8 +232,9 @@ class Link:
                 self._open.wait()
                 if slow:
                     self._wait_turn(count)
-                allowed, reset = self._count(way, count)
-                go.sendall(buffer[:allowed])
+                data = self._changed(one, way, buffer[:count])
+                allowed, reset = self._count(way, len(data))
+                go.sendall(data[:allowed])
                 setattr(one, way, getattr(one, way) + allowed)
                 if reset is not None:
                     self.cut(reset=reset)
@@ -240,6 +244,12 @@ class Link:
             one.end_of(go)
         except OSError:
             one.cut(False)      # one end went away: so does the other
+
+    def _changed(self, one: Connection, way: str, data: memoryview
+                 ) -> memoryview:
+        if way != 'sent' or self.change is None:
+            return data
+        return memoryview(self.change(one, bytes(data)))
 
     def _wait_turn(self, count: int) -> None:
         """Wait for as long as COUNT bytes take after those before them."""

@@ -13,11 +13,13 @@ and is not known to be, would show in the guest's memory.
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Callable, Iterator
 
+from ferry.link import Connection
 from ferry.migrate import set_caps, set_params, tcp_uri
 from ferrytest.postcopy import ACTIVE, PAUSED
 from ferrytest.suite import Case
@@ -27,8 +29,9 @@ from common import UNDER_WAY, says
 from failures import Mode, cancelled
 from lab import FAST, Lab, check
 from multifd import CHANNELS, both, params
-from postcopy import (POINTS, TRICKLE, Move, Way, cut, moving, pause_source,
-                      pause_target, refused, summary, target_dies)
+from postcopy import (POINTS, TRICKLE, Move, Way, back_to_pause, cut, moving,
+                      pause_source, pause_target, refused, summary,
+                      target_dies)
 from postcopy_memory import (BACKENDS, Backend, backed, moving_backend,
                              room_for_two)
 from promised import (DELAY, DEVICE, PLENTY, SLOW, SOON, Promised, ends,
@@ -46,6 +49,10 @@ PARAMS: dict[str, Any] = {
 STALL = 1.0             # s
 VCPUS = 4
 HUGE_PAGES = tuple(backend for backend in BACKENDS if backend.huge)
+# What begins the main channel of a recovery, and what channels begin with
+PING_AGAIN, PING_BYTES = struct.pack('>BHHB', 8, 2, 4, 0x51), 9
+CHANNEL_MAGIC, CHANNEL_ATTEMPT = struct.pack('>I', 0x11223344), (32, 36)
+SOME_BYTES = 30         # of the main channel
 TOO_FAR = 0             # ms of the downtime limit: no round trip is as short
 
 
@@ -161,6 +168,40 @@ def again(way: Way, breaking: Callable[[Move], None]) -> Case:
                 check_used_again(move)
             return f'{summary(move)}, {on_channels(move)} MiB on channels'
     return case(way, breaking.__name__.replace('_', '-'), run)
+
+
+def older(one: Connection, data: bytes) -> bytes:
+    """What a Ferry sends that does not number attempts to recover."""
+    if one.sent:
+        return data
+    if data.startswith(PING_AGAIN):
+        return data[PING_BYTES:]
+    if data.startswith(CHANNEL_MAGIC):
+        at, end = CHANNEL_ATTEMPT
+        return data[:at] + bytes(end - at) + data[end:]
+    return data
+
+
+def older_source(lab: Lab) -> str:
+    """The network fails before its channels have come again, and once more."""
+    with several(lab, PLAIN, **TRICKLE) as move:
+        move.link.change = older
+        move.start(POINTS['midway'])
+        move.wait_beats(0)
+        cut(move)
+        for _ in range(2):
+            move.wait_paused()
+            uri = tcp_uri()
+            move.listen_again(uri)
+            move.link.cut_after(SOME_BYTES)
+            pauses = move.source.states().count(PAUSED)
+            move.resume(move.via(uri))
+            back_to_pause(move, pauses)
+        move.again()
+        move.let_go()
+        move.finish()
+        check_used_again(move)
+        return summary(move)
 
 
 def compressed_again(lab: Lab) -> str:
@@ -364,6 +405,7 @@ def all_cases() -> list[Case]:
     cases += [vcpus_on_huge_pages(backend) for backend in HUGE_PAGES]
     return cases + [case(PLAIN, name, run) for name, run in (
         ('compressed-again', compressed_again),
+        ('older-source', older_source),
         ('stalled', stalled), ('channel-cut', channel_cut),
         ('cancelled-while-stalled', cancelled_while_stalled),
         ('strict-later', strict_later), ('not-requested', precopy_after),

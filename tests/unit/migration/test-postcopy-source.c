@@ -1170,7 +1170,7 @@ static void helper_init(Helper *h, Bench *b, unsigned i)
     wire_init(&h->wire);
     ram_stream_sink_init(&h->sink, h->wire.f, 0);
     ram_sender_init(&h->via, &b->from.regions, &h->sink.sink);
-    h->pace.end = UINT64_MAX;
+    h->pace.end_bytes = UINT64_MAX;
     h->via.pace = &h->pace;
 }
 
