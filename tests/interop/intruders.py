@@ -13,14 +13,15 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Callable, Iterator
 
 from ferry.migrate import tcp_uri
 from ferry.vm import VM
+from ferrytest import tcp
 from ferrytest.postcopy import PAUSED, PATIENCE
 from ferrytest.suite import Case
+from ferrytest.wait import until
 
 from failures import stand_still
 from lab import Lab, check
@@ -32,8 +33,16 @@ from postcopy import (POINTS, PREEMPT, TRICKLE, Move, Way, cut, moving,
 
 MAGIC, VERSION = 0x11223344, 1
 OFTEN = 0.004           # s between connections
-MANY = 40               # that are left open
-RESUME = struct.pack('>BHHB', 8, 7, 7, 6) + b'pc.ram'
+OPEN = 4                # at a time: there is a place for each of them
+PLACES = 1 + CHANNELS + 8   # connections of which nothing was read
+FLOOD = 3 * PLACES
+CLOSED = 'its source has closed it'
+# The first request of a recovery: a command, the length of its payload, and the
+# name of a block after its length.
+COMMAND, RECV_BITMAP = 8, 10
+BLOCK = b'pc.ram'
+REQUEST = struct.pack('>BHHB', COMMAND, RECV_BITMAP, 1 + len(BLOCK),
+                      len(BLOCK)) + BLOCK
 Words = Callable[[Move], list[bytes]]
 
 
@@ -50,8 +59,34 @@ def channel(vm: VM, number: int, attempt: int = 0) -> bytes:
 
 def connect(uri: str) -> socket.socket:
     """To who listens at URI."""
-    host, port = uri.removeprefix('tcp:').rsplit(':', 1)
-    return socket.create_connection((host, int(port)), 1)
+    return socket.create_connection(('127.0.0.1', tcp.port_of(uri)), PATIENCE)
+
+
+def port_of(sock: socket.socket) -> int:
+    """By which its peer knows it."""
+    return sock.getsockname()[1]
+
+
+def leave(sock: socket.socket) -> None:
+    """Close it, and wait until the other side has: it has no place then."""
+    with sock:
+        try:
+            sock.shutdown(socket.SHUT_WR)
+            while sock.recv(64):
+                pass
+        except OSError:
+            pass                # a reset
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other side has closed it, which sends nothing."""
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b''
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def strangers(_move: Move) -> list[bytes]:
@@ -73,13 +108,18 @@ def late(move: Move) -> list[bytes]:
 
 @contextmanager
 def intruding(uri: str, words: list[bytes]) -> Iterator[list[int]]:
-    """Connect with WORDS again and again, as long as somebody listens."""
+    """Connect with WORDS again and again, as long as somebody listens.
+
+    The latest of the connections stay open, no more than there are places for.
+    """
     over = threading.Event()
     count = [0]
     socks: list[socket.socket] = []
 
     def intrude() -> None:
         while not over.wait(OFTEN):
+            if len(socks) == OPEN:
+                leave(socks.pop(0))
             try:
                 sock = connect(uri)
                 socks.append(sock)
@@ -87,8 +127,6 @@ def intruding(uri: str, words: list[bytes]) -> Iterator[list[int]]:
             except OSError:
                 continue
             count[0] += 1
-            if len(socks) > MANY:
-                socks.pop(0).close()
     thread = threading.Thread(target=intrude, daemon=True)
     thread.start()
     try:
@@ -147,11 +185,18 @@ def late_main(lab: Lab) -> str:
         move.wait_paused()
         uri = move.listen_again(tcp_uri())
         stand_still(move.target.vm, True)
-        with connect(uri) as sock:
-            sock.sendall(RESUME)
-        time.sleep(0.1)
-        stand_still(move.target.vm, False)
-        time.sleep(0.3)
+        try:
+            with connect(uri) as sock:
+                port = port_of(sock)
+                sock.sendall(REQUEST)
+            until(lambda: tcp.end(uri, port).closed, 'its end has come')
+        finally:
+            stand_still(move.target.vm, False)
+        log = move.target.vm.log_path
+        move.until(lambda: CLOSED in log.read_text(errors='replace')
+                   or pauses(move) != [1, 1],
+                   'the connection is not closed', PATIENCE, PAUSED)
+        check(pauses(move) == [1, 1], f'paused once: {pauses(move)}')
         move.resume(move.via(uri))
         move.wait_resumed()
         check(pauses(move) == [1, 1], f'paused once: {pauses(move)}')
@@ -170,14 +215,36 @@ def silent_alone(lab: Lab) -> str:
         move.wait_paused()
         uri = move.listen_again(tcp_uri())
         with connect(uri) as sock:
-            time.sleep(0.1)
+            until(lambda: tcp.end(uri, port_of(sock)).taken, 'it is accepted')
             move.resume(move.via(uri))
             move.wait_resumed()
-            sock.settimeout(5)
             check(sock.recv(1) == b'', 'it is closed')
         check(pauses(move) == [1, 1], f'paused once: {pauses(move)}')
         move.let_go()
         move.finish()
+        return summary(move)
+
+
+def flooded(lab: Lab) -> str:
+    """Those that say nothing have all places: the oldest make room."""
+    with moving(lab, 'ferry', 'ferry', PLAIN, **PARAMS, **TRICKLE) as move:
+        move.start(POINTS['midway'])
+        move.wait_beats(0)
+        cut(move)
+        move.wait_paused()
+        uri = move.listen_again(tcp_uri())
+        with ExitStack() as stack:
+            socks = [stack.enter_context(connect(uri)) for _ in range(FLOOD)]
+            move.until(lambda: sum(map(is_closed, socks)) >= FLOOD - PLACES,
+                       'those that are too many are not closed', PATIENCE,
+                       PAUSED)
+            check(not all(map(is_closed, socks)), 'the latest are there')
+            move.resume(move.via(uri))
+            move.wait_resumed()
+        check(pauses(move) == [1, 1], f'paused once: {pauses(move)}')
+        move.let_go()
+        move.finish()
+        check_used_again(move)
         return summary(move)
 
 
@@ -191,4 +258,5 @@ def all_cases() -> list[Case]:
         Case(f'ferry-ferry-postcopy-multifd-{name}', run, False,
              ('ferry', 'ferry'), PLAIN.needs)
         for name, run in (('late-main', late_main),
-                          ('silent-connection', silent_alone))]
+                          ('silent-connection', silent_alone),
+                          ('flood', flooded))]
