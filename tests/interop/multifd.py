@@ -13,14 +13,16 @@ import os
 import signal
 import socket
 import struct
-import threading
 import time
 import uuid
 from typing import Any
 
+from ferry.link import Link
 from ferry.migrate import set_caps, set_params
 from ferry.vm import VM
+from ferrytest import tcp
 from ferrytest.suite import Case
+from ferrytest.wait import until
 
 from common import halfway, summary
 from failures import failed
@@ -32,6 +34,7 @@ MULTIFD = {'multifd': True}
 COMPRESSION = 'multifd-compression'
 PAIRS = (('ferry', 'ferry'), ('ferry', 'pristine'), ('pristine', 'ferry'))
 SENT = 60 << 20         # bytes on the channels, of a guest with 96 MiB
+INIT = struct.Struct('>II16sB39x')      # what a channel begins with
 # Pages a second that the guest writes where they are compressed.  A machine
 # that does other things as well may compress no more than RATE, and never end.
 SLOW_RATE = 500
@@ -168,18 +171,18 @@ def stopped(lab: Lab) -> str:
     return f'cancelled in {took[0]:.0f} ms'
 
 
-def both(lab: Lab, target: VM, uri: str, wanted: str, within: float,
-         **more: Any) -> str:
-    """Migrate to a destination that listens already, up to a state.
-
-    Return the source's error.
-    """
+def begins(lab: Lab, target: VM, uri: str, **more: Any) -> None:
+    """Migrate to a destination that listens already."""
     source = lab.source
     assert source is not None
     set_caps(source, MULTIFD)
     set_params(source, params(**more))
     lab.guest.expect(target)
     source.qmp.cmd('migrate', {'uri': uri})
+
+
+def becomes(source: VM, wanted: str, within: float) -> str:
+    """Wait until that is WANTED; return the source's error."""
     end = time.monotonic() + within
     while True:
         info = source.qmp.cmd('query-migrate')
@@ -189,6 +192,17 @@ def both(lab: Lab, target: VM, uri: str, wanted: str, within: float,
         time.sleep(0.01)
     check(info['status'] == wanted, f'it is {wanted}: {info}')
     return info.get('error-desc', '')
+
+
+def both(lab: Lab, target: VM, uri: str, wanted: str, within: float,
+         **more: Any) -> str:
+    """Migrate to a destination that listens already, up to a state.
+
+    Return the source's error.
+    """
+    begins(lab, target, uri, **more)
+    assert lab.source is not None
+    return becomes(lab.source, wanted, within)
 
 
 def listens(lab: Lab, channels: int = 0) -> tuple[VM, str]:
@@ -223,32 +237,48 @@ def strangers(lab: Lab) -> str:
     return f'{len(socks)} of them; {verdict.detail}'
 
 
+def have_been_read(uri: str, socks: list[socket.socket]) -> bool:
+    """Whether who listens at URI has read all that has come of SOCKS."""
+    return all(tcp.end(uri, sock.getsockname()[1]).read for sock in socks)
+
+
+def channels_wait(link: Link, uri: str) -> bool:
+    """Whether the source's have been read, through LINK; or closed."""
+    channels = link.connections[1:]         # the main one is the first
+    try:
+        return (len(channels) == CHANNELS
+                and all(one.sent >= INIT.size for one in channels)
+                and have_been_read(uri, [one.far for one in channels]))
+    except OSError:
+        return True
+
+
 def late(lab: Lab) -> str:
     """Channels of an attempt that is over come before those of the next one.
 
-    Others come in between, and only some time later are they seen to have been
-    closed.
+    Others come in between, and are seen to have been closed only when the next
+    attempt's wait for their places.
     """
-    lab.boot('ferry')
+    source = lab.boot('ferry')
     target, uri = listens(lab, CHANNELS)
-    host, port = uri.removeprefix('tcp:').split(':')
     vm = uuid.UUID(target.qmp.cmd('query-uuid')['UUID']).bytes
 
     def introduced(channel: int) -> socket.socket:
-        sock = socket.create_connection((host, int(port)))
-        sock.sendall(struct.pack('>II16sB39x', 0x11223344, 1, vm, channel))
+        sock = socket.create_connection(('127.0.0.1', tcp.port_of(uri)))
+        sock.sendall(INIT.pack(0x11223344, 1, vm, channel))
         return sock
     for channel in range(CHANNELS):
         introduced(channel).close()
     socks = [introduced(channel) for channel in range(CHANNELS)]
-
-    def close() -> None:
+    until(lambda: have_been_read(uri, socks), 'they have been read')
+    with Link() as link:
+        link.aim(uri)
+        begins(lab, target, link.uri)
+        until(lambda: channels_wait(link, uri), 'the next ones come')
+        target.qmp.cmd('query-status')      # its main loop has looked at them
         for sock in socks:
             sock.close()
-    timer = threading.Timer(0.3, close)
-    timer.start()
-    both(lab, target, uri, 'completed', 20)
-    timer.join()
+        becomes(source, 'completed', 20)
     lab.guest.move_to(target)
     verdict = lab.guest.verify()
     check(verdict.ok, verdict.detail)
