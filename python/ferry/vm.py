@@ -147,7 +147,7 @@ class VM:
         line = self.command_line()
         try:
             with open(self.log_path, 'wb') as log:
-                log.write((shlex.join(line) + '\n').encode())
+                log.write(self._log_head(line).encode())
                 log.flush()
                 self._process = subprocess.Popen(
                     line, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -157,6 +157,11 @@ class VM:
         if wait:
             self.connect()
         return self
+
+    @staticmethod
+    def _log_head(line: list[str]) -> str:
+        """A line like no other: an earlier VM may have had the same log."""
+        return f'{shlex.join(line)}  # {time.time_ns()}\n'
 
     def took_over(self, old: VM) -> None:
         """The process of OLD has executed our command line: it is ours."""

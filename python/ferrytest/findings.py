@@ -9,9 +9,11 @@ which is what many cases do to it anyway.  So the logs are read as well.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
 
@@ -55,12 +57,35 @@ def found(text: str, words: re.Pattern[str] = SANITIZER) -> list[str]:
             if words.search(line)]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A log as it was when it was read."""
+
+    inode: int
+    size: int
+    digest: bytes       # of all that was in it
+    told: int           # lines with findings
+
+    def begins(self, inode: int, text: bytes) -> bool:
+        """Whether that is the same log, to which something may have come."""
+        return (inode, self.digest) == (self.inode, digest(text[:self.size]))
+
+
+def digest(text: bytes) -> bytes:
+    """By which texts are compared."""
+    return hashlib.sha256(text).digest()
+
+
 class Reader:
-    """Logs below a folder, of which each line is told once."""
+    """Logs below a folder, of which each line is told once.
+
+    A log that does not begin as it did is another one, which has taken the place
+    of the first.  That of a VM begins with a line like no other.
+    """
 
     def __init__(self, folder: Path, patterns: Iterable[str]) -> None:
         self._folder, self._patterns = folder, tuple(patterns)
-        self._seen: dict[Path, int] = {}        # lines that have been told
+        self._seen: dict[Path, Seen] = {}
 
     def new(self) -> list[str]:
         """What was found since the last time, with the names of logs."""
@@ -68,8 +93,14 @@ class Reader:
         for log in sorted({log for pattern in self._patterns
                            for log in self._folder.rglob(pattern)
                            if log.is_file()}):
-            lines = found(log.read_text(errors='replace'))
-            said += [f'{log.name}: {line}'
-                     for line in lines[self._seen.get(log, 0):]]
-            self._seen[log] = len(lines)
+            said += [f'{log.name}: {line}' for line in self._look(log)]
         return said
+
+    def _look(self, log: Path) -> list[str]:
+        with log.open('rb') as file:
+            inode, text = os.fstat(file.fileno()).st_ino, file.read()
+        lines = found(text.decode(errors='replace'))
+        before = self._seen.get(log)
+        told = before.told if before and before.begins(inode, text) else 0
+        self._seen[log] = Seen(inode, len(text), digest(text), len(lines))
+        return lines[told:]

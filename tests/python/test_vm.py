@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -111,6 +112,15 @@ class Life(Base):
         self.assertFalse(Path(made.qmp_path).exists())
         self.assertGreater(made.cpu_seconds(), 0)   # remembered
         made.stop()                                 # again: no harm
+
+    def test_logs_differ(self):
+        """Also those of two that are the same."""
+        heads = []
+        for _ in range(2):
+            with self.make('a') as made:
+                heads.append(made.log_path.read_text().splitlines()[0])
+                self.assertIn(shlex.join(made.command_line()), heads[-1])
+        self.assertNotEqual(*heads)
 
     def test_ends_at_its_start(self):
         with self.assertRaises(FerryError) as caught:
