@@ -23,14 +23,14 @@
 
 /* How long a channel that was not even connected is waited for at a mark */
 #define CHANNEL_MS (10 * 1000)
-/* How long one that has ended by then, for another one in its place */
-#define ROOM_MS 1000
 /* How often it is looked whether it was, and whether one has failed */
 #define LOOK_MS 100
 /* Of a device's state, what is read at once */
 #define DEVICE_STATE_PIECE (1 * MiB)
 /* Enough for the head of the next packet, and little of its pages */
 #define READ_AHEAD 4096
+
+int receivers_room_ms = 1000;
 
 typedef struct Receiver {
     unsigned id;
@@ -159,7 +159,7 @@ bool receivers_check(Error **errp)
 static bool has_lost(int64_t since_ms)
 {
     return meeting.ended &&
-           now_ms() > MAX(since_ms, meeting.ended_ms) + ROOM_MS;
+           now_ms() > MAX(since_ms, meeting.ended_ms) + receivers_room_ms;
 }
 
 static bool meet_all(const ReceiversPlaces *places, Error **errp)

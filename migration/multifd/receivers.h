@@ -14,9 +14,9 @@
  * known.
  *
  * Threads.  receivers_meet(), _divert(), _stop(): who loads the main channel,
- * without the BQL.  receivers_shutdown(), _add(), _has(), _complete(): any.
- * _begin_again(): any, while who loads the main channel waits for that.  All
- * others: with the BQL.
+ * without the BQL.  receivers_add(), _has(), _complete(), _have_records(),
+ * _fail(), _check(), _shutdown(): any.  _begin_again(): any, while who loads
+ * the main channel waits for that.  _begin() and _end(): with the BQL.
  * One lock, `meeting.lock`, is taken at the marks, and by whoever looks at the
  * list of channels in another thread; under it only that of an error.
  */
@@ -51,6 +51,12 @@ typedef struct ReceiversConfig {
     /* A channel has failed: in its thread.  The error stays the receivers'. */
     void (*failed)(const Error *err);
 } ReceiversConfig;
+
+/*
+ * How long receivers_meet() waits for another channel in place of one that has
+ * ended before the first mark; other in tests
+ */
+extern int receivers_room_ms;
 
 /* What becomes of pages that are not simply written to memory */
 typedef struct ReceiversPlaces {
@@ -99,10 +105,7 @@ bool receivers_meet(Error **errp);
  */
 bool receivers_divert(const ReceiversPlaces *places, Error **errp);
 
-/*
- * Whether all channels have had records, and no packets, up to the last mark.
- * Any thread.
- */
+/* Whether all channels have had records, and no packets, up to the last mark */
 bool receivers_have_records(void);
 
 /* Cuts all channels: nobody waits for anything any longer. */
