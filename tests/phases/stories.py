@@ -138,14 +138,19 @@ def cut_in_postcopy(lab: Lab) -> None:
     is_state(src, 'running')
 
 
+def given_up(src: VM) -> None:
+    """Wait until an attempt has been."""
+    src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', phases.LIMIT)
+
+
 def reset_in_attempt(lab: Lab, command: str = 'system_reset',
                      event: str = 'RESET') -> None:
     """A strict attempt, and a command that changes the machine."""
     src, dst, gate = phases.attempt(lab)
     src.qmp.cmd(command)
     gate.open()
-    src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
-    src.qmp.wait_event(event, 2)
+    given_up(src)
+    src.qmp.wait_event(event, phases.LIMIT)
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'running')
@@ -156,7 +161,7 @@ def balloon_in_attempt(lab: Lab) -> None:
     src, dst, gate = phases.attempt(lab)
     src.qmp.cmd('balloon', {'value': 30 << 20})
     gate.open()
-    src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
+    given_up(src)
     until(src, 'completed')
     until(dst, 'completed')
     is_state(dst, 'running')
@@ -179,7 +184,7 @@ def changes_in_attempts(lab: Lab) -> None:
             actions.undo(src, name)
         gate.let_by()
         try:
-            src.qmp.wait_event('MIGRATION_SWITCHOVER_ABORTED', 2)
+            given_up(src)
         except QMPError:
             raise FerryError(f'{name} does not end an attempt') from None
     gate.open()
