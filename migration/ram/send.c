@@ -331,9 +331,9 @@ static unsigned batch_pages(const RamSender *s, bool all)
 /* Without a limit nobody reads the counters that all of them write to. */
 bool ram_pace_over(const RamPace *pace, bool sent)
 {
-    return qatomic_read(&pace->stop) ||
-           (sent && pace->end_bytes != UINT64_MAX &&
-            migration_transferred_bytes() >= pace->end_bytes);
+    return sent && (qatomic_read(&pace->stop) ||
+                    (pace->end_bytes != UINT64_MAX &&
+                     migration_transferred_bytes() >= pace->end_bytes));
 }
 
 static bool turn_is_over(const RamSender *s, bool sent, int64_t end)

@@ -80,7 +80,7 @@ RamSendResult ram_sender_run(RamSender *s, bool all);
 
 /*
  * The turn of those with @pace is over.  Whoever has not @sent anything in it
- * has not used up what may be sent: however low the limit, memory is sent.
+ * sends something first: so memory is sent however low the limit is.
  */
 bool ram_pace_over(const RamPace *pace, bool sent);
 

@@ -927,6 +927,25 @@ static void test_rate_of_a_turn(void)
     rig_free();
 }
 
+/* However low the limit: what a section begins with may be more than it. */
+static void test_least_rate(void)
+{
+    uint64_t before;
+    Rig new;
+
+    rig_begin(&new, &three, NULL);
+    dirty_all();
+    before = ram_sender_left(&rig->from.regions);
+    migration_rate_set(1);
+    migration_rate_reset();
+    g_assert_cmpint(send_section(false, true), ==, RAM_SEND_SOME);
+    g_assert_cmpuint(ram_sender_left(&rig->from.regions), <, before);
+    migration_rate_set(RATE_LIMIT_DISABLED);
+    rig_end(false);
+    assert_equal();
+    rig_free();
+}
+
 /* Channels to whom nobody listens */
 typedef struct Alone {
     Side from;
@@ -2581,6 +2600,7 @@ int main(int argc, char **argv)
     g_test_add_func("/multifd/arrived", test_arrived);
     g_test_add_func("/multifd/rate", test_rate);
     g_test_add_func("/multifd/rate-of-a-turn", test_rate_of_a_turn);
+    g_test_add_func("/multifd/least-rate", test_least_rate);
     g_test_add_func("/multifd/views", test_views);
     g_test_add_func("/multifd/send/shutdown", test_send_shutdown);
     g_test_add_func("/multifd/send/shutdown-marks", test_send_shutdown_marks);
