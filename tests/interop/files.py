@@ -75,6 +75,8 @@ def arrived(lab: Lab, target: VM, went_back: bool = False) -> None:
     if went_back:
         lab.guest.went_back()
     lab.moved(target)
+    # Nobody has seen the heartbeats before this one; later ones count.
+    lab.observer.wait_beats(target)
     lab.began = time.monotonic_ns()
     verdict = lab.guest.verify()
     check(verdict.ok, verdict.detail)
