@@ -411,14 +411,15 @@ static bool postcopy_send_end(Error **errp)
     }
     return !source.return_path ||
            (return_path_wait_end(source.return_path, -1, errp) ==
-            RETURN_PATH_DONE && may_have_run());
+            RETURN_PATH_DONE && (postcopy.held || may_have_run()));
 }
 
 /*
  * The destination sent SHUT before it came to the end of the package, which
  * is where it is told to run the guest: the guest never ran there.  Only a
  * connection that never broke can tell.  If memory that was sent has been given
- * up here, it cannot run here either.
+ * up here, it cannot run here either.  One that held the guest and has loaded
+ * all of it runs it, or will: that it says so may come after SHUT.
  */
 static bool guest_never_ran(void)
 {
@@ -428,8 +429,8 @@ static bool guest_never_ran(void)
         return false;
     }
     end = return_path_wait_end(source.return_path, VERDICT_MS, NULL);
-    return (end == RETURN_PATH_DONE || end == RETURN_PATH_REFUSED) &&
-           !may_have_run();
+    return ((end == RETURN_PATH_DONE && !postcopy.held) ||
+            end == RETURN_PATH_REFUSED) && !may_have_run();
 }
 
 /* Takes over @err, which may be no more than a consequence. */
